@@ -1,0 +1,4 @@
+from segcli.cli import main
+
+if __name__ == "__main__":
+    main()

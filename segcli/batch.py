@@ -1,0 +1,137 @@
+"""From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import segcli
+from segcli.console import Console
+from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
+from segcli.files import PART, sha256_of
+
+MANIFEST = "segcli.jsonl"
+OVERLAYS = "overlays"
+"""The folder, inside the output folder, that takes blended pictures."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its output goes."""
+
+    source: Path
+    output: Path
+
+
+@dataclass
+class Report:
+    """Counts, and the exit code that they come to."""
+
+    done: int = 0
+    failed: list[SegcliError] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failed else 0
+
+    def __str__(self) -> str:
+        return f"done {self.done}  failed {len(self.failed)}"
+
+
+def plan(
+    inputs: Iterable[Path], out: Path, output_suffix: Callable[[Path], str], suffixes: frozenset[str], recursive: bool
+) -> tuple[Path, list[Job]]:
+    """The output folder and a job for each input, in order.
+
+    A folder gives the files in it that end in one of `suffixes`, and an output keeps its path below that folder;
+    nothing inside the output folder is an input. `out` is a file name where there is one input, a file, and it
+    has a suffix. Raises UsageError where two inputs would write one output, NothingDoneError where there is no input.
+    """
+    inputs = list(inputs)
+    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix and not out.is_dir():
+        if out.suffix.lower() != output_suffix(inputs[0]):
+            raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
+        return out.parent, [Job(inputs[0], out)]
+    found: dict[Path, Path] = {}  # source -> path relative to the folder it was found in
+    for path in inputs:
+        if path.is_dir():
+            entries = sorted(path.rglob("*") if recursive else path.iterdir())
+            for entry in entries:
+                if _is_input(entry, suffixes) and not entry.resolve().is_relative_to(out.resolve()):
+                    found.setdefault(entry, entry.relative_to(path))
+        else:
+            found.setdefault(path, Path(path.name))
+    if not found:
+        named = ", ".join(map(str, inputs))
+        raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(suffixes))}")
+    sources: dict[Path, Path] = {}
+    for source, relative in found.items():
+        output = out / relative.with_suffix(output_suffix(source))
+        if output in sources:
+            raise UsageError(
+                source, f"would write {output}, as {sources[output]} does", "", "rename one, or run them apart"
+            )
+        sources[output] = source
+    return out, [Job(source, output) for output, source in sources.items()]
+
+
+def run(jobs: list[Job], work: Callable[[Job], None], console: Console, debug: bool = False) -> Report:
+    """Do each job; one that fails is named and the others go on. What NothingDoneError says ends the run."""
+    report = Report()
+    for job in jobs:
+        try:
+            work(job)
+        except NothingDoneError:
+            raise
+        except SegcliError as error:
+            failure: SegcliError = error
+        except Exception as error:  # one file must not take the night's run with it
+            if debug:
+                raise
+            failure = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
+        else:
+            report.done += 1
+            continue
+        report.failed.append(failure)
+        console.fail(failure)
+    return report
+
+
+class Manifest:
+    """`segcli.jsonl` in the output folder: one line for each finished file, so that segcli knows what it wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / MANIFEST
+        self._folder = folder
+        self._written: dict[str, str] = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                    self._written[record["output"]] = record["sha256"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # a line cut short by a kill: that file counts as not written
+
+    def guard(self, output: Path, overwrite: bool) -> None:
+        """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
+        if overwrite or not output.exists():
+            return
+        if self._written.get(self._name(output)) != sha256_of(output):
+            raise InputError(
+                output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
+            )
+
+    def add(self, source: Path, output: Path) -> None:
+        """Record a finished file."""
+        name, digest = self._name(output), sha256_of(output)
+        record = {"output": name, "sha256": digest, "source": str(source), "segcli": segcli.__version__}
+        self._written[name] = digest
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _name(self, output: Path) -> str:
+        return output.relative_to(self._folder).as_posix()
+
+
+def _is_input(path: Path, suffixes: frozenset[str]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.endswith(PART) and path.is_file()

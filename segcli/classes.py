@@ -1,0 +1,134 @@
+"""The class table: which index means what, in which colour. Knows JSON and numpy; no files but its own, no torch."""
+
+import colorsys
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.errors import UsageError
+
+Color = tuple[int, int, int]
+
+IGNORE = 255
+"""The index that marks pixels without a label, unless a class table says otherwise."""
+
+# Okabe and Ito (2008), "Color Universal Design": told apart by colour-blind eyes.
+OKABE_ITO: tuple[Color, ...] = (
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115),
+    (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassEntry:
+    """One class: the value in a mask, its name, its colour as 8-bit RGB."""
+
+    index: int
+    name: str
+    color: Color
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a mask, by position in the network's output; `ignore` marks pixels without a label."""
+
+    entries: tuple[ClassEntry, ...]
+    ignore: int | None = IGNORE
+
+    def __post_init__(self) -> None:
+        indices = [entry.index for entry in self.entries]
+        if not indices:
+            raise ValueError("a class table needs at least one class")
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"class indices repeat: {indices}")
+        if any(not 0 <= index <= 255 for index in indices):
+            raise ValueError(f"class indices must lie in 0..255: {indices}")
+        if self.ignore in indices:
+            raise ValueError(f"index {self.ignore} is a class and the ignore index at once")
+        if any(not 0 <= part <= 255 for entry in self.entries for part in entry.color):
+            raise ValueError("colours are three numbers in 0..255")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.entries)
+
+    @property
+    def indices(self) -> NDArray[np.uint8]:
+        """The mask value of each class, by position; shape (classes,)."""
+        return np.array([entry.index for entry in self.entries], np.uint8)
+
+    def palette(self) -> NDArray[np.uint8]:
+        """Colours by mask value, black where there is no class; shape (256, 3)."""
+        colors = np.zeros((256, 3), np.uint8)
+        for entry in self.entries:
+            colors[entry.index] = entry.color
+        return colors
+
+    def positions(self) -> NDArray[np.int16]:
+        """Position in the table by mask value, -1 for the ignore index and -2 for a foreign value; shape (256,)."""
+        table = np.full(256, -2, np.int16)
+        if self.ignore is not None:
+            table[self.ignore] = -1
+        table[self.indices] = np.arange(len(self.entries))
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        classes = [{"index": e.index, "name": e.name, "color": hex_color(e.color)} for e in self.entries]
+        return {"classes": classes, "ignore": self.ignore}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "ClassTable":
+        """The table from what `to_json` gives; a missing colour is filled in. Raises ValueError on anything odd."""
+        if not isinstance(data, dict) or not isinstance(data.get("classes"), list) or not data["classes"]:
+            raise ValueError('expected {"classes": [{"index": 0, "name": "...", "color": "#RRGGBB"}, ...]}')
+        defaults = distinct_colors(len(data["classes"]))
+        entries = tuple(_entry(item, defaults[n]) for n, item in enumerate(data["classes"]))
+        ignore = data.get("ignore", IGNORE)
+        if not (ignore is None or (type(ignore) is int and 0 <= ignore <= 255)):
+            raise ValueError(f'"ignore" must be null or lie in 0..255, found {ignore!r}')
+        return cls(entries, ignore)
+
+    @classmethod
+    def read(cls, path: Path) -> "ClassTable":
+        """The table in a JSON file; UsageError where it is none."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UsageError(path, error.strerror or "cannot be read", "a class table in JSON") from error
+        except ValueError as error:
+            raise UsageError(path, f"not a class table: {error}") from error
+
+    @classmethod
+    def from_indices(cls, indices: Sequence[int]) -> "ClassTable":
+        """A table with made-up names and colours for the given mask values."""
+        colors = distinct_colors(len(indices))
+        return cls(tuple(ClassEntry(i, f"class {i}", color) for i, color in zip(indices, colors, strict=True)))
+
+
+def distinct_colors(count: int) -> list[Color]:
+    """`count` colours that differ: Okabe and Ito's eight, then hues a golden angle apart."""
+    colors = list(OKABE_ITO[:count])
+    for n in range(len(colors), count):
+        red, green, blue = colorsys.hsv_to_rgb(n * 0.618034 % 1, 0.55 + 0.15 * (n % 4), 0.95 - 0.15 * (n % 3))
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colors
+
+
+def hex_color(color: Color) -> str:
+    """#RRGGBB."""
+    return "#{:02X}{:02X}{:02X}".format(*color)
+
+
+def _entry(item: Any, default: Color) -> ClassEntry:
+    if not isinstance(item, dict) or type(item.get("index")) is not int or not isinstance(item.get("name"), str):
+        raise ValueError(f'each class needs an "index" (a number) and a "name" (a text), found {item!r:.80}')
+    text = item.get("color", hex_color(default))
+    if not isinstance(text, str) or len(text) != 7 or text[0] != "#":
+        raise ValueError(f"a colour is written #RRGGBB, found {text!r:.20}")
+    value = int(text[1:], 16)
+    return ClassEntry(item["index"], item["name"], (value >> 16, value >> 8 & 255, value & 255))

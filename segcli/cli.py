@@ -1,0 +1,162 @@
+"""The command line: five thin commands. The only user of typer. Imports a verb inside its command, so help is quick."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import segcli
+from segcli.errors import SegcliError, UsageError, one_line
+from segcli.options import Norm, PredictOptions, TrainOptions, TrainPrecision
+
+app = typer.Typer(
+    name="segcli",
+    help="Label every pixel of large satellite and medical images with a PyTorch U-Net.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+# Options that several verbs share, each declared once.
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that segcli did not write, too.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False) -> None:
+    if version:
+        print(f"segcli {segcli.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: segcli predict scans/ --out masks/ --weights runs/mine/best.safetensors --overlay")
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; for one image, a file name too.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", "-w", help="A file that train wrote, or the name of bundled weights (default: nuclei)."
+        ),
+    ] = PredictOptions.weights,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write the image with its classes in colour, into OUT/overlays.")
+    ] = PredictOptions.overlay,
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Strength of the colours in overlays.")
+    ] = PredictOptions.alpha,
+    input_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Values of the image that stand for the lowest and the highest that the weights know (0 and 255 for "
+            "8-bit weights). Left out, a 16-bit image is taken to use 8, 10, 12, 14 or 16 bits by its highest value.",
+        ),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = PredictOptions.device,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Label every pixel: one mask of class indices for each image."""
+    options = PredictOptions(
+        tuple(inputs), out, weights, overlay, alpha, _number_pair("--input-range", input_range),
+        recursive, overwrite, device, quiet, debug,
+    )  # fmt: skip
+    from segcli.console import Console
+    from segcli.predict import run
+
+    raise typer.Exit(run(options, Console(quiet)))
+
+
+@app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Folder with images/ and masks/, or with train/ and val/ that hold them.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for weights and history (default: runs/NAME OF DATA).")
+    ] = TrainOptions.out,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Class table in JSON (default: DATA/classes.json, or the values found in the masks)."),
+    ] = TrainOptions.classes,
+    val: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share to validate on where DATA has no val/.")
+    ] = TrainOptions.val,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = TrainOptions.epochs,
+    width: Annotated[
+        int, typer.Option(min=1, help="Channels of the first level; doubled at each.")
+    ] = TrainOptions.width,
+    depth: Annotated[int, typer.Option(min=1, max=8, help="How often the image is halved.")] = TrainOptions.depth,
+    norm: Annotated[Norm, typer.Option(help="Normalisation between convolutions.")] = TrainOptions.norm,
+    dropout: Annotated[float, typer.Option(min=0, max=0.95, help="At the deepest level.")] = TrainOptions.dropout,
+    crop: Annotated[int, typer.Option(min=16, help="Side of the training crops in pixels.")] = TrainOptions.crop,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = TrainOptions.batch,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Highest rate of AdamW.")] = TrainOptions.learning_rate,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay of AdamW.")] = TrainOptions.weight_decay,
+    seed: Annotated[int, typer.Option(min=0, help="Split, first weights, crops and augmentation follow it.")] = 0,
+    precision: Annotated[
+        TrainPrecision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")
+    ] = TrainOptions.precision,
+    half: Annotated[bool, typer.Option("--half", help="Store weights in half precision: half the file.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = TrainOptions.device,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a network on images and masks, and keep the best weights."""
+    options = TrainOptions(
+        data, out, classes, val, epochs, width, depth, norm, dropout, crop, batch, learning_rate, weight_decay,
+        seed, precision, half, overwrite, device, quiet, debug,
+    )  # fmt: skip
+    from segcli.console import Console
+    from segcli.train import run
+
+    raise typer.Exit(run(options, Console(quiet)))
+
+
+def _number_pair(option: str, text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(option, f"found {text!r}", "expected two numbers, LOW,HIGH") from None
+    if not low < high:
+        raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
+    return low, high
+
+
+def main() -> None:
+    """The program: every failure becomes one line on stderr and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except SegcliError as error:
+        code = _failed(str(error), error.exit_code)
+    except typer.TyperException as error:  # wrong usage
+        # Without arguments typer shows the help and has no message.
+        message = error.format_message()
+        code = _failed(f"{message} (see segcli --help)", error.exit_code) if message else error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _failed("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our stdout has what it wanted (head, for one); Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code or 0)
+
+
+def _failed(text: str, code: int) -> int:
+    if "--debug" in sys.argv:
+        import traceback
+
+        traceback.print_exc()
+    print(f"segcli: {one_line(text)}", file=sys.stderr, flush=True)
+    return code

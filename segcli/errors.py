@@ -1,0 +1,37 @@
+"""Every failure that a user can cause or mend, each with the exit code that the program ends with.
+
+    SegcliError          the base; never raised itself
+    |-- UsageError       2  an option or a configuration is wrong; nothing was started
+    |-- NothingDoneError 3  nothing could be done: no inputs, weights unreadable, output folder not writable
+    `-- InputError       1  one input cannot be processed; the others are done all the same
+
+A message is one line: what it is about, what was found, what was expected, what to do.
+"""
+
+
+class SegcliError(Exception):
+    """`subject: found; expected; remedy`, on one line, and the exit code of the program."""
+
+    exit_code = 1
+
+    def __init__(self, subject: object, found: str, expected: str = "", remedy: str = "") -> None:
+        self.subject = str(subject)
+        self.reason = "; ".join(part for part in (found, expected, remedy) if part)
+        super().__init__(one_line(f"{self.subject}: {self.reason}" if self.subject else self.reason))
+
+
+class UsageError(SegcliError):
+    exit_code = 2
+
+
+class NothingDoneError(SegcliError):
+    exit_code = 3
+
+
+class InputError(SegcliError):
+    exit_code = 1
+
+
+def one_line(text: str) -> str:
+    """Text with control characters escaped, so that a file name with a newline cannot fake a second message."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

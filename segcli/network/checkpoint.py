@@ -1,0 +1,135 @@
+"""Weights on disk: safetensors, with everything that prediction must know as one JSON text in the metadata.
+
+The text stands under the key `segcli` and has a `format` number. A checkpoint is data, never code: nothing is
+unpickled, and the sizes that it claims are checked against the tensors in the file before a network is built.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+import segcli
+from segcli.classes import ClassTable
+from segcli.errors import NothingDoneError
+from segcli.files import replacing
+from segcli.network.normalise import Normalisation
+from segcli.network.unet import NetworkConfig, UNet
+
+FORMAT = 1
+KEY = "segcli"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and what its inputs and outputs mean."""
+
+    network: UNet
+    normalisation: Normalisation
+    classes: ClassTable
+    pixel_size_m: float | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bands(self) -> int:
+        return self.network.config.bands
+
+
+def save(model: Model, path: Path, half: bool = False) -> None:
+    """Write `model`; with `half`, convolution weights as float16 (norm layers stay float32: their range needs it)."""
+    norms = {name for name, module in model.network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    tensors = {}
+    for name, tensor in model.network.state_dict().items():
+        keep = not half or not tensor.is_floating_point() or name.rpartition(".")[0] in norms
+        tensors[name] = tensor.detach().cpu().to(tensor.dtype if keep else torch.float16).contiguous()
+    record = {
+        "format": FORMAT,
+        "segcli": segcli.__version__,
+        "network": {"name": "unet", **asdict(model.network.config)},
+        "normalisation": asdict(model.normalisation),
+        **model.classes.to_json(),
+        "pixel_size_m": model.pixel_size_m,
+        "training": model.training,
+    }
+    with replacing(path) as part:
+        part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
+
+
+def load(path: Path) -> Model:
+    """The model in `path`, in eval mode, float32, on the CPU. Raises NothingDoneError with what is wrong."""
+    try:
+        return _load(path)
+    except OSError as error:
+        raise NothingDoneError(path, error.strerror or str(error) or "cannot be read", _EXPECTED) from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+        raise NothingDoneError(path, found, _EXPECTED, "give --weights a file that segcli train wrote") from error
+
+
+_EXPECTED = "expected weights in safetensors format with segcli's metadata"
+
+
+def _load(path: Path) -> Model:
+    with path.open("rb"):  # for the system's own words: safetensors has others for a folder or a missing file
+        pass
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(KEY)
+        if text is None:
+            raise ValueError(f"metadata has no key {KEY!r}")
+        record = json.loads(text)
+        if record["format"] != FORMAT:
+            raise ValueError(f"checkpoint format {record['format']}, this segcli reads format {FORMAT}")
+        settings = dict(record["network"])
+        if settings.pop("name") != "unet":
+            raise ValueError(f"network {record['network']['name']!r:.40} is not known")
+        config = NetworkConfig(**settings)
+        with torch.device("meta"):  # no memory is taken until the shapes are known to be right
+            network = UNet(config)
+        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise ValueError(f"tensor {name:.60} has shape {found.get(name)}, the network {expected.get(name)}")
+        tensors = {name: _full_precision(file.get_tensor(name)) for name in expected}
+    network.load_state_dict(tensors, strict=True, assign=True)
+    network.requires_grad_(False).eval()
+    constants = record["normalisation"]
+    normalisation = Normalisation(constants["dtype"], tuple(constants["mean"]), tuple(constants["deviation"]))
+    classes = ClassTable.from_json(record)
+    if len(normalisation.mean) != config.bands or len(classes.entries) != config.classes:
+        raise ValueError(
+            f"{config.bands} bands with {len(normalisation.mean)} constants, "
+            f"{config.classes} classes with {len(classes.entries)} names"
+        )
+    return Model(network, normalisation, classes, record["pixel_size_m"], record["training"])
+
+
+def _full_precision(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def find(name: str | None) -> Path:
+    """The file behind `--weights`: a path, or the name of weights that come with segcli (nuclei when left out)."""
+    name = name or "nuclei"
+    if name in (known := bundled()):
+        return known[name]
+    path = Path(name)
+    if not path.exists():
+        raise NothingDoneError(
+            path, "no such file, and no bundled weights of that name", f"bundled are {', '.join(known) or 'none'}"
+        )
+    return path
+
+
+def bundled() -> dict[str, Path]:
+    """Weights that come with segcli, by name: inside the installed package, or beside it in a checkout."""
+    package = Path(segcli.__file__).parent
+    for folder in (package / "weights", package.parent / "weights"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {}

@@ -1,0 +1,48 @@
+"""What each verb can be told: one frozen dataclass a verb, and the only place where defaults are written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+TrainPrecision = Literal["auto", "fp32", "bf16"]
+Norm = Literal["batch", "none"]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    inputs: tuple[Path, ...]
+    out: Path
+    weights: str | None = None
+    overlay: bool = False
+    alpha: float = 0.5
+    input_range: tuple[float, float] | None = None
+    recursive: bool = False
+    overwrite: bool = False
+    device: str = "auto"
+    quiet: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    data: Path
+    out: Path | None = None
+    classes: Path | None = None
+    val: float = 0.2
+    epochs: int = 50
+    width: int = 32
+    depth: int = 4
+    norm: Norm = "batch"
+    dropout: float = 0.0
+    crop: int = 256
+    batch: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+    precision: TrainPrecision = "auto"
+    half: bool = False
+    overwrite: bool = False
+    device: str = "auto"
+    quiet: bool = False
+    debug: bool = False

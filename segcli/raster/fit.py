@@ -1,0 +1,44 @@
+"""How a file fits what a network was trained on: which of its bands, and which range of its values."""
+
+from segcli.errors import InputError
+from segcli.raster.source import Source
+
+CAMERA_BITS = (8, 10, 12, 14, 16)
+
+
+def match_bands(source: Source, wanted: int) -> tuple[int, ...]:
+    """Bands of the file, from 0, for a network of `wanted` bands; InputError where they do not fit.
+
+    The same number fits, leaving alpha out; so does a grey one repeated, and red, green and blue with one band more
+    (near infrared, or alpha that is not marked as such) for a network of three.
+    """
+    found = source.bands
+    if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
+        return tuple(range(wanted))
+    if found == 1 and wanted == 3:
+        return (0, 0, 0)
+    more = " or 1 (grey)" if wanted == 3 else ""
+    raise InputError(
+        source.path, f"{found} band{'s' * (found != 1)}", f"the weights expect {wanted}{more}", "choose other weights"
+    )
+
+
+def match_range(source: Source, trained: str, given: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The file's values that stand for the lowest and the highest of the dtype `trained` on; None: as they are.
+
+    Values of the same dtype are taken as they are. Cameras of 10, 12 or 14 bits store uint16, so a uint16 file for
+    8-bit weights is taken to use the fewest of these bits that hold its highest value, found in one pass.
+    Raises InputError where that is no help and `given` is not there.
+    """
+    if given is not None or source.dtype == trained:
+        return given
+    if (source.dtype, trained) == ("uint16", "uint8"):
+        _, highest = source.value_range()
+        bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
+        return 0.0, float(2**bits - 1)
+    raise InputError(
+        source.path,
+        source.dtype,
+        f"the weights expect {trained}",
+        "say with --input-range which values stand for its range",
+    )

@@ -1,0 +1,133 @@
+"""Writing: rows in, a whole file at the end. GeoTIFF directly, PNG by way of a scratch GeoTIFF that GDAL copies row by
+row, because PNG cannot be written in pieces. Knows files and formats, nothing of networks.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from segcli.classes import ClassTable
+from segcli.errors import InputError, NothingDoneError
+from segcli.files import part_of, replacing
+from segcli.raster.source import Grid
+
+BLOCK = 512
+"""Side of the tiles of a GeoTIFF, in pixels."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the file holds. `colors` (value to RGB) makes it an indexed picture of one band."""
+
+    bands: int
+    dtype: str
+    colors: dict[int, tuple[int, int, int]] | None = None
+
+
+def mask_layout(classes: ClassTable) -> Layout:
+    """One byte a pixel, in the colours of the classes; white where there is no label."""
+    colors = {entry.index: entry.color for entry in classes.entries}
+    if classes.ignore is not None:
+        colors[classes.ignore] = (255, 255, 255)
+    return Layout(1, "uint8", colors)
+
+
+class Sink:
+    """Takes strips from the top and hands them to GDAL in whole rows of tiles, so that no tile is written twice."""
+
+    def __init__(self, dataset: Any, grid: Grid) -> None:
+        self._dataset = dataset
+        self._grid = grid
+        self._waiting: list[NDArray[Any]] = []
+        self._next_row = 0  # the first that GDAL does not have yet
+
+    def write(self, first_row: int, pixels: NDArray[Any]) -> None:
+        """Take (band, row, col), or (row, col) for one band; `first_row` must follow on what came before."""
+        strip = pixels[None] if pixels.ndim == 2 else pixels
+        expected = self._next_row + self._rows_waiting()
+        if first_row != expected or first_row + strip.shape[1] > self._grid.height:
+            raise ValueError(f"rows {first_row} to {first_row + strip.shape[1]} came where row {expected} was due")
+        self._waiting.append(strip)
+        if self._rows_waiting() >= BLOCK:
+            self._flush(self._rows_waiting() // BLOCK * BLOCK)
+
+    def finish(self) -> None:
+        """Write what is left. ValueError where rows are missing."""
+        if self._next_row + self._rows_waiting() != self._grid.height:
+            raise ValueError(f"{self._next_row + self._rows_waiting()} of {self._grid.height} rows came")
+        if self._waiting:
+            self._flush(self._rows_waiting())
+
+    def _rows_waiting(self) -> int:
+        return sum(strip.shape[1] for strip in self._waiting)
+
+    def _flush(self, height: int) -> None:
+        whole = np.concatenate(self._waiting, axis=1) if len(self._waiting) > 1 else self._waiting[0]
+        self._dataset.write(whole[:, :height], window=Window(0, self._next_row, self._grid.width, height))
+        self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
+        self._next_row += height
+
+
+@contextmanager
+def create(path: Path, grid: Grid, layout: Layout) -> Iterator[Sink]:
+    """A sink for `path`, a GeoTIFF or a PNG by its ending; the file is there, whole, when the block has ended well.
+
+    Raises NothingDoneError where the folder cannot be written to.
+    """
+    try:
+        with replacing(path) as part:
+            if path.suffix.lower() == ".png":
+                scratch = part_of(part)
+                try:
+                    with _geotiff(scratch, grid, layout, compress="NONE") as sink:
+                        yield sink
+                    # Without PAM no .aux.xml is left beside the picture.
+                    with rasterio.Env(GDAL_PAM_ENABLED="NO"):
+                        rasterio.shutil.copy(scratch, part, driver="PNG")
+                finally:
+                    scratch.unlink(missing_ok=True)
+            else:
+                with _geotiff(part, grid, layout, compress="DEFLATE") as sink:
+                    yield sink
+    except InputError:
+        raise
+    except (OSError, RasterioError) as error:
+        raise NothingDoneError(path, f"cannot be written: {error}", "", "make room, or choose another --out") from error
+
+
+@contextmanager
+def _geotiff(path: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[Sink]:
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": grid.height,
+        "width": grid.width,
+        "count": layout.bands,
+        "dtype": layout.dtype,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "compress": compress,
+        "bigtiff": "IF_SAFER",
+    }
+    if min(grid.height, grid.width) > BLOCK:
+        profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+    if layout.bands == 3 and layout.dtype == "uint8":
+        profile["photometric"] = "RGB"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path, "w", **{key: value for key, value in profile.items() if value is not None})
+    with dataset:
+        if layout.colors is not None:
+            dataset.write_colormap(1, layout.colors)
+        sink = Sink(dataset, grid)
+        yield sink
+        sink.finish()

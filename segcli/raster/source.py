@@ -1,0 +1,119 @@
+"""Reading: a raster as strips of rows or as windows, through GDAL. Knows files and formats, nothing of networks."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from segcli.errors import InputError
+from segcli.raster.rows import Rows
+
+Purpose = Literal["image", "mask"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+"""What a folder is searched for, in lower case."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a raster's pixels lie: size in pixels, and, where known, the reference system and its transform."""
+
+    height: int
+    width: int
+    crs: Any = None
+    transform: Any = None
+
+
+# GDAL's quick way through a PNG gives the rest of a truncated file as zeros, without a word.
+STRICT = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
+
+
+class Source:
+    """One open raster. As an image a palette is applied (three bands); as a mask its indices are kept.
+
+    Attributes: `path`, `grid`, `bands` (without alpha), `begins_with_rgb`, `dtype` (a numpy name).
+    Use it in a `with` block. Raises InputError, naming the file, when it cannot be opened or read.
+    """
+
+    def __init__(self, path: Path, purpose: Purpose = "image") -> None:
+        self.path = path
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.Env(**STRICT):
+                    self._dataset = rasterio.open(path)
+                transform = self._dataset.transform
+        except (RasterioError, OSError) as error:
+            raise InputError(path, _reason(error), "expected an image that GDAL can open") from error
+        kinds = self._dataset.colorinterp
+        self._indexes = [n for n, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha]
+        self._lookup: NDArray[np.uint8] | None = None
+        if purpose == "image" and kinds[0] == ColorInterp.palette:
+            self._lookup = _lookup_table(self._dataset.colormap(1))
+        self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
+        self.begins_with_rgb = kinds[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        self.dtype = str(self._dataset.dtypes[0])
+        self.grid = Grid(
+            self._dataset.height, self._dataset.width, self._dataset.crs, None if transform.is_identity else transform
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._dataset.close()
+
+    def rows(self, strip_height: int, bands: Sequence[int] | None = None) -> Iterator[Rows]:
+        """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band."""
+        for first_row in range(0, self.grid.height, strip_height):
+            height = min(strip_height, self.grid.height - first_row)
+            yield Rows(first_row, self.window(first_row, 0, height, self.grid.width, bands))
+
+    def window(self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None) -> NDArray[Any]:
+        """The pixels of one rectangle, (band, row, col) in the file's dtype."""
+        chosen = range(self.bands) if bands is None else bands
+        window = Window(col, row, width, height)
+        distinct = [0] if self._lookup is not None else sorted(set(chosen))
+        try:
+            with rasterio.Env(**STRICT):
+                pixels = self._dataset.read([self._indexes[band] for band in distinct], window=window)
+        except (RasterioError, OSError) as error:
+            found = f"row {row} and below cannot be read: {_reason(error)}"
+            raise InputError(self.path, found, "expected a whole file", "fetch or export it again") from error
+        if self._lookup is not None:
+            return self._lookup[:, pixels[0]][list(chosen)]
+        return pixels if list(chosen) == distinct else pixels[[distinct.index(band) for band in chosen]]
+
+    def value_range(self) -> tuple[float, float]:
+        """What black and white stand for: 0 and 255 in 8-bit files, else the lowest and highest value in any band."""
+        if self.dtype == "uint8":
+            return 0.0, 255.0
+        extremes = [(pixels.min(), pixels.max()) for _, pixels in self.rows(256)]
+        low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
+        return low, high if high > low else low + 1
+
+
+def _lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
+    """Palette as (band, value): one band where every colour is a grey, else three."""
+    table = np.zeros((3, 256), np.uint8)
+    for value, color in colormap.items():
+        if value < 256:
+            table[:, value] = color[:3]
+    return table[:1] if (table == table[:1]).all() else table
+
+
+def _reason(error: Exception) -> str:
+    """GDAL's own words: rasterio keeps them in the cause."""
+    text = str(error.__cause__ or error).strip()
+    return " ".join(text.split()) or type(error).__name__

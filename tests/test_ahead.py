@@ -1,0 +1,46 @@
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from segcli.ahead import ahead
+
+
+def test_order_and_overlap() -> None:
+    seen: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(10):
+            seen.append(n)
+            yield n
+
+    stream = ahead(items(), depth=3)
+    assert next(stream) == 0
+    deadline = time.monotonic() + 10
+    while len(seen) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 4 <= len(seen) <= 6  # works ahead, but no further than its depth
+    assert list(stream) == list(range(1, 10))
+
+
+def test_an_error_comes_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    stream = ahead(items())
+    assert next(stream) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(stream)
+
+
+def test_the_thread_ends_when_the_caller_stops() -> None:
+    def endless() -> Iterator[int]:
+        while True:
+            yield 0
+
+    stream = ahead(endless())
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name == "segcli-ahead"]

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+from segcli import batch
+from segcli.console import Console
+from segcli.errors import InputError, NothingDoneError, UsageError
+
+SUFFIXES = frozenset({".png", ".tif"})
+
+
+def png(_: Path) -> str:
+    return ".png"
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def outputs(jobs: list[batch.Job], out: Path) -> dict[str, str]:
+    return {str(job.source.name): job.output.relative_to(out).as_posix() for job in jobs}
+
+
+def test_folders_files_and_relative_paths(tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "masks"
+    touch(scans / "b.PNG", scans / "a.tif", scans / "notes.txt", scans / "deep" / "c.tif", tmp_path / "odd.name")
+    assert outputs(batch.plan([scans], out, png, SUFFIXES, False)[1], out) == {"a.tif": "a.png", "b.PNG": "b.png"}
+    assert outputs(batch.plan([scans], out, png, SUFFIXES, True)[1], out)["c.tif"] == "deep/c.png"
+    found = batch.plan([tmp_path / "odd.name", scans / "a.tif", scans], out, png, SUFFIXES, False)[1]
+    assert outputs(found, out) == {"odd.name": "odd.png", "a.tif": "a.png", "b.PNG": "b.png"}
+
+
+def test_an_output_folder_inside_the_input_does_not_feed_itself(tmp_path: Path) -> None:
+    touch(tmp_path / "a.tif", tmp_path / "masks" / "a.png")
+    assert outputs(batch.plan([tmp_path], tmp_path / "masks", png, SUFFIXES, True)[1], tmp_path / "masks") == {
+        "a.tif": "a.png"
+    }
+
+
+def test_one_file_may_name_its_output(tmp_path: Path) -> None:
+    touch(tmp_path / "a.tif")
+    assert batch.plan([tmp_path / "a.tif"], tmp_path / "m.png", png, SUFFIXES, False) == (
+        tmp_path, [batch.Job(tmp_path / "a.tif", tmp_path / "m.png")],
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"ends in \.png"):
+        batch.plan([tmp_path / "a.tif"], tmp_path / "m.tif", png, SUFFIXES, False)
+
+
+def test_two_inputs_for_one_output_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "a.tif", tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"a\.tif: would write .*a\.png"):
+        batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
+
+
+def test_no_inputs(tmp_path: Path) -> None:
+    with pytest.raises(NothingDoneError, match="no images"):
+        batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
+
+
+def test_a_failure_is_counted_named_and_survived(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [batch.Job(Path(name), Path(name)) for name in ("good", "bad", "worse", "fine")]
+
+    def work(job: batch.Job) -> None:
+        if job.source.name == "bad":
+            raise InputError(job.source, "two\nlines", "expected one")
+        if job.source.name == "worse":
+            raise ZeroDivisionError("oh")
+
+    report = batch.run(jobs, work, Console())
+    assert (str(report), report.exit_code) == ("done 2  failed 2", 1)
+    assert capsys.readouterr().err.splitlines() == [
+        r"segcli: bad: two\nlines; expected one",
+        "segcli: worse: ZeroDivisionError: oh; run with --debug to see where",
+    ]
+    with pytest.raises(ZeroDivisionError):
+        batch.run(jobs, work, Console(), debug=True)
+
+
+def test_what_ends_everything_is_not_survived() -> None:
+    def work(job: batch.Job) -> None:
+        raise NothingDoneError(job.output, "disk full")
+
+    with pytest.raises(NothingDoneError):
+        batch.run([batch.Job(Path("a"), Path("b"))], work, Console())
+
+
+def test_only_what_segcli_wrote_is_replaced(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "deep" / "ours.png", tmp_path / "theirs.png"
+    touch(ours, theirs)
+    batch.Manifest(tmp_path).add(Path("scan.png"), ours)
+    manifest = batch.Manifest(tmp_path)
+    manifest.guard(ours, overwrite=False)
+    manifest.guard(tmp_path / "new.png", overwrite=False)
+    manifest.guard(theirs, overwrite=True)
+    with pytest.raises(InputError, match=r"theirs\.png: exists, and segcli did not write it.*--overwrite"):
+        manifest.guard(theirs, overwrite=False)
+    ours.write_text("corrected by hand")
+    with pytest.raises(InputError, match=r"ours\.png"):
+        manifest.guard(ours, overwrite=False)
+
+
+def test_a_manifest_with_a_torn_line_still_counts(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    manifest = batch.Manifest(tmp_path)
+    manifest.add(Path("a.tif"), tmp_path / "a.png")
+    manifest.add(Path("b.tif"), tmp_path / "b.png")
+    manifest.path.write_text(manifest.path.read_text()[:-20])
+    again = batch.Manifest(tmp_path)
+    again.guard(tmp_path / "a.png", overwrite=False)
+    with pytest.raises(InputError):
+        again.guard(tmp_path / "b.png", overwrite=False)

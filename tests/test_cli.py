@@ -1,0 +1,33 @@
+import subprocess
+import sys
+from collections.abc import Callable
+
+import segcli as package
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    for verb in ("", "predict", "train"):
+        script = (
+            "import sys; from segcli.cli import app\n"
+            f"app({[verb] if verb else []} + ['--help'], standalone_mode=False)\n"
+            "heavy = {'torch', 'torchvision', 'cv2', 'rasterio', 'tifffile', 'numpy'} & set(sys.modules)\n"
+            "assert not heavy, heavy"
+        )
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert "--help" in result.stdout
+
+
+def test_help_shows_an_example_for_each_verb(segcli: Program) -> None:
+    for verb in ("predict", "train"):
+        assert f"segcli {verb} " in segcli(verb, "--help", COLUMNS="200", TERM="dumb").stdout
+
+
+def test_version_and_no_arguments(segcli: Program) -> None:
+    assert segcli("--version").stdout == f"segcli {package.__version__}\n"
+    result = segcli()
+    assert result.returncode == 2
+    assert "predict" in result.stdout
+    assert "segcli:" not in result.stderr

@@ -1,0 +1,190 @@
+"""segcli predict, as a function and as the installed program. The model's answer is known: light is 7, dark is 2."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from helpers import brightness_model, write_picture
+from PIL import Image
+from rasterio.transform import from_origin
+
+from segcli.console import Console
+from segcli.network import checkpoint
+from segcli.network.normalise import Normalisation, normalise, scaling
+from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import PredictOptions
+from segcli.predict import run
+from segcli.raster.rows import Rows
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def scan(rng: np.random.Generator) -> np.ndarray:
+    """(row, col, RGB) with a red band that is clearly light or dark."""
+    pixels = rng.integers(0, 255, (37, 53, 3), np.uint8)
+    pixels[:, :, 0] = np.where(rng.random((37, 53)) > 0.5, 220, 30)
+    return pixels
+
+
+def expected(scan: np.ndarray) -> np.ndarray:
+    return np.where(scan[:, :, 0] > 127, 7, 2)
+
+
+def mask_of(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def predict(tmp_path: Path, weights: Path, *inputs: Path, **more: object) -> int:
+    options = PredictOptions(inputs, tmp_path / "masks", str(weights), **more)  # type: ignore[arg-type]
+    return run(options, Console(quiet=True))
+
+
+def test_rgb_rgba_grey_and_16_bit(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    alpha = np.random.default_rng(1).integers(0, 255, (37, 53, 1), np.uint8)
+    red, wide = scan[:, :, 0], scan.astype(np.uint16)
+    files = {
+        "rgb.png": scan,
+        "rgb_tiff.tif": scan,
+        "rgba.png": np.concatenate([scan, alpha], axis=2),
+        "grey.png": red,
+        "wide.png": wide * 257,
+        "wide_12bit.tif": wide[:, :, 0] * 16,
+        "jpeg.jpg": np.repeat(red[:, :, None], 3, axis=2),
+    }
+    for name, pixels in files.items():
+        write_picture(tmp_path / "scans" / name, pixels)
+    assert predict(tmp_path, weights, tmp_path / "scans") == 0
+    for name in files:
+        mask = mask_of(tmp_path / "masks" / Path(name).with_suffix(".tif" if name.endswith("tif") else ".png"))
+        assert mask.dtype == np.uint8
+        agreement = (mask == expected(scan)).mean()
+        assert agreement == 1 if name != "jpeg.jpg" else agreement > 0.95, name
+
+
+def test_input_range_is_what_it_says(tmp_path: Path, weights: Path) -> None:
+    values = np.array([[1000, 1400, 1600, 2000]], np.uint16)
+    write_picture(tmp_path / "a.png", values)
+    assert predict(tmp_path, weights, tmp_path / "a.png", input_range=(1000.0, 2000.0)) == 0
+    assert mask_of(tmp_path / "masks" / "a.png").tolist() == [[2, 2, 7, 7]]
+
+
+def test_a_mask_lies_where_its_scene_lies(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    transform = from_origin(600_000, 5_500_000, 0.5, 0.5)
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", driver="GTiff", height=37, width=53, count=3, dtype="uint8",
+        crs="EPSG:32632", transform=transform, photometric="RGB",
+    ) as dataset:  # fmt: skip
+        dataset.write(scan.transpose(2, 0, 1))
+    assert predict(tmp_path, weights, tmp_path / "scene.tif") == 0
+    with rasterio.open(tmp_path / "masks" / "scene.tif") as mask:
+        assert (mask.crs.to_epsg(), mask.transform, mask.dtypes) == (32632, transform, ("uint8",))
+        assert np.array_equal(mask.read(1), expected(scan))
+        assert mask.colormap(1)[7] == (250, 200, 0, 255)
+
+
+def test_the_mask_is_the_whole_pass(tmp_path: Path, rng: np.random.Generator) -> None:
+    """With a random network, against the network called by hand."""
+    torch.manual_seed(5)
+    network = UNet(NetworkConfig(3, 4, width=6, depth=3)).eval()
+    base = brightness_model()
+    classes = type(base.classes).from_indices([0, 1, 2, 9])
+    model = checkpoint.Model(network, Normalisation("uint8", (100.0, 90.0, 80.0), (50.0, 60.0, 70.0)), classes)
+    checkpoint.save(model, tmp_path / "w.safetensors")
+    pixels = rng.integers(0, 255, (61, 45, 3), np.uint8)
+    assert predict(tmp_path, tmp_path / "w.safetensors", write_picture(tmp_path / "a.png", pixels)) == 0
+    image = (torch.from_numpy(pixels).permute(2, 0, 1).double() - torch.tensor([100, 90, 80])[:, None, None]) / (
+        torch.tensor([50, 60, 70])[:, None, None]
+    )
+    with torch.no_grad():
+        scores = network.double()(image[None])[0]
+    labels = np.array([0, 1, 2, 9])[scores.argmax(0).numpy()]
+    top = scores.topk(2, dim=0).values
+    clear = ((top[0] - top[1]) > 1e-4).numpy()
+    mask = mask_of(tmp_path / "masks" / "a.png")
+    assert np.array_equal(mask[clear], labels[clear])
+    assert clear.mean() > 0.99
+    assert len(np.unique(mask)) > 1
+
+
+def test_overlays_show_the_picture_through_the_colours(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    write_picture(tmp_path / "a.png", scan)
+    assert predict(tmp_path, weights, tmp_path / "a.png", overlay=True, alpha=0.25) == 0
+    colors = np.where(expected(scan)[:, :, None] == 7, [250, 200, 0], [0, 0, 90])
+    drawn = mask_of(tmp_path / "masks" / "overlays" / "a.png")
+    assert np.abs(drawn - (0.75 * scan + 0.25 * colors)).max() <= 0.51
+
+
+def test_normalising_is_the_formula() -> None:
+    pixels = np.array([[[0, 10]], [[4, 8]]], np.uint16)
+    constants = Normalisation("uint8", (1.0, 2.0), (4.0, 0.5))
+    ((first, values),) = normalise([Rows(3, pixels)], constants, torch.device("cpu"), (0.0, 510.0))
+    assert first == 3
+    assert values.tolist() == [[[[-0.25, 1.0]], [[0.0, 4.0]]]]
+    assert scaling((-1.0, 1.0), "uint8") == (127.5, 127.5)
+
+
+def test_the_program_does_the_good_ones_and_names_the_bad(
+    segcli: Program, tmp_path: Path, weights: Path, scan: np.ndarray
+) -> None:
+    for name in ("a.png", "z.tif"):
+        write_picture(tmp_path / "scans" / name, scan)
+    (tmp_path / "scans" / "broken.png").write_bytes((tmp_path / "scans" / "a.png").read_bytes()[:900])
+    write_picture(tmp_path / "scans" / "two.png", scan[:, :, 0])
+    with rasterio.open(
+        tmp_path / "scans" / "five.tif", "w", driver="GTiff", height=3, width=3, count=5, dtype="uint8",
+        transform=from_origin(5, 5, 2, 2),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.zeros((5, 3, 3), np.uint8))
+    result = segcli("predict", "scans", "--out", "masks", "--weights", weights)
+    assert result.returncode == 1
+    assert result.stdout.split() == ["masks/a.png", "masks/two.png", "masks/z.tif"]
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if line.startswith("segcli: scans/broken.png: ")]
+    five = "segcli: scans/five.tif: 5 bands; the weights expect 3 or 1 (grey); choose other weights"
+    assert five in lines
+    assert lines[-1] == "done 3  failed 2"
+    assert "Traceback" not in result.stderr
+    assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
+    assert np.array_equal(mask_of(tmp_path / "masks" / "z.tif"), expected(scan))
+    assert not (tmp_path / "masks" / "broken.png").exists()
+    # A second run may replace what the first one wrote, and nothing else.
+    (tmp_path / "masks" / "two.png").write_bytes(b"mine")
+    result = segcli("predict", "scans/two.png", "scans/a.png", "-o", "masks", "-w", weights, "-q")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("segcli: masks/two.png: exists, and segcli did not write it")
+    assert (tmp_path / "masks" / "two.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["predict"], 2, "INPUT"),
+        (["predict", "a.png"], 2, "--out"),
+        (["predict", "a.png", "--out", "m", "--weigths", "x"], 2, "--weights"),
+        (["predict", "a.png", "--out", "m", "--input-range", "5"], 2, "LOW,HIGH"),
+        (["predict", "a.png", "--out", "m", "--input-range", "5,4"], 2, "LOW below HIGH"),
+        (["predict", "a.png", "--out", "m", "--device", "abacus"], 2, "cuda:N"),
+        (["predict", "a.png", "--out", "m", "--weights", "none"], 3, "no bundled weights"),
+        (["predict", "empty", "--out", "m"], 3, "no images"),
+        (["predict", "missing.png", "--out", "m"], 1, "missing.png"),
+        (["nosuchverb"], 2, "nosuchverb"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_the_right_code(
+    segcli: Program, tmp_path: Path, weights: Path, arguments: list[str], code: int, words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    if arguments[0] == "predict" and "--weights" not in arguments:
+        arguments = [*arguments, "--weights", str(weights)]
+    result = segcli(*arguments)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("segcli: ")]
+    assert result.returncode == code
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from helpers import write_picture
+from PIL import Image
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+
+from segcli.errors import InputError, NothingDoneError
+from segcli.files import PART
+from segcli.raster.fit import match_bands, match_range
+from segcli.raster.sink import BLOCK, Layout, create
+from segcli.raster.source import Grid, Source
+
+
+def read(path: Path, **arguments: object) -> np.ndarray:
+    with Source(path, **arguments) as source:  # type: ignore[arg-type]
+        return np.concatenate([pixels for _, pixels in source.rows(7)], axis=1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_rows_are_the_pixels(tmp_path: Path, rng: np.random.Generator, suffix: str, dtype: str, channels: int) -> None:
+    pixels = rng.integers(0, np.iinfo(dtype).max, (23, 31, channels), dtype)
+    path = write_picture(tmp_path / f"a{suffix}", pixels if channels > 1 else pixels[:, :, 0])
+    with Source(path) as source:
+        assert (source.grid.height, source.grid.width, source.dtype) == (23, 31, dtype)
+        assert len(match_bands(source, min(channels, 3))) == min(channels, 3)
+    assert np.array_equal(read(path)[:3], pixels.transpose(2, 0, 1)[:3])
+
+
+def test_chosen_and_repeated_bands(tmp_path: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 255, (9, 5, 3), np.uint8)
+    path = write_picture(tmp_path / "a.png", pixels)
+    with Source(path) as source:
+        assert np.array_equal(source.window(2, 1, 4, 3, (2, 0)), pixels.transpose(2, 0, 1)[[2, 0], 2:6, 1:4])
+        assert np.array_equal(source.window(0, 0, 9, 5, (1, 1)), pixels.transpose(2, 0, 1)[[1, 1]])
+
+
+def test_a_palette_is_colours_in_an_image_and_indices_in_a_mask(tmp_path: Path) -> None:
+    indices = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    picture = Image.new("P", (3, 2))
+    picture.putdata(indices.ravel().tolist())
+    colors = [(n * 40, 255 - n, 7) for n in range(6)]
+    picture.putpalette([part for color in colors for part in color])
+    picture.save(tmp_path / "p.png")
+    assert np.array_equal(read(tmp_path / "p.png", purpose="mask")[0], indices)
+    assert np.array_equal(read(tmp_path / "p.png").transpose(1, 2, 0), np.array(colors).reshape(2, 3, 3))
+
+
+def test_a_grey_palette_is_one_band(tmp_path: Path) -> None:
+    picture = Image.new("P", (2, 1))
+    picture.putdata([0, 1])
+    picture.putpalette([10, 10, 10, 200, 200, 200])
+    picture.save(tmp_path / "p.png")
+    assert read(tmp_path / "p.png").tolist() == [[[10, 200]]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("strip", [16, 10_000])
+def test_a_truncated_file_is_named_and_never_filled_up(tmp_path: Path, suffix: str, strip: int) -> None:
+    path = write_picture(tmp_path / f"cut{suffix}", np.random.default_rng(1).integers(0, 255, (99, 80, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=f"cut{suffix}"), Source(path) as source:
+        list(source.rows(strip))
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("not an image")
+    for name in ("a.png", "missing.tif"):
+        with pytest.raises(InputError, match=name):
+            Source(tmp_path / name)
+
+
+def write_bands(path: Path, count: int, photometric: str) -> Path:
+    grid = {"height": 2, "width": 2, "transform": from_origin(5, 5, 2, 2)}
+    with rasterio.open(path, "w", driver="GTiff", count=count, dtype="uint8", photometric=photometric, **grid) as file:
+        file.write(np.zeros((count, 2, 2), np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("found", "photometric", "wanted", "bands"),
+    [
+        (3, "RGB", 3, (0, 1, 2)),
+        (1, "MINISBLACK", 3, (0, 0, 0)),
+        (4, "RGB", 3, (0, 1, 2)),  # the fourth is not marked as alpha
+        (4, "RGB", 4, (0, 1, 2, 3)),
+        (7, "MINISBLACK", 7, tuple(range(7))),
+        (4, "MINISBLACK", 3, None),
+        (5, "RGB", 3, None),
+        (2, "MINISBLACK", 3, None),
+        (3, "RGB", 1, None),
+        (1, "MINISBLACK", 4, None),
+    ],
+)
+def test_bands_for_a_network(
+    tmp_path: Path, found: int, photometric: str, wanted: int, bands: tuple[int, ...] | None
+) -> None:
+    with Source(write_bands(tmp_path / "a.tif", found, photometric)) as source:
+        if bands is not None:
+            assert match_bands(source, wanted) == bands
+            return
+        with pytest.raises(InputError, match=rf"a\.tif: {found} band.*expect {wanted}"):
+            match_bands(source, wanted)
+
+
+@pytest.mark.parametrize(
+    ("highest", "white"), [(200, 255), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)]
+)
+def test_a_16_bit_file_for_8_bit_weights_uses_its_camera_s_bits(tmp_path: Path, highest: int, white: float) -> None:
+    pixels = np.zeros((4, 4), np.uint16)
+    pixels[3, 3] = highest
+    with Source(write_picture(tmp_path / "a.png", pixels)) as source:
+        assert match_range(source, "uint8", None) == (0, white)
+        assert match_range(source, "uint8", (5, 6)) == (5, 6)
+        assert match_range(source, "uint16", None) is None
+
+
+def test_a_dtype_without_a_known_range_needs_to_be_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), np.zeros((4, 4), np.float32))
+    with Source(path) as source, pytest.raises(InputError, match=r"float32.*uint8.*--input-range"):
+        match_range(source, "uint8", None)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (40, 30), (BLOCK + 1, BLOCK + 90), (3 * BLOCK, 20)])
+@pytest.mark.parametrize("strip", [1, 37, 4096])
+def test_what_is_written_comes_back(
+    tmp_path: Path, rng: np.random.Generator, suffix: str, height: int, width: int, strip: int
+) -> None:
+    labels = rng.integers(0, 3, (height, width), np.uint8)
+    path = tmp_path / "new" / f"a{suffix}"
+    colors = {0: (0, 0, 0), 1: (255, 0, 0), 2: (3, 200, 9), 255: (255, 255, 255)}
+    with create(path, Grid(height, width), Layout(1, "uint8", colors)) as sink:
+        for row in range(0, height, strip):
+            sink.write(row, labels[row : row + strip])
+    with Image.open(path) as picture:  # another library than the one that wrote it
+        assert picture.mode == "P"
+        assert np.array_equal(np.asarray(picture), labels)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.array([colors[i] for i in range(3)])[labels])
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_georeferencing_is_kept(tmp_path: Path) -> None:
+    grid = Grid(5, 4, CRS.from_epsg(32633), from_origin(500_000, 5_000_000, 10, 20))
+    with create(tmp_path / "a.tif", grid, Layout(1, "uint8")) as sink:
+        sink.write(0, np.zeros((5, 4), np.uint8))
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert (dataset.crs, dataset.transform) == (grid.crs, grid.transform)
+    with Source(tmp_path / "a.tif") as source:
+        assert source.grid == grid
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_file_is_whole_or_not_there(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_text("the old one")
+    with pytest.raises(KeyError), create(path, Grid(9, 9), Layout(1, "uint8")) as sink:
+        sink.write(0, np.zeros((4, 9), np.uint8))
+        raise KeyError
+    with pytest.raises(ValueError, match="4 of 9 rows"), create(path, Grid(9, 9), Layout(1, "uint8")) as sink:
+        sink.write(0, np.zeros((4, 9), np.uint8))
+    with pytest.raises(ValueError, match="row 4 was due"), create(path, Grid(9, 9), Layout(1, "uint8")) as sink:
+        sink.write(0, np.zeros((4, 9), np.uint8))
+        sink.write(5, np.zeros((4, 9), np.uint8))
+    assert path.read_text() == "the old one"
+    assert not list(tmp_path.glob(f"*{PART}"))
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "a.tif"
+    with pytest.raises(NothingDoneError, match="cannot be written"), create(path, Grid(1, 1), Layout(1, "uint8")):
+        pass
