@@ -1,0 +1,255 @@
+"""Operators that take an image in strips of rows and give what the whole image would have given, strip by strip.
+
+Each owns the rows that its next output still needs. It takes new rows, gives every output row that has become
+computable, and keeps the tail; `last` says that the image ends here, so that the bottom padding follows. Columns are
+whole in every strip, and padded by the kernels themselves. Where nothing has become computable, the strip is None.
+
+`reach(first, last)` tells which input rows, by index, the output rows first..last (both included) are made from. The
+same holds for columns, and that is what it is used for: how far beside a panel the network looks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Strip = Tensor | None
+"""(image, channel, row, col), or None for no rows."""
+
+
+class Operator(Protocol):
+    """One node of the network, for one image."""
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        """Take the next rows of each input; give the output rows that have become computable."""
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """First and last input row behind the output rows `first` to `last`."""
+
+    def held(self) -> list[Tensor]:
+        """What is kept between two pushes."""
+
+
+@dataclass
+class Pointwise:
+    """Whatever looks at one row at a time and gives as many: activations, norms in eval mode, 1x1 convolutions."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        (rows,) = inputs
+        return None if rows is None else self.function(rows)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return first, last
+
+    def held(self) -> list[Tensor]:
+        return []
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """An operator along one axis. `extent` is the kernel's, dilation counted; padding before and after the image."""
+
+    extent: int
+    stride: int
+    before: int
+    after: int
+
+
+@dataclass
+class Window:
+    """Convolution and pooling: output row o is made from input rows o * stride - before and `extent` - 1 after it.
+
+    `function` computes without padding along rows; `fill` is what it pads with.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    geometry: Geometry
+    fill: float = 0.0
+    _kept: Strip = None
+    _skip: int = 0  # rows still to come that no output needs, where the stride is larger than the kernel
+    _begun: bool = False
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        block = self._block(inputs[0], last)
+        if block is None:
+            return None
+        extent, stride = self.geometry.extent, self.geometry.stride
+        rows = block.shape[2]
+        count = (rows - extent) // stride + 1 if rows >= extent else 0
+        self._skip = max(0, count * stride - rows)
+        # A copy, because a view would keep the whole block alive.
+        self._kept = None if last or count * stride >= rows else block[:, :, count * stride :].clone()
+        return self.function(block[:, :, : (count - 1) * stride + extent]) if count else None
+
+    def _block(self, rows: Strip, last: bool) -> Strip:
+        """What is kept, the new rows, and the padding that is due."""
+        if rows is not None and self._skip:
+            skipped = min(self._skip, rows.shape[2])
+            self._skip -= skipped
+            rows = rows[:, :, skipped:] if skipped < rows.shape[2] else None
+        if rows is not None and not self._begun:
+            self._begun = True
+            rows = _pad_rows(rows, self.geometry.before, 0, self.fill)
+        parts = [part for part in (self._kept, rows) if part is not None]
+        if not parts:
+            return None
+        block = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        return _pad_rows(block, 0, self.geometry.after, self.fill) if last else block
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        stride, before = self.geometry.stride, self.geometry.before
+        return first * stride - before, last * stride - before + self.geometry.extent - 1
+
+    def held(self) -> list[Tensor]:
+        return [] if self._kept is None else [self._kept]
+
+
+@dataclass
+class Spread:
+    """Transposed convolution: input row i adds to the output rows from i * stride - before, `extent` of them.
+
+    `function(rows, extra)` computes without padding along rows and with `extra` output rows at the bottom; `after` of
+    the geometry is how many rows the whole output loses at the bottom (padding less output padding, may be negative).
+    Rows that overlap between strips are computed from the kept input rows again, at most extent / stride of them, so
+    that every output row is one sum in one order.
+    """
+
+    function: Callable[[Tensor, int], Tensor]
+    geometry: Geometry
+    _kept: Strip = None
+    _first_in: int = 0  # index of the first kept row
+    _next_out: int = 0
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        parts = [part for part in (self._kept, inputs[0]) if part is not None]
+        if not parts:
+            return None
+        block = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        extent, stride, before = self.geometry.extent, self.geometry.stride, self.geometry.before
+        end_in = self._first_in + block.shape[2]
+        origin = self._first_in * stride - before  # the output row that stands first in the block's own output
+        end_if_last = (end_in - 1) * stride + extent - before - self.geometry.after
+        # The next input row adds to the output from here on; and rows cut at the bottom must not be given before.
+        end_out = end_if_last if last else min(end_in * stride - before, end_if_last)
+        output = None
+        if end_out > self._next_out:
+            extra = max(0, end_out - origin - (block.shape[2] - 1) * stride - extent)
+            output = self.function(block, extra)[:, :, self._next_out - origin : end_out - origin]
+            self._next_out = end_out
+        first_needed = max(self._first_in, self.reach(self._next_out, self._next_out)[0])
+        if end_if_last > self._next_out:
+            first_needed = min(first_needed, end_in - 1)
+        self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
+        self._first_in = first_needed
+        return output
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        extent, stride, before = self.geometry.extent, self.geometry.stride, self.geometry.before
+        return -((extent - 1 - before - first) // stride), (last + before) // stride
+
+    def held(self) -> list[Tensor]:
+        return [] if self._kept is None else [self._kept]
+
+
+@dataclass
+class Repeat:
+    """Nearest upsampling: each input row gives `scale` output rows."""
+
+    function: Callable[[Tensor], Tensor]
+    scale: int
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        (rows,) = inputs
+        return None if rows is None else self.function(rows)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return first // self.scale, last // self.scale
+
+    def held(self) -> list[Tensor]:
+        return []
+
+
+@dataclass
+class Interpolate:
+    """Bilinear upsampling by a whole number, pixel centres aligned (align_corners=False); borders are repeated."""
+
+    function: Callable[[Tensor], Tensor]
+    scale: int
+    _kept: Strip = None
+    _first_in: int = 0
+    _next_out: int = 0
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        parts = [part for part in (self._kept, inputs[0]) if part is not None]
+        if not parts:
+            return None
+        block = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        end_in = self._first_in + block.shape[2]
+        # Row o lies at (o + 1/2) / scale - 1/2 between two input rows; both must be there, or the image be at its end.
+        end_out = end_in * self.scale if last else (2 * end_in * self.scale - self.scale) // 2
+        origin = self._first_in * self.scale
+        output = None
+        if end_out > self._next_out:
+            output = self.function(block)[:, :, self._next_out - origin : end_out - origin]
+            self._next_out = end_out
+        first_needed = max(self._first_in, min(end_in, self.reach(self._next_out, self._next_out)[0]))
+        self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
+        self._first_in = first_needed
+        return output
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return (2 * first + 1 - self.scale) // (2 * self.scale), (2 * last + 1 - self.scale) // (2 * self.scale) + 1
+
+    def held(self) -> list[Tensor]:
+        return [] if self._kept is None else [self._kept]
+
+
+@dataclass
+class Join:
+    """Two or more branches that meet: a queue before each, because their delays differ; what all have is given."""
+
+    function: Callable[[list[Tensor]], Tensor]
+    branches: int
+    _queues: list[list[Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._queues = [[] for _ in range(self.branches)]
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        for queue, rows in zip(self._queues, inputs, strict=True):
+            if rows is not None:
+                queue.append(rows)
+        waiting = [sum(part.shape[2] for part in queue) for queue in self._queues]
+        count = min(waiting)
+        if last and max(waiting) > count:
+            raise ValueError(f"branches end after different numbers of rows: {waiting} are left")
+        return self.function([_take(queue, count) for queue in self._queues]) if count else None
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        return first, last
+
+    def held(self) -> list[Tensor]:
+        return [part for queue in self._queues for part in queue]
+
+
+def _take(queue: list[Tensor], count: int) -> Tensor:
+    """The first `count` rows of a queue, which loses them."""
+    parts, missing = [], count
+    while missing:
+        rows = queue[0].shape[2]
+        if rows <= missing:
+            parts.append(queue.pop(0))
+        else:
+            parts.append(queue[0][:, :, :missing])
+            queue[0] = queue[0][:, :, missing:]
+        missing -= min(rows, missing)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _pad_rows(rows: Tensor, before: int, after: int, fill: float) -> Tensor:
+    return functional.pad(rows, (0, 0, before, after), value=fill) if before or after else rows

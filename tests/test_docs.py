@@ -1,0 +1,72 @@
+"""Every command in the README is run, in order, from a folder that holds what a reader would have."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import segcli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIRST = "pip install . && segcli predict examples/scans --out masks/"
+SECOND = "pip install '.[test]' && pytest"
+
+
+def commands() -> list[str]:
+    """Lines of the shell blocks, continued lines joined, without comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the examples, a few scans, and a small data set."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "examples" / "scans", folder / "scans")
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        mask = cv2.circle(np.zeros((48, 48), np.uint8), (20 + n, 24), 12, 1, -1)
+        image = (60 + 120 * mask + rng.integers(0, 30, mask.shape)).astype(np.uint8)
+        for kind, pixels in (("images", image), ("masks", mask)):
+            (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / "data" / kind / f"{n}.png"), pixels)
+    return folder
+
+
+def test_the_two_commands_for_a_fresh_machine_are_there_and_are_what_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in (FIRST, SECOND):
+        assert command in commands()
+        assert command in ci
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line not in (FIRST, SECOND)])
+def test_a_command_of_the_readme(reader: Path, command: str) -> None:
+    scripts = Path(sys.executable).parent
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=reader, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_first_command_s_second_half(reader: Path) -> None:
+    """The rest of the fresh machine's first command: installing is what brought us here."""
+    test_a_command_of_the_readme(reader, FIRST.split("&&")[1])
+    assert sorted(path.name for path in (reader / "masks").iterdir()) == [
+        "dapi_12bit.tif", "dapi_8bit.png", "segcli.jsonl", "tissue.png",
+    ]  # fmt: skip
+
+
+def test_the_changelog_knows_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in changelog or f"## [{segcli.__version__}]" in changelog

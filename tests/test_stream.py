@@ -1,0 +1,348 @@
+"""Row streaming against the whole pass: the same network, the same image, all at once."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import efficientnet_b0, resnet18, resnet34
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from segcli.network.stream import RowStream, reach, stream
+from segcli.network.tracing import NotStreamableError, fold, trace
+from segcli.network.unet import NetworkConfig, UNet
+
+RELATIVE = 1e-5
+
+
+def strips_of(image: Tensor, height: int) -> Iterator[tuple[int, Tensor]]:
+    for row in range(0, image.shape[2], height):
+        yield row, image[:, :, row : row + height]
+
+
+def pushed(network: nn.Module, image: Tensor, height: int) -> Tensor:
+    """Any network, without padding to a total stride."""
+    flow = RowStream(trace(fold(nn.Sequential(network))))  # a bare layer would be traced into
+    given = [flow.push(rows, first + rows.shape[2] == image.shape[2]) for first, rows in strips_of(image, height)]
+    return torch.cat([rows for rows in given if rows is not None], dim=2)
+
+
+def small_integers(network: nn.Module, seed: int) -> nn.Module:
+    """Weights of few -1, 0 and 1, so that every sum is exact in float64, in whatever order a kernel adds."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        thirds = torch.randint(-1, 2, parameter.shape, generator=generator)
+        parameter.data = (thirds * (torch.rand(parameter.shape, generator=generator) < 0.3)).double()
+    return network.double().eval()
+
+
+def same(network: nn.Module, image: Tensor, strip: int) -> None:
+    with torch.inference_mode():
+        expected = network(image)
+        assert torch.equal(pushed(network, image, strip), expected)
+
+
+sizes = st.integers(1, 70)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), sizes, sizes, st.integers(1, 80), st.integers(1, 3), st.integers(0, 99))
+def test_a_u_net_gives_the_same_numbers(
+    depth: int, width: int, height: int, cols: int, strip: int, batch: int, seed: int
+) -> None:
+    """To the last bit, in arithmetic without rounding."""
+    network = small_integers(UNet(NetworkConfig(2, 3, width, depth, "none")), seed)
+    image = torch.randint(-3, 4, (batch, 2, height, cols), generator=torch.Generator().manual_seed(seed)).double()
+    steps = trace(fold(network, "scores"))
+    with torch.inference_mode():
+        expected = network(image)
+        rows = 0
+        parts = []
+        for first_row, scores in stream(steps, strips_of(image, strip), height, 2**depth):
+            assert first_row == rows
+            rows += scores.shape[2]
+            parts.append(scores)
+        assert torch.equal(torch.cat(parts, dim=2), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(4, 24), sizes, sizes, st.integers(1, 80), st.integers(1, 2), st.integers(0, 99))
+def test_a_u_net_with_batch_norm_in_float32(
+    depth: int, width: int, height: int, cols: int, strip: int, batch: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    network = randomised(UNet(NetworkConfig(3, 4, width, depth, "batch")))
+    image = torch.randn(batch, 3, height, cols).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = network(image)
+        parts = [part for _, part in stream(trace(fold(network, "scores")), strips_of(image, strip), height, 2**depth)]
+    assert (torch.cat(parts, dim=2) - expected).abs().max() <= RELATIVE * expected.abs().max()
+
+
+def randomised(network: nn.Module) -> nn.Module:
+    """Batch norms as after training."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("strip", [32, 64])
+def test_float32_is_equal_to_the_last_bit_where_the_kernels_see_usual_shapes(strip: int) -> None:
+    """As far as the kernels allow: on a machine where they sum otherwise for other heights, this is skipped."""
+    torch.manual_seed(0)
+    network = UNet(NetworkConfig(3, 2, 32, 2, "none")).eval().to(memory_format=torch.channels_last)
+    image = torch.randn(1, 3, 192, 768).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        first = network.encoder[0]
+        if not torch.equal(first(image)[:, :, 2:62], first(image[:, :, :64])[:, :, 2:62]):
+            pytest.skip("this machine's convolution gives other bits for other heights")
+        expected = network(image)
+        parts = [part for _, part in stream(trace(fold(network, "scores")), strips_of(image, strip), 192, 4)]
+    assert torch.equal(torch.cat(parts, dim=2), expected)
+
+
+@pytest.mark.parametrize("make", [resnet18, resnet34])
+@pytest.mark.parametrize(("height", "cols", "strip"), [(97, 65, 32), (64, 90, 7), (33, 40, 200), (160, 33, 64)])
+def test_torchvision_s_residual_features(make: type[nn.Module], height: int, cols: int, strip: int) -> None:
+    torch.manual_seed(1)
+    features = randomised(create_feature_extractor(make(weights=None), {"layer4": "out"}))
+    network = _First(features)
+    image = torch.randn(2, 3, height, cols)
+    with torch.inference_mode():
+        expected = network(image)
+        found = pushed(network, image, strip)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= RELATIVE * expected.abs().max()
+
+
+class _First(nn.Module):
+    """The one output of a feature extractor, which gives a dictionary."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.features(image)["out"]
+
+
+kernels = st.integers(1, 5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kernels, kernels, st.integers(1, 4), st.integers(1, 3), st.integers(0, 4), st.integers(0, 4),
+    st.integers(1, 40), st.integers(12, 20), st.integers(1, 45), st.integers(1, 2), st.integers(0, 99),
+)  # fmt: skip
+def test_any_convolution(
+    rows: int, cols: int, stride: int, dilation: int, pad: int, pad_cols: int,
+    height: int, width: int, strip: int, groups: int, seed: int,
+) -> None:  # fmt: skip
+    pad = min(pad, dilation * (rows - 1))
+    if height + 2 * pad < dilation * (rows - 1) + 1 or width + 2 * pad_cols < dilation * (cols - 1) + 1:
+        return
+    conv = nn.Conv2d(2, 4, (rows, cols), (stride, 1), (pad, pad_cols), dilation, groups)
+    image = torch.randint(-9, 10, (1, 2, height, width), generator=torch.Generator().manual_seed(seed)).double()
+    same(small_integers(conv, seed), image, strip)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kernels, st.integers(1, 4), st.integers(1, 2), st.integers(0, 3), st.integers(0, 3),
+    st.integers(1, 25), st.integers(1, 30), st.integers(0, 99),
+)  # fmt: skip
+def test_any_transposed_convolution(
+    kernel: int, stride: int, dilation: int, pad: int, extra: int, height: int, strip: int, seed: int
+) -> None:
+    extra = min(extra, max(stride, dilation) - 1)
+    if (height - 1) * stride - 2 * pad + dilation * (kernel - 1) + extra + 1 < 1:
+        return
+    conv = nn.ConvTranspose2d(3, 2, (kernel, 2), (stride, 2), (pad, 0), (extra, 0), dilation=(dilation, 1))
+    image = torch.randint(-9, 10, (2, 3, height, 6), generator=torch.Generator().manual_seed(seed)).double()
+    same(small_integers(conv, seed), image, strip)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["max", "average"]), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(1, 30),
+    st.integers(1, 35), st.integers(0, 99),
+)  # fmt: skip
+def test_any_pooling(kind: str, kernel: int, stride: int, pad: int, height: int, strip: int, seed: int) -> None:
+    pad = min(pad, kernel // 2)
+    if height + 2 * pad < kernel:
+        return
+    pool = (nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(kernel, stride, pad)
+    image = torch.randint(-9, 10, (1, 2, height, 9), generator=torch.Generator().manual_seed(seed)).double()
+    same(pool, image, strip)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["nearest", "nearest-exact", "bilinear"]), st.sampled_from([1, 2, 4]), st.integers(1, 30),
+    st.integers(1, 35), st.integers(0, 99),
+)  # fmt: skip
+def test_any_upsampling(mode: str, scale: int, height: int, strip: int, seed: int) -> None:
+    image = torch.randint(-9, 10, (1, 2, height, 5), generator=torch.Generator().manual_seed(seed)).double()
+    same(nn.Upsample(scale_factor=scale, mode=mode), image, strip)
+
+
+@pytest.mark.parametrize("scale", [3, 5])
+def test_bilinear_by_odd_numbers(scale: int) -> None:
+    image = torch.randn(1, 2, 23, 4)
+    network = nn.Upsample(scale_factor=scale, mode="bilinear")
+    assert (pushed(network, image, 4) - network(image)).abs().max() <= RELATIVE * image.abs().max()
+
+
+@pytest.mark.parametrize("strip", [1, 3, 8, 50])
+def test_networks_as_people_write_them(strip: int) -> None:
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 3, padding="same")
+            self.norm = nn.BatchNorm2d(4)  # its input is read again below, so it cannot be folded away
+            self.drop = nn.Dropout(0.5)
+            self.act = nn.ReLU(inplace=True)
+            self.second = nn.Conv2d(4, 4, (5, 3), padding=(2, 1), groups=2)
+            self.scale = nn.Parameter(torch.ones(4, 1, 1))
+            self.deep = nn.Conv2d(4, 4, 4, stride=2, padding=1)
+            self.up = nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1)
+            self.last = nn.Conv2d(16, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.first(x)
+            b = self.drop(self.act(self.norm(a)))
+            c = self.second(b) * self.scale + 3
+            c += a
+            d = self.up(functional.leaky_relu(functional.avg_pool2d(self.deep(c), 1), 0.5))
+            e = functional.interpolate(
+                functional.max_pool2d(d, 2), scale_factor=2, mode="bilinear", align_corners=False
+            )
+            return torch.relu(self.last(torch.cat([a, b, d, e], 1))).add(b).sigmoid()
+
+    network = small_integers(Written(), 3)
+    network.norm.running_mean.fill_(1)
+    network.norm.eps = 0.0  # 1 / sqrt(1): still without rounding
+    network.norm.weight.data.fill_(2)
+    same(network, torch.randint(-4, 5, (2, 2, 36, 20)).double(), strip)
+
+
+def test_what_overwrites_its_input_does_not_reach_others() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.drop, self.act = nn.Conv2d(1, 1, 3, padding=1), nn.Dropout(), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return y + self.act(self.drop(y))
+
+    same(small_integers(Shared(), 1), torch.randint(-9, 9, (1, 1, 20, 9)).double(), 4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.AdaptiveAvgPool2d(1), "AdaptiveAvgPool2d looks at the whole image"),
+        (nn.InstanceNorm2d(4), "InstanceNorm2d takes its statistics from the whole image"),
+        (nn.GroupNorm(2, 4), "GroupNorm takes its statistics from the whole image"),
+        (nn.BatchNorm2d(4, track_running_stats=False), "BatchNorm2d takes its statistics"),
+        (nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), "align_corners"),
+        (nn.Upsample(size=(9, 9)), "upsampling to a given size"),
+        (nn.Upsample(scale_factor=2, mode="bicubic"), "no rule for bicubic"),
+        (nn.Upsample(scale_factor=1.5), "no rule for upsampling by 1.5"),
+        (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode"),
+        (nn.AvgPool2d(3, padding=1, count_include_pad=False), "not counted"),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "padding mode reflect"),
+        (nn.Conv2d(4, 4, 1, padding=1), "rows made of padding alone"),
+        (nn.LSTM(4, 4), "no rule for LSTM"),
+        (nn.Softmax(dim=2), "no rule for Softmax"),
+    ],
+)
+def test_what_does_not_stream_is_named_before_any_work(layer: nn.Module, words: str) -> None:
+    network = nn.Sequential()
+    network.add_module("stem", nn.Conv2d(1, 4, 3))
+    network.add_module("odd_one", layer)
+    with pytest.raises(NotStreamableError, match=rf"^odd_one \(.*{words}"):
+        trace(fold(network.eval()))
+
+
+def test_every_squeeze_and_excitation_is_named() -> None:
+    with pytest.raises(NotStreamableError) as caught:
+        trace(fold(efficientnet_b0(weights=None).features.eval()))
+    assert len(caught.value.operators) >= 1
+    assert "avgpool" in caught.value.operators[0]
+
+
+def test_code_that_asks_for_the_size_is_refused() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.interpolate(x, size=x.shape[-2:]) if x.shape[2] > 3 else x
+
+    with pytest.raises(NotStreamableError, match="cannot be traced"):
+        fold(Asks())
+
+
+def test_branches_of_different_length_are_an_error() -> None:
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow = nn.Conv2d(1, 1, (3, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.narrow(x)
+
+    with pytest.raises(ValueError, match="different numbers of rows"):
+        pushed(Uneven(), torch.zeros(1, 1, 9, 9), 4)
+
+
+def test_folding_leaves_the_network_as_it_was() -> None:
+    network = randomised(UNet(NetworkConfig(1, 2, 4, 2)))
+    before = copy.deepcopy(network.state_dict())
+    folded = fold(network, "scores")
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    image = torch.randn(1, 1, 16, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(image), network(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_reach_is_the_span_that_changes_the_output(depth: int) -> None:
+    """Against the gradient: which input columns the output columns of one stride depend on."""
+    network = UNet(NetworkConfig(1, 1, 2, depth, "none")).eval()
+    for parameter in network.parameters():
+        nn.init.uniform_(parameter, 0.1, 0.2)
+    stride = 2**depth
+    first = 8 * stride
+    image = torch.rand(1, 1, stride, 17 * stride, requires_grad=True)
+    network(image)[..., first : first + stride].sum().backward()
+    assert image.grad is not None
+    touched = image.grad[0, 0].abs().sum(0).nonzero().ravel()
+    low, high = reach(trace(fold(network, "scores")), first, first + stride - 1)
+    assert low <= touched.min() <= touched.max() <= high
+    # Max pooling lets one of two columns through, so the gradient may stop up to a deepest pixel short.
+    assert touched.min() - low < 2 * stride
+    assert high - touched.max() < 2 * stride
+
+
+def test_memory_does_not_grow_with_height() -> None:
+    steps = trace(fold(UNet(NetworkConfig(1, 2, 4, 3)).eval(), "scores"))
+
+    def peak(height: int) -> int:
+        alive: list[int] = []
+        flow = RowStream(steps, alive.append)
+        with torch.inference_mode():
+            for row in range(0, height, 16):
+                flow.push(torch.zeros(1, 1, 16, 64), row + 16 == height)
+        return max(alive)
+
+    assert peak(1600) == peak(320)
+    assert peak(320) <= 1.01 * peak(160)
