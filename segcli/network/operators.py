@@ -142,7 +142,7 @@ class Spread:
             output = self.function(block, extra)[:, :, self._next_out - origin : end_out - origin]
             self._next_out = end_out
         # A row that no input adds to, where the stride is larger than the kernel, has its reach the wrong way round.
-        first_needed = max(self._first_in, min(self.reach(self._next_out, self._next_out)))
+        first_needed = max(self._first_in, min(end_in, *self.reach(self._next_out, self._next_out)))
         if end_if_last > self._next_out:
             first_needed = min(first_needed, end_in - 1)
         self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
