@@ -1,8 +1,12 @@
-"""Work done in a thread while the caller is busy with what came before. Knows nothing of what it carries."""
+"""Work done in a thread while the caller is busy: what comes next is made `ahead`, what is finished is taken `behind`.
+
+Knows nothing of what it carries.
+"""
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,10 +19,10 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """Yield `items` in order while a thread makes up to `depth` more. An error of theirs is raised here, in its place.
 
-    When the caller stops early (closes the generator, or fails), the thread ends after the item it is at.
+    When the caller stops early it must close the generator; the thread then ends after the item it is at.
     """
     waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -52,3 +56,40 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
     finally:
         stopped.set()
         thread.join()
+
+
+@contextmanager
+def behind(take: Callable[[Item], None], depth: int = 2) -> Iterator[Callable[[Item], None]]:
+    """Give a function that hands an item to a thread, which calls `take` on each in order, up to `depth` behind.
+
+    The block ends when all are taken. An error of `take` is raised at the next item or at the end; nothing is taken
+    after it, nor after an error in the block.
+    """
+    waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
+    failed: list[BaseException] = []
+
+    def consume() -> None:
+        while not isinstance(item := waiting.get(), _End):
+            if not failed:
+                try:
+                    take(item)
+                except BaseException as error:  # it is raised again in the caller's thread
+                    failed.append(error)
+
+    def put(item: Item) -> None:
+        if failed:
+            raise failed[0]
+        waiting.put(item)
+
+    thread = threading.Thread(target=consume, name="segcli-behind", daemon=True)
+    thread.start()
+    try:
+        yield put
+    except BaseException as error:
+        failed.append(error)
+        raise
+    finally:
+        waiting.put(_End(None))
+        thread.join()
+    if failed:
+        raise failed[0]

@@ -1,11 +1,14 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import segcli
+from segcli.ahead import ahead
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.files import PART, sha256_of
@@ -13,6 +16,9 @@ from segcli.files import PART, sha256_of
 MANIFEST = "segcli.jsonl"
 OVERLAYS = "overlays"
 """The folder, inside the output folder, that takes blended pictures."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -75,26 +81,61 @@ def plan(
     return out, [Job(source, output) for output, source in sources.items()]
 
 
-def run(jobs: list[Job], work: Callable[[Job], None], console: Console, debug: bool = False) -> Report:
-    """Do each job; one that fails is named and the others go on. What NothingDoneError says ends the run."""
+def run(
+    jobs: list[Job],
+    prepare: Callable[[Job], Item],
+    alike: Callable[[Item], tuple[Hashable, int]],
+    work: Callable[[list[tuple[Job, Item]]], None],
+    console: Console,
+    debug: bool = False,
+) -> Report:
+    """Do all jobs: `prepare` each, ahead in a thread, then `work` on groups of them.
+
+    `alike` says what jobs must have in common to be worked on together, and how many at most; a group is a run of
+    neighbours. One job that fails is named and the others go on. What NothingDoneError says ends the run.
+    """
     report = Report()
+
+    def fail(job: Job, error: Exception) -> None:
+        if isinstance(error, NothingDoneError) or (debug and not isinstance(error, SegcliError)):
+            raise error
+        if not isinstance(error, SegcliError):  # one file must not take the night's run with it
+            error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
+        report.failed.append(error)
+        console.fail(error)
+
+    def attempt(group: list[tuple[Job, Item]]) -> None:
+        try:
+            work(group)
+            report.done += len(group)
+        except Exception as error:
+            if len(group) == 1 or isinstance(error, NothingDoneError):
+                fail(group[0][0], error)
+            else:  # one of them is to blame; the others are not
+                for one in group:
+                    attempt([one])
+
+    waiting: list[tuple[Job, Item]] = []
+    with closing(ahead(_prepared(jobs, prepare))) as prepared:
+        for job, item in prepared:
+            if isinstance(item, Exception):
+                fail(job, item)
+                continue
+            if waiting and (alike(item) != alike(waiting[0][1]) or len(waiting) >= alike(item)[1]):
+                attempt(waiting)
+                waiting = []
+            waiting.append((job, item))
+        if waiting:
+            attempt(waiting)
+    return report
+
+
+def _prepared(jobs: list[Job], prepare: Callable[[Job], Item]) -> Iterator[tuple[Job, Item | Exception]]:
     for job in jobs:
         try:
-            work(job)
-        except NothingDoneError:
-            raise
-        except SegcliError as error:
-            failure: SegcliError = error
-        except Exception as error:  # one file must not take the night's run with it
-            if debug:
-                raise
-            failure = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
-        else:
-            report.done += 1
-            continue
-        report.failed.append(failure)
-        console.fail(failure)
-    return report
+            yield job, prepare(job)
+        except Exception as error:
+            yield job, error
 
 
 class Manifest:

@@ -1,6 +1,7 @@
 """The command line: five thin commands. The only user of typer. Imports a verb inside its command, so help is quick."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 
 import segcli
 from segcli.errors import SegcliError, UsageError, one_line
-from segcli.options import Norm, PredictOptions, TrainOptions, TrainPrecision
+from segcli.options import Norm, Precision, PredictOptions, Stitch, TrainOptions, TrainPrecision, Weighting
 
 app = typer.Typer(
     name="segcli",
@@ -57,16 +58,39 @@ def predict(
             "8-bit weights). Left out, a 16-bit image is taken to use 8, 10, 12, 14 or 16 bits by its highest value.",
         ),
     ] = None,
+    stitch: Annotated[
+        Stitch,
+        typer.Option(
+            help="stream: rows flow through the network, equal to one pass over the whole image. windows: overlapping "
+            "windows are averaged. auto: stream wherever the network allows it."
+        ),
+    ] = PredictOptions.stitch,
+    window: Annotated[int, typer.Option(min=16, help="Side of the windows in pixels.")] = PredictOptions.window,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a window that the next one covers again.")
+    ] = PredictOptions.overlap,
+    weighting: Annotated[Weighting, typer.Option(help="Weights within a window.")] = PredictOptions.weighting,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over flips and quarter turns, in windows: eight times the work.")
+    ] = PredictOptions.tta,
     recursive: Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")] = False,
     overwrite: Overwrite = False,
     device: Device = PredictOptions.device,
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")
+    ] = PredictOptions.precision,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What the network may use, 1.5GB or 800MB (default: half of what is free)."),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Label every pixel: one mask of class indices for each image."""
     options = PredictOptions(
         tuple(inputs), out, weights, overlay, alpha, _number_pair("--input-range", input_range),
-        recursive, overwrite, device, quiet, debug,
+        stitch, window, overlap, weighting, tta, recursive, overwrite, device, precision, _bytes("--memory", memory),
+        quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.predict import run
@@ -131,6 +155,15 @@ def _number_pair(option: str, text: str | None) -> tuple[float, float] | None:
     if not low < high:
         raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
     return low, high
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not found or float(found[1]) == 0:
+        raise UsageError(option, f"found {text!r}", "expected a size such as 800MB, 1.5GB or 2GiB")
+    return round(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
 
 
 def main() -> None:

@@ -61,6 +61,14 @@ class Progress:
         self.megapixels += pixels / 1e6
         self.show()
 
+    def state(self) -> tuple[float, float]:
+        """What `restore` goes back to when an image has to be begun again."""
+        return self.images, self.megapixels
+
+    def restore(self, state: tuple[float, float]) -> None:
+        """Forget what was counted since `state`."""
+        self.images, self.megapixels = state
+
     def show(self) -> None:
         """Nothing here; the classes below draw."""
 

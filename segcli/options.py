@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Stitch = Literal["auto", "stream", "windows"]
+Weighting = Literal["gaussian", "hann"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TrainPrecision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["batch", "none"]
@@ -17,9 +19,16 @@ class PredictOptions:
     overlay: bool = False
     alpha: float = 0.5
     input_range: tuple[float, float] | None = None
+    stitch: Stitch = "auto"
+    window: int = 512
+    overlap: float = 0.25
+    weighting: Weighting = "gaussian"
+    tta: bool = False
     recursive: bool = False
     overwrite: bool = False
     device: str = "auto"
+    precision: Precision = "auto"
+    memory_bytes: int | None = None
     quiet: bool = False
     debug: bool = False
 

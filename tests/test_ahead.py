@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from segcli.ahead import ahead
+from segcli.ahead import ahead, behind
 
 
 def test_order_and_overlap() -> None:
@@ -42,5 +42,35 @@ def test_the_thread_ends_when_the_caller_stops() -> None:
 
     stream = ahead(endless())
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "segcli-ahead"]
+
+
+def test_behind_takes_all_in_order_before_the_block_ends() -> None:
+    taken: list[int] = []
+
+    def take(item: int) -> None:
+        time.sleep(0.001)
+        taken.append(item)
+
+    with behind(take) as put:
+        for n in range(20):
+            put(n)
+    assert taken == list(range(20))
+
+
+def test_behind_gives_its_error_and_takes_nothing_more() -> None:
+    taken: list[int] = []
+
+    def take(item: int) -> None:
+        if item == 3:
+            raise OSError("disk full")
+        taken.append(item)
+
+    with pytest.raises(OSError, match="disk full"), behind(take) as put:
+        for n in range(100):
+            put(n)
+    assert taken == [0, 1, 2]
+    with pytest.raises(KeyError), behind(taken.append) as put:
+        raise KeyError
+    assert not [thread for thread in threading.enumerate() if thread.name == "segcli-behind"]

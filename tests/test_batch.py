@@ -59,31 +59,53 @@ def test_no_inputs(tmp_path: Path) -> None:
         batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
 
 
+def prepare(job: batch.Job) -> Path:
+    if job.source.name == "bad":
+        raise InputError(job.source, "two\nlines", "expected one")
+    return job.source
+
+
+def all_alike(_: Path) -> tuple[int, int]:
+    return 0, 3
+
+
 def test_a_failure_is_counted_named_and_survived(capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [batch.Job(Path(name), Path(name)) for name in ("good", "bad", "worse", "fine")]
 
-    def work(job: batch.Job) -> None:
-        if job.source.name == "bad":
-            raise InputError(job.source, "two\nlines", "expected one")
-        if job.source.name == "worse":
-            raise ZeroDivisionError("oh")
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        for job, _ in group:
+            if job.source.name == "worse":
+                raise ZeroDivisionError("oh")
 
-    report = batch.run(jobs, work, Console())
+    report = batch.run(jobs, prepare, all_alike, work, Console())
     assert (str(report), report.exit_code) == ("done 2  failed 2", 1)
     assert capsys.readouterr().err.splitlines() == [
         r"segcli: bad: two\nlines; expected one",
         "segcli: worse: ZeroDivisionError: oh; run with --debug to see where",
     ]
     with pytest.raises(ZeroDivisionError):
-        batch.run(jobs, work, Console(), debug=True)
+        batch.run(jobs, prepare, all_alike, work, Console(), debug=True)
+
+
+def test_neighbours_that_are_alike_go_together() -> None:
+    names = ["a1", "a2", "b1", "a3", "a4", "a5", "a6"]
+    groups: list[list[str]] = []
+    batch.run(
+        [batch.Job(Path(name), Path(name)) for name in names],
+        lambda job: job.source.name,
+        lambda name: (name[0], 3),
+        lambda group: groups.append([name for _, name in group]),
+        Console(),
+    )
+    assert groups == [["a1", "a2"], ["b1"], ["a3", "a4", "a5"], ["a6"]]
 
 
 def test_what_ends_everything_is_not_survived() -> None:
-    def work(job: batch.Job) -> None:
-        raise NothingDoneError(job.output, "disk full")
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        raise NothingDoneError(group[0][0].output, "disk full")
 
     with pytest.raises(NothingDoneError):
-        batch.run([batch.Job(Path("a"), Path("b"))], work, Console())
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, work, Console())
 
 
 def test_only_what_segcli_wrote_is_replaced(tmp_path: Path) -> None:

@@ -8,18 +8,23 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from helpers import brightness_model, write_picture
+from helpers import write_picture
 from PIL import Image
 from rasterio.transform import from_origin
 
+from segcli.classes import ClassTable
+from segcli.cli import _bytes
 from segcli.console import Console
+from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation, normalise, scaling
+from segcli.network.plan import Plan
+from segcli.network.stream import RowStream
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
-from segcli.predict import run
-from segcli.raster.rows import Rows
+from segcli.predict import flow, run
 
+CPU = torch.device("cpu")
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -92,8 +97,7 @@ def test_the_mask_is_the_whole_pass(tmp_path: Path, rng: np.random.Generator) ->
     """With a random network, against the network called by hand."""
     torch.manual_seed(5)
     network = UNet(NetworkConfig(3, 4, width=6, depth=3)).eval()
-    base = brightness_model()
-    classes = type(base.classes).from_indices([0, 1, 2, 9])
+    classes = ClassTable.from_indices([0, 1, 2, 9])
     model = checkpoint.Model(network, Normalisation("uint8", (100.0, 90.0, 80.0), (50.0, 60.0, 70.0)), classes)
     checkpoint.save(model, tmp_path / "w.safetensors")
     pixels = rng.integers(0, 255, (61, 45, 3), np.uint8)
@@ -123,9 +127,9 @@ def test_overlays_show_the_picture_through_the_colours(tmp_path: Path, weights: 
 def test_normalising_is_the_formula() -> None:
     pixels = np.array([[[0, 10]], [[4, 8]]], np.uint16)
     constants = Normalisation("uint8", (1.0, 2.0), (4.0, 0.5))
-    ((first, values),) = normalise([Rows(3, pixels)], constants, torch.device("cpu"), (0.0, 510.0))
+    ((first, values),) = normalise([(3, np.stack([pixels] * 2))], constants, [(0.0, 510.0), None], CPU)
     assert first == 3
-    assert values.tolist() == [[[[-0.25, 1.0]], [[0.0, 4.0]]]]
+    assert values.tolist() == [[[[-0.25, 1.0]], [[0.0, 4.0]]], [[[-0.25, 2.25]], [[4.0, 12.0]]]]
     assert scaling((-1.0, 1.0), "uint8") == (127.5, 127.5)
 
 
@@ -188,3 +192,135 @@ def test_wrong_usage_is_one_line_and_the_right_code(
     assert len(errors) == 1
     assert words in errors[0]
     assert not (tmp_path / "m").exists()
+
+
+def random_model(classes: int = 3, width: int = 4, depth: int = 3) -> checkpoint.Model:
+    torch.manual_seed(2)
+    network = UNet(NetworkConfig(3, classes, width, depth)).eval()
+    table = ClassTable.from_indices(range(classes))
+    return checkpoint.Model(network, Normalisation("uint8", (127.0,) * 3, (60.0,) * 3), table)
+
+
+@pytest.fixture
+def random_weights(tmp_path: Path) -> Path:
+    checkpoint.save(random_model(), tmp_path / "random.safetensors")
+    return tmp_path / "random.safetensors"
+
+
+def test_little_memory_means_panels_and_the_same_mask(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = write_picture(tmp_path / "wide.tif", rng.integers(0, 255, (70, 3000, 3), np.uint8))
+    cut: list[Plan] = []
+    monkeypatch.setattr("segcli.predict.flow", lambda *given: (cut.append(given[4]), flow(*given)))
+    masks = []
+    for memory in (None, 1_000_000):
+        assert predict(tmp_path, random_weights, scan, memory_bytes=memory) == 0
+        masks.append(mask_of(tmp_path / "masks" / "wide.tif"))
+    assert [len(plan.panels(3000)) for plan in cut] == [1, 6]
+    assert np.array_equal(*masks)
+    assert len(np.unique(masks[0])) == 3
+
+
+def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    scan = write_picture(tmp_path / "wide.tif", rng.integers(0, 255, (300, 4000, 3), np.uint8))
+    options = PredictOptions((scan,), tmp_path / "masks", str(random_weights))
+    assert run(options, Console()) == 0
+    expected = mask_of(tmp_path / "masks" / "wide.tif")
+    push = RowStream.push
+
+    def starved(self: RowStream, rows: torch.Tensor, last: bool) -> object:
+        if rows.device.type != "meta" and (rows.shape[3] > 1500 or rows.shape[2] > 16):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return push(self, rows, last)
+
+    monkeypatch.setattr(RowStream, "push", starved)
+    capsys.readouterr()
+    assert run(options, Console()) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert len(said) == len(set(said)) >= 2
+    assert "strips of" in said[0]
+    assert np.array_equal(mask_of(tmp_path / "masks" / "wide.tif"), expected)
+    monkeypatch.setattr("segcli.predict.flow", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    with pytest.raises(NothingDoneError, match="smallest pieces"):
+        run(options, Console(quiet=True))
+    assert np.array_equal(mask_of(tmp_path / "masks" / "wide.tif"), expected)
+
+
+def test_small_images_of_one_size_go_through_together(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(7):
+        size = (40, 30) if n != 3 else (40, 31)
+        dtype, scale = (np.uint16, 257) if n == 5 else (np.uint8, 1)
+        pixels = rng.integers(0, 255, (*size, 3), np.uint8).astype(dtype) * dtype(scale)
+        write_picture(tmp_path / "scans" / f"{n}.png", pixels)
+    groups: list[int] = []
+    monkeypatch.setattr("segcli.predict.flow", lambda *given: (groups.append(len(given[0])), flow(*given)))
+    assert predict(tmp_path, random_weights, tmp_path / "scans") == 0
+    assert groups == [3, 1, 3]
+    together = [mask_of(tmp_path / "masks" / f"{n}.png") for n in range(7)]
+    for n in range(7):
+        assert predict(tmp_path, random_weights, tmp_path / "scans" / f"{n}.png") == 0
+        # Kernels may sum in another order for another number of images.
+        assert (mask_of(tmp_path / "masks" / f"{n}.png") == together[n]).mean() > 0.999
+    assert groups[3:] == [1] * 7
+
+
+def test_windows_and_augmentation(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    """The known model looks at single pixels, so every way must give the same mask."""
+    write_picture(tmp_path / "a.png", scan)
+    ways = ({"stitch": "windows"}, {"tta": True}, {"stitch": "windows", "weighting": "hann", "overlap": 0.5})
+    for way in ways:
+        assert predict(tmp_path, weights, tmp_path / "a.png", window=16, **way) == 0
+        assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
+    with pytest.raises(UsageError, match="--tta: needs --stitch windows"):
+        predict(tmp_path, weights, tmp_path / "a.png", tta=True, stitch="stream")
+
+
+def test_a_network_that_does_not_stream_goes_through_windows(
+    tmp_path: Path, weights: Path, scan: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Global(UNet):
+        def scores(self, x: torch.Tensor) -> torch.Tensor:
+            return super().scores(x) + 0 * torch.nn.functional.adaptive_avg_pool2d(x, 1)[:, :1]
+
+    monkeypatch.setattr(checkpoint, "UNet", Global)
+    write_picture(tmp_path / "a.png", scan)
+    options = PredictOptions((tmp_path / "a.png",), tmp_path / "masks", str(weights))
+    assert run(options, Console()) == 0
+    assert "does not stream (adaptive_avg_pool2d" in capsys.readouterr().err
+    assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
+    with pytest.raises(UsageError, match="does not stream: adaptive_avg_pool2d"):
+        predict(tmp_path, weights, tmp_path / "a.png", stitch="stream")
+
+
+def test_half_precision_on_the_cpu_is_close(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    write_picture(tmp_path / "a.png", scan)
+    assert predict(tmp_path, weights, tmp_path / "a.png", precision="bf16") == 0
+    assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_gives_the_cpu_s_mask(tmp_path: Path, random_weights: Path, rng: np.random.Generator) -> None:
+    scan = write_picture(tmp_path / "a.tif", rng.integers(0, 255, (900, 1300, 3), np.uint8))
+    masks = []
+    for device in ("cpu", "cuda"):
+        assert predict(tmp_path, random_weights, scan, device=device, precision="fp32") == 0
+        masks.append(mask_of(tmp_path / "masks" / "a.tif"))
+    assert (masks[0] == masks[1]).mean() > 0.999
+
+
+@pytest.mark.parametrize(("text", "size"), [("800MB", 8e8), ("1.5 GB", 1.5e9), ("2GiB", 2**31), ("1024", 1024)])
+def test_sizes(text: str, size: float) -> None:
+    assert _bytes("--memory", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "5 parsecs"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="--memory"):
+        _bytes("--memory", text)

@@ -166,7 +166,10 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, suffix: str) -> None:
         raise KeyError
     with pytest.raises(ValueError, match="4 of 9 rows"), create(path, Grid(9, 9), Layout(1, "uint8")) as sink:
         sink.write(0, np.zeros((4, 9), np.uint8))
-    with pytest.raises(ValueError, match="row 4 was due"), create(path, Grid(9, 9), Layout(1, "uint8")) as sink:
+    with (
+        pytest.raises(ValueError, match="row 4 from column 0 was due"),
+        create(path, Grid(9, 9), Layout(1, "uint8")) as sink,
+    ):
         sink.write(0, np.zeros((4, 9), np.uint8))
         sink.write(5, np.zeros((4, 9), np.uint8))
     assert path.read_text() == "the old one"

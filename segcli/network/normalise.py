@@ -4,14 +4,14 @@ The constants are fixed at training and travel in the checkpoint. Nothing here i
 of one value give one input wherever they stand.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from segcli.raster.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,27 @@ def scaling(value_range: tuple[float, float] | None, trained: str) -> tuple[floa
 
 
 def normalise(
-    strips: Iterable[Rows],
+    strips: Iterable[tuple[int, NDArray[Any]]],
     constants: Normalisation,
+    ranges: Sequence[tuple[float, float] | None],
     device: torch.device,
-    value_range: tuple[float, float] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first_row, (1, band, row, col) float32 on `device`), as the network was trained to see them.
+    """Images as the network was trained to see them: (image, band, row, col) in, the same of `dtype` on `device` out.
 
-    Values in `value_range` are first brought to the range of the dtype trained on; None takes them as they are.
+    `ranges` has one entry an image: values in it are first brought to the range of the dtype trained on; None takes
+    them as they are.
     """
-    scale, offset = scaling(value_range, constants.dtype)
+    scale, offset = torch.tensor([scaling(values, constants.dtype) for values in ranges], dtype=torch.float64).T
     mean = torch.tensor(constants.mean, dtype=torch.float64)
     deviation = torch.tensor(constants.deviation, dtype=torch.float64)
-    # One multiplication and one addition a value, computed once in float64.
-    factor = (scale / deviation).float().to(device)[:, None, None]
-    summand = ((offset - mean) / deviation).float().to(device)[:, None, None]
+    # One multiplication and one addition a value, both constants computed in float64; (image, band, 1, 1).
+    factor = (scale[:, None] / deviation).float().to(device)[..., None, None]
+    summand = ((offset[:, None] - mean) / deviation).float().to(device)[..., None, None]
     for first_row, pixels in strips:
-        values = torch.from_numpy(pixels).to(device).float()  # bytes travel to the device, floats are made there
-        yield first_row, (values * factor + summand)[None]
+        values = torch.from_numpy(pixels)
+        if device.type == "cuda":
+            values = values.pin_memory()
+        # The bytes of the file travel to the device, the larger floats are made there.
+        inputs = values.to(device, non_blocking=True).float().mul_(factor).add_(summand).to(dtype)
+        yield first_row, inputs.contiguous(memory_format=torch.channels_last)

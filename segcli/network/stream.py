@@ -9,14 +9,19 @@ Larger than GPU Memory", J. Res. NIST 126:126009; keeping rows instead of comput
 Knows nothing of files, classes or colours.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from segcli.network.operators import Strip
-from segcli.network.tracing import Step
+from segcli.network.plan import Costs, Plan, plans
+from segcli.network.tracing import Step, fold, trace
+
+STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**22}
+"""How many pixels a strip takes: few enough for the caches of a CPU, enough to fill a GPU."""
 
 
 class RowStream:
@@ -37,7 +42,9 @@ class RowStream:
             inputs = [values[source] for source in step.inputs]
             values[number] = operator.push(inputs, last)
             if self._watch is not None:
-                self._watch(self._alive([*values.values(), *inputs]))
+                # What an operator puts before its new rows is a copy of them, while it lasts.
+                copies = sum(value.nbytes for value in inputs if value is not None)
+                self._watch(self._alive([*values.values(), *inputs]) + copies)
             for source in step.frees:
                 del values[source]
             del inputs
@@ -50,27 +57,68 @@ class RowStream:
         return sum({tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
-def stream(
-    steps: tuple[Step, ...], strips: Iterable[tuple[int, Tensor]], height: int, total_stride: int = 1
-) -> Iterator[tuple[int, Tensor]]:
-    """Scores of an image of `height` rows that comes in `strips` of (first_row, (image, band, row, col)).
+class Stream:
+    """A network made ready for row streaming on one device, in one precision.
 
-    Yields (first_row, (image, class, row, col)). The image is padded with zeros at the right and the bottom to
-    multiples of `total_stride`, and the scores are cut back. Equal to the pass over the whole padded image. For
-    networks whose scores have the size of the image; strips may have any height, and those that come out have others.
+    `method` of the network is what streams: its output has one row and column for each of the input, whose size must
+    be a multiple of `total_stride`. Raises NotStreamableError.
     """
-    flow = RowStream(steps)
-    done = 0
-    with torch.inference_mode():
-        for first_row, strip in strips:
-            rows, width = strip.shape[-2:]
-            last = first_row + rows >= height
-            bottom, right = (-height % total_stride if last else 0), -width % total_stride
-            scores = flow.push(functional.pad(strip, (0, right, 0, bottom)) if bottom or right else strip, last)
-            if scores is not None and done < height:
-                count = min(scores.shape[2], height - done)
-                yield done, scores[:, :, :count, :width]
-                done += count
+
+    def __init__(
+        self,
+        network: nn.Module,
+        bands: int,
+        total_stride: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        method: str = "forward",
+    ) -> None:
+        folded = fold(network, method)
+        # Copies, because weights that were not folded still belong to the network.
+        moved = copy.deepcopy(folded).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._steps = trace(moved)
+        self._meta_steps = trace(copy.deepcopy(folded).to("meta"))
+        self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
+        low, high = reach(self._steps, 0, total_stride - 1)
+        self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
+
+    def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
+        """Ways to cut `images` of that size, streamed together; the first that fits `budget` bytes comes first."""
+        pixels = STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // images
+        yield from plans(height, width, self.total_stride, self.margin, self._costs(images), budget, pixels)
+
+    def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
+        """Scores of images of `height` rows that come in `strips` of (first_row, (image, band, row, col)).
+
+        Yields (first_row, (image, class, row, col)), of other heights than the strips. The images are padded with zeros
+        at the right and the bottom to multiples of the total stride, and the scores are cut back.
+        """
+        flow = RowStream(self._steps)
+        done = 0
+        with torch.inference_mode():
+            for first_row, strip in strips:
+                rows, width = strip.shape[-2:]
+                last = first_row + rows >= height
+                bottom, right = (-height % self.total_stride if last else 0), -width % self.total_stride
+                scores = flow.push(functional.pad(strip, (0, right, 0, bottom)) if bottom or right else strip, last)
+                if scores is not None and done < height:
+                    count = min(scores.shape[2], height - done)
+                    yield done, scores[:, :, :count, :width]
+                    done += count
+
+    def _costs(self, images: int) -> Costs:
+        """Bytes by strip height, from pushing empty strips through without computing."""
+        columns = 4 * self.total_stride
+        peaks = []
+        for strip_height in (2 * self.total_stride, 4 * self.total_stride):
+            alive: list[int] = []
+            flow = RowStream(self._meta_steps, alive.append)
+            # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
+            for _ in range(2 + self.margin // strip_height):
+                flow.push(torch.empty(images, self.bands, strip_height, columns, device="meta"), last=False)
+            peaks.append(max(alive) * self.dtype.itemsize / 4 / columns)
+        per_row = (peaks[1] - peaks[0]) / (2 * self.total_stride)
+        return Costs(peaks[0] - per_row * 2 * self.total_stride, per_row)
 
 
 def reach(steps: tuple[Step, ...], first: int, last: int) -> tuple[int, int]:

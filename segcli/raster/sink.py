@@ -43,26 +43,41 @@ def mask_layout(classes: ClassTable) -> Layout:
 
 
 class Sink:
-    """Takes strips from the top and hands them to GDAL in whole rows of tiles, so that no tile is written twice."""
+    """Takes strips from the top and hands them to GDAL in whole rows of tiles, so that no tile is written twice.
+
+    An image may come in column panels, from the left: all rows of one, then all rows of the next.
+    """
 
     def __init__(self, dataset: Any, grid: Grid) -> None:
         self._dataset = dataset
         self._grid = grid
         self._waiting: list[NDArray[Any]] = []
-        self._next_row = 0  # the first that GDAL does not have yet
+        self._first_col, self._end_col = 0, 0  # of the panel that is being written
+        self._next_row = 0  # the first of the panel that GDAL does not have yet
 
-    def write(self, first_row: int, pixels: NDArray[Any]) -> None:
-        """Take (band, row, col), or (row, col) for one band; `first_row` must follow on what came before."""
+    def write(self, first_row: int, pixels: NDArray[Any], first_col: int = 0) -> None:
+        """Take (band, row, col), or (row, col) for one band, that follows on what came before; else ValueError."""
         strip = pixels[None] if pixels.ndim == 2 else pixels
-        expected = self._next_row + self._rows_waiting()
-        if first_row != expected or first_row + strip.shape[1] > self._grid.height:
-            raise ValueError(f"rows {first_row} to {first_row + strip.shape[1]} came where row {expected} was due")
+        if first_row == 0 and first_col == self._end_col:
+            self._end_panel()
+            self._first_col, self._end_col, self._next_row = first_col, first_col + strip.shape[2], 0
+        due = self._next_row + self._rows_waiting()
+        if (first_row, first_col) != (due, self._first_col) or first_row + strip.shape[1] > self._grid.height:
+            came = f"rows {first_row} to {first_row + strip.shape[1]} from column {first_col}"
+            raise ValueError(f"{came} came where row {due} from column {self._first_col} was due")
         self._waiting.append(strip)
         if self._rows_waiting() >= BLOCK:
             self._flush(self._rows_waiting() // BLOCK * BLOCK)
 
     def finish(self) -> None:
-        """Write what is left. ValueError where rows are missing."""
+        """Write what is left. ValueError where rows or columns are missing."""
+        self._end_panel()
+        if self._end_col != self._grid.width:
+            raise ValueError(f"{self._end_col} of {self._grid.width} columns came")
+
+    def _end_panel(self) -> None:
+        if self._end_col == 0:
+            return
         if self._next_row + self._rows_waiting() != self._grid.height:
             raise ValueError(f"{self._next_row + self._rows_waiting()} of {self._grid.height} rows came")
         if self._waiting:
@@ -73,7 +88,8 @@ class Sink:
 
     def _flush(self, height: int) -> None:
         whole = np.concatenate(self._waiting, axis=1) if len(self._waiting) > 1 else self._waiting[0]
-        self._dataset.write(whole[:, :height], window=Window(0, self._next_row, self._grid.width, height))
+        window = Window(self._first_col, self._next_row, self._end_col - self._first_col, height)
+        self._dataset.write(whole[:, :height], window=window)
         self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
         self._next_row += height
 

@@ -46,6 +46,7 @@ class Source:
 
     def __init__(self, path: Path, purpose: Purpose = "image") -> None:
         self.path = path
+        self._loaded: NDArray[Any] | None = None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -74,15 +75,24 @@ class Source:
     ) -> None:
         self._dataset.close()
 
-    def rows(self, strip_height: int, bands: Sequence[int] | None = None) -> Iterator[Rows]:
+    def rows(
+        self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
+    ) -> Iterator[Rows]:
         """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band."""
+        width = (self.grid.width if end_col is None else end_col) - first_col
         for first_row in range(0, self.grid.height, strip_height):
             height = min(strip_height, self.grid.height - first_row)
-            yield Rows(first_row, self.window(first_row, 0, height, self.grid.width, bands))
+            yield Rows(first_row, self.window(first_row, first_col, height, width, bands))
+
+    def load(self) -> None:
+        """Read all pixels now, and answer from memory afterwards: for small images, whose faults show before work."""
+        self._loaded = self.window(0, 0, self.grid.height, self.grid.width)
 
     def window(self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None) -> NDArray[Any]:
         """The pixels of one rectangle, (band, row, col) in the file's dtype."""
         chosen = range(self.bands) if bands is None else bands
+        if self._loaded is not None:
+            return self._loaded[list(chosen), row : row + height, col : col + width]
         window = Window(col, row, width, height)
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
         try:

@@ -1,0 +1,135 @@
+"""The windowed way: overlapping windows, their scores averaged with weights that fall towards the window's border.
+
+For networks that look at the whole image and so cannot be streamed, and for test-time augmentation. The result is not
+the one of a single pass over the whole image, but has no hard seams. Scores are added up in float32 on the device, in
+a rolling band of rows as high as a window; there is no canvas of the whole image. Weights as in Isensee et al. (2021),
+"nnU-Net", for the Gaussian.
+
+Knows nothing of files, classes or colours.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segcli.network.plan import Plan
+
+Weighting = Literal["gaussian", "hann"]
+
+
+def window_weights(size: int, weighting: Weighting) -> Tensor:
+    """Weights of one axis of a window, largest in the middle, nowhere zero; shape (size,), float32.
+
+    gaussian: sigma of an eighth of the size, not under a thousandth of the peak. hann: the raised cosine, taken at
+    pixel centres, so that the outermost ones count too.
+    """
+    centred = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5
+    if weighting == "gaussian":
+        weights = torch.exp(-0.5 * (centred * 8).square()).clamp(min=1e-3)
+    else:
+        weights = 0.5 + 0.5 * torch.cos(2 * torch.pi * centred)
+    return weights.float()
+
+
+def window_starts(length: int, size: int, step: int) -> list[int]:
+    """First rows (or columns) of windows of `size` that cover `length`, `step` apart, the last one at the end."""
+    if length <= size:
+        return [0]
+    return [*range(0, length - size, step), length - size]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A network that scores overlapping windows. `network` takes (image, band, row, col) of any size.
+
+    `overlap` is the share of a window that the next one covers again; windows stand at multiples of `total_stride`
+    but for the last of a row or column. With `tta` each window is scored in its eight symmetries (four where it is not
+    square) and the scores are averaged.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    size: int = 512
+    overlap: float = 0.25
+    weighting: Weighting = "gaussian"
+    tta: bool = False
+    total_stride: int = 1
+
+    def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
+        """One way: full width, strips as high as a window."""
+        yield Plan(min(self.size, height), width)
+
+    def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
+        """As `stream.Stream.scores`: strips of an image of `height` rows in, scores of its rows out."""
+        step = max(self.total_stride, round(self.size * (1 - self.overlap)) // self.total_stride * self.total_stride)
+        starts = window_starts(height, self.size, step)
+        band: _Band | None = None
+        rows: Tensor | None = None  # what has come from row `rows_first` on
+        rows_first = 0
+        with torch.inference_mode():
+            for _, strip in strips:
+                rows = strip if rows is None else torch.cat([rows, strip], dim=2)
+                while starts and rows_first + rows.shape[2] >= min(starts[0] + self.size, height):
+                    first = starts.pop(0)
+                    part = rows[:, :, first - rows_first : first - rows_first + self.size]
+                    band = self._add(part, first, band, step)
+                    final = starts[0] if starts else height
+                    yield band.first_row, band.release(final - band.first_row)
+                    rows, rows_first = rows[:, :, final - rows_first :], final
+
+    def _add(self, part: Tensor, first: int, band: "_Band | None", step: int) -> "_Band":
+        """Score the windows of one row of windows and add them to the band."""
+        height, width = part.shape[2], part.shape[3]
+        down = window_weights(height, self.weighting).to(part.device)
+        for col in window_starts(width, self.size, step):
+            window = part[..., col : col + self.size]
+            scores = self._score(window).float()
+            if band is None:
+                band = _Band(first, scores.new_zeros(*scores.shape[:2], 0, width), scores.new_zeros(1, 1, 0, width))
+            band.extend(first + height)
+            across = window_weights(window.shape[3], self.weighting).to(part.device)
+            weights = down[:, None] * across
+            place = (..., slice(first - band.first_row, first - band.first_row + height), slice(col, col + self.size))
+            band.total[place] += scores * weights
+            band.weight[place] += weights
+        assert band is not None
+        return band
+
+    def _score(self, window: Tensor) -> Tensor:
+        if not self.tta:
+            return self.network(window)
+        turns = range(4) if window.shape[2] == window.shape[3] else (0, 2)
+        total: Tensor | None = None
+        for turn in turns:
+            for flipped in (False, True):
+                seen = window.rot90(turn, (2, 3))
+                scores = self.network(seen.flip(3) if flipped else seen)
+                back = (scores.flip(3) if flipped else scores).rot90(-turn, (2, 3)).float()
+                total = back if total is None else total + back
+        assert total is not None
+        return total / (2 * len(turns))
+
+
+@dataclass
+class _Band:
+    """Rows that more windows may still add to: weighted scores, and the weights, from `first_row` on."""
+
+    first_row: int
+    total: Tensor  # (image, class, row, col)
+    weight: Tensor  # (1, 1, row, col)
+
+    def extend(self, end_row: int) -> None:
+        missing = end_row - self.first_row - self.total.shape[2]
+        if missing > 0:
+            self.total = functional.pad(self.total, (0, 0, 0, missing))
+            self.weight = functional.pad(self.weight, (0, 0, 0, missing))
+
+    def release(self, count: int) -> Tensor:
+        """The first `count` rows, finished; the band goes on below them."""
+        finished = self.total[:, :, :count] / self.weight[:, :, :count]
+        self.total, self.weight = self.total[:, :, count:].clone(), self.weight[:, :, count:].clone()
+        self.first_row += count
+        return finished

@@ -1,0 +1,81 @@
+"""How an image is cut so that it fits the memory: the height of strips and the width of column panels. Numbers only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PANEL_STEP = 512
+"""Panels begin at multiples of this: of every total stride, and of the tiles of output files."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Columns `first` to `end` of the output, made from columns `read_first` to `read_end` of the image."""
+
+    first: int
+    end: int
+    read_first: int
+    read_end: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Strips of `strip_height` rows, panels that give `panel_width` columns and read `margin` more on either side."""
+
+    strip_height: int
+    panel_width: int
+    margin: int = 0
+
+    def panels(self, width: int) -> list[Panel]:
+        """The panels of an image of `width` columns; the margin is cut, not padded, at the image's borders."""
+        return [
+            Panel(
+                first,
+                min(first + self.panel_width, width),
+                max(0, first - self.margin),
+                min(first + self.panel_width + self.margin, width),
+            )
+            for first in range(0, width, self.panel_width)
+        ]
+
+    def __str__(self) -> str:
+        return f"strips of {self.strip_height} rows, panels of {self.panel_width} columns"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes of one column of a strip: `fixed` whatever its height, and `per_row` for each row."""
+
+    fixed: float
+    per_row: float
+
+    def of(self, strip_height: int, columns: int) -> float:
+        """Bytes at the peak."""
+        return (self.fixed + self.per_row * strip_height) * columns
+
+
+def plans(
+    height: int, width: int, total_stride: int, margin: int, costs: Costs, budget: float, strip_pixels: int
+) -> Iterator[Plan]:
+    """Ways to cut the image, the best that fits `budget` bytes first, then ever smaller ones down to the smallest.
+
+    Strips are multiples of the total stride and of about `strip_pixels` pixels; they shrink before panels narrow,
+    because a panel reads its margins twice.
+    """
+    least = 2 * total_stride
+    tallest = max(least, -(-min(height, max(1, strip_pixels // width)) // total_stride) * total_stride)
+    heights = [tallest]
+    while heights[-1] > least:
+        heights.append(max(least, heights[-1] // 2 // total_stride * total_stride))
+    widths = [width]
+    # A panel narrower than its margins would read more beside itself than in itself.
+    narrowest = max(PANEL_STEP, -(-2 * margin // PANEL_STEP) * PANEL_STEP)
+    panel = width // 2 // PANEL_STEP * PANEL_STEP
+    while panel >= narrowest:
+        widths.append(panel)
+        panel = panel // 2 // PANEL_STEP * PANEL_STEP
+    ways = [Plan(strip, width, 0) for strip in heights]
+    ways += [Plan(heights[-1], panel, margin) for panel in widths[1:]]
+    fitting = [
+        n for n, way in enumerate(ways) if costs.of(way.strip_height, way.panel_width + 2 * way.margin) <= budget
+    ]
+    yield from ways[fitting[0] if fitting else len(ways) - 1 :]

@@ -1,0 +1,71 @@
+"""Which way a network is run: streamed in rows, exact, or in blended windows. Both take strips and give strips."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segcli.errors import UsageError
+from segcli.network.blend import Windows
+from segcli.network.plan import Plan
+from segcli.network.stream import STRIP_PIXELS, Stream
+from segcli.network.tracing import NotStreamableError
+from segcli.network.unet import UNet
+from segcli.options import PredictOptions
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A network on a device, in a precision, in one of the two ways."""
+
+    network: UNet
+    way: Stream | Windows
+    device: torch.device
+    dtype: torch.dtype
+    options: PredictOptions
+
+    def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
+        """Ways to cut the images, best first, as both ways have them."""
+        return self.way.plans(height, width, images, budget)
+
+    def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
+        """Strips of (first_row, (image, band, row, col)) in, strips of scores out."""
+        return self.way.scores(strips, height)
+
+    def together(self, height: int, width: int) -> int:
+        """How many images of one size go through together: as many as a strip has pixels for."""
+        return max(1, STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // (height * width))
+
+    def with_fallback(self) -> Iterator["Scorer"]:
+        """This one, and after it the CPU, for the case that the device's memory is too small for anything."""
+        yield self
+        if self.device.type != "cpu":
+            yield make_scorer(self.network, torch.device("cpu"), torch.float32, self.options, lambda _: None)
+
+
+def make_scorer(
+    network: UNet, device: torch.device, dtype: torch.dtype, options: PredictOptions, say: Callable[[str], None]
+) -> Scorer:
+    """Streamed if the network can be and `--stitch` lets it, else in windows; `say` is told why not.
+
+    Raises UsageError where `--stitch stream` is asked of a network that cannot be streamed.
+    """
+    network = copy.deepcopy(network)
+    config = network.config
+    if options.stitch != "windows" and not options.tta:
+        try:
+            stream = Stream(network, config.bands, config.total_stride, device, dtype, method="scores")
+            return Scorer(network, stream, device, dtype, options)
+        except NotStreamableError as error:
+            if options.stitch == "stream":
+                raise UsageError("--stitch stream", f"the network does not stream: {error}") from error
+            say(f"the network does not stream ({error}); it is run in windows, with --overlap {options.overlap}")
+    elif options.stitch == "stream":
+        raise UsageError("--tta", "needs --stitch windows", "turned images cannot be streamed in rows")
+    # size down to the total stride, so that windows are padded at the image's border alone
+    moved = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
+    windows = Windows(moved, size, options.overlap, options.weighting, options.tta, config.total_stride)
+    return Scorer(network, windows, device, dtype, options)

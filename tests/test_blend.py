@@ -1,0 +1,118 @@
+"""The windowed way, with networks whose answer is known."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from segcli.network.blend import Weighting, Windows, window_starts, window_weights
+from segcli.network.unet import NetworkConfig, UNet
+
+
+def strips_of(image: Tensor, height: int) -> Iterator[tuple[int, Tensor]]:
+    for row in range(0, image.shape[2], height):
+        yield row, image[:, :, row : row + height]
+
+
+def blended(windows: Windows, image: Tensor, strip: int) -> Tensor:
+    rows, parts = 0, []
+    for first_row, scores in windows.scores(strips_of(image, strip), image.shape[2]):
+        assert first_row == rows
+        rows += scores.shape[2]
+        parts.append(scores)
+    return torch.cat(parts, dim=2)
+
+
+weightings = st.sampled_from(["gaussian", "hann"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 60), st.integers(1, 60), st.integers(2, 24), st.floats(0, 0.9), weightings, st.booleans(),
+    st.integers(1, 70), st.sampled_from([1, 2, 4]),
+)  # fmt: skip
+def test_a_network_that_changes_nothing_gives_the_image_back(
+    height: int, width: int, size: int, overlap: float, weighting: Weighting, tta: bool, strip: int, stride: int
+) -> None:
+    image = torch.randn(2, 3, height, width)
+    size = max(stride, size // stride * stride)
+    found = blended(Windows(lambda rows: rows, size, overlap, weighting, tta, stride), image, strip)
+    torch.testing.assert_close(found, image, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(4, 20), st.floats(0, 0.8), weightings, st.integers(1, 60))
+def test_the_rolling_band_is_the_whole_canvas(
+    height: int, width: int, size: int, overlap: float, weighting: Weighting, strip: int
+) -> None:
+    """Against the plain way: a canvas of scores and one of weights, for a network that looks at its whole window."""
+
+    def network(window: Tensor) -> Tensor:
+        return window * 2 + window.mean((2, 3), keepdim=True)
+
+    image = torch.randn(1, 2, height, width)
+    step = max(1, round(size * (1 - overlap)))
+    total, weight = torch.zeros(1, 2, height, width), torch.zeros(height, width)
+    for row in window_starts(height, size, step):
+        for col in window_starts(width, size, step):
+            window = image[..., row : row + size, col : col + size]
+            down, across = (window_weights(length, weighting) for length in window.shape[2:])
+            weights = down[:, None] * across
+            total[..., row : row + size, col : col + size] += network(window) * weights
+            weight[row : row + size, col : col + size] += weights
+    found = blended(Windows(network, size, overlap, weighting), image, strip)
+    torch.testing.assert_close(found, total / weight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["gaussian", "hann"])
+@pytest.mark.parametrize("size", [1, 2, 7, 512])
+def test_no_weight_is_zero(weighting: Weighting, size: int) -> None:
+    weights = window_weights(size, weighting)
+    assert weights.min() > 0
+    assert torch.allclose(weights, weights.flip(0))
+    assert weights.argmax() in (size // 2, (size - 1) // 2)
+
+
+def test_windows_cover_everything_and_end_at_the_border() -> None:
+    assert window_starts(10, 4, 3) == [0, 3, 6]
+    assert window_starts(11, 4, 3) == [0, 3, 6, 7]
+    assert window_starts(4, 4, 3) == window_starts(1, 4, 3) == [0]
+
+
+def test_augmentation_averages_the_eight_symmetries() -> None:
+    kernel = torch.randn(1, 1, 3, 3)
+
+    def network(window: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(window, kernel, padding=1)
+
+    turned = [kernel.rot90(n, (2, 3)) for n in range(4)]
+    mean = torch.stack(turned + [k.flip(3) for k in turned]).mean(0)
+    image = torch.randn(1, 1, 12, 12)
+    expected = torch.nn.functional.conv2d(image, mean, padding=1)
+    torch.testing.assert_close(blended(Windows(network, 12, tta=True), image, 5), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_window_is_the_whole_pass() -> None:
+    network = UNet(NetworkConfig(1, 3, 4, 2)).eval()
+    image = torch.randn(1, 1, 21, 30)
+    with torch.inference_mode():
+        expected = network(image)
+    found = blended(Windows(network, 64, total_stride=4), image, 8)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_memory_follows_the_window_not_the_height() -> None:
+    band_rows: list[int] = []
+
+    class Watched(Windows):
+        def _add(self, *arguments: object) -> object:  # type: ignore[override]
+            band = super()._add(*arguments)  # type: ignore[arg-type]
+            band_rows.append(band.total.shape[2])
+            return band
+
+    blended(Watched(lambda rows: rows, 8, 0.5), torch.zeros(1, 1, 400, 5), 8)
+    assert max(band_rows) <= 8
+    assert len(band_rows) == 99

@@ -1,0 +1,58 @@
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segcli.network.plan import PANEL_STEP, Costs, Plan, plans
+from segcli.network.stream import RowStream, Stream
+from segcli.network.unet import NetworkConfig, UNet
+
+
+@given(st.integers(1, 200_000), st.integers(1, 400), st.integers(0, 500))
+def test_panels_tile_the_columns_and_read_their_margins(width: int, steps: int, margin: int) -> None:
+    panels = Plan(32, steps * PANEL_STEP, margin).panels(width)
+    assert panels[0].first == panels[0].read_first == 0
+    assert panels[-1].end == panels[-1].read_end == width
+    for left, right in pairwise(panels):
+        assert left.end == right.first
+        assert right.first % PANEL_STEP == 0
+    for panel in panels:
+        assert panel.read_first in (0, panel.first - margin)
+        assert panel.read_end in (width, panel.end + margin)
+
+
+@given(
+    st.integers(1, 200_000), st.integers(1, 200_000), st.sampled_from([1, 2, 8, 16, 32]), st.integers(0, 40),
+    st.floats(1e3, 1e12), st.sampled_from([2**18, 2**23]),
+)  # fmt: skip
+def test_plans_go_from_the_best_that_fits_to_the_smallest(
+    height: int, width: int, stride: int, margin: int, budget: float, pixels: int
+) -> None:
+    costs = Costs(19_000, 850)
+    ways = list(plans(height, width, stride, margin * stride, costs, budget, pixels))
+
+    def needed(plan: Plan) -> float:
+        return costs.of(plan.strip_height, plan.panel_width + 2 * plan.margin)
+
+    assert ways
+    assert all(way.strip_height % stride == 0 and way.strip_height >= stride for way in ways)
+    assert all(way.panel_width == width or way.panel_width % PANEL_STEP == 0 for way in ways)
+    assert all(way.margin == 0 if way.panel_width == width else way.margin == margin * stride for way in ways)
+    assert all(needed(a) >= needed(b) for a, b in pairwise(ways))
+    assert needed(ways[0]) <= budget or len(ways) == 1
+
+
+def test_memory_is_estimated_from_the_network_itself() -> None:
+    """Against the bytes alive while numbers are really computed."""
+    network = UNet(NetworkConfig(3, 2, 8, 3)).eval()
+    stream = Stream(network, 3, 8, torch.device("cpu"), method="scores")
+    assert stream.margin == 48
+    for strip_height, columns, images in ((16, 64, 1), (48, 128, 1), (32, 32, 3)):
+        costs = stream._costs(images)
+        alive: list[int] = []
+        flow = RowStream(stream._steps, alive.append)
+        with torch.inference_mode():
+            for _ in range(8):
+                flow.push(torch.zeros(images, 3, strip_height, columns), last=False)
+        assert 0.95 <= costs.of(strip_height, columns) / max(alive) <= 1.2  # rather too much than too little
