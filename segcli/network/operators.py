@@ -14,7 +14,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Strip = Tensor | None
 """(image, channel, row, col), or None for no rows."""
@@ -64,12 +63,14 @@ class Geometry:
 class Window:
     """Convolution and pooling: output row o is made from input rows o * stride - before and `extent` - 1 after it.
 
-    `function` computes without padding along rows; `fill` is what it pads with.
+    `function` computes without padding along rows; `fill` is what it pads with. `enter` puts new rows behind the kept
+    ones; what an operator before this one would do to them, it can do on the way, and save a pass through memory.
     """
 
     function: Callable[[Tensor], Tensor]
     geometry: Geometry
     fill: float = 0.0
+    enter: Callable[[Tensor, Tensor], object] = lambda rows, place: place.copy_(rows)
     _kept: Strip = None
     _skip: int = 0  # rows still to come that no output needs, where the stride is larger than the kernel
     _begun: bool = False
@@ -87,19 +88,27 @@ class Window:
         return self.function(block[:, :, : (count - 1) * stride + extent]) if count else None
 
     def _block(self, rows: Strip, last: bool) -> Strip:
-        """What is kept, the new rows, and the padding that is due."""
+        """What is kept, the new rows, and the padding that is due, one below the other."""
         if rows is not None and self._skip:
             skipped = min(self._skip, rows.shape[2])
             self._skip -= skipped
             rows = rows[:, :, skipped:] if skipped < rows.shape[2] else None
-        if rows is not None and not self._begun:
-            self._begun = True
-            rows = _pad_rows(rows, self.geometry.before, 0, self.fill)
-        parts = [part for part in (self._kept, rows) if part is not None]
-        if not parts:
+        given = rows if rows is not None else self._kept
+        if given is None:
             return None
-        block = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-        return _pad_rows(block, 0, self.geometry.after, self.fill) if last else block
+        top = 0 if self._begun else self.geometry.before
+        self._begun = True
+        kept = 0 if self._kept is None else self._kept.shape[2]
+        new = 0 if rows is None else rows.shape[2]
+        bottom = self.geometry.after if last else 0
+        block = _empty(given, top + kept + new + bottom)
+        block[:, :, :top] = self.fill
+        if self._kept is not None:
+            block[:, :, top : top + kept] = self._kept
+        if rows is not None:
+            self.enter(rows, block[:, :, top + kept : top + kept + new])
+        block[:, :, top + kept + new :] = self.fill
+        return block
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         stride, before = self.geometry.stride, self.geometry.before
@@ -212,9 +221,12 @@ class Interpolate:
 
 @dataclass
 class Join:
-    """Two or more branches that meet: a queue before each, because their delays differ; what all have is given."""
+    """Two or more branches that meet: a queue before each, because their delays differ; what all have is given.
 
-    function: Callable[[list[Tensor]], Tensor]
+    `function` gets the rows of each branch as the pieces that they came in.
+    """
+
+    function: Callable[[list[list[Tensor]]], Tensor]
     branches: int
     _queues: list[list[Tensor]] = field(default_factory=list)
 
@@ -238,19 +250,43 @@ class Join:
         return [part for queue in self._queues for part in queue]
 
 
-def _take(queue: list[Tensor], count: int) -> Tensor:
-    """The first `count` rows of a queue, which loses them."""
-    parts, missing = [], count
+def whole(pieces: list[Tensor]) -> Tensor:
+    """Rows that came in pieces as one tensor."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def concatenate(branches: list[list[Tensor]]) -> Tensor:
+    """Channels of all branches one after the other, each piece copied once."""
+    rows = sum(piece.shape[2] for piece in branches[0])
+    joined = _empty(branches[0][0], rows, sum(pieces[0].shape[1] for pieces in branches))
+    channel = 0
+    for pieces in branches:
+        row = 0
+        for piece in pieces:
+            joined[:, channel : channel + piece.shape[1], row : row + piece.shape[2]] = piece
+            row += piece.shape[2]
+        channel += pieces[0].shape[1]
+    return joined
+
+
+def _take(queue: list[Tensor], count: int) -> list[Tensor]:
+    """The first `count` rows of a queue, which loses them, in pieces."""
+    pieces, missing = [], count
     while missing:
         rows = queue[0].shape[2]
         if rows <= missing:
-            parts.append(queue.pop(0))
+            pieces.append(queue.pop(0))
         else:
-            parts.append(queue[0][:, :, :missing])
+            pieces.append(queue[0][:, :, :missing])
             queue[0] = queue[0][:, :, missing:]
         missing -= min(rows, missing)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return pieces
 
 
-def _pad_rows(rows: Tensor, before: int, after: int, fill: float) -> Tensor:
-    return functional.pad(rows, (0, 0, before, after), value=fill) if before or after else rows
+def _empty(like: Tensor, rows: int, channels: int | None = None) -> Tensor:
+    """Memory for `rows` rows like those given, channels last."""
+    images, own, _, width = like.shape
+    return torch.empty(
+        (images, own if channels is None else channels, rows, width),
+        dtype=like.dtype, device=like.device, memory_format=torch.channels_last,
+    )  # fmt: skip

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from segcli.network.operators import Geometry, Interpolate, Join, Operator, Pointwise, Repeat, Spread, Window
+from segcli.network.operators import (
+    Geometry,
+    Interpolate,
+    Join,
+    Operator,
+    Pointwise,
+    Repeat,
+    Spread,
+    Window,
+    concatenate,
+)
 
 Make = Callable[[], Operator]
 
@@ -32,6 +42,10 @@ CONCATENATIONS = (torch.cat, torch.concat)
 FUNCTIONS = (functional.interpolate, functional.max_pool2d, functional.avg_pool2d)
 
 
+RELU = partial(Pointwise, torch.relu_)
+"""ReLU in place."""
+
+
 class NoRuleError(Exception):
     """Why an operator does not stream."""
 
@@ -48,7 +62,7 @@ def module_rule(module: nn.Module, inplace: bool) -> Make | None:
     if isinstance(module, nn.ConvTranspose2d):
         return _transposed(module)
     if isinstance(module, nn.ReLU) and inplace:
-        return partial(Pointwise, torch.relu_)
+        return RELU
     if isinstance(module, VALUE_MODULES):
         if getattr(module, "inplace", False):
             module = copy.copy(module)
@@ -180,4 +194,4 @@ def concatenation_rule(node: fx.Node) -> Make:
     given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
     if given not in (1, -3):
         raise NoRuleError(f"no rule for concatenation along axis {given}")
-    return partial(Join, lambda parts: torch.cat(parts, dim=1), len(node.args[0]))  # type: ignore[arg-type]
+    return partial(Join, concatenate, len(node.args[0]))  # type: ignore[arg-type]

@@ -114,8 +114,9 @@ class Stream:
             alive: list[int] = []
             flow = RowStream(self._meta_steps, alive.append)
             # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
-            for _ in range(2 + self.margin // strip_height):
-                flow.push(torch.empty(images, self.bands, strip_height, columns, device="meta"), last=False)
+            with torch.inference_mode():
+                for _ in range(2 + self.margin // strip_height):
+                    flow.push(torch.empty(images, self.bands, strip_height, columns, device="meta"), last=False)
             peaks.append(max(alive) * self.dtype.itemsize / 4 / columns)
         per_row = (peaks[1] - peaks[0]) / (2 * self.total_stride)
         return Costs(peaks[0] - per_row * 2 * self.total_stride, per_row)

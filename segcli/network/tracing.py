@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from segcli.network.operators import Join, Operator, Pointwise
+from segcli.network.operators import Join, Operator, Pointwise, Window, whole
 from segcli.network.rules import (
     CONCATENATIONS,
     FUNCTIONS,
     NOTHING_FUNCTIONS,
+    RELU,
     VALUE_FUNCTIONS,
     VALUE_METHODS,
     Make,
@@ -116,7 +117,7 @@ class _Translation:
         if self.problems:
             raise NotStreamableError(self.problems)
         assert isinstance(output, fx.Node)
-        return _with_frees(self.found, self.number[output])
+        return _with_frees(_merge_relu(self.found, self.number[output]))
 
     def _translate(self, node: fx.Node) -> None:
         name = str(node.target) if node.op == "call_module" else node.name
@@ -164,7 +165,7 @@ class _Translation:
         if set(node.kwargs) - {"alpha"} or len(node.args) != 2:
             raise NoRuleError("no rule for these arguments")
         if all(isinstance(argument, fx.Node) and argument.op != "get_attr" for argument in node.args):
-            return partial(Join, lambda parts: call(parts[0], parts[1], **node.kwargs), 2)
+            return partial(Join, lambda parts: call(whole(parts[0]), whole(parts[1]), **node.kwargs), 2)
         constants = [self._constant(argument) for argument in node.args]
         return partial(
             Pointwise, lambda rows: call(*(rows if part is None else part for part in constants), **node.kwargs)
@@ -193,10 +194,39 @@ def _branches(node: fx.Node, inputs: list[fx.Node]) -> list[fx.Node]:
     return inputs
 
 
-def _with_frees(steps: list[Step], output: int) -> tuple[Step, ...]:
-    """The steps up to the output, each with the values that nobody needs after it."""
-    last_use = {source: n for n, step in enumerate(steps[: output + 1]) for source in step.inputs}
+def _merge_relu(steps: list[Step], output: int) -> list[Step]:
+    """The steps up to the output; a ReLU that only a window reads is done while its rows enter that window's block."""
+    steps = steps[: output + 1]
+    uses = Counter(source for step in steps for source in step.inputs)
+    merged: list[Step] = []
+    number = {-1: -1}  # of each step, in `merged`; of one that was merged away, its input's
+    entering: set[int] = set()  # steps that were
+    for n, step in enumerate(steps):
+        make = step.make
+        if make == RELU and uses[n] == 1 and _reads_as_window(steps, n):
+            number[n] = number[step.inputs[0]]
+            entering.add(n)
+            continue
+        if step.inputs[0] in entering:
+            make = partial(make, enter=_enter_with_relu)  # type: ignore[call-arg]  # it makes a Window
+        number[n] = len(merged)
+        merged.append(Step(step.name, make, tuple(number[source] for source in step.inputs)))
+    return merged
+
+
+def _reads_as_window(steps: list[Step], source: int) -> bool:
+    (reader,) = (step for step in steps if source in step.inputs)
+    return isinstance(reader.make, partial) and reader.make.func is Window
+
+
+def _enter_with_relu(rows: Tensor, place: Tensor) -> None:
+    torch.clamp_min(rows, 0, out=place)
+
+
+def _with_frees(steps: list[Step]) -> tuple[Step, ...]:
+    """Each step with the values that nobody needs after it."""
+    last_use = {source: n for n, step in enumerate(steps) for source in step.inputs}
     return tuple(
         Step(step.name, step.make, step.inputs, tuple(source for source, use in last_use.items() if use == n))
-        for n, step in enumerate(steps[: output + 1])
+        for n, step in enumerate(steps)
     )
