@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --width 8192 --heights 10000 100000
 
-Runs the installed program on images of one width and several heights, with a narrow network to save time, and prints the
-highest resident memory of each run and its ratio to the first one's (1 means that memory follows the width alone).
+Runs the installed program on images of one width and several heights, with a narrow network to save time, and prints
+the highest resident memory of each run and its ratio to the first one's (1 means that memory follows the width alone).
 """
 
 import argparse

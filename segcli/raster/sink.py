@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
+from segcli.raster.gdal import gdal
 from segcli.raster.source import Grid
 
 BLOCK = 512
@@ -108,7 +109,7 @@ def create(path: Path, grid: Grid, layout: Layout) -> Iterator[Sink]:
                     with _geotiff(scratch, grid, layout, compress="NONE") as sink:
                         yield sink
                     # Without PAM no .aux.xml is left beside the picture.
-                    with rasterio.Env(GDAL_PAM_ENABLED="NO"):
+                    with gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
                         rasterio.shutil.copy(scratch, part, driver="PNG")
                 finally:
                     scratch.unlink(missing_ok=True)
@@ -138,7 +139,7 @@ def _geotiff(path: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     if layout.bands == 3 and layout.dtype == "uint8":
         profile["photometric"] = "RGB"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), gdal():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(path, "w", **{key: value for key, value in profile.items() if value is not None})
     with dataset:

@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from segcli.errors import InputError
+from segcli.raster.gdal import gdal
 from segcli.raster.rows import Rows
 
 Purpose = Literal["image", "mask"]
@@ -33,8 +34,8 @@ class Grid:
     transform: Any = None
 
 
-# GDAL's quick way through a PNG gives the rest of a truncated file as zeros, without a word.
-STRICT = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
+BLOCK_BYTES = 2**28
+"""Rows are read in whole blocks of the file while these take no more memory than this."""
 
 
 class Source:
@@ -50,7 +51,7 @@ class Source:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.Env(**STRICT):
+                with gdal():
                     self._dataset = rasterio.open(path)
                 transform = self._dataset.transform
         except (RasterioError, OSError) as error:
@@ -78,11 +79,32 @@ class Source:
     def rows(
         self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
     ) -> Iterator[Rows]:
-        """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band."""
+        """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band.
+
+        The file is read in whole blocks, so that no block is decoded twice.
+        """
         width = (self.grid.width if end_col is None else end_col) - first_col
-        for first_row in range(0, self.grid.height, strip_height):
-            height = min(strip_height, self.grid.height - first_row)
-            yield Rows(first_row, self.window(first_row, first_col, height, width, bands))
+        read_height = self._read_height(strip_height, width)
+        waiting: NDArray[Any] | None = None
+        first_row = 0
+        for row in range(0, self.grid.height, read_height):
+            height = min(read_height, self.grid.height - row)
+            pixels = self.window(row, first_col, height, width, bands)
+            if waiting is not None:
+                pixels = np.concatenate([waiting, pixels], axis=1)
+            last = row + height == self.grid.height
+            end = pixels.shape[1] if last else pixels.shape[1] // strip_height * strip_height
+            for start in range(0, end, strip_height):
+                yield Rows(first_row, pixels[:, start : min(start + strip_height, end)])
+                first_row += min(strip_height, end - start)
+            waiting = pixels[:, end:] if end < pixels.shape[1] else None
+
+    def _read_height(self, strip_height: int, width: int) -> int:
+        """Rows to read at once: whole blocks of the file, at least a strip; but one strip where blocks are too high."""
+        block_height = self._dataset.block_shapes[0][0]
+        blocks = -(-strip_height // block_height) * block_height
+        row_bytes = width * self.bands * np.dtype(self.dtype).itemsize
+        return blocks if blocks * row_bytes <= BLOCK_BYTES else strip_height
 
     def load(self) -> None:
         """Read all pixels now, and answer from memory afterwards: for small images, whose faults show before work."""
@@ -96,7 +118,7 @@ class Source:
         window = Window(col, row, width, height)
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
         try:
-            with rasterio.Env(**STRICT):
+            with gdal():
                 pixels = self._dataset.read([self._indexes[band] for band in distinct], window=window)
         except (RasterioError, OSError) as error:
             found = f"row {row} and below cannot be read: {_reason(error)}"
