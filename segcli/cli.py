@@ -183,6 +183,8 @@ def main() -> None:
         # The reader of our stdout has what it wanted (head, for one); Python must not complain at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except Exception as error:  # a fault of ours: one line, too, and never exit code 0
+        code = _failed(f"{type(error).__name__}: {error}; this is a fault in segcli; --debug shows where", 3)
     sys.exit(code or 0)
 
 

@@ -231,7 +231,8 @@ def test_networks_as_people_write_them(strip: int) -> None:
 
     network = small_integers(Written(), 3)
     network.norm.running_mean.fill_(1)
-    network.norm.eps = 0.0  # 1 / sqrt(1): still without rounding
+    network.norm.running_var.fill_(0.25)
+    network.norm.eps = 0.75  # 1 / sqrt(1): still without rounding
     network.norm.weight.data.fill_(2)
     same(network, torch.randint(-4, 5, (2, 2, 36, 20)).double(), strip)
 
