@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,51 +34,68 @@ class Report:
     """Counts, and the exit code that they come to."""
 
     done: int = 0
-    failed: list[SegcliError] = field(default_factory=list)
+    failed: int = 0
 
     @property
     def exit_code(self) -> int:
         return 1 if self.failed else 0
 
     def __str__(self) -> str:
-        return f"done {self.done}  failed {len(self.failed)}"
+        return f"done {self.done}  failed {self.failed}"
 
 
 def plan(
-    inputs: Iterable[Path], out: Path, output_suffix: Callable[[Path], str], suffixes: frozenset[str], recursive: bool
+    inputs: Iterable[Path],
+    out: Path,
+    output_suffix: Callable[[Path], str],
+    suffixes: frozenset[str],
+    recursive: bool,
+    beside: str | None = None,
 ) -> tuple[Path, list[Job]]:
     """The output folder and a job for each input, in order.
 
     A folder gives the files in it that end in one of `suffixes`, and an output keeps its path below that folder;
-    nothing inside the output folder is an input. `out` is a file name where there is one input, a file, and it
-    has a suffix. Raises UsageError where two inputs would write one output, NothingDoneError where there is no input.
+    nothing inside an output folder below it is an input. `out` is a file name where there is one input, a file, and
+    it has a suffix. `beside` names a folder in the output folder where each job writes a second file of that name.
+    Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
     inputs = list(inputs)
     if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix and not out.is_dir():
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
-        return out.parent, [Job(inputs[0], out)]
+        return out.parent, _without_clashes([Job(inputs[0], out)], out.parent, beside)
     found: dict[Path, Path] = {}  # source -> path relative to the folder it was found in
     for path in inputs:
         if path.is_dir():
-            entries = sorted(path.rglob("*") if recursive else path.iterdir())
-            for entry in entries:
-                if _is_input(entry, suffixes) and not entry.resolve().is_relative_to(out.resolve()):
+            ours = out.resolve()
+            nested = path.resolve() in ours.parents
+            for entry in sorted(path.rglob("*") if recursive else path.iterdir()):
+                if _is_input(entry, suffixes) and not (nested and entry.resolve().is_relative_to(ours)):
                     found.setdefault(entry, entry.relative_to(path))
         else:
             found.setdefault(path, Path(path.name))
     if not found:
         named = ", ".join(map(str, inputs))
         raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(suffixes))}")
-    sources: dict[Path, Path] = {}
-    for source, relative in found.items():
-        output = out / relative.with_suffix(output_suffix(source))
-        if output in sources:
-            raise UsageError(
-                source, f"would write {output}, as {sources[output]} does", "", "rename one, or run them apart"
-            )
-        sources[output] = source
-    return out, [Job(source, output) for output, source in sources.items()]
+    jobs = [Job(source, out / relative.with_suffix(output_suffix(source))) for source, relative in found.items()]
+    return out, _without_clashes(jobs, out, beside)
+
+
+def _without_clashes(jobs: list[Job], folder: Path, beside: str | None) -> list[Job]:
+    """The jobs, if no two files that they write have one name and none is an input; else UsageError."""
+    sources = {job.source.resolve(): job.source for job in jobs}
+    written: dict[Path, Path] = {}
+    for job in jobs:
+        outputs = [job.output, *([folder / beside / job.output.relative_to(folder)] if beside else [])]
+        for output in outputs:
+            if output in written:
+                raise UsageError(
+                    job.source, f"would write {output}, as {written[output]} does", "", "rename one, or run them apart"
+                )
+            if output.resolve() in sources:
+                raise UsageError(output, "is an input, and would be overwritten", "", "choose another --out")
+            written[output] = job.source
+    return jobs
 
 
 def run(
@@ -86,10 +103,11 @@ def run(
     prepare: Callable[[Job], Item],
     alike: Callable[[Item], tuple[Hashable, int]],
     work: Callable[[list[tuple[Job, Item]]], None],
+    finish: Callable[[Job, Item], None],
     console: Console,
     debug: bool = False,
 ) -> Report:
-    """Do all jobs: `prepare` each, ahead in a thread, then `work` on groups of them.
+    """Do all jobs: `prepare` each, ahead in a thread, `work` on groups of them, and `finish` each.
 
     `alike` says what jobs must have in common to be worked on together, and how many at most; a group is a run of
     neighbours. One job that fails is named and the others go on. What NothingDoneError says ends the run.
@@ -97,23 +115,30 @@ def run(
     report = Report()
 
     def fail(job: Job, error: Exception) -> None:
-        if isinstance(error, NothingDoneError) or (debug and not isinstance(error, SegcliError)):
+        if isinstance(error, NothingDoneError | BrokenPipeError) or (debug and not isinstance(error, SegcliError)):
             raise error
         if not isinstance(error, SegcliError):  # one file must not take the night's run with it
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
-        report.failed.append(error)
+        report.failed += 1
         console.fail(error)
 
     def attempt(group: list[tuple[Job, Item]]) -> None:
         try:
             work(group)
-            report.done += len(group)
         except Exception as error:
             if len(group) == 1 or isinstance(error, NothingDoneError):
                 fail(group[0][0], error)
             else:  # one of them is to blame; the others are not
                 for one in group:
                     attempt([one])
+            return
+        for job, item in group:
+            try:
+                finish(job, item)
+            except Exception as error:
+                fail(job, error)
+            else:
+                report.done += 1
 
     waiting: list[tuple[Job, Item]] = []
     with closing(ahead(_prepared(jobs, prepare))) as prepared:
@@ -145,13 +170,17 @@ class Manifest:
         self.path = folder / MANIFEST
         self._folder = folder
         self._written: dict[str, str] = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                    self._written[record["output"]] = record["sha256"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # a line cut short by a kill: that file counts as not written
+        try:
+            lines = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
+        except OSError as error:
+            raise NothingDoneError(self.path, f"cannot be read: {error.strerror}", "", "give permission") from error
+        self._torn = lines[-1] != b""  # by a kill; what is added must not be appended to it
+        for line in lines:
+            try:
+                record = json.loads(line)
+                self._written[record["output"]] = record["sha256"]
+            except (ValueError, KeyError, TypeError):
+                continue  # that file counts as not written
 
     def guard(self, output: Path, overwrite: bool) -> None:
         """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
@@ -168,7 +197,8 @@ class Manifest:
         record = {"output": name, "sha256": digest, "source": str(source), "segcli": segcli.__version__}
         self._written[name] = digest
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write("\n" * self._torn + json.dumps(record) + "\n")
+        self._torn = False
 
     def _name(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()

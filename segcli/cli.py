@@ -1,10 +1,12 @@
 """The command line: five thin commands. The only user of typer. Imports a verb inside its command, so help is quick."""
 
+import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count the signals
 
 # Options that several verbs share, each declared once.
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that segcli did not write, too.")]
@@ -95,7 +99,7 @@ def predict(
     from segcli.console import Console
     from segcli.predict import run
 
-    raise typer.Exit(run(options, Console(quiet)))
+    _end_with(lambda: run(options, Console(quiet)))
 
 
 @app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")
@@ -115,7 +119,7 @@ def train(
     ] = TrainOptions.val,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = TrainOptions.epochs,
     width: Annotated[
-        int, typer.Option(min=1, help="Channels of the first level; doubled at each.")
+        int, typer.Option(min=1, max=1024, help="Channels of the first level; doubled at each.")
     ] = TrainOptions.width,
     depth: Annotated[int, typer.Option(min=1, max=8, help="How often the image is halved.")] = TrainOptions.depth,
     norm: Annotated[Norm, typer.Option(help="Normalisation between convolutions.")] = TrainOptions.norm,
@@ -142,7 +146,18 @@ def train(
     from segcli.console import Console
     from segcli.train import run
 
-    raise typer.Exit(run(options, Console(quiet)))
+    _end_with(lambda: run(options, Console(quiet)))
+
+
+def _end_with(run: Callable[[], int]) -> NoReturn:
+    """Run a verb and end with its exit code."""
+    try:
+        code = run()
+    except BrokenPipeError:  # here, because typer would make exit code 1 of it
+        # The reader of our stdout has what it wanted (head, for one); Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    raise typer.Exit(code)
 
 
 def _number_pair(option: str, text: str | None) -> tuple[float, float] | None:
@@ -152,7 +167,7 @@ def _number_pair(option: str, text: str | None) -> tuple[float, float] | None:
         low, high = map(float, text.split(","))
     except ValueError:
         raise UsageError(option, f"found {text!r}", "expected two numbers, LOW,HIGH") from None
-    if not low < high:
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
     return low, high
 
@@ -170,6 +185,8 @@ def main() -> None:
     """The program: every failure becomes one line on stderr and an exit code."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer makes an exit code of Ctrl-C
+            _failed("interrupted", code)
         sys.stdout.flush()
     except SegcliError as error:
         code = _failed(str(error), error.exit_code)
@@ -178,11 +195,7 @@ def main() -> None:
         message = error.format_message()
         code = _failed(f"{message} (see segcli --help)", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = _failed("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our stdout has what it wanted (head, for one); Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = _failed("interrupted", INTERRUPTED)
     except Exception as error:  # a fault of ours: one line, too, and never exit code 0
         code = _failed(f"{type(error).__name__}: {error}; this is a fault in segcli; --debug shows where", 3)
     sys.exit(code or 0)

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 PART = ".segcli-part"
@@ -16,16 +16,23 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to; move it to `path` when the block ends well, remove it when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def replacing(
+    path: Path, faults: Callable[[Path], AbstractContextManager[None]] = lambda _: nullcontext()
+) -> Iterator[Path]:
+    """Give a temporary name to write to; move it to `path` when the block ends well, remove it when it does not.
+
+    `faults(path)` is put around what is done here, so that the caller can word its errors, and not around the block.
+    """
     part = part_of(path)
-    part.unlink(missing_ok=True)
+    with faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
     try:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with faults(path):
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ import torch
 
 import segcli
 from segcli.console import Console
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.files import replacing
 from segcli.network import checkpoint
 from segcli.network.device import choose_device, keep_freed_memory
@@ -29,11 +29,21 @@ def run(options: TrainOptions, console: Console) -> int:
     best_path = out / "best.safetensors"
     if best_path.exists() and not options.overwrite:
         raise UsageError(best_path, "exists", "nothing is overwritten", "choose another --out or give --overwrite")
+    if options.crop < 2 << options.depth:
+        raise UsageError(
+            "--crop", f"{options.crop} pixels", f"depth {options.depth} needs {2 << options.depth} or more"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NothingDoneError(
+            out, error.strerror or str(error), "expected a folder for weights and history"
+        ) from error
     device = choose_device(options.device)
     keep_freed_memory()
     splits = find_pairs(options.data, options.val, options.seed)
-    classes = find_classes(options.data, options.classes, splits.train + splits.val)
     found = survey(splits.train + splits.val)
+    classes = find_classes(options.data, options.classes, splits.train + splits.val)
     normalisation = measure_normalisation(splits.train, found.dtype, found.bands)
 
     torch.manual_seed(options.seed)

@@ -54,6 +54,29 @@ def test_two_inputs_for_one_output_are_refused(tmp_path: Path) -> None:
         batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
 
 
+def test_an_input_is_never_an_output(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "b.tif")
+    for out in (tmp_path, tmp_path / "sub" / ".."):
+        with pytest.raises(UsageError, match=r"a\.png: is an input, and would be overwritten"):
+            batch.plan([tmp_path], out, png, SUFFIXES, False)
+    with pytest.raises(UsageError, match="is an input"):
+        batch.plan([tmp_path / "a.png"], tmp_path / "a.png", png, SUFFIXES, False)
+
+
+def test_outputs_beside_an_input_of_another_kind(tmp_path: Path) -> None:
+    touch(tmp_path / "scans" / "a.tif")
+    assert len(batch.plan([tmp_path / "scans"], tmp_path / "scans", png, SUFFIXES, False)[1]) == 1
+    assert len(batch.plan([tmp_path / "scans"], tmp_path, png, SUFFIXES, False)[1]) == 1
+
+
+def test_second_files_clash_too(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    touch(scans / "a.tif", scans / "extra" / "a.tif")
+    assert len(batch.plan([scans], tmp_path / "out", png, SUFFIXES, True)[1]) == 2
+    with pytest.raises(UsageError, match=r"would write .*extra/a\.png"):
+        batch.plan([scans], tmp_path / "out", png, SUFFIXES, True, beside="extra")
+
+
 def test_no_inputs(tmp_path: Path) -> None:
     with pytest.raises(NothingDoneError, match="no images"):
         batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
@@ -63,6 +86,10 @@ def prepare(job: batch.Job) -> Path:
     if job.source.name == "bad":
         raise InputError(job.source, "two\nlines", "expected one")
     return job.source
+
+
+def nothing(*_: object) -> None:
+    """To do."""
 
 
 def all_alike(_: Path) -> tuple[int, int]:
@@ -77,14 +104,14 @@ def test_a_failure_is_counted_named_and_survived(capsys: pytest.CaptureFixture[s
             if job.source.name == "worse":
                 raise ZeroDivisionError("oh")
 
-    report = batch.run(jobs, prepare, all_alike, work, Console())
+    report = batch.run(jobs, prepare, all_alike, work, nothing, Console())
     assert (str(report), report.exit_code) == ("done 2  failed 2", 1)
     assert capsys.readouterr().err.splitlines() == [
         r"segcli: bad: two\nlines; expected one",
         "segcli: worse: ZeroDivisionError: oh; run with --debug to see where",
     ]
     with pytest.raises(ZeroDivisionError):
-        batch.run(jobs, prepare, all_alike, work, Console(), debug=True)
+        batch.run(jobs, prepare, all_alike, work, nothing, Console(), debug=True)
 
 
 def test_neighbours_that_are_alike_go_together() -> None:
@@ -95,6 +122,7 @@ def test_neighbours_that_are_alike_go_together() -> None:
         lambda job: job.source.name,
         lambda name: (name[0], 3),
         lambda group: groups.append([name for _, name in group]),
+        nothing,
         Console(),
     )
     assert groups == [["a1", "a2"], ["b1"], ["a3", "a4", "a5"], ["a6"]]
@@ -105,7 +133,7 @@ def test_what_ends_everything_is_not_survived() -> None:
         raise NothingDoneError(group[0][0].output, "disk full")
 
     with pytest.raises(NothingDoneError):
-        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, work, Console())
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, work, nothing, Console())
 
 
 def test_only_what_segcli_wrote_is_replaced(tmp_path: Path) -> None:
@@ -133,3 +161,39 @@ def test_a_manifest_with_a_torn_line_still_counts(tmp_path: Path) -> None:
     again.guard(tmp_path / "a.png", overwrite=False)
     with pytest.raises(InputError):
         again.guard(tmp_path / "b.png", overwrite=False)
+    again.add(Path("b.tif"), tmp_path / "b.png")
+    third = batch.Manifest(tmp_path)
+    third.guard(tmp_path / "a.png", overwrite=False)
+    third.guard(tmp_path / "b.png", overwrite=False)
+
+
+def test_a_manifest_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / batch.MANIFEST).write_bytes(b"\xff\xfe\n[1]\n{}")
+    touch(tmp_path / "a.png")
+    batch.Manifest(tmp_path).add(Path("a.tif"), tmp_path / "a.png")
+    batch.Manifest(tmp_path).guard(tmp_path / "a.png", overwrite=False)
+
+
+def test_a_reader_that_has_gone_ends_the_run() -> None:
+    def finish(job: batch.Job, _: Path) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, nothing, finish, Console())
+
+
+def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> None:
+    finished: list[str] = []
+
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        if any(path.name == "b" for _, path in group):
+            raise InputError("b", "bad")
+
+    def finish(job: batch.Job, path: Path) -> None:
+        finished.append(path.name)
+        if path.name == "c":
+            raise InputError("c", "worse")
+
+    jobs = [batch.Job(Path(name), Path(name)) for name in "abcd"]
+    report = batch.run(jobs, prepare, all_alike, work, finish, Console(quiet=True))
+    assert (report.done, report.failed, finished) == (2, 2, ["a", "c", "d"])

@@ -1,7 +1,8 @@
 """segcli predict, as a function and as the installed program. The model's answer is known: light is 7, dark is 2."""
 
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from rasterio.transform import from_origin
 from segcli.classes import ClassTable
 from segcli.cli import _bytes
 from segcli.console import Console
-from segcli.errors import NothingDoneError, UsageError
+from segcli.errors import UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation, normalise, scaling
 from segcli.network.plan import Plan
+from segcli.network.scorer import make_scorer
 from segcli.network.stream import RowStream
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
@@ -232,7 +234,7 @@ def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
     expected = mask_of(tmp_path / "masks" / "wide.tif")
     push = RowStream.push
 
-    def starved(self: RowStream, rows: torch.Tensor, last: bool) -> object:
+    def starved(self: RowStream, rows: torch.Tensor, last: bool) -> Iterator[torch.Tensor]:
         if rows.device.type != "meta" and (rows.shape[3] > 1500 or rows.shape[2] > 16):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return push(self, rows, last)
@@ -245,9 +247,87 @@ def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
     assert "strips of" in said[0]
     assert np.array_equal(mask_of(tmp_path / "masks" / "wide.tif"), expected)
     monkeypatch.setattr("segcli.predict.flow", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
-    with pytest.raises(NothingDoneError, match="smallest pieces"):
-        run(options, Console(quiet=True))
+    assert run(options, Console()) == 1
+    assert "out of memory even in the smallest pieces" in capsys.readouterr().err
     assert np.array_equal(mask_of(tmp_path / "masks" / "wide.tif"), expected)
+
+
+def test_what_ran_out_of_memory_once_is_not_tried_again(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name in "abc":
+        write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (1200, 2500, 3), np.uint8))
+
+    def starved(*given: object) -> None:
+        if given[4].strip_height > 16:  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        flow(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("segcli.predict.flow", starved)
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(random_weights))
+    assert run(options, Console()) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert len(said) == len(set(said)) > 0
+    assert all("a.tif" in line for line in said)
+
+
+def test_a_file_that_does_not_fit_among_others_of_its_size(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    write_picture(tmp_path / "scans" / "a.tif", scan)
+    write_picture(tmp_path / "scans" / "b.tif", scan.astype(np.float32))
+    write_picture(tmp_path / "scans" / "c.tif", scan)
+    assert predict(tmp_path, weights, tmp_path / "scans") == 1
+    for name in "ac":
+        assert np.array_equal(mask_of(tmp_path / "masks" / f"{name}.tif"), expected(scan))
+
+
+def test_many_files_many_of_them_bad_and_few_descriptors(tmp_path: Path, weights: Path) -> None:
+    for n in range(150):
+        write_picture(tmp_path / "scans" / f"{n:03}.png", np.zeros((8, 8, 3), np.uint8))
+        with rasterio.open(
+            tmp_path / "scans" / f"x{n:03}.tif", "w", driver="GTiff", height=8, width=8, count=5, dtype="uint8",
+            transform=from_origin(5, 5, 2, 2),
+        ) as file:  # fmt: skip
+            file.write(np.zeros((5, 8, 8), np.uint8))
+    write_picture(tmp_path / "scans" / "z.png", np.zeros((9, 9, 3), np.uint8))
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); from segcli.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, "predict", "scans", "-o", "m", "-w", str(weights)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.stderr.splitlines()[-1] == "done 151  failed 150"
+    assert result.returncode == 1
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    for n in range(5):
+        write_picture(tmp_path / "scans" / f"{n}.png", scan[: 20 + n])
+    command = f"'{sys.executable}' -m segcli predict scans -o m -w '{weights}' | head -n 1"
+    result = subprocess.run(
+        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    first, code = result.stdout.splitlines()
+    assert first == "m/0.png"
+    assert code in ("141", "0")  # 0 where all was written before head had gone
+    assert "Traceback" not in result.stderr
+    assert "failed 5" not in result.stderr
+
+
+def test_the_device_falls_back_to_the_cpu_and_says_so(tmp_path: Path, random_weights: Path) -> None:
+    model = checkpoint.load(random_weights)
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    for stitch in ("stream", "windows"):
+        options = PredictOptions((), tmp_path, stitch=stitch)  # type: ignore[arg-type]
+        scorer = make_scorer(model.network, torch.device("meta"), torch.bfloat16, options, print)
+        said: list[str] = []
+        scorers = list(scorer.with_fallback(said.append))
+        assert [s.device.type for s in scorers] == ["meta", "cpu"]
+        assert scorers[1].dtype == torch.float32
+        assert said == ["out of memory on meta; going on on the CPU"]
+    # The half precision of the device has not reached the weights that the CPU gets.
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.network.state_dict().items())
 
 
 def test_small_images_of_one_size_go_through_together(

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from segcli.errors import InputError, NothingDoneError
+from segcli.errors import InputError
 from segcli.files import PART
 from segcli.raster.fit import match_bands, match_range
 from segcli.raster.sink import BLOCK, Layout, create
@@ -116,16 +118,46 @@ def test_a_16_bit_file_for_8_bit_weights_uses_its_camera_s_bits(tmp_path: Path, 
     pixels = np.zeros((4, 4), np.uint16)
     pixels[3, 3] = highest
     with Source(write_picture(tmp_path / "a.png", pixels)) as source:
-        assert match_range(source, "uint8", None) == (0, white)
-        assert match_range(source, "uint8", (5, 6)) == (5, 6)
-        assert match_range(source, "uint16", None) is None
+        assert match_range(source, (0,), "uint8", None) == (0, white)
+        assert match_range(source, (0,), "uint8", (5, 6)) == (5, 6)
+        assert match_range(source, (0,), "uint16", None) is None
+
+
+def test_bands_that_are_left_out_do_not_count(tmp_path: Path) -> None:
+    pixels = np.full((4, 4, 4), 3500, np.uint16)
+    pixels[:, :, 3] = 65535
+    with Source(write_picture(tmp_path / "a.tif", pixels)) as source:
+        assert match_range(source, match_bands(source, 3), "uint8", None) == (0, 4095)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_a_pixel_are_black_to_white_in_an_image_and_plain_in_a_mask(tmp_path: Path, bits: int) -> None:
+    values = np.arange(16, dtype=np.uint8).reshape(4, 4) % 2**bits
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=4, width=4, count=1, dtype="uint8", nbits=bits,
+        transform=from_origin(5, 5, 2, 2),
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+    assert np.array_equal(read(tmp_path / "a.tif", purpose="mask")[0], values)
+    assert np.array_equal(read(tmp_path / "a.tif")[0], values * (255 // (2**bits - 1)))
+
+
+def test_a_loaded_image_needs_its_file_no_more(tmp_path: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 255, (9, 5, 3), np.uint8)
+    path = write_picture(tmp_path / "a.png", pixels)
+    source = Source(path)
+    source.load()
+    path.unlink()
+    assert source.is_loaded
+    rows = np.concatenate([strip for _, strip in source.rows(4, (2, 1))], axis=1)
+    assert np.array_equal(rows, pixels.transpose(2, 0, 1)[[2, 1]])
 
 
 def test_a_dtype_without_a_known_range_needs_to_be_told(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     cv2.imwrite(str(path), np.zeros((4, 4), np.float32))
     with Source(path) as source, pytest.raises(InputError, match=r"float32.*uint8.*--input-range"):
-        match_range(source, "uint8", None)
+        match_range(source, (0,), "uint8", None)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -176,8 +208,45 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, suffix: str) -> None:
     assert not list(tmp_path.glob(f"*{PART}"))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("room", [2000, 60_000, 150_000])
+def test_a_disk_that_is_full_at_the_very_end_leaves_nothing(tmp_path: Path, suffix: str, room: int) -> None:
+    """GDAL writes the last blocks on closing, and rasterio passes over what fails there."""
+    script = f"""
+import resource, signal, sys
+import numpy as np
+from pathlib import Path
+from segcli.errors import SegcliError
+from segcli.raster.sink import Layout, create
+from segcli.raster.source import Grid
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+labels = np.random.default_rng(0).integers(0, 200, (400, 500), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+try:
+    with create(Path("mask{suffix}"), Grid(400, 500), Layout(1, "uint8")) as sink:
+        sink.write(0, labels)
+except SegcliError as error:
+    sys.exit(f"refused: {{error}}")
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "refused: mask" in result.stderr
+    assert "cannot be written" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faults_of_others_are_not_put_down_to_the_output(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the reader's"), create(tmp_path / "a.tif", Grid(1, 1), Layout(1, "uint8")):
+        raise OSError("the reader's")
+    (tmp_path / "b.tif").mkdir()
+    with (
+        pytest.raises(InputError, match=r"b\.tif: cannot be written"),
+        create(tmp_path / "b.tif", Grid(1, 1), Layout(1, "uint8")) as sink,
+    ):
+        sink.write(0, np.zeros((1, 1), np.uint8))
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "a.tif"
-    with pytest.raises(NothingDoneError, match="cannot be written"), create(path, Grid(1, 1), Layout(1, "uint8")):
+    with pytest.raises(InputError, match="cannot be written"), create(path, Grid(1, 1), Layout(1, "uint8")):
         pass

@@ -69,16 +69,17 @@ class Windows:
         band: _Band | None = None
         rows: Tensor | None = None  # what has come from row `rows_first` on
         rows_first = 0
-        with torch.inference_mode():
-            for _, strip in strips:
-                rows = strip if rows is None else torch.cat([rows, strip], dim=2)
-                while starts and rows_first + rows.shape[2] >= min(starts[0] + self.size, height):
-                    first = starts.pop(0)
+        for _, strip in strips:
+            rows = strip if rows is None else torch.cat([rows, strip], dim=2)
+            while starts and rows_first + rows.shape[2] >= min(starts[0] + self.size, height):
+                first = starts.pop(0)
+                final = starts[0] if starts else height
+                with torch.inference_mode():  # not around the yield: it would hold for the caller, too
                     part = rows[:, :, first - rows_first : first - rows_first + self.size]
                     band = self._add(part, first, band, step)
-                    final = starts[0] if starts else height
-                    yield band.first_row, band.release(final - band.first_row)
-                    rows, rows_first = rows[:, :, final - rows_first :], final
+                    begin, finished = band.first_row, band.release(final - band.first_row)
+                yield begin, finished
+                rows, rows_first = rows[:, :, final - rows_first :], final
 
     def _add(self, part: Tensor, first: int, band: "_Band | None", step: int) -> "_Band":
         """Score the windows of one row of windows and add them to the band."""

@@ -58,16 +58,22 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on the device; on the CPU, what the system can give to this process, containers counted."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [_system_memory()]
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    return max(0, min(_system_memory(), _group_memory()))
+
+
+def _group_memory() -> int:
+    """Bytes that this process's control group (a container, a batch job) leaves it; files in cache count as free."""
+    for folder, limit, used, cached in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+            lines = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+            free = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            return free + int(lines.get(cached, 0))
         except (OSError, ValueError):  # no such group, or "max"
             continue
-    return max(0, min(free))
+    return sys.maxsize
 
 
 def _system_memory() -> int:
@@ -83,4 +89,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's allocator on the CPU
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+"""How torch's allocators and libraries put it."""

@@ -1,11 +1,11 @@
 """Operators that take an image in strips of rows and give what the whole image would have given, strip by strip.
 
 Each owns the rows that its next output still needs. It takes new rows, gives every output row that has become
-computable, and keeps the tail; `last` says that the image ends here, so that the bottom padding follows. Columns are
+computable, and keeps the tail; `last` says that its inputs end here, so that the bottom padding follows. Columns are
 whole in every strip, and padded by the kernels themselves. Where nothing has become computable, the strip is None.
 
-`reach(first, last)` tells which input rows, by index, the output rows first..last (both included) are made from. The
-same holds for columns, and that is what it is used for: how far beside a panel the network looks.
+A `Reach` tells which inputs, by index, the outputs `first` to `last` (both included) along one axis are made from.
+Along rows some operators need it to know what to keep; along columns it tells how far beside a panel the network looks.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,8 @@ from torch import Tensor
 Strip = Tensor | None
 """(image, channel, row, col), or None for no rows."""
 
+Reach = Callable[[int, int], tuple[int, int]]
+
 
 class Operator(Protocol):
     """One node of the network, for one image."""
@@ -25,16 +27,16 @@ class Operator(Protocol):
     def push(self, inputs: list[Strip], last: bool) -> Strip:
         """Take the next rows of each input; give the output rows that have become computable."""
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        """First and last input row behind the output rows `first` to `last`."""
-
     def held(self) -> list[Tensor]:
         """What is kept between two pushes."""
+
+    def unfinished(self) -> bool:
+        """Whether more output follows although the inputs have ended."""
 
 
 @dataclass
 class Pointwise:
-    """Whatever looks at one row at a time and gives as many: activations, norms in eval mode, 1x1 convolutions."""
+    """Whatever looks at one row at a time: activations, norms in eval mode, 1x1 convolutions, nearest upsampling."""
 
     function: Callable[[Tensor], Tensor]
 
@@ -42,21 +44,44 @@ class Pointwise:
         (rows,) = inputs
         return None if rows is None else self.function(rows)
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        return first, last
-
     def held(self) -> list[Tensor]:
         return []
+
+    def unfinished(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """An operator along one axis. `extent` is the kernel's, dilation counted; padding before and after the image."""
+    """A kernel along one axis. `extent` is its size, dilation counted; padding before and after the image."""
 
     extent: int
     stride: int
     before: int
     after: int
+
+    def window_reach(self, first: int, last: int) -> tuple[int, int]:
+        """Of a convolution or pooling."""
+        return first * self.stride - self.before, last * self.stride - self.before + self.extent - 1
+
+    def spread_reach(self, first: int, last: int) -> tuple[int, int]:
+        """Of a transposed convolution."""
+        return -((self.extent - 1 - self.before - first) // self.stride), (last + self.before) // self.stride
+
+
+def same_reach(first: int, last: int) -> tuple[int, int]:
+    """Of whatever looks at one place at a time."""
+    return first, last
+
+
+def repeat_reach(scale: int, first: int, last: int) -> tuple[int, int]:
+    """Of nearest upsampling."""
+    return first // scale, last // scale
+
+
+def interpolate_reach(scale: int, first: int, last: int) -> tuple[int, int]:
+    """Of bilinear upsampling: output o lies at (o + 1/2) / scale - 1/2, between two inputs."""
+    return (2 * first + 1 - scale) // (2 * scale), (2 * last + 1 - scale) // (2 * scale) + 1
 
 
 @dataclass
@@ -110,12 +135,11 @@ class Window:
         block[:, :, top + kept + new :] = self.fill
         return block
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        stride, before = self.geometry.stride, self.geometry.before
-        return first * stride - before, last * stride - before + self.geometry.extent - 1
-
     def held(self) -> list[Tensor]:
         return [] if self._kept is None else [self._kept]
+
+    def unfinished(self) -> bool:
+        return False
 
 
 @dataclass
@@ -151,37 +175,18 @@ class Spread:
             output = self.function(block, extra)[:, :, self._next_out - origin : end_out - origin]
             self._next_out = end_out
         # A row that no input adds to, where the stride is larger than the kernel, has its reach the wrong way round.
-        first_needed = max(self._first_in, min(end_in, *self.reach(self._next_out, self._next_out)))
+        first_needed = max(self._first_in, min(end_in, *self.geometry.spread_reach(self._next_out, self._next_out)))
         if end_if_last > self._next_out:
             first_needed = min(first_needed, end_in - 1)
         self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
         self._first_in = first_needed
         return output
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        extent, stride, before = self.geometry.extent, self.geometry.stride, self.geometry.before
-        return -((extent - 1 - before - first) // stride), (last + before) // stride
-
     def held(self) -> list[Tensor]:
         return [] if self._kept is None else [self._kept]
 
-
-@dataclass
-class Repeat:
-    """Nearest upsampling: each input row gives `scale` output rows."""
-
-    function: Callable[[Tensor], Tensor]
-    scale: int
-
-    def push(self, inputs: list[Strip], last: bool) -> Strip:
-        (rows,) = inputs
-        return None if rows is None else self.function(rows)
-
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        return first // self.scale, last // self.scale
-
-    def held(self) -> list[Tensor]:
-        return []
+    def unfinished(self) -> bool:
+        return False
 
 
 @dataclass
@@ -207,28 +212,34 @@ class Interpolate:
         if end_out > self._next_out:
             output = self.function(block)[:, :, self._next_out - origin : end_out - origin]
             self._next_out = end_out
-        first_needed = max(self._first_in, min(end_in, self.reach(self._next_out, self._next_out)[0]))
+        first_needed = max(
+            self._first_in, min(end_in, interpolate_reach(self.scale, self._next_out, self._next_out)[0])
+        )
         self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
         self._first_in = first_needed
         return output
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        return (2 * first + 1 - self.scale) // (2 * self.scale), (2 * last + 1 - self.scale) // (2 * self.scale) + 1
-
     def held(self) -> list[Tensor]:
         return [] if self._kept is None else [self._kept]
+
+    def unfinished(self) -> bool:
+        return False
 
 
 @dataclass
 class Join:
     """Two or more branches that meet: a queue before each, because their delays differ; what all have is given.
 
-    `function` gets the rows of each branch as the pieces that they came in.
+    `function` gets the rows of each branch as the pieces that they came in. At the end of the image the late branch
+    catches up with what the early one has kept waiting; that is given in strips no higher than those that came, so
+    that the end takes no more memory than the middle.
     """
 
     function: Callable[[list[list[Tensor]]], Tensor]
     branches: int
     _queues: list[list[Tensor]] = field(default_factory=list)
+    _limit: int = 1
+    _begun: bool = False
 
     def __post_init__(self) -> None:
         self._queues = [[] for _ in range(self.branches)]
@@ -237,17 +248,20 @@ class Join:
         for queue, rows in zip(self._queues, inputs, strict=True):
             if rows is not None:
                 queue.append(rows)
+                if not last or not self._begun:
+                    self._limit = max(self._limit, rows.shape[2])
+        self._begun = True
         waiting = [sum(part.shape[2] for part in queue) for queue in self._queues]
-        count = min(waiting)
-        if last and max(waiting) > count:
+        count = min(min(waiting), self._limit)
+        if last and count == 0 < max(waiting):
             raise ValueError(f"branches end after different numbers of rows: {waiting} are left")
         return self.function([_take(queue, count) for queue in self._queues]) if count else None
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        return first, last
-
     def held(self) -> list[Tensor]:
         return [part for queue in self._queues for part in queue]
+
+    def unfinished(self) -> bool:
+        return any(self._queues)
 
 
 def whole(pieces: list[Tensor]) -> Tensor:

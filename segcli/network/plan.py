@@ -1,10 +1,11 @@
 """How an image is cut so that it fits the memory: the height of strips and the width of column panels. Numbers only."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PANEL_STEP = 512
-"""Panels begin at multiples of this: of every total stride, and of the tiles of output files."""
+"""Panels begin at multiples of this (the tiles of output files) and of the total stride."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Plan:
     strip_height: int
     panel_width: int
     margin: int = 0
+    needed: float = math.inf  # bytes, by estimate
 
     def panels(self, width: int) -> list[Panel]:
         """The panels of an image of `width` columns; the margin is cut, not padded, at the image's borders."""
@@ -68,14 +70,13 @@ def plans(
         heights.append(max(least, heights[-1] // 2 // total_stride * total_stride))
     widths = [width]
     # A panel narrower than its margins would read more beside itself than in itself.
-    narrowest = max(PANEL_STEP, -(-2 * margin // PANEL_STEP) * PANEL_STEP)
-    panel = width // 2 // PANEL_STEP * PANEL_STEP
+    step = math.lcm(PANEL_STEP, total_stride)
+    narrowest = max(step, -(-2 * margin // step) * step)
+    panel = width // 2 // step * step
     while panel >= narrowest:
         widths.append(panel)
-        panel = panel // 2 // PANEL_STEP * PANEL_STEP
+        panel = panel // 2 // step * step
     ways = [Plan(strip, width, 0) for strip in heights]
     ways += [Plan(heights[-1], panel, margin) for panel in widths[1:]]
-    fitting = [
-        n for n, way in enumerate(ways) if costs.of(way.strip_height, way.panel_width + 2 * way.margin) <= budget
-    ]
-    yield from ways[fitting[0] if fitting else len(ways) - 1 :]
+    ways = [replace(way, needed=costs.of(way.strip_height, way.panel_width + 2 * way.margin)) for way in ways]
+    yield from ways[next((n for n, way in enumerate(ways) if way.needed <= budget), len(ways) - 1) :]

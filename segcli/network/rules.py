@@ -5,7 +5,7 @@ columns, which torch computes, and its geometry along rows, which `operators` kn
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,13 +17,24 @@ from segcli.network.operators import (
     Join,
     Operator,
     Pointwise,
-    Repeat,
+    Reach,
     Spread,
     Window,
     concatenate,
+    interpolate_reach,
+    repeat_reach,
+    same_reach,
 )
 
 Make = Callable[[], Operator]
+
+
+class Rule(NamedTuple):
+    """How to make the operator for an image, and how far it reaches along columns."""
+
+    make: Make
+    columns: Reach = same_reach
+
 
 # Activations and the like: one value in, one value out, nothing else looked at.
 VALUE_MODULES: tuple[type[nn.Module], ...] = (
@@ -37,12 +48,12 @@ VALUE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
 )  # fmt: skip
 VALUE_METHODS = ("relu", "sigmoid", "tanh", "contiguous")
 NOTHING_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout)
-NOTHING_FUNCTIONS = (functional.dropout, functional.dropout2d)
+DROPOUTS = (functional.dropout, functional.dropout2d)
 CONCATENATIONS = (torch.cat, torch.concat)
 FUNCTIONS = (functional.interpolate, functional.max_pool2d, functional.avg_pool2d)
 
 
-RELU = partial(Pointwise, torch.relu_)
+RELU = Rule(partial(Pointwise, torch.relu_))
 """ReLU in place."""
 
 
@@ -50,11 +61,8 @@ class NoRuleError(Exception):
     """Why an operator does not stream."""
 
 
-def _pair(value: Any) -> tuple[Any, Any]:
-    return (value, value) if not isinstance(value, tuple | list) else (value[0], value[1])
-
-
-def module_rule(module: nn.Module, inplace: bool) -> Make | None:
+def module_rule(module: nn.Module, inplace: bool) -> Rule | None:
+    """The rule of a layer; None where it does nothing in eval mode. `inplace` allows to overwrite its input."""
     if isinstance(module, NOTHING_MODULES):
         return None
     if isinstance(module, nn.Conv2d):
@@ -66,10 +74,10 @@ def module_rule(module: nn.Module, inplace: bool) -> Make | None:
     if isinstance(module, VALUE_MODULES):
         if getattr(module, "inplace", False):
             module = copy.copy(module)
-            module.inplace = False  # type: ignore[assignment]  # others may still read what would be overwritten
-        return partial(Pointwise, module)
+            module.inplace = False  # type: ignore[assignment]  # the rows may be views of what others keep
+        return Rule(partial(Pointwise, module))
     if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
-        return partial(Pointwise, module)
+        return Rule(partial(Pointwise, module))
     if isinstance(module, nn.MaxPool2d):
         return _max_pool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     if isinstance(module, nn.AvgPool2d):
@@ -86,112 +94,128 @@ def module_rule(module: nn.Module, inplace: bool) -> Make | None:
     raise NoRuleError(f"no rule for {type(module).__name__}")
 
 
-def _convolution(conv: nn.Conv2d) -> Make:
-    if conv.padding_mode != "zeros":
-        raise NoRuleError(f"no rule for padding mode {conv.padding_mode}")
-    left, right, top, bottom = conv._reversed_padding_repeated_twice
-    extent = conv.dilation[0] * (conv.kernel_size[0] - 1) + 1
-    if max(top, bottom) >= extent:
-        raise NoRuleError("its padding is as large as its kernel: rows made of padding alone")
-    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
-
-    def convolve(rows: Tensor) -> Tensor:
-        if left != right:
-            rows = functional.pad(rows, (left, right))
-        padding = (0, left if left == right else 0)
-        return functional.conv2d(rows, weight, bias, stride, padding, dilation, groups)
-
-    if extent == 1 and stride[0] == 1:
-        return partial(Pointwise, convolve)
-    return partial(Window, convolve, Geometry(extent, stride[0], top, bottom))
-
-
-def _transposed(conv: nn.ConvTranspose2d) -> Make:
-    (top, left), (extra_rows, extra_cols) = _pair(conv.padding), _pair(conv.output_padding)
-    extent = conv.dilation[0] * (conv.kernel_size[0] - 1) + 1
-    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
-
-    def convolve(rows: Tensor, extra: int) -> Tensor:
-        # Rows below the last contribution hold the bias alone; torch gives fewer of them than the stride.
-        given = min(extra, max(stride[0], dilation[0]) - 1)
-        return functional.conv_transpose2d(rows, weight, bias, stride, (0, left), (given, extra_cols), groups, dilation)
-
-    return partial(Spread, convolve, Geometry(extent, stride[0], top, top - extra_rows))
-
-
-def _max_pool(size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Make:
-    if ceil_mode:
-        raise NoRuleError("no rule for ceil_mode")
-    (height, width), (step, step_cols), (pad, pad_cols), (spread, spread_cols) = map(
-        _pair, (size, stride or size, padding, dilation)
-    )
-
-    def pool(rows: Tensor) -> Tensor:
-        return functional.max_pool2d(rows, (height, width), (step, step_cols), (0, pad_cols), (spread, spread_cols))
-
-    return partial(Window, pool, Geometry(spread * (height - 1) + 1, step, pad, pad), float("-inf"))
-
-
-def _average_pool(
-    size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor: int | None
-) -> Make:
-    if ceil_mode or (not count_include_pad and _pair(padding) != (0, 0)):
-        raise NoRuleError("no rule for ceil_mode, nor for padding that is not counted")
-    (height, width), (step, step_cols), (pad, pad_cols) = map(_pair, (size, stride or size, padding))
-
-    def pool(rows: Tensor) -> Tensor:
-        return functional.avg_pool2d(rows, (height, width), (step, step_cols), (0, pad_cols), divisor_override=divisor)
-
-    return partial(Window, pool, Geometry(height, step, pad, pad))
-
-
-def _upsampling(size: Any, scale_factor: Any, mode: str, align_corners: bool | None) -> Make:
-    if size is not None or scale_factor is None:
-        raise NoRuleError("upsampling to a given size looks at the whole image; give a scale factor")
-    scale_rows, scale_cols = _pair(scale_factor)
-    if scale_rows != int(scale_rows) or scale_cols != int(scale_cols):
-        raise NoRuleError(f"no rule for upsampling by {scale_factor}")
-    factors = (float(scale_rows), float(scale_cols))
-    if mode in ("nearest", "nearest-exact"):
-        return partial(
-            Repeat, lambda rows: functional.interpolate(rows, scale_factor=factors, mode=mode), int(scale_rows)
-        )
-    if mode == "bilinear" and not align_corners:
-        return partial(
-            Interpolate,
-            lambda rows: functional.interpolate(rows, scale_factor=factors, mode=mode, align_corners=False),
-            int(scale_rows),
-        )
-    if align_corners:
-        raise NoRuleError("align_corners=True makes every row depend on the height of the whole image")
-    raise NoRuleError(f"no rule for {mode} upsampling")
-
-
-def function_rule(node: fx.Node) -> Make:
-    """The same as the modules, with the arguments where the functions have them."""
+def function_rule(node: fx.Node) -> Rule | None:
+    """The same for functions, with the arguments where these have them."""
 
     def arguments(*names: str, **defaults: Any) -> list[Any]:
         given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
         return [given.get(name, defaults.get(name)) for name in names]
 
+    if node.target in DROPOUTS:
+        if arguments("p", "training", training=True)[1]:
+            raise NoRuleError("it drops in eval mode, too: training=True")
+        return None
     if node.target is functional.interpolate:
         return _upsampling(*arguments("size", "scale_factor", "mode", "align_corners", mode="nearest"))
     if node.target is functional.max_pool2d:
-        return _max_pool(
-            *arguments(
-                "kernel_size", "stride", "padding", "dilation", "ceil_mode", padding=0, dilation=1, ceil_mode=False
-            )
-        )
-    return _average_pool(
-        *arguments(
-            "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override",
-            padding=0, ceil_mode=False, count_include_pad=True,
-        )
-    )  # fmt: skip
+        order = ["kernel_size", "stride", "padding", "dilation", "ceil_mode"]
+        return _max_pool(*arguments(*order, padding=0, dilation=1, ceil_mode=False))
+    order = ["kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"]
+    return _average_pool(*arguments(*order, padding=0, ceil_mode=False, count_include_pad=True))
 
 
-def concatenation_rule(node: fx.Node) -> Make:
-    given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-    if given not in (1, -3):
-        raise NoRuleError(f"no rule for concatenation along axis {given}")
-    return partial(Join, concatenate, len(node.args[0]))  # type: ignore[arg-type]
+def concatenation_rule(node: fx.Node) -> Rule:
+    """Of torch.cat: along the channels only."""
+    axis = node.kwargs.get("dim", node.kwargs.get("axis", node.args[1] if len(node.args) > 1 else 0))
+    if axis not in (1, -3):
+        raise NoRuleError(f"no rule for concatenation along axis {axis}")
+    return Rule(partial(Join, concatenate, len(concatenated(node))))
+
+
+def concatenated(node: fx.Node) -> list[Any]:
+    """What torch.cat is given."""
+    return list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return (value, value) if not isinstance(value, tuple | list) else (value[0], value[-1])
+
+
+def _convolution(conv: nn.Conv2d) -> Rule:
+    if conv.padding_mode != "zeros":
+        raise NoRuleError(f"no rule for padding mode {conv.padding_mode}")
+    left, right, top, bottom = conv._reversed_padding_repeated_twice
+    rows, columns = (
+        Geometry(conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1, conv.stride[axis], before, after)
+        for axis, before, after in ((0, top, bottom), (1, left, right))
+    )
+    if max(top, bottom) >= rows.extent:
+        raise NoRuleError("its padding is as large as its kernel: rows made of padding alone")
+    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
+
+    def convolve(block: Tensor) -> Tensor:
+        if left != right:
+            block = functional.pad(block, (left, right))
+        padding = (0, left if left == right else 0)
+        return functional.conv2d(block, weight, bias, stride, padding, dilation, groups)
+
+    if rows.extent == 1 and rows.stride == 1:
+        return Rule(partial(Pointwise, convolve), columns.window_reach)
+    return Rule(partial(Window, convolve, rows), columns.window_reach)
+
+
+def _transposed(conv: nn.ConvTranspose2d) -> Rule:
+    padding, extra_at_end = _pair(conv.padding), _pair(conv.output_padding)
+    rows, columns = (
+        Geometry(
+            conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1,
+            conv.stride[axis],
+            padding[axis],
+            padding[axis] - extra_at_end[axis],
+        )
+        for axis in (0, 1)
+    )
+    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
+
+    def convolve(block: Tensor, extra: int) -> Tensor:
+        # Rows below the last contribution hold the bias alone; torch gives fewer of them than the stride.
+        given = (min(extra, max(stride[0], dilation[0]) - 1), extra_at_end[1])
+        return functional.conv_transpose2d(block, weight, bias, stride, (0, padding[1]), given, groups, dilation)
+
+    return Rule(partial(Spread, convolve, rows), columns.spread_reach)
+
+
+def _max_pool(size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Rule:
+    if ceil_mode:
+        raise NoRuleError("no rule for ceil_mode")
+    size, step, pad, spread = map(_pair, (size, stride or size, padding, dilation))
+    rows, columns = (Geometry(spread[axis] * (size[axis] - 1) + 1, step[axis], pad[axis], pad[axis]) for axis in (0, 1))
+
+    def pool(block: Tensor) -> Tensor:
+        return functional.max_pool2d(block, size, step, (0, pad[1]), spread)
+
+    return Rule(partial(Window, pool, rows, float("-inf")), columns.window_reach)
+
+
+def _average_pool(
+    size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor: int | None
+) -> Rule:
+    size, step, pad = map(_pair, (size, stride or size, padding))
+    if ceil_mode or (not count_include_pad and pad != (0, 0)):
+        raise NoRuleError("no rule for ceil_mode, nor for padding that is not counted")
+    rows, columns = (Geometry(size[axis], step[axis], pad[axis], pad[axis]) for axis in (0, 1))
+
+    def pool(block: Tensor) -> Tensor:
+        return functional.avg_pool2d(block, size, step, (0, pad[1]), divisor_override=divisor)
+
+    return Rule(partial(Window, pool, rows), columns.window_reach)
+
+
+def _upsampling(size: Any, scale_factor: Any, mode: str, align_corners: bool | None) -> Rule:
+    if size is not None or scale_factor is None:
+        raise NoRuleError("upsampling to a given size looks at the whole image; give a scale factor")
+    if align_corners:
+        raise NoRuleError("align_corners=True makes every row depend on the height of the whole image")
+    scales = _pair(scale_factor)
+    if any(scale != int(scale) for scale in scales):
+        raise NoRuleError(f"no rule for upsampling by {scale_factor}")
+    factors, (scale_rows, scale_cols) = tuple(map(float, scales)), map(int, scales)
+
+    def upsample(block: Tensor) -> Tensor:
+        return functional.interpolate(block, scale_factor=factors, mode=mode)
+
+    if mode in ("nearest", "nearest-exact"):
+        return Rule(partial(Pointwise, upsample), partial(repeat_reach, scale_cols))
+    if mode == "bilinear":
+        return Rule(partial(Interpolate, upsample, scale_rows), partial(interpolate_reach, scale_cols))
+    raise NoRuleError(f"no rule for {mode} upsampling")

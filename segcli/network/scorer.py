@@ -15,6 +15,9 @@ from segcli.network.tracing import NotStreamableError
 from segcli.network.unet import UNet
 from segcli.options import PredictOptions
 
+TOGETHER = 64
+"""At most so many images in one go: each has an open output file."""
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -36,13 +39,14 @@ class Scorer:
 
     def together(self, height: int, width: int) -> int:
         """How many images of one size go through together: as many as a strip has pixels for."""
-        return max(1, STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // (height * width))
+        return min(TOGETHER, max(1, STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // (height * width)))
 
-    def with_fallback(self) -> Iterator["Scorer"]:
+    def with_fallback(self, say: Callable[[str], None]) -> Iterator["Scorer"]:
         """This one, and after it the CPU, for the case that the device's memory is too small for anything."""
         yield self
         if self.device.type != "cpu":
-            yield make_scorer(self.network, torch.device("cpu"), torch.float32, self.options, lambda _: None)
+            say(f"out of memory on {self.device}; going on on the CPU")
+            yield make_scorer(self.network, torch.device("cpu"), torch.float32, self.options, say)
 
 
 def make_scorer(
@@ -52,7 +56,6 @@ def make_scorer(
 
     Raises UsageError where `--stitch stream` is asked of a network that cannot be streamed.
     """
-    network = copy.deepcopy(network)
     config = network.config
     if options.stitch != "windows" and not options.tta:
         try:
@@ -65,7 +68,7 @@ def make_scorer(
     elif options.stitch == "stream":
         raise UsageError("--tta", "needs --stitch windows", "turned images cannot be streamed in rows")
     # size down to the total stride, so that windows are padded at the image's border alone
-    moved = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved = copy.deepcopy(network).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
     windows = Windows(moved, size, options.overlap, options.weighting, options.tta, config.total_stride)
     return Scorer(network, windows, device, dtype, options)

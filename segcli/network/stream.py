@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from segcli.network.operators import Strip
 from segcli.network.plan import Costs, Plan, plans
-from segcli.network.tracing import Step, fold, trace
+from segcli.network.tracing import NotStreamableError, Step, fold, trace
 
-STRIP_PIXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**22}
+STRIP_PIXELS = {"cpu": 2**17, "cuda": 2**23, "mps": 2**22}
 """How many pixels a strip takes: few enough for the caches of a CPU, enough to fill a GPU."""
 
 
@@ -32,15 +32,29 @@ class RowStream:
         self._operators = [step.make() for step in steps]
         self._watch = watch
 
-    def push(self, rows: Tensor, last: bool) -> Strip:
-        """Take the next rows, (image, band, row, col), and give the output rows that they complete, or None.
+    def push(self, rows: Tensor, last: bool) -> Iterator[Tensor]:
+        """Take the next rows, (image, band, row, col), and give the output rows that they complete, in strips.
 
         `last` says that no rows follow. `watch`, where given, is told after each operator how many bytes are alive.
         """
+        output, finished = self._pass(rows, last)
+        if output is not None:
+            yield output
+        while last and not finished:
+            output, finished = self._pass(None, last)
+            if output is not None:
+                yield output
+
+    def _pass(self, rows: Strip, last: bool) -> tuple[Strip, bool]:
+        """Once through all operators; the output, and whether it ends with it."""
         values: dict[int, Strip] = {-1: rows}
+        ended = {-1: last}
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
             inputs = [values[source] for source in step.inputs]
-            values[number] = operator.push(inputs, last)
+            inputs_ended = all(ended[source] for source in step.inputs)
+            with torch.inference_mode():  # here, not in the generators: there it would hold for their callers, too
+                values[number] = operator.push(inputs, inputs_ended)
+            ended[number] = inputs_ended and not operator.unfinished()
             if self._watch is not None:
                 # What an operator puts before its new rows is a copy of them, while it lasts.
                 copies = sum(value.nbytes for value in inputs if value is not None)
@@ -48,7 +62,8 @@ class RowStream:
             for source in step.frees:
                 del values[source]
             del inputs
-        return values[len(self._steps) - 1]
+        final = len(self._steps) - 1
+        return values[final], ended[final]
 
     def _alive(self, values: Iterable[Strip]) -> int:
         """Bytes behind the given tensors and all that is kept between pushes, each storage counted once."""
@@ -74,10 +89,9 @@ class Stream:
         method: str = "forward",
     ) -> None:
         folded = fold(network, method)
-        # Copies, because weights that were not folded still belong to the network.
-        moved = copy.deepcopy(folded).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._steps = trace(moved)
+        _try_out(network, trace(folded), method, bands, total_stride)
         self._meta_steps = trace(copy.deepcopy(folded).to("meta"))
+        self._steps = trace(folded.to(device, dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
         low, high = reach(self._steps, 0, total_stride - 1)
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
@@ -95,16 +109,16 @@ class Stream:
         """
         flow = RowStream(self._steps)
         done = 0
-        with torch.inference_mode():
-            for first_row, strip in strips:
-                rows, width = strip.shape[-2:]
-                last = first_row + rows >= height
-                bottom, right = (-height % self.total_stride if last else 0), -width % self.total_stride
-                scores = flow.push(functional.pad(strip, (0, right, 0, bottom)) if bottom or right else strip, last)
-                if scores is not None and done < height:
-                    count = min(scores.shape[2], height - done)
+        for first_row, strip in strips:
+            rows, width = strip.shape[-2:]
+            last = first_row + rows >= height
+            bottom, right = (-height % self.total_stride if last else 0), -width % self.total_stride
+            padded = functional.pad(strip, (0, right, 0, bottom)) if bottom or right else strip
+            for scores in flow.push(padded, last):
+                count = min(scores.shape[2], height - done)
+                if count > 0:
                     yield done, scores[:, :, :count, :width]
-                    done += count
+                done += count
 
     def _costs(self, images: int) -> Costs:
         """Bytes by strip height, from pushing empty strips through without computing."""
@@ -114,21 +128,36 @@ class Stream:
             alive: list[int] = []
             flow = RowStream(self._meta_steps, alive.append)
             # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
-            with torch.inference_mode():
-                for _ in range(2 + self.margin // strip_height):
-                    flow.push(torch.empty(images, self.bands, strip_height, columns, device="meta"), last=False)
+            for _ in range(2 + self.margin // strip_height):
+                list(flow.push(torch.empty(images, self.bands, strip_height, columns, device="meta"), last=False))
             peaks.append(max(alive) * self.dtype.itemsize / 4 / columns)
         per_row = (peaks[1] - peaks[0]) / (2 * self.total_stride)
         return Costs(peaks[0] - per_row * 2 * self.total_stride, per_row)
 
 
+def _try_out(network: nn.Module, steps: tuple[Step, ...], method: str, bands: int, total_stride: int) -> None:
+    """Compare the two ways on a small image of noise, in case that the traced code does not do what the code does."""
+    side = 4 * total_stride
+    like = next(network.parameters())
+    image = torch.randn(1, bands, side, side, generator=torch.Generator().manual_seed(0)).to(like)
+    flow = RowStream(steps)
+    with torch.inference_mode():
+        expected = getattr(copy.deepcopy(network).eval(), method)(image)
+    strips = [image[:, :, row : row + total_stride] for row in range(0, side, total_stride)]
+    given = [rows for n, strip in enumerate(strips) for rows in flow.push(strip, n == len(strips) - 1)]
+    found = torch.cat(given, dim=2)
+    # Far above rounding, far below what a wrong row does.
+    if found.shape != expected.shape or (found - expected).abs().max() > 1e-3 * expected.abs().max():
+        raise NotStreamableError(["streamed in rows it gives other scores than at once"])
+
+
 def reach(steps: tuple[Step, ...], first: int, last: int) -> tuple[int, int]:
-    """First and last row (or column) of the image behind the outputs `first` to `last`, both included."""
+    """First and last column of the image behind the output's columns `first` to `last`, both included."""
     spans: dict[int, tuple[int, int]] = {len(steps) - 1: (first, last)}
     for number in range(len(steps) - 1, -1, -1):
         if number not in spans:
             continue
-        span = steps[number].make().reach(*spans[number])
+        span = steps[number].columns(*spans[number])
         for source in steps[number].inputs:
             known = spans.get(source, span)
             spans[source] = (min(known[0], span[0]), max(known[1], span[1]))

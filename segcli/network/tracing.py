@@ -3,10 +3,11 @@ convolution before it, and each node gets the operator that fits. A node that lo
 rule, is named before any work starts.
 """
 
+import copy
 import operator
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,18 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from segcli.network.operators import Join, Operator, Pointwise, Window, whole
+from segcli.network.operators import Join, Pointwise, Reach, Window, whole
 from segcli.network.rules import (
     CONCATENATIONS,
+    DROPOUTS,
     FUNCTIONS,
-    NOTHING_FUNCTIONS,
     RELU,
     VALUE_FUNCTIONS,
     VALUE_METHODS,
     Make,
     NoRuleError,
+    Rule,
+    concatenated,
     concatenation_rule,
     function_rule,
     module_rule,
@@ -45,28 +48,28 @@ class NotStreamableError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One operator: how to make it anew for an image, which earlier steps feed it (-1 is the image), and what is not
-    needed after it."""
+    """One operator: how to make it anew for an image, which earlier steps feed it (-1 is the image), how far it reaches
+    along columns, and which values nobody needs after it."""
 
     name: str
-    make: Callable[[], Operator]
+    make: Make
     inputs: tuple[int, ...]
+    columns: Reach
     frees: tuple[int, ...] = ()
 
 
 def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
     """`network.method(image)` in eval mode, as a module with each batch norm folded into the convolution before it.
 
-    It may be moved and cast; the network is not changed, and weights that are not folded are shared with it.
-    Raises NotStreamableError where its code cannot be traced.
+    A copy: the network is left as it is. Raises NotStreamableError where its code cannot be traced.
     """
+    network = copy.deepcopy(network).eval()
     tracer = fx.Tracer()
     tracer.traced_func_name = method
     try:
         traced = fx.GraphModule(network, tracer.trace(network))
     except Exception as error:  # fx raises what the traced code raises
         raise NotStreamableError([f"its code cannot be traced: {error}"]) from error
-    traced.eval()
     modules = dict(traced.named_modules())
     uses = Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
@@ -75,7 +78,7 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
             continue
         (source,) = node.all_input_nodes
         conv = modules.get(str(source.target)) if source.op == "call_module" else None
-        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and len(source.users) == uses[str(source.target)] == 1:
+        if conv is not None and _takes_a_norm(conv) and len(source.users) == uses[str(source.target)] == 1:
             fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             traced.set_submodule(str(source.target), fused.requires_grad_(False))
             node.replace_all_uses_with(source)
@@ -83,6 +86,11 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+def _takes_a_norm(conv: nn.Module) -> bool:
+    # torch folds the channels of a grouped transposed convolution in the wrong order.
+    return isinstance(conv, nn.Conv2d) or (isinstance(conv, nn.ConvTranspose2d) and conv.groups == 1)
 
 
 def trace(folded: fx.GraphModule) -> tuple[Step, ...]:
@@ -100,23 +108,25 @@ class _Translation:
         self.folded = folded
         self.modules = dict(folded.named_modules())
         self.found: list[Step] = []
-        self.number: dict[fx.Node, int] = {}
+        self.number: dict[fx.Node, int] = {}  # which step's output a node stands for
+        self.overwritten: dict[int, str] = {}  # outputs that an operator has changed in place, and its name
         self.problems: list[str] = []
 
     def steps(self) -> tuple[Step, ...]:
-        output = None
+        output: Any = None
         for node in self.folded.graph.nodes:
             if node.op == "placeholder":
+                if self.number:
+                    self.problems.append(f"{node.name} (a second input)")
                 self.number[node] = -1
             elif node.op == "output":
                 output = node.args[0]
             elif node.op != "get_attr":
                 self._translate(node)
         if not isinstance(output, fx.Node):
-            self.problems.append("it has more outputs than one")
+            self.problems.append("its output is not one tensor")
         if self.problems:
             raise NotStreamableError(self.problems)
-        assert isinstance(output, fx.Node)
         return _with_frees(_merge_relu(self.found, self.number[output]))
 
     def _translate(self, node: fx.Node) -> None:
@@ -125,22 +135,28 @@ class _Translation:
         if not all(source in self.number for source in inputs):
             return  # behind something already reported
         try:
-            make = self._rule(node)
+            if not inputs:
+                raise NoRuleError("made from weights alone")
+            for source in inputs:
+                if self.number[source] in self.overwritten:
+                    raise NoRuleError(f"reads what {self.overwritten[self.number[source]]} has overwritten")
+            rule = self._rule(node)
+            sources = tuple(self.number[source] for source in self._branches(node, inputs))
         except NoRuleError as error:
             self.problems.append(f"{name} ({error})")
             return
-        if make is None:
+        if rule is None:
             self.number[node] = self.number[inputs[0]]
             return
+        if self._is_inplace(node):
+            self.overwritten[self.number[inputs[0]]] = name
         self.number[node] = len(self.found)
-        self.found.append(Step(name, make, tuple(self.number[source] for source in _branches(node, inputs))))
+        self.found.append(Step(name, rule.make, sources, rule.columns))
 
-    def _rule(self, node: fx.Node) -> Make | None:
+    def _rule(self, node: fx.Node) -> Rule | None:
         """How to make the operator of a node; None where it does nothing in eval mode."""
         if node.op == "call_module":
             return module_rule(self.modules[str(node.target)], inplace=self._owns_its_input(node))
-        if node.target in NOTHING_FUNCTIONS:
-            return None
         if node.target in CONCATENATIONS:
             return concatenation_rule(node)
         if node.target in SUMS:
@@ -148,31 +164,56 @@ class _Translation:
         if node.target in VALUE_FUNCTIONS or (node.op == "call_method" and node.target in VALUE_METHODS):
             call = node.target if callable(node.target) else getattr(Tensor, str(node.target))
             settings = {key: value for key, value in node.kwargs.items() if key != "inplace"}
-            return partial(Pointwise, lambda rows: call(rows, *node.args[1:], **settings))
-        if node.target in FUNCTIONS:
+            if any(isinstance(value, fx.Node) for value in (*node.args[1:], *settings.values())):
+                raise NoRuleError("no rule for tensors as its settings")
+            return Rule(partial(Pointwise, lambda rows: call(rows, *node.args[1:], **settings)))
+        if node.target in (*FUNCTIONS, *DROPOUTS):
             return function_rule(node)
         raise NoRuleError(f"no rule for {getattr(node.target, '__name__', node.target)}")
+
+    def _is_inplace(self, node: fx.Node) -> bool:
+        """Whether the network itself changes the input of a node in place."""
+        if node.op == "call_module":
+            return bool(getattr(self.modules[str(node.target)], "inplace", False))
+        if node.op == "call_method":
+            return str(node.target).endswith("_")
+        return node.target in (operator.iadd, operator.imul) or bool(node.kwargs.get("inplace", False))
 
     def _owns_its_input(self, node: fx.Node) -> bool:
         """Whether the input is fresh memory that nobody else reads, so that it may be overwritten."""
         source = node.all_input_nodes[0]
-        makes_new = source.target in SUMS or isinstance(
-            self.modules.get(str(source.target)), nn.Conv2d | nn.ConvTranspose2d
-        )
+        if source.op == "call_module":
+            makes_new = isinstance(self.modules[str(source.target)], nn.Conv2d | nn.ConvTranspose2d)
+        else:
+            makes_new = source.target in SUMS
         return makes_new and len(source.users) == 1
 
-    def _sum(self, node: fx.Node, call: Callable[..., Tensor]) -> Make:
+    def _branches(self, node: fx.Node, inputs: list[fx.Node]) -> list[fx.Node]:
+        """The inputs in the order of the arguments, one used twice given twice."""
+        if node.target in CONCATENATIONS:
+            branches = concatenated(node)
+        elif node.target in SUMS:
+            branches = [argument for argument in node.args if argument in inputs]
+        else:
+            branches = inputs
+        if not all(branch in self.number for branch in branches):
+            raise NoRuleError("no rule for constants among its inputs")
+        return branches
+
+    def _sum(self, node: fx.Node, call: Callable[..., Tensor]) -> Rule:
         if set(node.kwargs) - {"alpha"} or len(node.args) != 2:
             raise NoRuleError("no rule for these arguments")
         if all(isinstance(argument, fx.Node) and argument.op != "get_attr" for argument in node.args):
-            return partial(Join, lambda parts: call(whole(parts[0]), whole(parts[1]), **node.kwargs), 2)
+            return Rule(partial(Join, lambda parts: call(whole(parts[0]), whole(parts[1]), **node.kwargs), 2))
         constants = [self._constant(argument) for argument in node.args]
-        return partial(
-            Pointwise, lambda rows: call(*(rows if part is None else part for part in constants), **node.kwargs)
+        return Rule(
+            partial(
+                Pointwise, lambda rows: call(*(rows if part is None else part for part in constants), **node.kwargs)
+            )
         )
 
     def _constant(self, argument: Any) -> Any:
-        """A number or a tensor that is the same for every row; None for the rows themselves."""
+        """A number or a tensor that is the same for every row and column; None for the rows themselves."""
         if not isinstance(argument, fx.Node):
             return argument
         if argument.op != "get_attr":
@@ -180,18 +221,9 @@ class _Translation:
         value: Any = self.folded
         for part in str(argument.target).split("."):
             value = getattr(value, part)
-        if value.ndim > 1 and value.shape[-2] != 1:
-            raise NoRuleError(f"a constant of shape {tuple(value.shape)} differs from row to row")
+        if any(size != 1 for size in value.shape[-2:]):
+            raise NoRuleError(f"a constant of shape {tuple(value.shape)} is not the same for every row and column")
         return value
-
-
-def _branches(node: fx.Node, inputs: list[fx.Node]) -> list[fx.Node]:
-    """The inputs in the order of the arguments, one used twice given twice."""
-    if node.target in CONCATENATIONS:
-        return list(node.args[0])  # type: ignore[arg-type]
-    if node.target in SUMS:
-        return [argument for argument in node.args if argument in inputs]  # type: ignore[misc]
-    return inputs
 
 
 def _merge_relu(steps: list[Step], output: int) -> list[Step]:
@@ -203,14 +235,14 @@ def _merge_relu(steps: list[Step], output: int) -> list[Step]:
     entering: set[int] = set()  # steps that were
     for n, step in enumerate(steps):
         make = step.make
-        if make == RELU and uses[n] == 1 and _reads_as_window(steps, n):
+        if make is RELU.make and uses[n] == 1 and _reads_as_window(steps, n):
             number[n] = number[step.inputs[0]]
             entering.add(n)
             continue
         if step.inputs[0] in entering:
             make = partial(make, enter=_enter_with_relu)  # type: ignore[call-arg]  # it makes a Window
         number[n] = len(merged)
-        merged.append(Step(step.name, make, tuple(number[source] for source in step.inputs)))
+        merged.append(Step(step.name, make, tuple(number[source] for source in step.inputs), step.columns))
     return merged
 
 
@@ -227,6 +259,6 @@ def _with_frees(steps: list[Step]) -> tuple[Step, ...]:
     """Each step with the values that nobody needs after it."""
     last_use = {source: n for n, step in enumerate(steps) for source in step.inputs}
     return tuple(
-        Step(step.name, step.make, step.inputs, tuple(source for source, use in last_use.items() if use == n))
+        replace(step, frees=tuple(source for source, use in last_use.items() if use == n))
         for n, step in enumerate(steps)
     )

@@ -23,7 +23,9 @@ def match_bands(source: Source, wanted: int) -> tuple[int, ...]:
     )
 
 
-def match_range(source: Source, trained: str, given: tuple[float, float] | None) -> tuple[float, float] | None:
+def match_range(
+    source: Source, bands: tuple[int, ...], trained: str, given: tuple[float, float] | None
+) -> tuple[float, float] | None:
     """The file's values that stand for the lowest and the highest of the dtype `trained` on; None: as they are.
 
     Values of the same dtype are taken as they are. Cameras of 10, 12 or 14 bits store uint16, so a uint16 file for
@@ -33,7 +35,7 @@ def match_range(source: Source, trained: str, given: tuple[float, float] | None)
     if given is not None or source.dtype == trained:
         return given
     if (source.dtype, trained) == ("uint16", "uint8"):
-        _, highest = source.value_range()
+        _, highest = source.value_range(bands)
         bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
         return 0.0, float(2**bits - 1)
     raise InputError(

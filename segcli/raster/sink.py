@@ -2,6 +2,10 @@
 row, because PNG cannot be written in pieces. Knows files and formats, nothing of networks.
 """
 
+import errno
+import os
+import shutil
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +16,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+import tifffile
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -24,6 +29,12 @@ from segcli.raster.source import Grid
 
 BLOCK = 512
 """Side of the tiles of a GeoTIFF, in pixels."""
+
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says where no other file could be written either."""
+
+LITTLE_ROOM = 2**20
+"""Free bytes under which a failed write is put down to a full disk, where GDAL does not say."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Sink:
     An image may come in column panels, from the left: all rows of one, then all rows of the next.
     """
 
-    def __init__(self, dataset: Any, grid: Grid) -> None:
+    def __init__(self, path: Path, dataset: Any, grid: Grid) -> None:
+        self._path = path
         self._dataset = dataset
         self._grid = grid
         self._waiting: list[NDArray[Any]] = []
@@ -90,7 +102,8 @@ class Sink:
     def _flush(self, height: int) -> None:
         whole = np.concatenate(self._waiting, axis=1) if len(self._waiting) > 1 else self._waiting[0]
         window = Window(self._first_col, self._next_row, self._end_col - self._first_col, height)
-        self._dataset.write(whole[:, :height], window=window)
+        with _faults_of(self._path):
+            self._dataset.write(whole[:, :height], window=window)
         self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
         self._next_row += height
 
@@ -99,31 +112,49 @@ class Sink:
 def create(path: Path, grid: Grid, layout: Layout) -> Iterator[Sink]:
     """A sink for `path`, a GeoTIFF or a PNG by its ending; the file is there, whole, when the block has ended well.
 
-    Raises NothingDoneError where the folder cannot be written to.
+    Raises InputError where the file cannot be written, NothingDoneError where nothing can be: no room, no permission.
     """
-    try:
-        with replacing(path) as part:
-            if path.suffix.lower() == ".png":
-                scratch = part_of(part)
-                try:
-                    with _geotiff(scratch, grid, layout, compress="NONE") as sink:
-                        yield sink
-                    # Without PAM no .aux.xml is left beside the picture.
-                    with gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
-                        rasterio.shutil.copy(scratch, part, driver="PNG")
-                finally:
-                    scratch.unlink(missing_ok=True)
-            else:
-                with _geotiff(part, grid, layout, compress="DEFLATE") as sink:
+    with replacing(path, _faults_of) as part:
+        if path.suffix.lower() == ".png":
+            scratch = part_of(part)
+            try:
+                with _geotiff(path, scratch, grid, layout, compress="NONE") as sink:
                     yield sink
-    except InputError:
-        raise
-    except (OSError, RasterioError) as error:
-        raise NothingDoneError(path, f"cannot be written: {error}", "", "make room, or choose another --out") from error
+                # Without PAM no .aux.xml is left beside the picture.
+                with _faults_of(path), gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+                    rasterio.shutil.copy(scratch, part, driver="PNG")
+            finally:
+                scratch.unlink(missing_ok=True)
+        else:
+            with _geotiff(path, part, grid, layout, compress="DEFLATE") as sink:
+                yield sink
 
 
 @contextmanager
-def _geotiff(path: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[Sink]:
+def _faults_of(path: Path) -> Iterator[None]:
+    """What goes wrong in writing, said of the file it was meant for."""
+    try:
+        yield
+    except (OSError, RasterioError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())
+        hopeless = isinstance(error, OSError) and error.errno in HOPELESS
+        if hopeless or shutil.disk_usage(_existing(path.parent)).free < LITTLE_ROOM or _is_closed(path.parent):
+            raise NothingDoneError(
+                path, f"cannot be written: {reason}", "", "make room or give permission, or choose another --out"
+            ) from error
+        raise InputError(path, f"cannot be written: {reason}") from error
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+
+
+def _is_closed(folder: Path) -> bool:
+    return not os.access(_existing(folder), os.W_OK)
+
+
+@contextmanager
+def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[Sink]:
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": grid.height,
@@ -139,12 +170,30 @@ def _geotiff(path: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     if layout.bands == 3 and layout.dtype == "uint8":
         profile["photometric"] = "RGB"
-    with warnings.catch_warnings(), gdal():
+    with _faults_of(path), warnings.catch_warnings(), gdal():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(path, "w", **{key: value for key, value in profile.items() if value is not None})
-    with dataset:
-        if layout.colors is not None:
-            dataset.write_colormap(1, layout.colors)
-        sink = Sink(dataset, grid)
+        dataset = rasterio.open(part, "w", **{key: value for key, value in profile.items() if value is not None})
+    try:
+        with _faults_of(path):
+            if layout.colors is not None:
+                dataset.write_colormap(1, layout.colors)
+        sink = Sink(path, dataset, grid)
         yield sink
         sink.finish()
+    finally:
+        dataset.close()
+    with _faults_of(path):
+        _check_blocks(part)
+
+
+def _check_blocks(path: Path) -> None:
+    """OSError unless every block of a closed GeoTIFF lies in the file: rasterio passes over what fails at closing."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True) if size]
+            whole = len(ends) == len(page.dataoffsets) and max(ends) <= path.stat().st_size
+    except (tifffile.TiffFileError, ValueError, IndexError, struct.error) as error:
+        raise OSError(errno.EIO, "the end of the file could not be written") from error
+    if not whole:
+        raise OSError(errno.EIO, "the end of the file could not be written")

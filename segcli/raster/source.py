@@ -57,11 +57,13 @@ class Source:
         except (RasterioError, OSError) as error:
             raise InputError(path, _reason(error), "expected an image that GDAL can open") from error
         kinds = self._dataset.colorinterp
+        self._block_height = self._dataset.block_shapes[0][0]
         self._indexes = [n for n, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha]
         self._lookup: NDArray[np.uint8] | None = None
         if purpose == "image" and kinds[0] == ColorInterp.palette:
             self._lookup = _lookup_table(self._dataset.colormap(1))
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
+        self._stretch = _stretch(self._dataset) if purpose == "image" and self._lookup is None else None
         self.begins_with_rgb = kinds[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         self.dtype = str(self._dataset.dtypes[0])
         self.grid = Grid(
@@ -74,7 +76,20 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what `load` has read can still be had."""
         self._dataset.close()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._loaded is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all pixels in memory."""
+        return self.grid.height * self.grid.width * self.bands * np.dtype(self.dtype).itemsize
 
     def rows(
         self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
@@ -101,14 +116,14 @@ class Source:
 
     def _read_height(self, strip_height: int, width: int) -> int:
         """Rows to read at once: whole blocks of the file, at least a strip; but one strip where blocks are too high."""
-        block_height = self._dataset.block_shapes[0][0]
-        blocks = -(-strip_height // block_height) * block_height
+        blocks = -(-strip_height // self._block_height) * self._block_height
         row_bytes = width * self.bands * np.dtype(self.dtype).itemsize
         return blocks if blocks * row_bytes <= BLOCK_BYTES else strip_height
 
     def load(self) -> None:
-        """Read all pixels now, and answer from memory afterwards: for small images, whose faults show before work."""
+        """Read all pixels now, close the file, and answer from memory: small images show their faults before work."""
         self._loaded = self.window(0, 0, self.grid.height, self.grid.width)
+        self._dataset.close()
 
     def window(self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None) -> NDArray[Any]:
         """The pixels of one rectangle, (band, row, col) in the file's dtype."""
@@ -125,13 +140,15 @@ class Source:
             raise InputError(self.path, found, "expected a whole file", "fetch or export it again") from error
         if self._lookup is not None:
             return self._lookup[:, pixels[0]][list(chosen)]
+        if self._stretch is not None:
+            pixels = self._stretch[pixels]
         return pixels if list(chosen) == distinct else pixels[[distinct.index(band) for band in chosen]]
 
-    def value_range(self) -> tuple[float, float]:
-        """What black and white stand for: 0 and 255 in 8-bit files, else the lowest and highest value in any band."""
+    def value_range(self, bands: Sequence[int] | None = None) -> tuple[float, float]:
+        """What black and white stand for: 0 and 255 in 8-bit files, else the lowest and highest value of the bands."""
         if self.dtype == "uint8":
             return 0.0, 255.0
-        extremes = [(pixels.min(), pixels.max()) for _, pixels in self.rows(256)]
+        extremes = [(pixels.min(), pixels.max()) for _, pixels in self.rows(256, bands)]
         low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
         return low, high if high > low else low + 1
 
@@ -143,6 +160,14 @@ def _lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
         if value < 256:
             table[:, value] = color[:3]
     return table[:1] if (table == table[:1]).all() else table
+
+
+def _stretch(dataset: Any) -> NDArray[np.uint8] | None:
+    """Values of 1, 2 or 4 bits a pixel as 8 bits, black to white, shape (256,); None for other files."""
+    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    if dataset.dtypes[0] != "uint8" or not 1 <= bits < 8:
+        return None
+    return np.minimum(np.arange(256) * 255 // (2**bits - 1), 255).astype(np.uint8)
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from segcli.ahead import ahead
-from segcli.errors import SegcliError
+from segcli.errors import NothingDoneError
 from segcli.measures.confusion import confusion_matrix, intersection_over_union, mean_iou
 from segcli.network.checkpoint import Model
 from segcli.options import TrainOptions
@@ -61,7 +61,7 @@ def fit(
             total += loss.item() * len(images)
             images_seen += len(images)
         if not math.isfinite(total):
-            raise SegcliError(
+            raise NothingDoneError(
                 crops.pairs[0].image.parent, f"loss is {total} in epoch {epoch + 1}", "", "lower --learning-rate"
             )
         speed = images_seen / (monotonic() - epoch_began)
