@@ -6,11 +6,13 @@
 Every way runs in a process of its own, in turn, `--repeats` times; the table has the best time of each and the ratio to
 segcli's. The weights are bundled ones, the image is smooth noise. segcli is timed end to end: a GeoTIFF is read from
 the disk and a mask is written to it; the others get the image in memory and give scores, which is in their favour
-(geo-inference, which only goes from file to file, apart). The columns:
+(geo-inference, which only goes from file to file, apart). The bare forward pass keeps freed memory as segcli does;
+the peers run as their users run them. The columns:
 
     s/Mpx        seconds per million pixels
     ratio        that over segcli's
-    memory       highest resident memory of the process above what it had with the network loaded, in MB
+    memory       highest resident memory of the process above what it had with the network loaded, the image
+                 included where it is held, in MB
     difference   largest difference of a score from the pass over the whole image, over the largest, on 2048 x 2048
     labels       share of labels that differ from that pass
     seams        how much more scores jump between neighbouring pixels across the way's seams than elsewhere (1 = none)
@@ -27,6 +29,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -44,6 +47,9 @@ from segcli.predict import run
 
 PARITY = 2048
 CPU = torch.device("cpu")
+Network = Callable[[Tensor], Tensor]
+Way = Callable[[Path, str, bool], dict[str, float]]
+Input = TypeVar("Input")
 MASK = "mask.tif"
 
 
@@ -56,11 +62,12 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--parity", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     if options.way:
-        print(json.dumps(WAYS[options.way](options.folder, options.weights)))
+        print(json.dumps(WAYS[options.way](options.folder, options.weights, options.parity)))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -85,15 +92,16 @@ def draw(path: Path, size: int) -> None:
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
     results: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
-    for _ in range(options.repeats):
+    for repeat in range(options.repeats + 1):
         for way in options.ways:
             command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--weights", options.weights]
-            child = subprocess.run(
-                [*command, "--threads", str(options.threads)], capture_output=True, text=True, check=False
-            )
-            if child.returncode == 0:
+            command += ["--threads", str(options.threads), *(["--parity"] if repeat == 0 else [])]
+            child = subprocess.run(command, capture_output=True, text=True, check=False)
+            if child.returncode != 0:
+                print(f"{way}: {child.stderr.strip().splitlines()[-1:]}", file=sys.stderr, flush=True)
+            elif repeat > 0:
                 results[way].append(json.loads(child.stdout.splitlines()[-1]))
-            print(f"{way}: {results[way][-1:] or child.stderr.strip().splitlines()[-1:]}", file=sys.stderr, flush=True)
+                print(f"{way}: {results[way][-1]}", file=sys.stderr, flush=True)
     model = checkpoint.load(checkpoint.find(options.weights))
     print(f"image {options.size} x {options.size} x 3, {options.threads} threads, torch {torch.__version__}")
     floor = flops_per_pixel(model) / matrix_rate() * 1e6
@@ -158,54 +166,77 @@ def matrix_rate() -> float:
     return 2 * 4096**3 / min(times[1:])
 
 
-# The ways. Each gives seconds per million pixels and peak memory, and leaves scores of the parity image.
+# The ways. Each is called in a process of its own, once with the image to be timed and once with the parity image, of
+# which it leaves the scores.
 
 
-def segcli(folder: Path, weights: str) -> dict[str, float]:
+def segcli(folder: Path, weights: str, parity: bool) -> dict[str, float]:
+    if not parity:
+        job = PredictOptions((folder / "image.tif",), folder / MASK, weights, overwrite=True)
+        checkpoint.load(checkpoint.find(weights))
+        return measured(folder, lambda: None, lambda _: run(job, Console(quiet=True)))
     model = checkpoint.load(checkpoint.find(weights))
-    keep_freed_memory()
     scorer = make_scorer(model.network, CPU, torch.float32, PredictOptions((), Path()), print)
     with rasterio.open(folder / "parity.tif") as file:
         pixels = file.read()[None]
-    strips = ((row, pixels[:, :, row : row + 64]) for row in range(0, PARITY, 64))
+    strips = ((row, pixels[:, :, row : row + 32]) for row in range(0, PARITY, 32))
     parts = [s[0] for _, s in scorer.scores(normalise(strips, model.normalisation, [None], CPU), PARITY)]
     np.save(folder / "segcli.npy", torch.cat(parts, 1).numpy())
-    return timed(
-        folder,
-        lambda: run(
-            PredictOptions((folder / "image.tif",), folder / MASK, weights, overwrite=True), Console(quiet=True)
-        ),
-    )
+    return {}
 
 
-def bare(tile: int) -> Callable[[Path, str], dict[str, float]]:
-    """The network alone, over and over on one tile in memory: no overlap, no files, nothing put together."""
+def bare(tile: int) -> Way:
+    """The network alone, over and over on tiles in memory: no overlap, no files, nothing put together."""
 
-    def way(folder: Path, weights: str) -> dict[str, float]:
+    def way(folder: Path, weights: str, parity: bool) -> dict[str, float]:
+        if parity:
+            return {}
         keep_freed_memory()  # as segcli does, so that only the way differs
-        network, image, _ = loaded(folder, weights, "image.tif")
-        tiles = [image[..., r : r + tile, c : c + tile] for r, c in corners(image.shape[2], tile)]
-        tiles = [part.contiguous(memory_format=torch.channels_last) for part in tiles[: max(1, 2**23 // tile**2)]]
-        if not tiles:
-            raise SystemExit(f"the image is smaller than {tile}")
-        network(tiles[0])
-        pixels = sum(part.shape[2] * part.shape[3] for part in tiles)
-        return timed(folder, lambda: [network(part) for part in tiles], pixels)
+        network, load = loaded(folder, weights, "image.tif")
+
+        def tiles() -> list[Tensor]:
+            image = load()
+            parts = [image[..., r : r + tile, c : c + tile] for r, c in corners(image.shape[2], tile)]
+            return [part.contiguous(memory_format=torch.channels_last) for part in parts[: max(1, 2**23 // tile**2)]]
+
+        def work(parts: list[Tensor]) -> float:
+            for part in parts:
+                network(part)
+            return sum(part.shape[2] * part.shape[3] for part in parts)
+
+        return measured(folder, tiles, work)
 
     return way
 
 
-def whole(folder: Path, weights: str) -> dict[str, float]:
-    network, image, _ = loaded(folder, weights, "parity.tif")
-    np.save(folder / "whole image.npy", network(image)[0].numpy())
-    return timed(folder, lambda: network(image), PARITY**2)
+def whole(folder: Path, weights: str, parity: bool) -> dict[str, float]:
+    """The reference, and only on the parity image: a large one does not fit."""
+    network, load = loaded(folder, weights, "parity.tif")
+    if parity:
+        np.save(folder / "whole image.npy", network(load())[0].numpy())
+        return {}
+
+    def work(image: Tensor) -> float:
+        network(image)
+        return PARITY**2
+
+    return measured(folder, load, work)
 
 
-def tiles_512(folder: Path, weights: str) -> dict[str, float]:
-    return in_memory("tiles of 512, no overlap", 512, folder, weights, plain_tiles)
+def in_memory(name: str, step: int, infer: Callable[[Tensor, Network], Tensor]) -> Way:
+    """A way that takes the whole image as a tensor and gives the scores of all of it."""
+
+    def way(folder: Path, weights: str, parity: bool) -> dict[str, float]:
+        network, load = loaded(folder, weights, "parity.tif" if parity else "image.tif")
+        if parity:
+            np.save(folder / f"{name}.npy", infer(load(), network)[0].numpy())
+            return {}
+        return measured(folder, load, lambda image: infer(image, network).argmax(1) is None) | {"step": step}
+
+    return way
 
 
-def plain_tiles(image: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+def plain_tiles(image: Tensor, network: Network) -> Tensor:
     rows = [
         torch.cat([network(image[..., row : row + 512, col : col + 512]) for col in range(0, image.shape[3], 512)], 3)
         for row in range(0, image.shape[2], 512)
@@ -213,20 +244,16 @@ def plain_tiles(image: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat(rows, 2)
 
 
-def monai(overlap: float, mode: str) -> Callable[[Path, str], dict[str, float]]:
-    def way(folder: Path, weights: str) -> dict[str, float]:
+def monai(overlap: float, mode: str) -> Callable[[Tensor, Network], Tensor]:
+    def infer(image: Tensor, network: Network) -> Tensor:
         from monai.inferers import sliding_window_inference
 
-        def infer(image: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-            return sliding_window_inference(image, (512, 512), 1, network, overlap=overlap, mode=mode)
+        return sliding_window_inference(image, (512, 512), 1, network, overlap=overlap, mode=mode)
 
-        step = round(512 * (1 - overlap))
-        return in_memory(f"MONAI, overlap {overlap}, {mode}", step, folder, weights, infer)
-
-    return way
+    return infer
 
 
-def geo_inference(folder: Path, weights: str) -> dict[str, float]:
+def geo_inference(folder: Path, weights: str, parity: bool) -> dict[str, float]:
     from geo_inference.geo_inference import GeoInference
 
     model = checkpoint.load(checkpoint.find(weights))
@@ -247,47 +274,45 @@ def geo_inference(folder: Path, weights: str) -> dict[str, float]:
     traced.save(folder / "traced.pt")
     classes = len(model.classes.entries)
     infer = GeoInference(str(folder / "traced.pt"), str(folder / "geo"), device="cpu", num_classes=classes)
-    result = timed(folder, lambda: infer(str(folder / "image.tif"), patch_size=1024, workers=1))
+    if not parity:
+        image = str(folder / "image.tif")
+        return measured(folder, lambda: None, lambda _: infer(image, patch_size=1024, workers=1) is None)
     for old in (folder / "geo").glob("*.tif"):
         old.unlink()
     infer(str(folder / "parity.tif"), patch_size=1024, workers=1)
     with rasterio.open(next((folder / "geo").glob("*.tif"))) as file:
         np.save(folder / "geo-inference, 50 % Hann.mask.npy", file.read(1))
-    return result
+    return {}
 
 
-def in_memory(
-    name: str, step: int, folder: Path, weights: str, infer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
-) -> dict[str, float]:
-    network, image, _ = loaded(folder, weights, "parity.tif")
-    np.save(folder / f"{name}.npy", infer(image, network)[0].numpy())
-    network, image, _ = loaded(folder, weights, "image.tif")
-    return timed(folder, lambda: infer(image, network).argmax(1)) | {"step": step}
-
-
-def loaded(folder: Path, weights: str, name: str) -> tuple[Callable[[Tensor], Tensor], Tensor, checkpoint.Model]:
-    """The network as it stands in the checkpoint, and the normalised image."""
+def loaded(folder: Path, weights: str, name: str) -> tuple[Network, Callable[[], Tensor]]:
+    """The network as it stands in the checkpoint, and a function that reads and normalises the image."""
     torch.inference_mode().__enter__()
     model = checkpoint.load(checkpoint.find(weights))
-    network = model.network.to(memory_format=torch.channels_last)
-    with rasterio.open(folder / name) as file:
-        ((_, image),) = normalise([(0, file.read()[None])], model.normalisation, [None], CPU)
-    return network, image, model
+
+    def load() -> Tensor:
+        with rasterio.open(folder / name) as file:
+            ((_, image),) = normalise([(0, file.read()[None])], model.normalisation, [None], CPU)
+        return image
+
+    return model.network.to(memory_format=torch.channels_last), load
 
 
 def corners(size: int, tile: int) -> Iterator[tuple[int, int]]:
     return ((row, col) for row in range(0, size - tile + 1, tile) for col in range(0, size - tile + 1, tile))
 
 
-def timed(folder: Path, work: Callable[[], object], pixels: int | None = None) -> dict[str, float]:
-    if pixels is None:
-        with rasterio.open(folder / "image.tif") as file:
-            pixels = file.width * file.height
+def measured(folder: Path, load: Callable[[], Input], work: Callable[[Input], float | None]) -> dict[str, float]:
+    """Time of `work`, which gives the number of pixels where it is not the image's; memory of `load` and `work`."""
     reset_peak()
     before = status("VmRSS")
+    image = load()
     began = time.perf_counter()
-    work()
+    pixels = work(image)
     seconds = time.perf_counter() - began
+    if not pixels:
+        with rasterio.open(folder / "image.tif") as file:
+            pixels = file.width * file.height
     return {"seconds_per_mpx": seconds / pixels * 1e6, "memory": status("VmHWM") - before}
 
 
@@ -305,16 +330,16 @@ def status(key: str) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-WAYS: dict[str, Callable[[Path, str], dict[str, float]]] = {
+WAYS: dict[str, Way] = {
     "whole image": whole,
     "segcli": segcli,
     "bare forward, tiles of 256": bare(256),
     "bare forward, tiles of 512": bare(512),
     "bare forward, tiles of 1024": bare(1024),
     "bare forward, tiles of 2048": bare(2048),
-    "tiles of 512, no overlap": tiles_512,
-    "MONAI, overlap 0.25, constant": monai(0.25, "constant"),
-    "MONAI, overlap 0.5, gaussian": monai(0.5, "gaussian"),
+    "tiles of 512, no overlap": in_memory("tiles of 512, no overlap", 512, plain_tiles),
+    "MONAI, overlap 0.25, constant": in_memory("MONAI, overlap 0.25, constant", 384, monai(0.25, "constant")),
+    "MONAI, overlap 0.5, gaussian": in_memory("MONAI, overlap 0.5, gaussian", 256, monai(0.5, "gaussian")),
     "geo-inference, 50 % Hann": geo_inference,
 }
 
