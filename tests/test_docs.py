@@ -62,9 +62,8 @@ def test_a_command_of_the_readme(reader: Path, command: str) -> None:
 def test_the_first_command_s_second_half(reader: Path) -> None:
     """The rest of the fresh machine's first command: installing is what brought us here."""
     test_a_command_of_the_readme(reader, FIRST.split("&&")[1])
-    assert sorted(path.name for path in (reader / "masks").iterdir()) == [
-        "dapi_12bit.tif", "dapi_8bit.png", "segcli.jsonl", "tissue.png",
-    ]  # fmt: skip
+    masks = {path.name for path in (reader / "masks").iterdir()}
+    assert masks >= {"dapi_12bit.tif", "dapi_8bit.png", "segcli.jsonl", "tissue.png"}
 
 
 def test_the_changelog_knows_this_version() -> None:
