@@ -1,0 +1,53 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from segcli import console
+from segcli.console import Console
+from segcli.errors import InputError
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Console().progress(2) as progress:
+        progress.advance(0.5, 3_000_000)
+        progress.advance(0.5, 1_000_000)
+    shown = capsys.readouterr()
+    assert "1/2 images" in shown.err
+    assert "Mpx/s" in shown.err
+    assert shown.out == ""
+    assert (progress.images, progress.megapixels) == (1, 4)
+
+
+def test_a_line_now_and_then_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().progress(4) as progress:
+        progress.advance(1, 1_000_000)
+        assert capsys.readouterr().err == ""  # not before its time
+        monkeypatch.setattr(console, "INTERVAL_S", 0.0)
+        progress.advance(1, 1_000_000)
+    line = capsys.readouterr().err
+    assert line.startswith("2.0 of 4 images")
+    assert "s left" in line
+
+
+def test_quiet_keeps_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = Console(quiet=True)
+    quiet.say("hello")
+    quiet.result(Path("a"))
+    with quiet.progress(1) as progress:
+        progress.advance(1, 1)
+    quiet.fail(InputError("a.tif", "found\nthis", "expected that"))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "segcli: a.tif: found\\nthis; expected that\n"
+
+
+def test_what_is_begun_again_is_counted_once() -> None:
+    with Console(quiet=True).progress(2) as progress:
+        before = progress.state()
+        progress.advance(0.7, 10)
+        progress.restore(before)
+        progress.advance(1, 10)
+    assert (progress.images, progress.megapixels) == (1, 1e-5)
