@@ -143,6 +143,24 @@ class Window:
 
 
 @dataclass
+class Tail:
+    """The last rows of an input, which outputs to come are made from, and the index of the first of them."""
+
+    rows: Strip = None
+    first: int = 0
+
+    def followed_by(self, new: Strip) -> Strip:
+        """What is kept and the new rows in one block, which begins at `first`."""
+        parts = [part for part in (self.rows, new) if part is not None]
+        return whole(parts) if parts else None
+
+    def keep(self, block: Tensor, first: int) -> None:
+        """Keep the rows of the block from index `first` on; a copy, because a view would keep the whole block alive."""
+        kept = block[:, :, first - self.first :]
+        self.rows, self.first = (kept.clone() if kept.shape[2] else None), first
+
+
+@dataclass
 class Spread:
     """Transposed convolution: input row i adds to the output rows from i * stride - before, `extent` of them.
 
@@ -154,18 +172,16 @@ class Spread:
 
     function: Callable[[Tensor, int], Tensor]
     geometry: Geometry
-    _kept: Strip = None
-    _first_in: int = 0  # index of the first kept row
+    _tail: Tail = field(default_factory=Tail)
     _next_out: int = 0
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
-        parts = [part for part in (self._kept, inputs[0]) if part is not None]
-        if not parts:
+        block = self._tail.followed_by(inputs[0])
+        if block is None:
             return None
-        block = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         extent, stride, before = self.geometry.extent, self.geometry.stride, self.geometry.before
-        end_in = self._first_in + block.shape[2]
-        origin = self._first_in * stride - before  # the output row that stands first in the block's own output
+        end_in = self._tail.first + block.shape[2]
+        origin = self._tail.first * stride - before  # the output row that stands first in the block's own output
         end_if_last = (end_in - 1) * stride + extent - before - self.geometry.after
         # The next input row adds to the output from here on; and rows cut at the bottom must not be given before.
         end_out = end_if_last if last else min(end_in * stride - before, end_if_last)
@@ -175,15 +191,14 @@ class Spread:
             output = self.function(block, extra)[:, :, self._next_out - origin : end_out - origin]
             self._next_out = end_out
         # A row that no input adds to, where the stride is larger than the kernel, has its reach the wrong way round.
-        first_needed = max(self._first_in, min(end_in, *self.geometry.spread_reach(self._next_out, self._next_out)))
+        first_needed = max(self._tail.first, min(end_in, *self.geometry.spread_reach(self._next_out, self._next_out)))
         if end_if_last > self._next_out:
             first_needed = min(first_needed, end_in - 1)
-        self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
-        self._first_in = first_needed
+        self._tail.keep(block, first_needed)
         return output
 
     def held(self) -> list[Tensor]:
-        return [] if self._kept is None else [self._kept]
+        return [] if self._tail.rows is None else [self._tail.rows]
 
     def unfinished(self) -> bool:
         return False
@@ -195,32 +210,29 @@ class Interpolate:
 
     function: Callable[[Tensor], Tensor]
     scale: int
-    _kept: Strip = None
-    _first_in: int = 0
+    _tail: Tail = field(default_factory=Tail)
     _next_out: int = 0
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
-        parts = [part for part in (self._kept, inputs[0]) if part is not None]
-        if not parts:
+        block = self._tail.followed_by(inputs[0])
+        if block is None:
             return None
-        block = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-        end_in = self._first_in + block.shape[2]
+        end_in = self._tail.first + block.shape[2]
         # Row o lies at (o + 1/2) / scale - 1/2 between two input rows; both must be there, or the image be at its end.
         end_out = end_in * self.scale if last else (2 * end_in * self.scale - self.scale) // 2
-        origin = self._first_in * self.scale
+        origin = self._tail.first * self.scale
         output = None
         if end_out > self._next_out:
             output = self.function(block)[:, :, self._next_out - origin : end_out - origin]
             self._next_out = end_out
         first_needed = max(
-            self._first_in, min(end_in, interpolate_reach(self.scale, self._next_out, self._next_out)[0])
+            self._tail.first, min(end_in, interpolate_reach(self.scale, self._next_out, self._next_out)[0])
         )
-        self._kept = block[:, :, first_needed - self._first_in :].clone() if first_needed < end_in else None
-        self._first_in = first_needed
+        self._tail.keep(block, first_needed)
         return output
 
     def held(self) -> list[Tensor]:
-        return [] if self._kept is None else [self._kept]
+        return [] if self._tail.rows is None else [self._tail.rows]
 
     def unfinished(self) -> bool:
         return False

@@ -67,8 +67,8 @@ def make_scorer(
             say(f"the network does not stream ({error}); it is run in windows, with --overlap {options.overlap}")
     elif options.stitch == "stream":
         raise UsageError("--tta", "needs --stitch windows", "turned images cannot be streamed in rows")
-    # size down to the total stride, so that windows are padded at the image's border alone
     moved = copy.deepcopy(network).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # A multiple of the total stride, so that windows are padded at the image's border alone.
     size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
     windows = Windows(moved, size, options.overlap, options.weighting, options.tta, config.total_stride)
     return Scorer(network, windows, device, dtype, options)
