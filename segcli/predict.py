@@ -1,5 +1,6 @@
 """segcli predict: images in, masks of class indices out."""
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ def run(options: PredictOptions, console: Console) -> int:
     memory = Memory(options.memory_bytes or free_memory(device) / 2)
     keep_freed_memory()
     scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
+    if device.type == "cpu":
+        model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
+    gc.collect()  # traces of the network refer to themselves, and hold weights
 
     def overlay_of(job: batch.Job) -> Path:
         return folder / batch.OVERLAYS / job.output.relative_to(folder)

@@ -49,7 +49,7 @@ def test_memory_is_estimated_from_the_network_itself() -> None:
     stream = Stream(network, 3, 8, torch.device("cpu"), method="scores")
     assert stream.margin == 48
     for strip_height, columns, images in ((16, 64, 1), (48, 128, 1), (32, 32, 3)):
-        costs = stream._costs(images)
+        costs = stream.costs.times(images)
         alive: list[int] = []
         flow = RowStream(stream._steps, alive.append)
         for _ in range(8):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -250,3 +251,15 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     path = tmp_path / "file" / "a.tif"
     with pytest.raises(InputError, match="cannot be written"), create(path, Grid(1, 1), Layout(1, "uint8")):
         pass
+
+
+def test_pictures_opened_by_several_threads_at_once_warn_of_nothing(tmp_path: Path) -> None:
+    """Python's warning filters belong to all threads, and a picture has no georeference to warn of."""
+    write_picture(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+
+    def look(_: int) -> int:
+        with Source(tmp_path / "a.png") as source:
+            return source.grid.height
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(look, range(400))) == {4}

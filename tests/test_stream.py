@@ -13,8 +13,10 @@ from torch.nn import functional
 from torchvision.models import efficientnet_b0, resnet18, resnet34
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from segcli.network.joins import Join, JoinedWindow
+from segcli.network.operators import Pointwise
 from segcli.network.stream import RowStream, Stream, reach
-from segcli.network.tracing import NotStreamableError, fold, trace
+from segcli.network.tracing import NotStreamableError, fold, sharing_weights, trace
 from segcli.network.unet import NetworkConfig, UNet
 
 RELATIVE = 1e-5
@@ -485,6 +487,29 @@ def test_reach_is_the_span_that_changes_the_output(depth: int) -> None:
     # Max pooling lets one of two columns through, so the gradient may stop up to a deepest pixel short.
     assert touched.min() - low < 2 * stride
     assert high - touched.max() < 2 * stride
+
+
+def test_what_only_a_window_reads_enters_its_block_directly() -> None:
+    """No ReLU of its own, no concatenated copy: the U-Net's steps are its convolutions, pools and the skips' ReLUs."""
+    steps = trace(fold(UNet(NetworkConfig(1, 2, 4, 3)).eval(), "scores"))
+    made = [step.make() for step in steps]
+    assert sum(isinstance(operator, JoinedWindow) for operator in made) == 3
+    assert not any(isinstance(operator, Join) for operator in made)
+    assert len(made) == 8 + 3 + 3 + 6 + 1 + 7  # encoder, pools, up, decoder, head; a ReLU that two or no window reads
+    alone = [step.name for step, operator in zip(steps, made, strict=True) if isinstance(operator, Pointwise)]
+    assert len(alone) == 7 + 1
+
+
+def test_tracing_shares_weights_and_leaves_the_network_as_it_is() -> None:
+    network = UNet(NetworkConfig(1, 2, 4, 2, norm="none")).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    stream = Stream(network, 1, 4, torch.device("cpu"), torch.bfloat16, "scores")
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert stream.dtype == torch.bfloat16
+    copied = sharing_weights(network)
+    assert copied.head is not network.head
+    assert copied.head.weight is network.head.weight
 
 
 def test_memory_does_not_grow_with_height() -> None:

@@ -84,59 +84,98 @@ def interpolate_reach(scale: int, first: int, last: int) -> tuple[int, int]:
     return (2 * first + 1 - scale) // (2 * scale), (2 * last + 1 - scale) // (2 * scale) + 1
 
 
+class Scratch:
+    """Memory that holds the block an operator works on, until the next one takes it: fresh memory costs page faults."""
+
+    def __init__(self) -> None:
+        self._memory: Strip = None
+
+    def block(self, like: Tensor, channels: int, rows: int) -> Tensor:
+        """Room for `rows` rows of `channels` channels beside `like`, channels last, holding anything."""
+        images, _, _, width = like.shape
+        size = images * rows * width * channels
+        if self._memory is None or self._memory.numel() < size:
+            self._memory = None  # before the larger one is there
+            self._memory = torch.empty(size, dtype=like.dtype, device=like.device)
+        return self._memory[:size].view(images, rows, width, channels).permute(0, 3, 1, 2)
+
+    def held(self) -> list[Tensor]:
+        return [] if self._memory is None else [self._memory]
+
+
+def put(rows: Tensor, place: Tensor) -> None:
+    """How rows enter the block of a window, if nothing is to be done to them on the way."""
+    place.copy_(rows)
+
+
 @dataclass
 class Window:
     """Convolution and pooling: output row o is made from input rows o * stride - before and `extent` - 1 after it.
 
-    `function` computes without padding along rows; `fill` is what it pads with. `enter` puts new rows behind the kept
-    ones; what an operator before this one would do to them, it can do on the way, and save a pass through memory.
+    `function` computes without padding along rows, in new memory; `fill` is what it pads with. `enter` puts new rows
+    behind the kept ones; what an operator before this one would do to them, it can do on the way, and save a pass
+    through memory.
     """
 
     function: Callable[[Tensor], Tensor]
     geometry: Geometry
     fill: float = 0.0
-    enter: Callable[[Tensor, Tensor], object] = lambda rows, place: place.copy_(rows)
+    enter: Callable[[Tensor, Tensor], None] = put
+    scratch: Scratch = field(default_factory=Scratch)
     _kept: Strip = None
     _skip: int = 0  # rows still to come that no output needs, where the stride is larger than the kernel
     _begun: bool = False
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
-        block = self._block(inputs[0], last)
-        if block is None:
-            return None
-        extent, stride = self.geometry.extent, self.geometry.stride
-        rows = block.shape[2]
-        count = (rows - extent) // stride + 1 if rows >= extent else 0
-        self._skip = max(0, count * stride - rows)
-        # A copy, because a view would keep the whole block alive.
-        self._kept = None if last or count * stride >= rows else block[:, :, count * stride :].clone()
-        return self.function(block[:, :, : (count - 1) * stride + extent]) if count else None
-
-    def _block(self, rows: Strip, last: bool) -> Strip:
-        """What is kept, the new rows, and the padding that is due, one below the other."""
+        (rows,) = inputs
         if rows is not None and self._skip:
             skipped = min(self._skip, rows.shape[2])
             self._skip -= skipped
             rows = rows[:, :, skipped:] if skipped < rows.shape[2] else None
-        given = rows if rows is not None else self._kept
-        if given is None:
+        if rows is not None and self._kept is None and not self._pads(last) and self.enter is put:
+            return self.compute(rows, last)  # as they are
+        return self.compute(self.block([] if rows is None else [[rows]], last), last)
+
+    def _pads(self, last: bool) -> bool:
+        return bool((self.geometry.before and not self._begun) or (self.geometry.after and last))
+
+    def block(self, branches: list[list[Tensor]], last: bool) -> Strip:
+        """What is kept, the new rows, and the padding that is due, one below the other.
+
+        The new rows may be those of several branches, whose channels follow on each other; each comes in pieces.
+        """
+        if not branches and self._kept is None:
             return None
+        like = branches[0][0] if branches else self._kept
+        assert like is not None
         top = 0 if self._begun else self.geometry.before
-        self._begun = True
         kept = 0 if self._kept is None else self._kept.shape[2]
-        new = 0 if rows is None else rows.shape[2]
+        new = sum(piece.shape[2] for piece in branches[0]) if branches else 0
         bottom = self.geometry.after if last else 0
-        block = _empty(given, top + kept + new + bottom)
+        channels = sum(pieces[0].shape[1] for pieces in branches) if branches else like.shape[1]
+        block = self.scratch.block(like, channels, top + kept + new + bottom)
         block[:, :, :top] = self.fill
         if self._kept is not None:
             block[:, :, top : top + kept] = self._kept
-        if rows is not None:
-            self.enter(rows, block[:, :, top + kept : top + kept + new])
+        fill(block[:, :, top + kept : top + kept + new], branches, self.enter)
         block[:, :, top + kept + new :] = self.fill
         return block
 
+    def compute(self, block: Strip, last: bool) -> Strip:
+        """The output rows that a block completes; its tail is kept."""
+        if block is None:
+            return None
+        self._begun = True
+        extent, stride = self.geometry.extent, self.geometry.stride
+        rows = block.shape[2]
+        count = (rows - extent) // stride + 1 if rows >= extent else 0
+        self._skip = max(0, count * stride - rows)
+        # A copy, because the block's memory is needed.
+        self._kept = None if last or count * stride >= rows else block[:, :, count * stride :].clone()
+        return self.function(block[:, :, : (count - 1) * stride + extent]) if count else None
+
     def held(self) -> list[Tensor]:
-        return [] if self._kept is None else [self._kept]
+        return [*([] if self._kept is None else [self._kept]), *self.scratch.held()]
 
     def unfinished(self) -> bool:
         return False
@@ -238,81 +277,17 @@ class Interpolate:
         return False
 
 
-@dataclass
-class Join:
-    """Two or more branches that meet: a queue before each, because their delays differ; what all have is given.
-
-    `function` gets the rows of each branch as the pieces that they came in. At the end of the image the late branch
-    catches up with what the early one has kept waiting; that is given in strips no higher than those that came, so
-    that the end takes no more memory than the middle.
-    """
-
-    function: Callable[[list[list[Tensor]]], Tensor]
-    branches: int
-    _queues: list[list[Tensor]] = field(default_factory=list)
-    _limit: int = 1
-    _begun: bool = False
-
-    def __post_init__(self) -> None:
-        self._queues = [[] for _ in range(self.branches)]
-
-    def push(self, inputs: list[Strip], last: bool) -> Strip:
-        for queue, rows in zip(self._queues, inputs, strict=True):
-            if rows is not None:
-                queue.append(rows)
-                if not last or not self._begun:
-                    self._limit = max(self._limit, rows.shape[2])
-        self._begun = True
-        waiting = [sum(part.shape[2] for part in queue) for queue in self._queues]
-        count = min(min(waiting), self._limit)
-        if last and count == 0 < max(waiting):
-            raise ValueError(f"branches end after different numbers of rows: {waiting} are left")
-        return self.function([_take(queue, count) for queue in self._queues]) if count else None
-
-    def held(self) -> list[Tensor]:
-        return [part for queue in self._queues for part in queue]
-
-    def unfinished(self) -> bool:
-        return any(self._queues)
-
-
 def whole(pieces: list[Tensor]) -> Tensor:
     """Rows that came in pieces as one tensor."""
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
-def concatenate(branches: list[list[Tensor]]) -> Tensor:
-    """Channels of all branches one after the other, each piece copied once."""
-    rows = sum(piece.shape[2] for piece in branches[0])
-    joined = _empty(branches[0][0], rows, sum(pieces[0].shape[1] for pieces in branches))
+def fill(place: Tensor, branches: list[list[Tensor]], enter: Callable[[Tensor, Tensor], None]) -> None:
+    """Each piece of each branch to its rows and channels."""
     channel = 0
     for pieces in branches:
         row = 0
         for piece in pieces:
-            joined[:, channel : channel + piece.shape[1], row : row + piece.shape[2]] = piece
+            enter(piece, place[:, channel : channel + piece.shape[1], row : row + piece.shape[2]])
             row += piece.shape[2]
         channel += pieces[0].shape[1]
-    return joined
-
-
-def _take(queue: list[Tensor], count: int) -> list[Tensor]:
-    """The first `count` rows of a queue, which loses them, in pieces."""
-    pieces, missing = [], count
-    while missing:
-        rows = queue[0].shape[2]
-        if rows <= missing:
-            pieces.append(queue.pop(0))
-        else:
-            pieces.append(queue[0][:, :, :missing])
-            queue[0] = queue[0][:, :, missing:]
-        missing -= min(rows, missing)
-    return pieces
-
-
-def _empty(like: Tensor, rows: int, channels: int | None = None) -> Tensor:
-    """Memory for `rows` rows like those given, channels last."""
-    images, own, _, width = like.shape
-    return torch.empty(
-        (images, own if channels is None else channels, rows, width),
-        dtype=like.dtype, device=like.device, memory_format=torch.channels_last,
-    )  # fmt: skip

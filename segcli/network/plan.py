@@ -54,6 +54,10 @@ class Costs:
         """Bytes at the peak."""
         return (self.fixed + self.per_row * strip_height) * columns
 
+    def times(self, images: int) -> "Costs":
+        """Of several images that go through together."""
+        return Costs(self.fixed * images, self.per_row * images)
+
 
 def plans(
     height: int, width: int, total_stride: int, margin: int, costs: Costs, budget: float, strip_pixels: int
@@ -63,7 +67,7 @@ def plans(
     Strips are multiples of the total stride and of about `strip_pixels` pixels; they shrink before panels narrow,
     because a panel reads its margins twice.
     """
-    least = 2 * total_stride
+    least = total_stride
     tallest = max(least, -(-min(height, max(1, strip_pixels // width)) // total_stride) * total_stride)
     heights = [tallest]
     while heights[-1] > least:

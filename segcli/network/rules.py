@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from segcli.network.joins import Join, concatenate
 from segcli.network.operators import (
     Geometry,
     Interpolate,
-    Join,
     Operator,
     Pointwise,
     Reach,
     Spread,
     Window,
-    concatenate,
     interpolate_reach,
     repeat_reach,
     same_reach,

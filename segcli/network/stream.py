@@ -9,18 +9,18 @@ Larger than GPU Memory", J. Res. NIST 126:126009; keeping rows instead of comput
 Knows nothing of files, classes or colours.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segcli.network.operators import Strip
+from segcli.network.joins import JoinedWindow
+from segcli.network.operators import Scratch, Strip, Window
 from segcli.network.plan import Costs, Plan, plans
-from segcli.network.tracing import NotStreamableError, Step, fold, trace
+from segcli.network.tracing import NotStreamableError, Step, fold, sharing_weights, trace
 
-STRIP_PIXELS = {"cpu": 2**17, "cuda": 2**23, "mps": 2**22}
+STRIP_PIXELS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**22}
 """How many pixels a strip takes: few enough for the caches of a CPU, enough to fill a GPU."""
 
 
@@ -30,6 +30,11 @@ class RowStream:
     def __init__(self, steps: tuple[Step, ...], watch: Callable[[int], None] | None = None) -> None:
         self._steps = steps
         self._operators = [step.make() for step in steps]
+        scratch = Scratch()  # one for all, since they work one after the other
+        for operator in self._operators:
+            window = operator.window if isinstance(operator, JoinedWindow) else operator
+            if isinstance(window, Window):
+                window.scratch = scratch
         self._watch = watch
 
     def push(self, rows: Tensor, last: bool) -> Iterator[Tensor]:
@@ -90,16 +95,17 @@ class Stream:
     ) -> None:
         folded = fold(network, method)
         _try_out(network, trace(folded), method, bands, total_stride)
-        self._meta_steps = trace(copy.deepcopy(folded).to("meta"))
         self._steps = trace(folded.to(device, dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
         low, high = reach(self._steps, 0, total_stride - 1)
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
+        self.costs = self._measure_costs()
 
     def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
         """Ways to cut `images` of that size, streamed together; the first that fits `budget` bytes comes first."""
         pixels = STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // images
-        yield from plans(height, width, self.total_stride, self.margin, self._costs(images), budget, pixels)
+        costs = self.costs.times(images)
+        yield from plans(height, width, self.total_stride, self.margin, costs, budget, pixels)
 
     def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
         """Scores of images of `height` rows that come in `strips` of (first_row, (image, band, row, col)).
@@ -120,17 +126,18 @@ class Stream:
                     yield done, scores[:, :, :count, :width]
                 done += count
 
-    def _costs(self, images: int) -> Costs:
-        """Bytes by strip height, from pushing empty strips through without computing."""
+    def _measure_costs(self) -> Costs:
+        """Bytes of one image by strip height, from pushing narrow strips of zeros through."""
         columns = 4 * self.total_stride
         peaks = []
         for strip_height in (2 * self.total_stride, 4 * self.total_stride):
             alive: list[int] = []
-            flow = RowStream(self._meta_steps, alive.append)
+            flow = RowStream(self._steps, alive.append)
+            strip = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
             # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
             for _ in range(2 + self.margin // strip_height):
-                list(flow.push(torch.empty(images, self.bands, strip_height, columns, device="meta"), last=False))
-            peaks.append(max(alive) * self.dtype.itemsize / 4 / columns)
+                list(flow.push(strip.contiguous(memory_format=torch.channels_last), last=False))
+            peaks.append(max(alive) / columns)
         per_row = (peaks[1] - peaks[0]) / (2 * self.total_stride)
         return Costs(peaks[0] - per_row * 2 * self.total_stride, per_row)
 
@@ -142,7 +149,7 @@ def _try_out(network: nn.Module, steps: tuple[Step, ...], method: str, bands: in
     image = torch.randn(1, bands, side, side, generator=torch.Generator().manual_seed(0)).to(like)
     flow = RowStream(steps)
     with torch.inference_mode():
-        expected = getattr(copy.deepcopy(network).eval(), method)(image)
+        expected = getattr(sharing_weights(network).eval(), method)(image)
     strips = [image[:, :, row : row + total_stride] for row in range(0, side, total_stride)]
     given = [rows for n, strip in enumerate(strips) for rows in flow.push(strip, n == len(strips) - 1)]
     found = torch.cat(given, dim=2)

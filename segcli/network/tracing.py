@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from segcli.network.operators import Join, Pointwise, Reach, Window, whole
+from segcli.network.joins import Join, JoinedWindow, concatenate
+from segcli.network.operators import Geometry, Pointwise, Reach, Window, whole
 from segcli.network.rules import (
     CONCATENATIONS,
     DROPOUTS,
@@ -36,6 +37,9 @@ SUMS: dict[Any, Callable[..., Tensor]] = {
     operator.add: torch.add, operator.iadd: torch.add, torch.add: torch.add, "add": torch.add, "add_": torch.add,
     operator.mul: torch.mul, operator.imul: torch.mul, torch.mul: torch.mul, "mul": torch.mul, "mul_": torch.mul,
 }  # fmt: skip
+
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class NotStreamableError(Exception):
@@ -63,7 +67,7 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
 
     A copy: the network is left as it is. Raises NotStreamableError where its code cannot be traced.
     """
-    network = copy.deepcopy(network).eval()
+    network = sharing_weights(network).eval()
     tracer = fx.Tracer()
     tracer.traced_func_name = method
     try:
@@ -71,6 +75,7 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
     except Exception as error:  # fx raises what the traced code raises
         raise NotStreamableError([f"its code cannot be traced: {error}"]) from error
     modules = dict(traced.named_modules())
+    new: dict[int, Any] = {}  # by their ids, as `deepcopy` wants it
     uses = Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -81,11 +86,18 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
         if conv is not None and _takes_a_norm(conv) and len(source.users) == uses[str(source.target)] == 1:
             fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             traced.set_submodule(str(source.target), fused.requires_grad_(False))
+            new |= {id(weights): weights for weights in fused.parameters()}
             node.replace_all_uses_with(source)
             traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced
+    return copy.deepcopy(traced, new)  # the rest still is the network's own
+
+
+def sharing_weights(network: Net) -> Net:
+    """A copy whose modules are its own and whose weights are the network's: they may be large."""
+    weights = (*network.parameters(), *network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in weights})
 
 
 def _takes_a_norm(conv: nn.Module) -> bool:
@@ -127,7 +139,7 @@ class _Translation:
             self.problems.append("its output is not one tensor")
         if self.problems:
             raise NotStreamableError(self.problems)
-        return _with_frees(_merge_relu(self.found, self.number[output]))
+        return _with_frees(_merge(self.found, self.number[output]))
 
     def _translate(self, node: fx.Node) -> None:
         name = str(node.target) if node.op == "call_module" else node.name
@@ -226,29 +238,44 @@ class _Translation:
         return value
 
 
-def _merge_relu(steps: list[Step], output: int) -> list[Step]:
-    """The steps up to the output; a ReLU that only a window reads is done while its rows enter that window's block."""
+def _merge(steps: list[Step], output: int) -> list[Step]:
+    """The steps up to the output; what only a window reads is done while rows enter its block, where that is known how:
+    ReLU, and concatenation."""
     steps = steps[: output + 1]
     uses = Counter(source for step in steps for source in step.inputs)
     merged: list[Step] = []
-    number = {-1: -1}  # of each step, in `merged`; of one that was merged away, its input's
-    entering: set[int] = set()  # steps that were
+    number = {-1: -1}  # of each step, in `merged`
+    left_out: dict[int, Step] = {}
     for n, step in enumerate(steps):
-        make = step.make
-        if make is RELU.make and uses[n] == 1 and _reads_as_window(steps, n):
-            number[n] = number[step.inputs[0]]
-            entering.add(n)
+        if uses[n] == 1 and (step.make is RELU.make or _joins(step)) and _reads_as_window(steps, n):
+            left_out[n] = step
             continue
-        if step.inputs[0] in entering:
-            make = partial(make, enter=_enter_with_relu)  # type: ignore[call-arg]  # it makes a Window
+        make, inputs = step.make, step.inputs
+        if before := left_out.get(inputs[0]):
+            inputs = before.inputs
+            if before.make is RELU.make:
+                make = partial(make, enter=_enter_with_relu)  # type: ignore[call-arg]  # it makes a Window
+            else:
+                make = partial(_joined_window, before.make, make)  # type: ignore[arg-type]  # they make these
         number[n] = len(merged)
-        merged.append(Step(step.name, make, tuple(number[source] for source in step.inputs), step.columns))
+        merged.append(Step(step.name, make, tuple(number[source] for source in inputs), step.columns))
     return merged
+
+
+def _joins(step: Step) -> bool:
+    return isinstance(step.make, partial) and step.make.func is Join and step.make.args[0] is concatenate
 
 
 def _reads_as_window(steps: list[Step], source: int) -> bool:
     (reader,) = (step for step in steps if source in step.inputs)
-    return isinstance(reader.make, partial) and reader.make.func is Window
+    if not isinstance(reader.make, partial) or reader.make.func is not Window:
+        return False
+    geometry: Geometry = reader.make.args[1]
+    return geometry.stride <= geometry.extent  # it skips no rows
+
+
+def _joined_window(join: Callable[[], Join], window: Callable[[], Window]) -> JoinedWindow:
+    return JoinedWindow(join(), window())
 
 
 def _enter_with_relu(rows: Tensor, place: Tensor) -> None:

@@ -59,7 +59,8 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(double_convolution(deep, shallow, config.norm) for deep, shallow in pairs)
         self.head = nn.Conv2d(config.width, config.classes, 1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            # Numbers drawn for the meta device are none, and torch would load its compiler (1 s, 100 MB) to draw them.
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

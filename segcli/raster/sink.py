@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ import rasterio
 import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
-from segcli.raster.gdal import gdal
+from segcli.raster.gdal import gdal, opened
 from segcli.raster.source import Grid
 
 BLOCK = 512
@@ -170,9 +169,8 @@ def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) 
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     if layout.bands == 3 and layout.dtype == "uint8":
         profile["photometric"] = "RGB"
-    with _faults_of(path), warnings.catch_warnings(), gdal():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(part, "w", **{key: value for key, value in profile.items() if value is not None})
+    with _faults_of(path):
+        dataset = opened(part, "w", **{key: value for key, value in profile.items() if value is not None})
     try:
         with _faults_of(path):
             if layout.colors is not None:

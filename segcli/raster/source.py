@@ -1,6 +1,5 @@
 """Reading: a raster as strips of rows or as windows, through GDAL. Knows files and formats, nothing of networks."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +7,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from segcli.errors import InputError
-from segcli.raster.gdal import gdal
+from segcli.raster.gdal import gdal, opened
 from segcli.raster.rows import Rows
 
 Purpose = Literal["image", "mask"]
@@ -49,11 +47,8 @@ class Source:
         self.path = path
         self._loaded: NDArray[Any] | None = None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with gdal():
-                    self._dataset = rasterio.open(path)
-                transform = self._dataset.transform
+            self._dataset = opened(path)
+            transform = self._dataset.transform
         except (RasterioError, OSError) as error:
             raise InputError(path, _reason(error), "expected an image that GDAL can open") from error
         kinds = self._dataset.colorinterp
