@@ -19,7 +19,14 @@ from segcli.console import Console, Progress
 from segcli.drawing.overlay import blend, shown_colors, to_picture
 from segcli.errors import InputError
 from segcli.network import checkpoint
-from segcli.network.device import choose_device, choose_precision, free_memory, is_out_of_memory, keep_freed_memory
+from segcli.network.device import (
+    choose_device,
+    choose_precision,
+    copied_back,
+    free_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from segcli.network.normalise import normalise
 from segcli.network.plan import Panel, Plan
 from segcli.network.scorer import Scorer, make_scorer
@@ -151,9 +158,10 @@ def flow(
             with closing(rows), behind(partial(write, sinks, panel)) as put:
                 inputs = normalise(rows, model.normalisation, ranges, scorer.device, scorer.dtype)
                 scores = scorer.scores(inputs, height)
-                for strip in most_likely(scores, model.classes.indices, panel):
-                    put(strip)
-                    progress.advance(strip.pixels.size / (height * width), strip.pixels.size)
+                labels = most_likely(scores, model.classes.indices, panel)
+                for first_row, pixels in copied_back(labels):
+                    put(Rows(first_row, pixels))
+                    progress.advance(pixels.size / (height * width), pixels.size)
 
 
 def read(scans: list[Scan], strip_height: int, panel: Panel) -> Iterator[tuple[int, NDArray[np.generic]]]:
@@ -163,12 +171,14 @@ def read(scans: list[Scan], strip_height: int, panel: Panel) -> Iterator[tuple[i
         yield strips[0].first_row, np.stack([strip.pixels for strip in strips])
 
 
-def most_likely(strips: Iterable[tuple[int, Tensor]], indices: NDArray[np.uint8], panel: Panel) -> Iterator[Rows]:
+def most_likely(
+    strips: Iterable[tuple[int, Tensor]], indices: NDArray[np.uint8], panel: Panel
+) -> Iterator[tuple[int, Tensor]]:
     """The mask value of the class with the highest score, one byte a pixel: (image, row, col), the panel's columns."""
     columns = slice(panel.first - panel.read_first, panel.end - panel.read_first)
     for first_row, scores in strips:
         values = torch.from_numpy(indices).to(scores.device)
-        yield Rows(first_row, values[scores[..., columns].argmax(1)].cpu().numpy())
+        yield first_row, values[scores[..., columns].argmax(1)]
 
 
 def write(sinks: list[Sink], panel: Panel, strip: Rows) -> None:

@@ -116,3 +116,33 @@ def test_memory_follows_the_window_not_the_height() -> None:
     blended(Watched(lambda rows: rows, 8, 0.5), torch.zeros(1, 1, 400, 5), 8)
     assert max(band_rows) <= 8
     assert len(band_rows) == 99
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4000), st.integers(2, 200), st.floats(0, 0.8), st.sampled_from([1, 4, 16]), st.floats(1e2, 1e6),
+)  # fmt: skip
+def test_panels_change_no_score(width: int, size: int, overlap: float, stride: int, budget: float) -> None:
+    """Whatever memory there is: every panel sees all windows that touch it, where the whole image has them."""
+
+    def network(window: Tensor) -> Tensor:
+        return window * 2 + window.mean((2, 3), keepdim=True)
+
+    size = max(stride, size // stride * stride)
+    windows = Windows(network, size, overlap, total_stride=stride, classes=1)
+    image = torch.randn(1, 1, 3, width, generator=torch.Generator().manual_seed(0))
+    expected = blended(windows, image, 3)
+    plan = next(windows.plans(3, width, 1, budget))
+    parts = []
+    for panel in plan.panels(width):
+        scores = blended(windows, image[..., panel.read_first : panel.read_end], plan.strip_height)
+        parts.append(scores[..., panel.first - panel.read_first : panel.end - panel.read_first])
+    torch.testing.assert_close(torch.cat(parts, dim=3), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_panels_are_taken_where_the_memory_is_short() -> None:
+    windows = Windows(lambda rows: rows, 512, 0.25)
+    ways = list(windows.plans(3000, 20_000, 1, 100e6))
+    assert ways[0].panel_width < 20_000
+    assert ways[0].needed <= 100e6
+    assert next(windows.plans(3000, 20_000, 1, 1e9)).panel_width == 20_000

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -117,13 +117,23 @@ def test_float32_is_equal_to_the_last_bit_where_the_kernels_see_usual_shapes(str
     assert torch.equal(streamed(network, image, strip), expected)
 
 
-@pytest.mark.parametrize("make", [resnet18, resnet34])
-@pytest.mark.parametrize(("height", "cols", "strip"), [(97, 65, 32), (64, 90, 7), (33, 40, 200), (160, 33, 64)])
-def test_torchvision_s_residual_features(make: type[nn.Module], height: int, cols: int, strip: int) -> None:
+@cache
+def residual_features(make: Callable[..., nn.Module]) -> nn.Module:
     torch.manual_seed(1)
-    features = randomised(create_feature_extractor(make(weights=None), {"layer4": "out"}))
-    network = _First(features)
-    image = torch.randn(2, 3, height, cols)
+    return _First(randomised(create_feature_extractor(make(weights=None), {"layer4": "out"})))
+
+
+@pytest.mark.parametrize("make", [resnet18, resnet34])
+@settings(max_examples=15, deadline=None)
+@given(
+    height=st.integers(1, 180), cols=st.integers(1, 90), strip=st.integers(1, 200), images=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_torchvision_s_residual_features(
+    make: Callable[..., nn.Module], height: int, cols: int, strip: int, images: int, seed: int
+) -> None:
+    network = residual_features(make)
+    image = torch.randn(images, 3, height, cols, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         expected = network(image)
         found = pushed(network, image, strip)

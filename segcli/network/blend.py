@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segcli.network.plan import Plan
+from segcli.network.plan import Costs, Plan, plans
 
 Weighting = Literal["gaussian", "hann"]
 
@@ -48,7 +48,7 @@ class Windows:
 
     `overlap` is the share of a window that the next one covers again; windows stand at multiples of `total_stride`
     but for the last of a row or column. With `tta` each window is scored in its eight symmetries (four where it is not
-    square) and the scores are averaged.
+    square) and the scores are averaged. `bands` and `classes` tell how much memory a column takes.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -57,15 +57,24 @@ class Windows:
     weighting: Weighting = "gaussian"
     tta: bool = False
     total_stride: int = 1
+    bands: int = 1
+    classes: int = 2
+
+    @property
+    def step(self) -> int:
+        """Rows, or columns, from a window to the next."""
+        return max(self.total_stride, round(self.size * (1 - self.overlap)) // self.total_stride * self.total_stride)
 
     def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
-        """One way: full width, strips as high as a window."""
-        yield Plan(min(self.size, height), width)
+        """Full width if it fits `budget` bytes, else panels that see every window that touches them: same scores."""
+        # Up to two windows of rows wait to be scored, in floats, as image and as strip; scores and weights add up.
+        column = images * self.size * 4 * (4 * self.bands + 2 * (self.classes + 1))
+        margin = -(-self.size // self.step) * self.step
+        yield from plans(height, width, self.step, margin, Costs(column, 0), budget, self.size * width)
 
     def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
         """As `stream.Stream.scores`: strips of an image of `height` rows in, scores of its rows out."""
-        step = max(self.total_stride, round(self.size * (1 - self.overlap)) // self.total_stride * self.total_stride)
-        starts = window_starts(height, self.size, step)
+        starts = window_starts(height, self.size, self.step)
         band: _Band | None = None
         rows: Tensor | None = None  # what has come from row `rows_first` on
         rows_first = 0
@@ -76,16 +85,16 @@ class Windows:
                 final = starts[0] if starts else height
                 with torch.inference_mode():  # not around the yield: it would hold for the caller, too
                     part = rows[:, :, first - rows_first : first - rows_first + self.size]
-                    band = self._add(part, first, band, step)
+                    band = self._add(part, first, band)
                     begin, finished = band.first_row, band.release(final - band.first_row)
                 yield begin, finished
                 rows, rows_first = rows[:, :, final - rows_first :], final
 
-    def _add(self, part: Tensor, first: int, band: "_Band | None", step: int) -> "_Band":
+    def _add(self, part: Tensor, first: int, band: "_Band | None") -> "_Band":
         """Score the windows of one row of windows and add them to the band."""
         height, width = part.shape[2], part.shape[3]
         down = window_weights(height, self.weighting).to(part.device)
-        for col in window_starts(width, self.size, step):
+        for col in window_starts(width, self.size, self.step):
             window = part[..., col : col + self.size]
             scores = self._score(window).float()
             if band is None:

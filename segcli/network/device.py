@@ -3,9 +3,13 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from segcli.errors import UsageError
 
@@ -83,6 +87,29 @@ def _system_memory() -> int:
     except (OSError, KeyError, ValueError):
         # Not Linux: what is installed is known, what is free is not.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def copied_back(strips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Strips of a device as arrays. From CUDA each comes while the next one is already being computed."""
+    under_way: tuple[int, Tensor, torch.cuda.Event] | None = None
+    for first_row, values in strips:
+        if values.device.type != "cuda":
+            yield first_row, values.cpu().numpy()
+            continue
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record(torch.cuda.current_stream(values.device))
+        if under_way is not None:
+            yield _arrived(*under_way)
+        under_way = first_row, host, copied
+    if under_way is not None:
+        yield _arrived(*under_way)
+
+
+def _arrived(first_row: int, host: Tensor, copied: torch.cuda.Event) -> tuple[int, NDArray[Any]]:
+    copied.synchronize()
+    return first_row, host.numpy()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -70,5 +70,7 @@ def make_scorer(
     moved = copy.deepcopy(network).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # A multiple of the total stride, so that windows are padded at the image's border alone.
     size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
-    windows = Windows(moved, size, options.overlap, options.weighting, options.tta, config.total_stride)
+    windows = Windows(
+        moved, size, options.overlap, options.weighting, options.tta, config.total_stride, config.bands, config.classes
+    )
     return Scorer(network, windows, device, dtype, options)
