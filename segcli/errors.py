@@ -19,6 +19,9 @@ class SegcliError(Exception):
         self.reason = "; ".join(part for part in (found, expected, remedy) if part)
         super().__init__(one_line(f"{self.subject}: {self.reason}" if self.subject else self.reason))
 
+    def __reduce__(self) -> tuple[type["SegcliError"], tuple[str, str]]:
+        return type(self), (self.subject, self.reason)  # so that it comes back whole from another process
+
 
 class UsageError(SegcliError):
     exit_code = 2

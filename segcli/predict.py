@@ -32,9 +32,10 @@ from segcli.network.plan import Panel, Plan
 from segcli.network.scorer import Scorer, make_scorer
 from segcli.options import PredictOptions
 from segcli.raster.fit import match_bands, match_range
+from segcli.raster.names import SUFFIXES
 from segcli.raster.rows import Rows
 from segcli.raster.sink import Layout, Sink, create, mask_layout
-from segcli.raster.source import SUFFIXES, Source
+from segcli.raster.source import Source
 
 SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""

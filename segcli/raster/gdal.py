@@ -19,10 +19,12 @@ def gdal() -> rasterio.Env:
         GDAL_CACHEMAX=CACHE_MB,
         # GDAL's quick way through a PNG gives the rest of a truncated file as zeros, without a word.
         GDAL_PNG_WHOLE_IMAGE_OPTIM="NO",
+        GDAL_ERROR_ON_LIBJPEG_WARNING="YES",  # it would give grey for what is damaged
+        GDAL_VRT_ENABLE_PYTHON="NO",  # a file must not bring code with it
     )
 
 
-def opened(path: Path, mode: str = "r", **profile: Any) -> Any:
+def opened(path: Path | str, mode: str = "r", **profile: Any) -> Any:
     """`rasterio.open` in segcli's settings, silent about rasters that lie nowhere on earth: most pictures do not."""
     # Python's warning filters belong to all threads; readers and writers open files at the same time.
     with _FILTERS, warnings.catch_warnings(), gdal():

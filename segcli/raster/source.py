@@ -1,69 +1,116 @@
-"""Reading: a raster as strips of rows or as windows, through GDAL. Knows files and formats, nothing of networks."""
+"""Reading: a raster as strips of rows or as windows. Knows files and formats, nothing of networks."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from segcli.errors import InputError
-from segcli.raster.gdal import gdal, opened
+from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
+from segcli.raster.names import Name
+from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows
 
 Purpose = Literal["image", "mask"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-"""What a folder is searched for, in lower case."""
+BLOCK_BYTES = 2**29
+"""Rows are read in whole blocks of the file while these take no more memory than this; of higher blocks in parts, each
+of which decodes them again."""
+
+ROW_BYTES = 2**27
+"""A header that claims longer rows is not believed."""
+
+PIECE_BYTES = 2**22
+"""Of a row of blocks so much is read at once, so that GDAL finds all bands of a block in its cache."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a raster's pixels lie: size in pixels, and, where known, the reference system and its transform."""
+    """Where a raster's pixels lie: size in pixels, and, where known, how they lie on earth or under the microscope."""
 
     height: int
     width: int
     crs: Any = None
     transform: Any = None
+    gcps: tuple[Any, ...] = ()
+    gcps_crs: Any = None
+    rpcs: Any = None
+    pixel_um: float | None = None
+
+    @property
+    def is_georeferenced(self) -> bool:
+        return self.crs is not None or self.transform is not None or bool(self.gcps) or self.rpcs is not None
 
 
-BLOCK_BYTES = 2**28
-"""Rows are read in whole blocks of the file while these take no more memory than this."""
+class Strip(NamedTuple):
+    """Some whole rows: the index of the first, pixels (band, row, col), and where they are data, (row, col); None for
+    everywhere."""
+
+    first_row: int
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_] | None
 
 
 class Source:
-    """One open raster. As an image a palette is applied (three bands); as a mask its indices are kept.
+    """One image of a file. As an image a palette is applied (three bands); as a mask its indices are kept.
 
-    Attributes: `path`, `grid`, `bands` (without alpha), `begins_with_rgb`, `dtype` (a numpy name).
-    Use it in a `with` block. Raises InputError, naming the file, when it cannot be opened or read.
+    Attributes: `path`, `grid`, `bands` (without alpha), `begins_with_rgb`, `dtype` (a numpy name). A photograph is seen
+    upright, as viewers show it; a georeferenced raster as it is stored. Use it in a `with` block. Raises InputError,
+    naming the file, when it cannot be opened or read, and when it holds several images (`open_images`).
     """
 
-    def __init__(self, path: Path, purpose: Purpose = "image") -> None:
+    def __init__(
+        self, path: Name, purpose: Purpose = "image", contents: Contents | None = None, number: int = 0
+    ) -> None:
         self.path = path
         self._loaded: NDArray[Any] | None = None
-        try:
-            self._dataset = opened(path)
-            transform = self._dataset.transform
-        except (RasterioError, OSError) as error:
-            raise InputError(path, _reason(error), "expected an image that GDAL can open") from error
-        kinds = self._dataset.colorinterp
-        self._block_height = self._dataset.block_shapes[0][0]
-        self._indexes = [n for n, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha]
+        self._loaded_valid: NDArray[np.bool_] | None = None
+        if contents is None:
+            contents = open_contents(path)
+            if len(contents.readers) > 1:
+                contents.close()
+                raise InputError(path, f"a stack of {len(contents.readers)} images", "expected one image")
+        self._reader = contents.readers[number]
+        with faults_of(path, EXPECTED):
+            self._look(contents, purpose)
+
+    def _look(self, contents: Contents, purpose: Purpose) -> None:
+        """What the pixels mean."""
+        reader = self._reader
+        dataset = _dataset(reader)
+        kinds = _kinds(reader)
+        self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha] or [0]
+        # GDAL's mask follows alpha where it is the second or fourth band, and only there.
+        alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
+        self._alpha = alphas[0] if alphas and len(kinds) not in (2, 4) else None
         self._lookup: NDArray[np.uint8] | None = None
-        if purpose == "image" and kinds[0] == ColorInterp.palette:
-            self._lookup = _lookup_table(self._dataset.colormap(1))
+        self._stretch: NDArray[np.uint8] | None = None
+        if purpose == "image" and dataset is not None:
+            if kinds[0] == ColorInterp.palette:
+                self._lookup = _lookup_table(dataset.colormap(1))
+            else:
+                self._stretch = _stretch(dataset)
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
-        self._stretch = _stretch(self._dataset) if purpose == "image" and self._lookup is None else None
-        self.begins_with_rgb = kinds[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-        self.dtype = str(self._dataset.dtypes[0])
-        self.grid = Grid(
-            self._dataset.height, self._dataset.width, self._dataset.crs, None if transform.is_identity else transform
-        )
+        self.begins_with_rgb = tuple(kinds[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        self.dtype = reader.dtypes[self._indexes[0]]
+        if any(reader.dtypes[n].startswith("complex") for n in self._indexes):
+            raise InputError(self.path, f"complex numbers ({self.dtype})", "expected real ones", "convert it to bands")
+        if reader.width * len(reader.dtypes) * np.dtype(self.dtype).itemsize > ROW_BYTES:
+            raise InputError(
+                self.path, f"its header claims rows of {reader.width} pixels", f"expected at most {ROW_BYTES >> 20} MB"
+            )
+        grid = _grid(dataset, contents, reader)
+        self._orientation = 1 if grid.is_georeferenced else contents.orientation
+        if self._orientation >= 5:
+            grid = replace(grid, height=grid.width, width=grid.height)
+        self.grid = grid
+        block = reader.block if self._orientation < 5 else reader.block[::-1]
+        self._block_height, self._block_width = block
 
     def __enter__(self) -> Self:
         return self
@@ -75,11 +122,16 @@ class Source:
 
     def close(self) -> None:
         """Close the file; what `load` has read can still be had."""
-        self._dataset.close()
+        self._reader.close()
 
     @property
     def is_loaded(self) -> bool:
         return self._loaded is not None
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether rows of the image are not rows of the file, so that it had better be read at once."""
+        return self._orientation != 1
 
     @property
     def size_bytes(self) -> int:
@@ -89,63 +141,172 @@ class Source:
     def rows(
         self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
     ) -> Iterator[Rows]:
-        """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band.
+        """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band."""
+        for first_row, pixels, _ in self._strips(strip_height, bands, first_col, end_col, with_valid=False):
+            yield Rows(first_row, pixels)
 
-        The file is read in whole blocks, so that no block is decoded twice.
-        """
+    def strips(
+        self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
+    ) -> Iterator[Strip]:
+        """As `rows`, and where there are data."""
+        return self._strips(strip_height, bands, first_col, end_col, with_valid=True)
+
+    def _strips(
+        self, strip_height: int, bands: Sequence[int] | None, first_col: int, end_col: int | None, with_valid: bool
+    ) -> Iterator[Strip]:
+        """The file is read in whole blocks, so that no block is decoded twice."""
         width = (self.grid.width if end_col is None else end_col) - first_col
-        read_height = self._read_height(strip_height, width)
-        waiting: NDArray[Any] | None = None
+        read_height = self._read_height(strip_height, width, self.bands if bands is None else len(set(bands)))
+        waiting: Strip | None = None
         first_row = 0
         for row in range(0, self.grid.height, read_height):
             height = min(read_height, self.grid.height - row)
-            pixels = self.window(row, first_col, height, width, bands)
+            pixels, valid = self._read(row, first_col, height, width, bands, with_valid)
             if waiting is not None:
-                pixels = np.concatenate([waiting, pixels], axis=1)
+                pixels = np.concatenate([waiting.pixels, pixels], axis=1)
+                valid = _both(waiting.valid, valid, waiting.pixels.shape[1], height, width)
             last = row + height == self.grid.height
             end = pixels.shape[1] if last else pixels.shape[1] // strip_height * strip_height
             for start in range(0, end, strip_height):
-                yield Rows(first_row, pixels[:, start : min(start + strip_height, end)])
-                first_row += min(strip_height, end - start)
-            waiting = pixels[:, end:] if end < pixels.shape[1] else None
+                stop = min(start + strip_height, end)
+                yield Strip(first_row, pixels[:, start:stop], None if valid is None else valid[start:stop])
+                first_row += stop - start
+            waiting = None
+            if end < pixels.shape[1]:
+                waiting = Strip(first_row, pixels[:, end:], None if valid is None else valid[end:])
 
-    def _read_height(self, strip_height: int, width: int) -> int:
-        """Rows to read at once: whole blocks of the file, at least a strip; but one strip where blocks are too high."""
+    def _read_height(self, strip_height: int, width: int, bands: int) -> int:
+        """Rows to read at once: whole blocks of the file if the memory allows it, else so many strips as it allows."""
         blocks = -(-strip_height // self._block_height) * self._block_height
-        row_bytes = width * self.bands * np.dtype(self.dtype).itemsize
-        return blocks if blocks * row_bytes <= BLOCK_BYTES else strip_height
+        row_bytes = width * bands * np.dtype(self.dtype).itemsize
+        if blocks * row_bytes <= BLOCK_BYTES:
+            return blocks
+        return max(1, BLOCK_BYTES // (row_bytes * strip_height)) * strip_height
 
     def load(self) -> None:
         """Read all pixels now, close the file, and answer from memory: small images show their faults before work."""
-        self._loaded = self.window(0, 0, self.grid.height, self.grid.width)
-        self._dataset.close()
+        self._loaded, self._loaded_valid = self._read(0, 0, self.grid.height, self.grid.width, None, with_valid=True)
+        self._reader.close()
 
     def window(self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None) -> NDArray[Any]:
         """The pixels of one rectangle, (band, row, col) in the file's dtype."""
-        chosen = range(self.bands) if bands is None else bands
+        return self._read(row, col, height, width, bands, with_valid=False)[0]
+
+    def _read(
+        self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None, with_valid: bool
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The pixels of one rectangle, and where they are data."""
+        chosen = list(range(self.bands) if bands is None else bands)
         if self._loaded is not None:
-            return self._loaded[list(chosen), row : row + height, col : col + width]
-        window = Window(col, row, width, height)
+            place = (slice(row, row + height), slice(col, col + width))
+            return self._loaded[chosen, *place], None if self._loaded_valid is None else self._loaded_valid[place]
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
-        try:
-            with gdal():
-                pixels = self._dataset.read([self._indexes[band] for band in distinct], window=window)
-        except (RasterioError, OSError) as error:
-            found = f"row {row} and below cannot be read: {_reason(error)}"
-            raise InputError(self.path, found, "expected a whole file", "fetch or export it again") from error
+        wanted = [self._indexes[band] for band in distinct]
+        step = self._piece_width(height, len(wanted))
+        pieces: list[tuple[NDArray[Any], NDArray[np.bool_] | None]] = []
+        with faults_of(self.path, "expected a whole file"):
+            for left in range(col, col + width, step):
+                right = min(col + width, left // step * step + step) if left == col else min(col + width, left + step)
+                pieces.append(self._piece(wanted, row, left, height, right - left, with_valid))
+        pixels, valid = _side_by_side(pieces)
         if self._lookup is not None:
-            return self._lookup[:, pixels[0]][list(chosen)]
+            return self._lookup[:, pixels[0]][chosen], valid
         if self._stretch is not None:
             pixels = self._stretch[pixels]
-        return pixels if list(chosen) == distinct else pixels[[distinct.index(band) for band in chosen]]
+        return (pixels if chosen == distinct else pixels[[distinct.index(band) for band in chosen]]), valid
+
+    def _piece_width(self, height: int, bands: int) -> int:
+        column = height * bands * np.dtype(self.dtype).itemsize
+        return max(1, PIECE_BYTES // max(1, column * self._block_width)) * self._block_width
+
+    def _piece(
+        self, wanted: list[int], row: int, col: int, height: int, width: int, with_valid: bool
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        size = (self.grid.height, self.grid.width)
+        place = stored_window(self._orientation, size, row, col, height, width)
+        pixels = upright(self._reader.read(wanted, *place), self._orientation)
+        if not with_valid:
+            return pixels, None
+        valid = self._reader.valid(*place)
+        if self._alpha is not None:
+            opaque = self._reader.read([self._alpha], *place)[0] > 0
+            valid = opaque if valid is None else valid & opaque
+        if valid is not None:
+            valid = None if valid.all() else upright(valid, self._orientation)
+        if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
+            known = finite.any(axis=0)
+            valid = known if valid is None else valid & known
+        return pixels, valid
 
     def value_range(self, bands: Sequence[int] | None = None) -> tuple[float, float]:
-        """What black and white stand for: 0 and 255 in 8-bit files, else the lowest and highest value of the bands."""
+        """What black and white stand for: 0 and 255 in 8-bit files, else the lowest and highest value that is data."""
         if self.dtype == "uint8":
             return 0.0, 255.0
-        extremes = [(pixels.min(), pixels.max()) for _, pixels in self.rows(256, bands)]
-        low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
+        low, high = math.inf, -math.inf
+        for _, pixels, valid in self.strips(256, bands):
+            data = pixels if valid is None else pixels[:, valid]
+            if data.dtype.kind == "f":
+                data = data[np.isfinite(data)]
+            if data.size:
+                low, high = min(low, float(data.min())), max(high, float(data.max()))
+        if low > high:
+            return 0.0, 1.0  # no data at all
         return low, high if high > low else low + 1
+
+
+def _dataset(reader: Reader) -> Any:
+    """GDAL's dataset behind a reader; None where there is none."""
+    if isinstance(reader, JoinedReader):
+        reader = reader.parts[0]
+    return reader.dataset if isinstance(reader, GdalReader) else None
+
+
+def _kinds(reader: Reader) -> list[ColorInterp]:
+    if isinstance(reader, GdalReader):
+        return list(reader.dataset.colorinterp)
+    count = len(reader.dtypes)
+    if isinstance(reader, JoinedReader) or count < 3:
+        return [ColorInterp.undefined] * count
+    return [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha][:count]
+
+
+def _grid(dataset: Any, contents: Contents, reader: Reader) -> Grid:
+    if dataset is None:
+        return Grid(reader.height, reader.width, pixel_um=contents.pixel_um)
+    transform = dataset.transform
+    gcps, gcps_crs = dataset.gcps
+    if contents.scale != 1.0 and not transform.is_identity and contents.dialect == "slide":
+        transform = transform * transform.scale(contents.scale)
+    return Grid(
+        reader.height, reader.width, dataset.crs, None if transform.is_identity else transform, tuple(gcps), gcps_crs,
+        dataset.rpcs, contents.pixel_um,
+    )  # fmt: skip
+
+
+def _both(
+    above: NDArray[np.bool_] | None, below: NDArray[np.bool_] | None, rows_above: int, rows_below: int, width: int
+) -> NDArray[np.bool_] | None:
+    if above is None and below is None:
+        return None
+    return np.concatenate(
+        [
+            np.ones((rows_above, width), bool) if above is None else above,
+            np.ones((rows_below, width), bool) if below is None else below,
+        ]
+    )
+
+
+def _side_by_side(
+    pieces: list[tuple[NDArray[Any], NDArray[np.bool_] | None]],
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    if len(pieces) == 1:
+        return pieces[0]
+    pixels = np.concatenate([part for part, _ in pieces], axis=2)
+    if all(valid is None for _, valid in pieces):
+        return pixels, None
+    return pixels, np.concatenate(
+        [np.ones(part.shape[1:], bool) if valid is None else valid for part, valid in pieces], axis=1
+    )
 
 
 def _lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
@@ -165,7 +326,22 @@ def _stretch(dataset: Any) -> NDArray[np.uint8] | None:
     return np.minimum(np.arange(256) * 255 // (2**bits - 1), 255).astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
-    """GDAL's own words: rasterio keeps them in the cause."""
-    text = str(error.__cause__ or error).strip()
-    return " ".join(text.split()) or type(error).__name__
+@dataclass(frozen=True)
+class Images:
+    """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5)."""
+
+    planes: tuple[Source, ...]
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dialect: str = "tiff"
+
+
+def open_images(path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None) -> Images:
+    """Every image of a file: one for most, each T and Z of a stack. Close the planes. Raises InputError."""
+    contents = open_contents(path, level, mpp)
+    try:
+        planes = tuple(Source(path, purpose, contents, number) for number in range(len(contents.readers)))
+    except BaseException:
+        contents.close()
+        raise
+    return Images(planes, contents.axes, contents.shape, contents.dialect)

@@ -8,7 +8,8 @@ import numpy as np
 
 from segcli.classes import IGNORE, ClassTable
 from segcli.errors import UsageError
-from segcli.raster.source import SUFFIXES, Source
+from segcli.raster.names import SUFFIXES
+from segcli.raster.source import Source
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
 

@@ -1,0 +1,239 @@
+"""From the name of a file to readers of the images in it; what must not be followed or cannot be right is refused here.
+
+Nothing is trusted that a header says: lists that loop, planes that are not there, sources outside a VRT's folder.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from rasterio.errors import RasterioError
+
+from segcli.errors import InputError
+from segcli.raster import ifd
+from segcli.raster.gdal import gdal
+from segcli.raster.names import Name, gdal_name
+from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
+from segcli.raster.tiffs import Plane, Structure, structure
+
+EXPECTED = "expected an image that GDAL can open"
+VRT_BYTES = 2**26
+MPP_TOLERANCE = 0.25
+"""By how much a pyramid level may differ from the pixel size that was asked for."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The images of one file, all open. A stack has `axes` and `shape`, such as TZ and (7, 5); a single image none.
+
+    `scale` is how many pixels of the whole size one pixel of the chosen level covers; `orientation` counts as EXIF.
+    """
+
+    readers: tuple[Reader, ...]
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dialect: str = "tiff"
+    pixel_um: float | None = None
+    scale: float = 1.0
+    orientation: int = 1
+
+    def close(self) -> None:
+        for reader in self.readers:
+            reader.close()
+
+
+def open_contents(name: Name, level: int | None = None, mpp: float | None = None) -> Contents:
+    """Open all images of a file, at a pyramid level, or at that with about `mpp` micrometres a pixel.
+
+    Raises InputError, naming the file, what was found and what was expected.
+    """
+    with faults_of(name, EXPECTED):
+        found = structure(name) if isinstance(name, Path) and name.is_file() else None
+        if found is None or isinstance(name, str):
+            return _by_gdal(name, level, mpp)
+        chosen = _level(name, found, level, mpp) if len(found.levels) > 1 else 0
+        if len(found.levels) == 1 and (level or mpp):
+            return _overview(name, found, level, mpp)
+        planes = found.levels[chosen]
+        readers: list[Reader] = []
+        try:
+            for plane in planes:
+                readers.append(plane_reader(name, plane, found.first_page))
+            scale = _size_of(name, found.levels[0][0]) / readers[0].width if chosen else 1.0
+            pixel = found.pixel_um * scale if found.pixel_um else None
+            orientation = _tiff_orientation(name) if found.first_page else 1
+            return Contents(tuple(readers), found.axes, found.shape, found.dialect, pixel, scale, orientation)
+        except BaseException:
+            for reader in readers:
+                reader.close()
+            raise
+
+
+@contextmanager
+def faults_of(name: Name, expected: str) -> Iterator[None]:
+    """What goes wrong in opening or reading, said of the file."""
+    try:
+        yield
+    except (RasterioError, OSError, ifd.BrokenTiffError) as error:
+        raise InputError(name, reason(error), expected, "fetch or export it again") from error
+
+
+def reason(error: Exception) -> str:
+    """GDAL's own words: rasterio keeps them in the cause."""
+    text = getattr(error, "strerror", None) or str(error.__cause__ or error).strip()
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
+    """Another format than TIFF, or a name that is no file of this machine."""
+    if isinstance(name, Path) and name.is_file():
+        with name.open("rb") as file:
+            head = file.read(64)
+        if head[:6] in (b"GIF87a", b"GIF89a"):
+            raise OSError("GIF, which may be a film and has a palette for each frame; save it as PNG")
+        if head[:3] == b"\xff\xd8\xff" and ifd.jpeg_is_blank(name):
+            raise OSError("a JPEG whose pixels are zero bytes")
+        if _is_opencv_s(head):
+            return Contents((ArrayReader(picture(name)),), dialect="picture")
+        if b"<VRTDataset" in head or name.suffix.lower() == ".vrt":
+            _check_vrt(name)
+    reader = GdalReader(gdal_name(name), **_overview_option(name, level, mpp))
+    try:
+        inside = reader.dataset.subdatasets
+        if reader.dataset.count == 0 or (reader.dataset.driver in _CONTAINERS and len(inside) > 1):
+            named = ", ".join(inside[:4]) or "none"
+            raise InputError(name, f"holds {len(inside)} data sets", "expected one", f"name one: {named}")
+    except BaseException:
+        reader.close()
+        raise
+    orientation = ifd.exif_orientation(name) if isinstance(name, Path) and name.is_file() else 1
+    return Contents(
+        (reader,), dialect="picture" if reader.dataset.driver in _PICTURES else "raster", orientation=orientation
+    )
+
+
+_CONTAINERS = ("netCDF", "HDF5", "Zarr")
+_PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "PNM")
+
+
+def _is_opencv_s(head: bytes) -> bool:
+    """Formats that OpenCV reads and GDAL does not: PNM in digits or bits, run-length encoded BMP (GDAL may turn it)."""
+    if head[:2] in (b"P1", b"P2", b"P3", b"P4"):
+        return True
+    if head[8:16] == b"WEBPVP8X" and head[20] & 2:  # a film, of which the first picture is taken
+        return True
+    return head[:2] == b"BM" and int.from_bytes(head[30:34], "little") in (1, 2)
+
+
+def _check_vrt(path: Path) -> None:
+    """A VRT is a program of sorts: it may read any file, fetch, and compute. Pixels from beside it, nothing more."""
+    if path.stat().st_size > VRT_BYTES:
+        raise OSError(f"a VRT of over {VRT_BYTES >> 20} MB")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise OSError("a VRT that defines entities")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise OSError(f"a VRT that is no XML: {error}") from error
+    folder = path.resolve().parent
+    for band in root.iter("VRTRasterBand"):
+        raw = band.get("subClass") == "VRTRawRasterBand"
+        for source in (*band.iter("SourceFilename"), *band.iter("SourceDataset")):
+            named = (source.text or "").strip()
+            if "://" in named or named.startswith("/vsi"):
+                raise OSError(f"a VRT over {named}, which is not on this machine; fetch it, or name it itself")
+            place = (folder / named if source.get("relativeToVRT") == "1" else Path(named)).resolve()
+            if raw and not place.is_relative_to(folder):
+                raise OSError(f"a VRT of raw bytes of {named}, outside its folder")
+            if place == path.resolve():
+                raise OSError("a VRT over itself")
+
+
+def _level(name: Name, found: Structure, level: int | None, mpp: float | None) -> int:
+    if mpp is None:
+        if (level or 0) >= len(found.levels):
+            raise InputError(
+                name, f"{len(found.levels)} pyramid levels, 0 to {len(found.levels) - 1}", f"no level {level}"
+            )
+        return level or 0
+    assert isinstance(name, Path)
+    widths = [_size_of(name, planes[0]) for planes in found.levels]
+    return _nearest(name, [widths[0] / width for width in widths], found.pixel_um, mpp)
+
+
+def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float) -> int:
+    """The level whose pixels have about that size."""
+    if pixel_um is None:
+        raise InputError(name, "the size of its pixels is not stated", "--mpp needs it", "choose with --level")
+    sizes = [pixel_um * scale for scale in scales]
+    best = min(range(len(sizes)), key=lambda n: abs(sizes[n] - mpp))
+    if abs(sizes[best] - mpp) > MPP_TOLERANCE * mpp:
+        found = ", ".join(f"{size:.3g}" for size in sizes)
+        raise InputError(name, f"levels of {found} micrometres a pixel", f"none is near {mpp:g}", "choose with --level")
+    return best
+
+
+def _size_of(path: Name, plane: Plane) -> int:
+    """Columns of a plane."""
+    assert isinstance(path, Path)
+    if plane.raw:
+        return plane.raw[0].width
+    reader = plane_reader(path, Plane(plane.offsets[:1]), False)
+    reader.close()
+    return reader.width
+
+
+def _overview(name: Path, found: Structure, level: int | None, mpp: float | None) -> Contents:
+    """A level of a pyramid that GDAL knows: overviews, as COGs have them, of a file with one image."""
+    if not found.first_page:
+        raise InputError(name, "no pyramid", f"no level {level if level else f'of {mpp:g} micrometres'}")
+    whole = GdalReader(name)
+    whole.close()
+    reader = GdalReader(name, **_overview_option(name, level, mpp, found.pixel_um))
+    return Contents((reader,), scale=whole.width / reader.width)
+
+
+def _overview_option(name: Name, level: int | None, mpp: float | None, pixel_um: float | None = None) -> dict[str, int]:
+    if not level and mpp is None:
+        return {}
+    with gdal():
+        whole = GdalReader(gdal_name(name))
+    factors = whole.dataset.overviews(1)
+    crs, transform = whole.dataset.crs, whole.dataset.transform
+    whole.close()
+    if mpp is not None:
+        if pixel_um is None and crs is not None and crs.is_projected:
+            pixel_um = abs(transform.a) * crs.linear_units_factor[1] * 1e6
+        level = _nearest(name, [1.0, *map(float, factors)], pixel_um, mpp)
+    level = level or 0
+    if level > len(factors):
+        raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
+    return {"overview_level": level - 1} if level else {}
+
+
+def _tiff_orientation(path: Path) -> int:
+    found = ifd.pages(path)
+    return found[0].orientation if found and 1 <= found[0].orientation <= 8 else 1
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(..., row, col) as stored to (..., row, col) as seen. Source: TIFF 6.0, tag 274."""
+    turned = pixels.swapaxes(-1, -2) if orientation >= 5 else pixels
+    if orientation in (3, 4, 7, 8):
+        turned = turned[..., ::-1, :]
+    return turned[..., ::-1] if orientation in (2, 3, 6, 7) else turned
+
+
+def stored_window(
+    orientation: int, size: tuple[int, int], row: int, col: int, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """Where a rectangle of the upright image, whose (height, width) is `size`, lies in the stored one."""
+    if orientation in (3, 4, 7, 8):
+        row = size[0] - row - height
+    if orientation in (2, 3, 6, 7):
+        col = size[1] - col - width
+    return (col, row, width, height) if orientation >= 5 else (row, col, height, width)

@@ -1,0 +1,65 @@
+"""What users may name as an image, and what GDAL calls it: paths, archives, URLs, buckets, data sets inside a file."""
+
+import re
+import zipfile
+from pathlib import Path
+
+from segcli.errors import InputError
+
+Name = Path | str
+"""A file or folder of this machine as a Path; whatever else GDAL opens (a URL, /vsizip/..., NETCDF:...) as text."""
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm"})
+RASTERS = frozenset(
+    {".tif", ".tiff", ".jp2", ".j2k", ".img", ".ntf", ".nitf", ".hgt", ".svs", ".ndpi", ".scn", ".bif", ".lsm"}
+)
+SUFFIXES = PICTURES | RASTERS
+"""What a folder is searched for, in lower case. Other formats are to be named: a VRT repeats other files' pixels, and a
+netCDF may hold anything."""
+
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")
+
+
+def parse(text: str) -> Name:
+    """An input as it stands on the command line."""
+    path = Path(text)
+    if "://" in text or text.startswith("/vsi") or (_PREFIX.match(text) and not path.exists()):
+        return text
+    return path
+
+
+def gdal_name(name: Name) -> Name:
+    """What to hand to GDAL: an archive's one raster by its name in the archive. InputError where there is not one."""
+    if isinstance(name, str) or name.suffix.lower() != ".zip" or not name.is_file():
+        return name
+    try:
+        with zipfile.ZipFile(name) as archive:  # it is only listed: GDAL reads members in place, nothing is unpacked
+            members = [info.filename for info in archive.infolist() if not info.is_dir()]
+    except zipfile.BadZipFile as error:
+        raise InputError(name, f"no zip archive: {error}", "expected a raster, or an archive with one") from error
+    rasters = [member for member in members if Path(member).suffix.lower() in SUFFIXES]
+    if len(rasters) != 1 or ".." in Path(rasters[0]).parts or Path(rasters[0]).is_absolute():
+        found = ", ".join(rasters[:5]) or "no raster"
+        raise InputError(name, f"holds {found}", "expected one raster", f"name one: /vsizip/{name}/MEMBER")
+    return f"/vsizip/{name}/{rasters[0]}"
+
+
+def is_folder(name: Name) -> bool:
+    """Whether it is to be searched for images; a Zarr is a folder, but an image."""
+    return isinstance(name, Path) and name.is_dir() and not is_zarr(name)
+
+
+def is_zarr(path: Path) -> bool:
+    return any((path / marker).is_file() for marker in (".zarray", ".zgroup", "zarr.json"))
+
+
+def relative_name(name: Name) -> Path:
+    """Where the output of an input that was named goes below the output folder: its name without folders."""
+    if isinstance(name, Path):
+        return Path(name.name)
+    text = name.split("?")[0].split("#")[0]
+    is_data_set = bool(_PREFIX.match(text)) and "://" not in text
+    parts = [part.strip('"') for part in re.split(r":(?!//)", text)] if is_data_set else [text]
+    stem = Path(parts[1] if len(parts) > 1 else parts[0]).name
+    inside = "_".join(re.sub(r"[^\w.-]+", "_", part.strip("/")) for part in parts[2:] if part.strip("/"))
+    return Path(f"{Path(stem).stem}_{inside}{Path(stem).suffix}" if inside else stem)

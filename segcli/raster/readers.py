@@ -1,0 +1,202 @@
+"""Where pixels come from: GDAL, or an array for what GDAL reads wrongly or not at all. One rectangle at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window
+
+from segcli.raster.gdal import gdal, opened
+from segcli.raster.tiffs import Plane, Raw
+
+GDAL_CODECS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32909, 32946, 34887, 34925, 50000, 50001})
+"""Compressions of TIFF that the GDAL of rasterio's wheels reads; for others imagecodecs is asked, if it is there."""
+
+
+class Reader(Protocol):
+    """All bands of one image, alpha among them; `block` is the (height, width) that is decoded at once."""
+
+    height: int
+    width: int
+    dtypes: tuple[str, ...]
+    block: tuple[int, int]
+
+    def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
+        """(band, row, col); bands count from 0, ascending."""
+
+    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """(row, col): where there are data; None where that is everywhere."""
+
+    def close(self) -> None: ...
+
+
+class GdalReader:
+    """A dataset of GDAL's; `dataset` tells what else it knows."""
+
+    def __init__(self, name: str | Path, **options: Any) -> None:
+        self.dataset = opened(name, **options)
+        self.height, self.width = self.dataset.height, self.dataset.width
+        self.dtypes = self.dataset.dtypes
+        self.block = self.dataset.block_shapes[0] if self.dataset.count else (1, self.width)
+        flags = self.dataset.mask_flag_enums
+        self._all_valid = all(kinds == [MaskFlags.all_valid] for kinds in flags)
+
+    def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
+        with gdal():
+            return self.dataset.read([band + 1 for band in bands], window=Window(col, row, width, height))
+
+    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        if self._all_valid:
+            return None
+        with gdal():
+            return self.dataset.dataset_mask(window=Window(col, row, width, height)) > 0
+
+    def close(self) -> None:
+        self.dataset.close()
+
+
+class JoinedReader:
+    """One-band readers of one size, as bands."""
+
+    def __init__(self, parts: Sequence[Reader]) -> None:
+        self.parts = parts
+        first = parts[0]
+        self.height, self.width, self.block = first.height, first.width, first.block
+        self.dtypes = tuple(dtype for part in parts for dtype in part.dtypes)
+
+    def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
+        return np.concatenate([self.parts[band].read([0], row, col, height, width) for band in bands])
+
+    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        masks = [part.valid(row, col, height, width) for part in self.parts]
+        known = [mask for mask in masks if mask is not None]
+        return None if len(known) < len(masks) else np.logical_or.reduce(known)
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.close()
+
+
+class ArrayReader:
+    """Pixels that are an array already, (band, row, col), in memory or mapped from a file."""
+
+    def __init__(self, pixels: NDArray[Any]) -> None:
+        self.pixels = pixels
+        bands, self.height, self.width = pixels.shape
+        self.dtypes = (pixels.dtype.newbyteorder("=").name,) * bands
+        self.block = (1, self.width)
+
+    def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
+        part = self.pixels[list(bands), row : row + height, col : col + width]
+        return np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("="))
+
+    def valid(self, row: int, col: int, height: int, width: int) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class DecodedReader:
+    """A page of a TIFF whose compression tifffile decodes and GDAL does not; needs imagecodecs."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._file = tifffile.TiffFile(path)
+        page = tifffile.TiffPage(self._file, index=_goto(self._file, offset))
+        self._page = page
+        self.height, self.width = page.imagelength, page.imagewidth
+        self.dtypes = (np.dtype(page.dtype).name,) * page.samplesperpixel
+        self.block = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+
+    def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
+        page = self._page
+        down, across = self.block
+        per_row = -(-self.width // across)
+        per_plane = per_row * -(-self.height // down)
+        planar = page.planarconfig == 2 and page.samplesperpixel > 1
+        out = np.zeros((len(bands), height, width), page.dtype)
+        for n, band in enumerate(bands):
+            for block_row in range(row // down, -(-(row + height) // down)):
+                for block_col in range(col // across, -(-(col + width) // across)):
+                    index = block_row * per_row + block_col + (band * per_plane if planar else 0)
+                    block = self._segment(index)
+                    sample = block[..., 0 if planar else band]
+                    top, left = block_row * down, block_col * across
+                    r0, c0 = max(row, top), max(col, left)
+                    r1 = min(row + height, top + sample.shape[0])
+                    c1 = min(col + width, left + sample.shape[1])
+                    out[n, r0 - row : r1 - row, c0 - col : c1 - col] = sample[
+                        r0 - top : r1 - top, c0 - left : c1 - left
+                    ]
+        return out
+
+    def _segment(self, index: int) -> NDArray[Any]:
+        """One decoded tile or strip, (row, col, sample)."""
+        offset, size = self._page.dataoffsets[index], self._page.databytecounts[index]
+        handle = self._file.filehandle
+        handle.seek(offset)
+        data = handle.read(size)
+        if len(data) < size:
+            raise OSError("the file ends inside a block")
+        block, _, _ = self._page.decode(data, index, jpegtables=self._page.jpegtables)
+        if block is None:
+            raise OSError("a block is missing")
+        return block[0]
+
+    def valid(self, row: int, col: int, height: int, width: int) -> None:
+        return None
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _goto(file: tifffile.TiffFile, offset: int) -> int:
+    file.filehandle.seek(offset)
+    return 0
+
+
+def plane_reader(path: Path, plane: Plane, first_page: bool) -> Reader:
+    """A reader for one image of a TIFF; `first_page` where any reader finds it."""
+    if plane.raw:
+        return JoinedReader([ArrayReader(_mapped(path, raw)[None]) for raw in plane.raw])
+    parts = [_page_reader(path, offset, first_page) for offset in plane.offsets]
+    return parts[0] if len(parts) == 1 else JoinedReader(parts)
+
+
+def _page_reader(path: Path, offset: int, first_page: bool) -> Reader:
+    with tifffile.TiffFile(path) as file:
+        page = tifffile.TiffPage(file, index=_goto(file, offset))
+        compression = int(page.compression)
+        wide_jpeg = compression == 7 and page.bitspersample == 12
+    if compression not in GDAL_CODECS or wide_jpeg:
+        return _decoded(path, offset, compression)
+    return GdalReader(path if first_page else f"GTIFF_DIR:off:{offset}:{path}")
+
+
+def _decoded(path: Path, offset: int, compression: int) -> Reader:
+    try:
+        reader = DecodedReader(path, offset)
+        reader.read([0], 0, 0, 1, 1)
+        return reader
+    except (ValueError, ImportError) as error:  # tifffile says ValueError where imagecodecs is missing
+        raise OSError(f"no decoder for TIFF compression {compression}; pip install imagecodecs may help") from error
+
+
+def _mapped(path: Path, raw: Raw) -> NDArray[Any]:
+    return np.memmap(path, np.dtype(raw.dtype), "r", raw.offset, (raw.height, raw.width))
+
+
+def picture(path: Path) -> NDArray[Any]:
+    """A picture that GDAL reads wrongly or not at all, by OpenCV: (band, row, col), red first, as it is stored."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise OSError("OpenCV cannot read it")
+    if pixels.ndim == 2:
+        return pixels[None]
+    order = [2, 1, 0, 3] if pixels.shape[2] == 4 else [2, 1, 0]
+    return np.ascontiguousarray(pixels[:, :, order].transpose(2, 0, 1))

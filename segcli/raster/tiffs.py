@@ -1,0 +1,270 @@
+"""What a TIFF file holds: one image or a stack of them, of which pages each is made, at which pyramid levels.
+
+tifffile knows the dialects (ImageJ, OME, slide scanners); what they claim is checked against the pages that are there,
+before anything is allocated. Pixels are not read here.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from segcli.raster.ifd import BrokenTiffError, Page, pages
+
+# It reports in the log what is odd about a file; what matters of it becomes an error here.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+SLIDES = frozenset({"svs", "ndpi", "scn", "bif", "philips", "qpi", "avs"})
+MICROSCOPES = frozenset({"lsm", "stk", "mmstack", "fluoview", "nih", "micromanager"})
+"""Dialects, by tifffile's names: of slide scanners (the first series is the slide), of microscopes (it is a stack)."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Pixels that lie in the file as they are: (row, col) of `dtype` from byte `offset` on."""
+
+    offset: int
+    height: int
+    width: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image: the pages that hold its bands, one after the other, by the offsets of their IFDs; or raw pixels."""
+
+    offsets: tuple[int, ...] = ()
+    raw: tuple[Raw, ...] = ()
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The images of a file, in the order of `axes` (none for a single one), and their pyramid.
+
+    `levels[k]` has the planes at level k, level 0 being the whole size. `pixel_um` is the side of a pixel of level 0
+    in micrometres, where the file states it. `first_page` is true for a single image that any reader finds.
+    """
+
+    levels: tuple[tuple[Plane, ...], ...]
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dialect: str = "tiff"
+    pixel_um: float | None = None
+    first_page: bool = False
+
+
+def structure(path: Path) -> Structure | None:
+    """What the TIFF at `path` holds; None for another format. Raises BrokenTiffError with what is wrong, OSError."""
+    found = pages(path)
+    if found is None:
+        return None
+    first = found[0]
+    if not 0 < first.samples <= 4096 or first.width <= 0 or first.height <= 0:
+        raise BrokenTiffError(f"its header claims {first.width} x {first.height} pixels of {first.samples} bands")
+    try:
+        with tifffile.TiffFile(path) as file:
+            return _structure(file, found, path.stat().st_size)
+    except (tifffile.TiffFileError, ElementTree.ParseError, IndexError, KeyError, ZeroDivisionError) as error:
+        raise BrokenTiffError(f"its metadata cannot be understood: {error}") from error
+
+
+def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
+    flags = file.flags
+    if "ome" in flags:
+        return _ome(file, found)
+    if "imagej" in flags:
+        return _imagej(file, found, size)
+    if flags & SLIDES:
+        return _slide(file)
+    if flags & MICROSCOPES or ("shaped" in flags and len(found) > 1):
+        series = file.series[0]
+        return _stack(series.axes, series.shape, [page.offset for page in series.pages if page is not None], "shaped")
+    return _pages(file, found)
+
+
+def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
+    """No dialect: one image, perhaps with a pyramid or a thumbnail; or pages that are images each."""
+    images = [page for page in found if page.is_image] or found[:1]
+    largest = images[0]
+    others = images[1:]
+    if others and all(page.width < largest.width and page.height < largest.height for page in others):
+        tiled = {page.offset for n, page in enumerate(found) if file.pages[n].aspage().is_tiled}
+        if largest.offset in tiled:  # as slide scanners do it: levels are tiled, thumbnails are not
+            levels = [page for page in others if page.offset in tiled and _is_level(page, largest)]
+            offsets = [largest.offset, *(page.offset for page in levels)]
+            return Structure(tuple((Plane((offset,)),) for offset in offsets), pixel_um=_resolution(file))
+    if not others:
+        return Structure(
+            ((Plane((largest.offset,)),),), pixel_um=_resolution(file), first_page=largest.offset == found[0].offset
+        )
+    return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
+
+
+def _is_level(page: Page, whole: Page) -> bool:
+    across, down = whole.width / page.width, whole.height / page.height
+    return abs(across - down) <= max(across / page.width, down / page.height) + 0.01 * across
+
+
+def _slide(file: tifffile.TiffFile) -> Structure:
+    slide = file.series[0]
+    levels = tuple((Plane(tuple(page.offset for page in level.pages if page is not None)),) for level in slide.levels)
+    return Structure(levels, dialect="slide", pixel_um=_slide_pixel(file))
+
+
+def _slide_pixel(file: tifffile.TiffFile) -> float | None:
+    if "svs" in file.flags:
+        for part in file.pages.first.description.split("|"):
+            name, _, value = part.partition("=")
+            if name.strip() == "MPP":
+                return float(value)
+    return _resolution(file)
+
+
+def _resolution(file: tifffile.TiffFile) -> float | None:
+    """Micrometres a pixel by the resolution tags; only of formats that mean it: 72 dpi says nothing."""
+    page = file.pages.first
+    unit = {3: 1e4}.get(int(page.resolutionunit))
+    resolution = page.tags.get("XResolution")
+    if unit is None or resolution is None or 0 in resolution.value:
+        return None
+    return unit * resolution.value[1] / resolution.value[0]
+
+
+def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
+    """Order of pages as ImageJ has it: time, depth, channel. One page may stand for all, the rest following it."""
+    data: dict[str, Any] = file.imagej_metadata or {}
+    times, depths, channels = (int(data.get(name, 1)) for name in ("frames", "slices", "channels"))
+    count = int(data.get("images", 1))
+    if times * depths * channels != count:
+        times, depths, channels = 1, count, 1
+    leading = [(axis, length) for axis, length in zip("TZC", (times, depths, channels), strict=True) if length > 1]
+    axes, shape = "".join(axis for axis, _ in leading), tuple(length for _, length in leading)
+    page = file.pages.first
+    pixel = _imagej_pixel(file, str(data.get("unit", "")))
+    if len(found) == count:
+        return _stack(axes + "YX", (*shape, 0, 0), [p.offset for p in found], "imagej", pixel)
+    plane_bytes = page.nbytes
+    if len(found) != 1 or page.compression != 1 or page.dataoffsets[0] + count * plane_bytes > size:
+        raise BrokenTiffError(f"ImageJ's metadata count {count} images, the file has {len(found)}")
+    if page.dtype is None or page.samplesperpixel != 1:
+        raise BrokenTiffError("colour images of ImageJ that lie behind one page are not read")
+    dtype = file.byteorder + page.dtype.char
+    raw = [
+        Raw(page.dataoffsets[0] + n * plane_bytes, page.imagelength, page.imagewidth, np.dtype(dtype).str)
+        for n in range(count)
+    ]
+    planes = [Plane(raw=tuple(raw[n] for n in group)) for group in _groups(axes, shape)]
+    return Structure((tuple(planes),), *_without_bands(axes, shape), "imagej", pixel)
+
+
+def _imagej_pixel(file: tifffile.TiffFile, unit: str) -> float | None:
+    factor = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit)
+    resolution = file.pages.first.tags.get("XResolution")
+    if factor is None or resolution is None or 0 in resolution.value:
+        return None
+    return factor * resolution.value[1] / resolution.value[0]
+
+
+def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
+    """The planes that lie in this file; OME metadata may name those of other files, too.
+
+    Source: the OME-TIFF specification 6 (docs.openmicroscopy.org), TiffData.
+    """
+    text = file.pages.first.description
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise BrokenTiffError("its OME metadata define entities, which no microscope writes")
+    root = ElementTree.fromstring(text)
+    pixels = root.find(".//{*}Image/{*}Pixels")
+    if pixels is None:
+        return _pages(file, found)
+    order = pixels.attrib["DimensionOrder"][2:]  # the axis that runs fastest first
+    lengths = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "ZCT"}
+    samples = found[0].samples
+    lengths["C"] = max(1, lengths["C"] // samples)
+    here: dict[tuple[int, ...], int] = {}  # (t, z, c) -> page
+    own = root.attrib.get("UUID")
+    for ifd, at, count in _tiff_data(pixels, own, math.prod(lengths.values())):
+        if ifd + count > len(found):
+            raise BrokenTiffError(f"its OME metadata name {ifd + count} pages, the file has {len(found)}")
+        flat = sum(at[axis] * math.prod(lengths[a] for a in order[:n]) for n, axis in enumerate(order))
+        for n in range(count):
+            rest, place = flat + n, {}
+            for axis in order:
+                rest, place[axis] = divmod(rest, lengths[axis])
+            here[place["T"], place["Z"], place["C"]] = ifd + n
+    times, depths = (sorted({key[n] for key in here}) for n in (0, 1))
+    if not here or len(here) != len(times) * len(depths) * lengths["C"]:
+        raise BrokenTiffError(
+            f"its OME metadata name {math.prod(lengths.values())} planes, {len(here)} of them lie in this file"
+        )
+    grid = [("T", times), ("Z", depths), ("C", list(range(lengths["C"])))]
+    kept = [(axis, values) for axis, values in grid if len(values) > 1]
+    axes, shape = "".join(axis for axis, _ in kept), tuple(len(values) for _, values in kept)
+    indices = [here[key] for key in product(times, depths, range(lengths["C"]))]
+    levels = _ome_levels(file, [found[n].offset for n in indices], indices)
+    stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
+    pixel = _ome_pixel(pixels)
+    return Structure(
+        tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel,
+        first_page=len(found) == 1 and len(levels) == 1,
+    )  # fmt: skip
+
+
+def _tiff_data(pixels: ElementTree.Element, own: str | None, planes: int) -> Iterator[tuple[int, dict[str, int], int]]:
+    """(first page, its place along the axes, number of planes) of every TiffData that means this file."""
+    entries = pixels.findall("{*}TiffData")
+    if not entries:
+        yield 0, dict.fromkeys("ZCT", 0), planes
+    for entry in entries:
+        uuid = entry.find("{*}UUID")
+        if uuid is not None and own is not None and (uuid.text or "").strip() != own:
+            continue
+        count = entry.get("PlaneCount", "1" if "IFD" in entry.attrib else str(planes))
+        yield int(entry.get("IFD", "0")), {axis: int(entry.get(f"First{axis}", "0")) for axis in "ZCT"}, int(count)
+
+
+def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int]) -> list[list[int]]:
+    """Level 0 and, where every page has smaller versions in SubIFDs, those."""
+    below = [file.pages[n].aspage().subifds or () for n in dict.fromkeys(indices)]
+    depth = min(len(subs) for subs in below)
+    by_index = dict(zip(dict.fromkeys(indices), below, strict=True))
+    return [offsets, *([by_index[n][level] for n in indices] for level in range(depth))]
+
+
+def _ome_pixel(pixels: ElementTree.Element) -> float | None:
+    factor = {"µm": 1.0, "nm": 1e-3, "mm": 1e3, "pm": 1e-6, "cm": 1e4}.get(pixels.get("PhysicalSizeXUnit", "µm"))
+    size = pixels.get("PhysicalSizeX")
+    return factor * float(size) if factor is not None and size is not None else None
+
+
+def _stack(
+    axes: str, shape: tuple[int, ...], offsets: list[int], dialect: str, pixel_um: float | None = None
+) -> Structure:
+    """Planes from pages in the order of the leading axes; C goes into bands, Y, X and S lie within pages."""
+    leading = [(axis, length) for axis, length in zip(axes, shape, strict=True) if axis not in "YXS"]
+    names, lengths = "".join(axis for axis, _ in leading), tuple(length for _, length in leading)
+    if math.prod(lengths) != len(offsets):
+        raise BrokenTiffError(f"its metadata count {math.prod(lengths)} planes, the file has {len(offsets)}")
+    planes = tuple(Plane(tuple(offsets[n] for n in group)) for group in _groups(names, lengths))
+    return Structure((planes,), *_without_bands(names, lengths), dialect, pixel_um)
+
+
+def _groups(axes: str, shape: tuple[int, ...]) -> list[list[int]]:
+    """Page numbers of each plane: those along C together, in order of the other axes."""
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    if "C" in axes:
+        numbers = np.moveaxis(numbers, axes.index("C"), -1)
+        return [list(map(int, group)) for group in numbers.reshape(-1, numbers.shape[-1])]
+    return [[int(n)] for n in numbers.ravel()]
+
+
+def _without_bands(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    kept = [(axis, length) for axis, length in zip(axes, shape, strict=True) if axis != "C"]
+    return "".join(axis for axis, _ in kept), tuple(length for _, length in kept)
