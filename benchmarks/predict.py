@@ -179,7 +179,7 @@ def segcli(folder: Path, weights: str, parity: bool) -> dict[str, float]:
     scorer = make_scorer(model.network, CPU, torch.float32, PredictOptions((), Path()), print)
     with rasterio.open(folder / "parity.tif") as file:
         pixels = file.read()[None]
-    strips = ((row, pixels[:, :, row : row + 32]) for row in range(0, PARITY, 32))
+    strips = ((row, pixels[:, :, row : row + 32], None) for row in range(0, PARITY, 32))
     parts = [s[0] for _, s in scorer.scores(normalise(strips, model.normalisation, [None], CPU), PARITY)]
     np.save(folder / "segcli.npy", torch.cat(parts, 1).numpy())
     return {}
@@ -292,7 +292,7 @@ def loaded(folder: Path, weights: str, name: str) -> tuple[Network, Callable[[],
 
     def load() -> Tensor:
         with rasterio.open(folder / name) as file:
-            ((_, image),) = normalise([(0, file.read()[None])], model.normalisation, [None], CPU)
+            ((_, image, _),) = normalise([(0, file.read()[None], None)], model.normalisation, [None], CPU)
         return image
 
     return model.network.to(memory_format=torch.channels_last), load

@@ -1,10 +1,11 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import segcli
@@ -12,6 +13,7 @@ from segcli.ahead import ahead
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.files import PART, sha256_of
+from segcli.raster.names import Name, is_folder, relative_name
 
 MANIFEST = "segcli.jsonl"
 OVERLAYS = "overlays"
@@ -25,7 +27,7 @@ Item = TypeVar("Item")
 class Job:
     """One input and where its output goes."""
 
-    source: Path
+    source: Name
     output: Path
 
 
@@ -45,35 +47,36 @@ class Report:
 
 
 def plan(
-    inputs: Iterable[Path],
+    inputs: Iterable[Name],
     out: Path,
-    output_suffix: Callable[[Path], str],
+    output_suffix: Callable[[Name], str],
     suffixes: frozenset[str],
     recursive: bool,
-    beside: str | None = None,
+    beside: Mapping[str, str | None] = MappingProxyType({}),
 ) -> tuple[Path, list[Job]]:
     """The output folder and a job for each input, in order.
 
     A folder gives the files in it that end in one of `suffixes`, and an output keeps its path below that folder;
     nothing inside an output folder below it is an input. `out` is a file name where there is one input, a file, and
-    it has a suffix. `beside` names a folder in the output folder where each job writes a second file of that name.
+    it has a suffix. `beside` names folders in the output folder where each job writes another file of that name, and
+    its ending there.
     Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
     inputs = list(inputs)
-    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix and not out.is_dir():
+    if len(inputs) == 1 and not is_folder(inputs[0]) and out.suffix and not out.is_dir():
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
         return out.parent, _without_clashes([Job(inputs[0], out)], out.parent, beside)
-    found: dict[Path, Path] = {}  # source -> path relative to the folder it was found in
+    found: dict[Name, Path] = {}  # source -> path relative to the folder it was found in
     for path in inputs:
-        if path.is_dir():
+        if isinstance(path, Path) and is_folder(path):
             ours = out.resolve()
             nested = path.resolve() in ours.parents
             for entry in sorted(path.rglob("*") if recursive else path.iterdir()):
                 if _is_input(entry, suffixes) and not (nested and entry.resolve().is_relative_to(ours)):
                     found.setdefault(entry, entry.relative_to(path))
         else:
-            found.setdefault(path, Path(path.name))
+            found.setdefault(path, relative_name(path))
     if not found:
         named = ", ".join(map(str, inputs))
         raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(suffixes))}")
@@ -81,12 +84,18 @@ def plan(
     return out, _without_clashes(jobs, out, beside)
 
 
-def _without_clashes(jobs: list[Job], folder: Path, beside: str | None) -> list[Job]:
+def output_beside(folder: Path, job: Job, name: str, ending: str | None) -> Path:
+    """The file of a job in the folder `name` of the output folder; with the mask's ending where none is given."""
+    path = folder / name / job.output.relative_to(folder)
+    return path.with_suffix(ending) if ending else path
+
+
+def _without_clashes(jobs: list[Job], folder: Path, beside: Mapping[str, str | None]) -> list[Job]:
     """The jobs, if no two files that they write have one name and none is an input; else UsageError."""
-    sources = {job.source.resolve(): job.source for job in jobs}
-    written: dict[Path, Path] = {}
+    sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
+    written: dict[Path, Name] = {}
     for job in jobs:
-        outputs = [job.output, *([folder / beside / job.output.relative_to(folder)] if beside else [])]
+        outputs = [job.output, *(output_beside(folder, job, name, ending) for name, ending in beside.items())]
         for output in outputs:
             if output in written:
                 raise UsageError(
@@ -191,7 +200,7 @@ class Manifest:
                 output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
             )
 
-    def add(self, source: Path, output: Path) -> None:
+    def add(self, source: Name, output: Path) -> None:
         """Record a finished file."""
         name, digest = self._name(output), sha256_of(output)
         record = {"output": name, "sha256": digest, "source": str(source), "segcli": segcli.__version__}

@@ -12,7 +12,19 @@ import typer
 
 import segcli
 from segcli.errors import SegcliError, UsageError, one_line
-from segcli.options import Norm, Precision, PredictOptions, Stitch, TrainOptions, TrainPrecision, Weighting
+from segcli.options import (
+    Compression,
+    Format,
+    Norm,
+    PolygonFormat,
+    Precision,
+    PredictOptions,
+    Quantity,
+    Stitch,
+    TrainOptions,
+    TrainPrecision,
+    Weighting,
+)
 
 app = typer.Typer(
     name="segcli",
@@ -40,7 +52,9 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 
 @app.command(epilog="Example: segcli predict scans/ --out masks/ --weights runs/mine/best.safetensors --overlay")
 def predict(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, URLs and what else GDAL opens.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; for one image, a file name too.")],
     weights: Annotated[
         str | None,
@@ -48,6 +62,37 @@ def predict(
             "--weights", "-w", help="A file that train wrote, or the name of bundled weights (default: nuclei)."
         ),
     ] = PredictOptions.weights,
+    bands: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Bands of the image, from 1, in the order of the weights.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=0, help="Level of a pyramid or slide; 0 is the whole size.")
+    ] = PredictOptions.level,
+    mpp: Annotated[
+        float | None, typer.Option(min=1e-6, help="The level with about so many micrometres a pixel.")
+    ] = PredictOptions.mpp,
+    format: Annotated[
+        Format, typer.Option(help="auto: PNG for pictures, GeoTIFF for all else. cog: cloud-optimised GeoTIFF.")
+    ] = PredictOptions.format,
+    compress: Annotated[Compression, typer.Option(help="Of GeoTIFFs.")] = PredictOptions.compress,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also the probability of every class, into OUT/probabilities.")
+    ] = PredictOptions.probabilities,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also the top probability and the entropy, into OUT/confidence.")
+    ] = PredictOptions.confidence,
+    quantity: Annotated[
+        Quantity, typer.Option(help="How these are stored: uint8 counts in steps of 0.004.")
+    ] = PredictOptions.quantity,
+    polygons: Annotated[
+        PolygonFormat | None, typer.Option(help="Also polygons of the classes, into OUT/polygons.")
+    ] = PredictOptions.polygons,
+    min_area: Annotated[
+        float, typer.Option(min=0, help="Smallest polygon: square metres, or pixels of images that lie nowhere.")
+    ] = PredictOptions.min_area,
+    simplify: Annotated[
+        float, typer.Option(min=0, help="How far corners of polygons may move, in units of the coordinates.")
+    ] = PredictOptions.simplify,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write the image with its classes in colour, into OUT/overlays.")
     ] = PredictOptions.overlay,
@@ -91,10 +136,13 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Label every pixel: one mask of class indices for each image."""
+    from segcli.raster.names import parse
+
     options = PredictOptions(
-        tuple(inputs), out, weights, overlay, alpha, _number_pair("--input-range", input_range),
-        stitch, window, overlap, weighting, tta, recursive, overwrite, device, precision, _bytes("--memory", memory),
-        quiet, debug,
+        tuple(parse(text) for text in inputs), out, weights, _band_numbers(bands), level, mpp, format, compress,
+        probabilities, confidence, quantity, polygons, min_area, simplify, overlay, alpha,
+        _number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
+        device, precision, _bytes("--memory", memory), quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.predict import run
@@ -158,6 +206,14 @@ def _end_with(run: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     raise typer.Exit(code)
+
+
+def _band_numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise UsageError("--bands", f"found {text!r}", "expected numbers from 1 on, such as 4,3,2")
+    return tuple(map(int, text.split(",")))
 
 
 def _number_pair(option: str, text: str | None) -> tuple[float, float] | None:

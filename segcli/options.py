@@ -8,14 +8,29 @@ Stitch = Literal["auto", "stream", "windows"]
 Weighting = Literal["gaussian", "hann"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TrainPrecision = Literal["auto", "fp32", "bf16"]
+Format = Literal["auto", "tif", "cog", "png"]
+Compression = Literal["deflate", "zstd", "lzw", "packbits", "none"]
+Quantity = Literal["uint8", "float16", "float32"]
+PolygonFormat = Literal["gpkg", "geojson", "fgb"]
 Norm = Literal["batch", "none"]
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    inputs: tuple[Path, ...]
+    inputs: tuple[Path | str, ...]  # text for what GDAL opens and is no file of this machine
     out: Path
     weights: str | None = None
+    bands: tuple[int, ...] | None = None  # counted from 1
+    level: int | None = None
+    mpp: float | None = None  # micrometres a pixel
+    format: Format = "auto"
+    compress: Compression = "deflate"
+    probabilities: bool = False
+    confidence: bool = False
+    quantity: Quantity = "uint8"
+    polygons: PolygonFormat | None = None
+    min_area: float = 0.0
+    simplify: float = 0.0
     overlay: bool = False
     alpha: float = 0.5
     input_range: tuple[float, float] | None = None

@@ -1,22 +1,21 @@
 """segcli predict: images in, masks of class indices out."""
 
 import gc
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segcli import batch
+from segcli import batch, outputs
 from segcli.ahead import ahead, behind
-from segcli.classes import ClassTable
 from segcli.console import Console, Progress
-from segcli.drawing.overlay import blend, shown_colors, to_picture
 from segcli.errors import InputError
 from segcli.network import checkpoint
 from segcli.network.device import (
@@ -31,11 +30,13 @@ from segcli.network.normalise import normalise
 from segcli.network.plan import Panel, Plan
 from segcli.network.scorer import Scorer, make_scorer
 from segcli.options import PredictOptions
+from segcli.products import Product
 from segcli.raster.fit import match_bands, match_range
-from segcli.raster.names import SUFFIXES
-from segcli.raster.rows import Rows
-from segcli.raster.sink import Layout, Sink, create, mask_layout
-from segcli.raster.source import Source
+from segcli.raster.names import SUFFIXES, Name
+from segcli.raster.sink import Encoding, Sink, create
+from segcli.raster.source import Images, Source, open_images
+from segcli.raster.stack_sink import PlaneSink, create_stack
+from segcli.validity import Validity
 
 SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""
@@ -43,11 +44,26 @@ SMALL_BYTES = 2**23
 
 @dataclass(frozen=True)
 class Scan:
-    """An open image, and how it fits the network: its bands, and the values that stand for the trained range."""
+    """An open file, and how it fits the network: its bands, and the values that stand for the trained range, by image.
+
+    `outputs` has a file for each product, in their order.
+    """
+
+    images: Images
+    bands: tuple[int, ...]
+    ranges: tuple[tuple[float, float] | None, ...]
+    outputs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One image on its way: where it comes from and where its products go. `share` is its part of a file."""
 
     source: Source
-    bands: tuple[int, ...]
     value_range: tuple[float, float] | None
+    bands: tuple[int, ...]
+    sinks: tuple[Sink | PlaneSink, ...]
+    share: float
 
 
 @dataclass
@@ -57,6 +73,18 @@ class Memory:
     budget: float
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all images of a run."""
+
+    model: checkpoint.Model
+    products: tuple[Product, ...]
+    encoding: Encoding
+    options: PredictOptions
+    console: Console
+    memory: Memory = field(default_factory=lambda: Memory(math.inf))
+
+
 def run(options: PredictOptions, console: Console) -> int:
     """Label every input and return the exit code."""
     device = choose_device(options.device)
@@ -64,42 +92,47 @@ def run(options: PredictOptions, console: Console) -> int:
     if options.weights is None:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
     model = checkpoint.load(path)
-    beside = batch.OVERLAYS if options.overlay else None
-    folder, jobs = batch.plan(options.inputs, options.out, output_suffix, SUFFIXES, options.recursive, beside)
+    outputs.check(options)
+    suffix = partial(outputs.suffix, options.format)
+    beside = outputs.folders_beside(options)
+    folder, jobs = batch.plan(options.inputs, options.out, suffix, SUFFIXES, options.recursive, beside)
     manifest = batch.Manifest(folder)
     memory = Memory(options.memory_bytes or free_memory(device) / 2)
+    setting = Setting(
+        model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
+    )
     keep_freed_memory()
     scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
 
-    def overlay_of(job: batch.Job) -> Path:
-        return folder / batch.OVERLAYS / job.output.relative_to(folder)
+    def outputs_of(job: batch.Job) -> list[Path]:
+        return [job.output, *(batch.output_beside(folder, job, name, end) for name, end in beside.items())]
 
     def prepare(job: batch.Job) -> Scan:
-        for output in (job.output, *([overlay_of(job)] if options.overlay else [])):
+        for output in outputs_of(job):
             manifest.guard(output, options.overwrite)
-        return open_scan(job.source, model, options.input_range)
+        return open_scan(job.source, outputs.places(folder, job, setting.products), setting)
 
     def alike(scan: Scan) -> tuple[object, int]:
-        grid = scan.source.grid
-        together = scorer.together(grid.height, grid.width)
-        return ((grid.height, grid.width), together) if scan.source.is_loaded else (scan.source.path, 1)
+        first = scan.images.planes[0]
+        size = (first.grid.height, first.grid.width)
+        return (size, scorer.together(*size)) if first.is_loaded and not scan.images.axes else (id(scan), 1)
 
     with console.progress(len(jobs)) as progress:
 
         def work(group: list[tuple[batch.Job, Scan]]) -> None:
-            predict(
-                [scan for _, scan in group], [job.output for job, _ in group], model, scorer, memory, console, progress
-            )
+            predict([scan for _, scan in group], setting, scorer, progress)
 
         def finish(job: batch.Job, scan: Scan) -> None:
-            with scan.source as source:
-                manifest.add(job.source, job.output)
-                if options.overlay:
-                    draw_overlay(source, job.output, overlay_of(job), model.classes, options.alpha)
-                    manifest.add(job.source, overlay_of(job))
+            with ExitStack() as open_files:
+                for plane in scan.images.planes:
+                    open_files.callback(plane.close)
+                single = None if scan.images.axes else scan.images.planes[0]
+                written = outputs.add_drawings(folder, job, single, model.classes, setting.products, options)
+            for output in (job.output, *written):
+                manifest.add(job.source, output)
             console.result(job.output)
 
         report = batch.run(jobs, prepare, alike, work, finish, console, options.debug)
@@ -108,96 +141,130 @@ def run(options: PredictOptions, console: Console) -> int:
     return report.exit_code
 
 
-def open_scan(path: Path, model: checkpoint.Model, given_range: tuple[float, float] | None) -> Scan:
-    """The image, if it fits the network; a small one is read at once, and its file closed."""
-    source = Source(path)
+def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
+    """The file, if it fits the network; small images are read at once, and their file closed."""
+    options, dtype = setting.options, setting.model.normalisation.dtype
+    images = open_images(path, "image", options.level, options.mpp)
     try:
-        bands = match_bands(source, model.bands)
-        if source.size_bytes <= SMALL_BYTES:
-            source.load()
-        return Scan(source, bands, match_range(source, bands, model.normalisation.dtype, given_range))
+        first = images.planes[0]
+        bands = match_bands(first, setting.model.bands, options.bands)
+        for plane in images.planes:
+            if plane.bands != first.bands:
+                raise InputError(path, f"images of {first.bands} and of {plane.bands} bands", "expected the same")
+            # One that is turned is read across its rows, which takes the whole of it anyway.
+            if plane.size_bytes <= SMALL_BYTES // len(images.planes) or (plane.is_turned and not images.axes):
+                plane.load()
+        if files[0].suffix == ".png" and first.grid.is_georeferenced:
+            setting.console.say(f"{path}: PNG cannot hold where it lies on earth; --format tif keeps it")
+        if images.axes and (options.overlay or options.polygons):
+            setting.console.say(f"{path}: a stack; overlays and polygons are drawn for single images only")
+        ranges = tuple(match_range(plane, bands, dtype, options.input_range) for plane in images.planes)
+        return Scan(images, bands, ranges, files)
     except BaseException:
-        source.close()
+        for plane in images.planes:
+            plane.close()
         raise
 
 
-def predict(
-    scans: list[Scan], outputs: list[Path], model: checkpoint.Model, scorer: Scorer, memory: Memory, console: Console,
-    progress: Progress,
-) -> None:  # fmt: skip
-    """Images of one size to masks, in pieces that fit the memory: smaller ones when it runs out, then on the CPU."""
-    grid, name = scans[0].source.grid, scans[0].source.path
+def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progress) -> None:
+    """Files to products, images of one size together."""
+    with ExitStack() as files:
+        works = [work for scan in scans for work in open_sinks(files, scan, setting)]
+        for size, alike in groupby(works, lambda work: (work.source.grid.height, work.source.grid.width)):
+            waiting, together = list(alike), scorer.together(*size)
+            for first in range(0, len(waiting), together):
+                score(waiting[first : first + together], setting, scorer, progress)
+
+
+def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:
+    """A sink for each product of each image; the files are there when the block of `files` ends well."""
+    planes, axes = scan.images.planes, scan.images.axes
+    by_product: list[list[Sink | PlaneSink]] = []
+    for product, output in zip(setting.products, scan.outputs, strict=True):
+        if axes:
+            grids = [plane.grid for plane in planes]
+            stack = create_stack(output, grids, product.layout, axes, scan.images.shape, scan.images.dialect)
+            by_product.append(list(files.enter_context(stack)))
+        else:
+            by_product.append([files.enter_context(create(output, planes[0].grid, product.layout, setting.encoding))])
+    return [
+        Work(plane, scan.ranges[n], scan.bands, tuple(sinks[n] for sinks in by_product), 1 / len(planes))
+        for n, plane in enumerate(planes)
+    ]
+
+
+def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progress) -> None:
+    """Images of one size, in pieces that fit the memory: smaller ones when it runs out, then on the CPU."""
+    grid, name, console = works[0].source.grid, works[0].source.path, setting.console
     for device_scorer in scorer.with_fallback(console.say):
-        for plan in device_scorer.plans(grid.height, grid.width, len(scans), memory.budget):
+        for plan in device_scorer.plans(grid.height, grid.width, len(works), setting.memory.budget):
             before = progress.state()
             try:
-                flow(scans, outputs, model, device_scorer, plan, progress)
+                flow(works, setting, device_scorer, plan, progress)
                 return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 console.say(f"{name}: out of memory on {device_scorer.device} with {plan}; trying less")
-                memory.budget = min(memory.budget, 0.99 * plan.needed)  # for the images that follow, too
+                setting.memory.budget = min(setting.memory.budget, 0.99 * plan.needed)  # for those that follow, too
                 progress.restore(before)
+                for sink in (sink for work in works for sink in work.sinks):
+                    sink.restart()
     raise InputError(name, "out of memory even in the smallest pieces", "", "free memory, or use narrower weights")
 
 
-def flow(
-    scans: list[Scan], outputs: list[Path], model: checkpoint.Model, scorer: Scorer, plan: Plan, progress: Progress
-) -> None:
+def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progress: Progress) -> None:
     """The river, from rows to rows. Reading runs ahead of the network in a thread, writing behind it in another."""
-    height, width = scans[0].source.grid.height, scans[0].source.grid.width
-    ranges = [scan.value_range for scan in scans]
-    layout = mask_layout(model.classes)
-    with ExitStack() as files:
-        sinks = [
-            files.enter_context(create(output, scan.source.grid, layout))
-            for output, scan in zip(outputs, scans, strict=True)
-        ]
-        for panel in plan.panels(width):
-            rows = ahead(read(scans, plan.strip_height, panel))
-            with closing(rows), behind(partial(write, sinks, panel)) as put:
-                inputs = normalise(rows, model.normalisation, ranges, scorer.device, scorer.dtype)
-                scores = scorer.scores(inputs, height)
-                labels = most_likely(scores, model.classes.indices, panel)
-                for first_row, pixels in copied_back(labels):
-                    put(Rows(first_row, pixels))
-                    progress.advance(pixels.size / (height * width), pixels.size)
+    height, width = works[0].source.grid.height, works[0].source.grid.width
+    ranges = [work.value_range for work in works]
+    for panel in plan.panels(width):
+        on_their_way = Validity()
+        rows = ahead(read(works, plan.strip_height, panel))
+        with closing(rows), behind(partial(write, works, setting.products, panel)) as put:
+            inputs = normalise(
+                on_their_way.noted(rows), setting.model.normalisation, ranges, scorer.device, scorer.dtype
+            )
+            scores = scorer.scores(inputs, height)
+            for first_row, made in copied_back(make(scores, setting.products, panel)):
+                count, columns = made[0].shape[2:]
+                put((first_row, made, on_their_way.take(count)))
+                progress.advance(works[0].share * len(works) * count * columns / (height * width), made[0].size)
 
 
-def read(scans: list[Scan], strip_height: int, panel: Panel) -> Iterator[tuple[int, NDArray[np.generic]]]:
-    """Strips of all images together: (first_row, (image, band, row, col))."""
-    files = [scan.source.rows(strip_height, scan.bands, panel.read_first, panel.read_end) for scan in scans]
+def read(
+    works: list[Work], strip_height: int, panel: Panel
+) -> Iterator[tuple[int, NDArray[np.generic], NDArray[np.bool_] | None]]:
+    """Strips of all images together: the first row, (image, band, row, col), and where there are data."""
+    files = [work.source.strips(strip_height, work.bands, panel.read_first, panel.read_end) for work in works]
     for strips in zip(*files, strict=True):
-        yield strips[0].first_row, np.stack([strip.pixels for strip in strips])
+        valid = None
+        if any(strip.valid is not None for strip in strips):
+            shape = strips[0].pixels.shape[1:]
+            valid = np.stack([np.ones(shape, bool) if strip.valid is None else strip.valid for strip in strips])
+        yield strips[0].first_row, np.stack([strip.pixels for strip in strips]), valid
 
 
-def most_likely(
-    strips: Iterable[tuple[int, Tensor]], indices: NDArray[np.uint8], panel: Panel
-) -> Iterator[tuple[int, Tensor]]:
-    """The mask value of the class with the highest score, one byte a pixel: (image, row, col), the panel's columns."""
+def make(
+    strips: Iterable[tuple[int, Tensor]], wanted: tuple[Product, ...], panel: Panel
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Every product of each strip of scores, (image, band, row, col), of the panel's own columns."""
     columns = slice(panel.first - panel.read_first, panel.end - panel.read_first)
     for first_row, scores in strips:
-        values = torch.from_numpy(indices).to(scores.device)
-        yield first_row, values[scores[..., columns].argmax(1)]
+        yield first_row, [product.make(scores[..., columns]) for product in wanted]
 
 
-def write(sinks: list[Sink], panel: Panel, strip: Rows) -> None:
-    """Each image's rows to its file."""
-    for sink, labels in zip(sinks, strip.pixels, strict=True):
-        sink.write(strip.first_row, labels, panel.first)
-
-
-def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, alpha: float) -> None:
-    """The image with the classes of its finished mask in colour over it, as 8-bit RGB on the same grid."""
-    colors = shown_colors(classes, alpha)
-    low, high = source.value_range()
-    strip_height = max(1, 2**20 // source.grid.width)
-    with Source(mask, "mask") as labels, create(output, source.grid, Layout(3, "uint8")) as sink:
-        for (first_row, pixels), (_, indices) in zip(source.rows(strip_height), labels.rows(strip_height), strict=True):
-            sink.write(first_row, blend(to_picture(pixels, low, high), indices[0], colors))
-
-
-def output_suffix(source: Path) -> str:
-    """The ending of a mask: TIFF stays TIFF (and keeps its place on earth), other pictures give PNG."""
-    return ".tif" if source.suffix.lower() in (".tif", ".tiff") else ".png"
+def write(
+    works: list[Work], wanted: tuple[Product, ...], panel: Panel,
+    strip: tuple[int, list[NDArray[np.generic]], NDArray[np.bool_] | None],
+) -> None:  # fmt: skip
+    """Each image's rows to its files, and what stands for no data where there are none."""
+    first_row, made, valid = strip
+    columns = slice(panel.first - panel.read_first, panel.end - panel.read_first)
+    for number, (product, values) in enumerate(zip(wanted, made, strict=True)):
+        for n, work in enumerate(works):
+            pixels = values[n]
+            if valid is not None and not valid[n, :, columns].all():
+                if product.empty is None:
+                    raise InputError(work.source.path, "pixels without data, and all 256 values are classes")
+                pixels = np.where(valid[n, :, columns], pixels, np.asarray(product.empty, pixels.dtype))
+            work.sinks[number].write(first_row, pixels, panel.first)

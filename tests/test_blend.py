@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from segcli.network.blend import Weighting, Windows, window_starts, window_weights
+from segcli.network.normalise import Inputs
 from segcli.network.unet import NetworkConfig, UNet
 
 
-def strips_of(image: Tensor, height: int) -> Iterator[tuple[int, Tensor]]:
+def strips_of(image: Tensor, height: int) -> Iterator[Inputs]:
     for row in range(0, image.shape[2], height):
-        yield row, image[:, :, row : row + height]
+        yield Inputs(row, image[:, :, row : row + height])
 
 
 def blended(windows: Windows, image: Tensor, strip: int) -> Tensor:

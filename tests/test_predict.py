@@ -53,7 +53,7 @@ def predict(tmp_path: Path, weights: Path, *inputs: Path, **more: object) -> int
 
 
 def test_rgb_rgba_grey_and_16_bit(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
-    alpha = np.random.default_rng(1).integers(0, 255, (37, 53, 1), np.uint8)
+    alpha = np.random.default_rng(1).integers(1, 255, (37, 53, 1), np.uint8)
     red, wide = scan[:, :, 0], scan.astype(np.uint16)
     files = {
         "rgb.png": scan,
@@ -129,8 +129,9 @@ def test_overlays_show_the_picture_through_the_colours(tmp_path: Path, weights: 
 def test_normalising_is_the_formula() -> None:
     pixels = np.array([[[0, 10]], [[4, 8]]], np.uint16)
     constants = Normalisation("uint8", (1.0, 2.0), (4.0, 0.5))
-    ((first, values),) = normalise([(3, np.stack([pixels] * 2))], constants, [(0.0, 510.0), None], CPU)
+    ((first, values, empty),) = normalise([(3, np.stack([pixels] * 2), None)], constants, [(0.0, 510.0), None], CPU)
     assert first == 3
+    assert not empty
     assert values.tolist() == [[[[-0.25, 1.0]], [[0.0, 4.0]]], [[[-0.25, 2.25]], [[4.0, 12.0]]]]
     assert scaling((-1.0, 1.0), "uint8") == (127.5, 127.5)
 
@@ -152,7 +153,7 @@ def test_the_program_does_the_good_ones_and_names_the_bad(
     assert result.stdout.split() == ["masks/a.png", "masks/two.png", "masks/z.tif"]
     lines = result.stderr.splitlines()
     assert [line for line in lines if line.startswith("segcli: scans/broken.png: ")]
-    five = "segcli: scans/five.tif: 5 bands; the weights expect 3 or 1 (grey); choose other weights"
+    five = "segcli: scans/five.tif: 5 bands; the weights expect 3 or 1 (grey); choose with --bands, or other weights"
     assert five in lines
     assert lines[-1] == "done 3  failed 2"
     assert "Traceback" not in result.stderr
@@ -214,7 +215,7 @@ def test_little_memory_means_panels_and_the_same_mask(
 ) -> None:
     scan = write_picture(tmp_path / "wide.tif", rng.integers(0, 255, (70, 3000, 3), np.uint8))
     cut: list[Plan] = []
-    monkeypatch.setattr("segcli.predict.flow", lambda *given: (cut.append(given[4]), flow(*given)))
+    monkeypatch.setattr("segcli.predict.flow", lambda *given: (cut.append(given[3]), flow(*given)))
     masks = []
     for memory in (None, 1_000_000):
         assert predict(tmp_path, random_weights, scan, memory_bytes=memory) == 0
@@ -260,7 +261,7 @@ def test_what_ran_out_of_memory_once_is_not_tried_again(
         write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (1200, 2500, 3), np.uint8))
 
     def starved(*given: object) -> None:
-        if given[4].strip_height > 16:  # type: ignore[attr-defined]
+        if given[3].strip_height > 16:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory")
         flow(*given)  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from torchvision.models import efficientnet_b0, resnet18, resnet34
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from segcli.network.joins import Join, JoinedWindow
+from segcli.network.normalise import Inputs
 from segcli.network.operators import Pointwise
 from segcli.network.stream import RowStream, Stream, reach
 from segcli.network.tracing import NotStreamableError, fold, sharing_weights, trace
@@ -22,9 +23,9 @@ from segcli.network.unet import NetworkConfig, UNet
 RELATIVE = 1e-5
 
 
-def strips_of(image: Tensor, height: int) -> Iterator[tuple[int, Tensor]]:
+def strips_of(image: Tensor, height: int) -> Iterator[Inputs]:
     for row in range(0, image.shape[2], height):
-        yield row, image[:, :, row : row + height]
+        yield Inputs(row, image[:, :, row : row + height])
 
 
 def pushed(network: nn.Module, image: Tensor, height: int) -> Tensor:
@@ -32,7 +33,7 @@ def pushed(network: nn.Module, image: Tensor, height: int) -> Tensor:
     flow = RowStream(trace(fold(nn.Sequential(network))))  # a bare layer would be traced into
     end = image.shape[2]
     given = [
-        rows for first, strip in strips_of(image, height) for rows in flow.push(strip, first + strip.shape[2] == end)
+        rows for first, strip, _ in strips_of(image, height) for rows in flow.push(strip, first + strip.shape[2] == end)
     ]
     return torch.cat(given, dim=2)
 
@@ -543,3 +544,47 @@ def peak_before_the_end(strips: int) -> int:
     for _ in range(strips):
         list(flow.push(torch.zeros(1, 1, 16, 64), last=False))
     return max(alive)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    before=st.integers(0, 60), gap=st.integers(0, 500), after=st.integers(0, 60), strip=st.sampled_from([4, 8, 12, 13]),
+    depth=st.integers(1, 2), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_empty_strips_are_skipped_and_no_score_changes(
+    before: int, gap: int, after: int, strip: int, depth: int, seed: int
+) -> None:
+    """To the last bit, inside the gap as well as around it."""
+    torch.manual_seed(seed)
+    network = randomised(UNet(NetworkConfig(2, 3, 3, depth))).eval()
+    height = before + gap + after + 1
+    image = torch.randn(1, 2, height, 19)
+    image[:, :, before : before + gap] = 0
+    ready = Stream(network, 2, 2**depth, torch.device("cpu"), method="scores")
+    told = [
+        Inputs(row, image[:, :, row : row + strip], before <= row and min(row + strip, height) <= before + gap)
+        for row in range(0, height, strip)
+    ]
+    scores, rows = [], 0
+    for first_row, part in ready.scores(told, height):
+        assert first_row == rows
+        rows += part.shape[2]
+        scores.append(part)
+    plain = [part for _, part in ready.scores(strips_of(image, strip), height)]
+    assert torch.equal(torch.cat(scores, 2), torch.cat(plain, 2))
+
+
+def test_a_long_gap_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Stream(UNet(NetworkConfig(1, 2, 4, 3)).eval(), 1, 8, torch.device("cpu"), method="scores")
+    pushes: list[int] = []
+    push = RowStream.push
+    monkeypatch.setattr(RowStream, "push", lambda self, rows, last: pushes.append(1) or push(self, rows, last))
+    told = [Inputs(row, torch.zeros(1, 1, 16, 32), empty=16 <= row < 1600) for row in range(0, 1616, 16)]
+    assert sum(part.shape[2] for _, part in ready.scores(told, 1616)) == 1616
+    assert len(pushes) <= 2 + (16 + 3 * ready.margin) // 16
+
+
+def test_kernels_that_are_not_square_forbid_to_skip() -> None:
+    tall = nn.Sequential(nn.Conv2d(1, 2, (9, 1), padding=(4, 0)), nn.ReLU())
+    assert not Stream(tall, 1, 1, torch.device("cpu"))._is_square
+    assert Stream(UNet(NetworkConfig(1, 2, 2, 1)), 1, 2, torch.device("cpu"), method="scores")._is_square

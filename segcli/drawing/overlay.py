@@ -33,4 +33,4 @@ def to_picture(pixels: NDArray[np.generic], low: float, high: float) -> NDArray[
     if chosen.dtype == np.uint8 and (low, high) == (0, 255):
         return chosen.astype(np.uint8, copy=False)
     scaled = (chosen.astype(np.float32) - low) * np.float32(255 / (high - low))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return np.rint(np.nan_to_num(np.clip(scaled, 0, 255))).astype(np.uint8)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from segcli.network.normalise import Inputs
 from segcli.network.plan import Costs, Plan, plans
 
 Weighting = Literal["gaussian", "hann"]
@@ -72,13 +73,13 @@ class Windows:
         margin = -(-self.size // self.step) * self.step
         yield from plans(height, width, self.step, margin, Costs(column, 0), budget, self.size * width)
 
-    def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
+    def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """As `stream.Stream.scores`: strips of an image of `height` rows in, scores of its rows out."""
         starts = window_starts(height, self.size, self.step)
         band: _Band | None = None
         rows: Tensor | None = None  # what has come from row `rows_first` on
         rows_first = 0
-        for _, strip in strips:
+        for _, strip, _ in strips:
             rows = strip if rows is None else torch.cat([rows, strip], dim=2)
             while starts and rows_first + rows.shape[2] >= min(starts[0] + self.size, height):
                 first = starts.pop(0)

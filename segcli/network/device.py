@@ -89,27 +89,28 @@ def _system_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def copied_back(strips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, NDArray[Any]]]:
+def copied_back(strips: Iterable[tuple[int, list[Tensor]]]) -> Iterator[tuple[int, list[NDArray[Any]]]]:
     """Strips of a device as arrays. From CUDA each comes while the next one is already being computed."""
-    under_way: tuple[int, Tensor, torch.cuda.Event] | None = None
+    under_way: tuple[int, list[Tensor], torch.cuda.Event] | None = None
     for first_row, values in strips:
-        if values.device.type != "cuda":
-            yield first_row, values.cpu().numpy()
+        if values[0].device.type != "cuda":
+            yield first_row, [value.cpu().numpy() for value in values]
             continue
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        host.copy_(values, non_blocking=True)
+        hosts = [torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for value in values]
+        for host, value in zip(hosts, values, strict=True):
+            host.copy_(value, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(values.device))
+        copied.record(torch.cuda.current_stream(values[0].device))
         if under_way is not None:
             yield _arrived(*under_way)
-        under_way = first_row, host, copied
+        under_way = first_row, hosts, copied
     if under_way is not None:
         yield _arrived(*under_way)
 
 
-def _arrived(first_row: int, host: Tensor, copied: torch.cuda.Event) -> tuple[int, NDArray[Any]]:
+def _arrived(first_row: int, hosts: list[Tensor], copied: torch.cuda.Event) -> tuple[int, list[NDArray[Any]]]:
     copied.synchronize()
-    return first_row, host.numpy()
+    return first_row, [host.numpy() for host in hosts]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

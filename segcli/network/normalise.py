@@ -6,7 +6,7 @@ of one value give one input wherever they stand.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,17 +38,26 @@ def scaling(value_range: tuple[float, float] | None, trained: str) -> tuple[floa
     return scale, limits.min - value_range[0] * scale
 
 
+class Inputs(NamedTuple):
+    """A strip as the network takes it, (image, band, row, col), and whether nothing in it comes from data."""
+
+    first_row: int
+    values: Tensor
+    empty: bool = False
+
+
 def normalise(
-    strips: Iterable[tuple[int, NDArray[Any]]],
+    strips: Iterable[tuple[int, NDArray[Any], NDArray[np.bool_] | None]],
     constants: Normalisation,
     ranges: Sequence[tuple[float, float] | None],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[Inputs]:
     """Images as the network was trained to see them: (image, band, row, col) in, the same of `dtype` on `device` out.
 
     `ranges` has one entry an image: values in it are first brought to the range of the dtype trained on; None takes
-    them as they are.
+    them as they are. The third part of a strip says where there are data, (image, row, col), None for everywhere: other
+    pixels, and numbers that are not finite, become 0, the mean, which is what the network pads images with.
     """
     scale, offset = torch.tensor([scaling(values, constants.dtype) for values in ranges], dtype=torch.float64).T
     mean = torch.tensor(constants.mean, dtype=torch.float64)
@@ -56,10 +65,18 @@ def normalise(
     # One multiplication and one addition a value, both constants computed in float64; (image, band, 1, 1).
     factor = (scale[:, None] / deviation).float().to(device)[..., None, None]
     summand = ((offset[:, None] - mean) / deviation).float().to(device)[..., None, None]
-    for first_row, pixels in strips:
-        values = torch.from_numpy(pixels)
-        if device.type == "cuda":
-            values = values.pin_memory()
+    for first_row, pixels, valid in strips:
+        values = _to_device(pixels, device)
         # The bytes of the file travel to the device, the larger floats are made there.
-        inputs = values.to(device, non_blocking=True).float().mul_(factor).add_(summand).to(dtype)
-        yield first_row, inputs.contiguous(memory_format=torch.channels_last)
+        inputs = values.float().mul_(factor).add_(summand)
+        if pixels.dtype.kind == "f":
+            inputs = torch.nan_to_num_(inputs, 0.0, 0.0, 0.0)
+        if valid is not None:
+            inputs.masked_fill_(~_to_device(valid, device)[:, None], 0.0)
+        empty = valid is not None and not valid.any()
+        yield Inputs(first_row, inputs.to(dtype).contiguous(memory_format=torch.channels_last), empty)
+
+
+def _to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcli.errors import UsageError
 from segcli.network.blend import Windows
+from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
 from segcli.network.stream import STRIP_PIXELS, Stream
 from segcli.network.tracing import NotStreamableError
@@ -33,8 +34,8 @@ class Scorer:
         """Ways to cut the images, best first, as both ways have them."""
         return self.way.plans(height, width, images, budget)
 
-    def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
-        """Strips of (first_row, (image, band, row, col)) in, strips of scores out."""
+    def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
+        """Strips in, strips of scores, (first_row, (image, class, row, col)), out."""
         return self.way.scores(strips, height)
 
     def together(self, height: int, width: int) -> int:

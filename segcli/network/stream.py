@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segcli.network.joins import JoinedWindow
+from segcli.network.normalise import Inputs
 from segcli.network.operators import Scratch, Strip, Window
 from segcli.network.plan import Costs, Plan, plans
 from segcli.network.tracing import NotStreamableError, Step, fold, sharing_weights, trace
@@ -97,6 +98,7 @@ class Stream:
         _try_out(network, trace(folded), method, bands, total_stride)
         self._steps = trace(folded.to(device, dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
+        self._is_square = all(map(_is_square, folded.modules()))  # then it reaches as far along rows as along columns
         low, high = reach(self._steps, 0, total_stride - 1)
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
         self.costs = self._measure_costs()
@@ -107,23 +109,36 @@ class Stream:
         costs = self.costs.times(images)
         yield from plans(height, width, self.total_stride, self.margin, costs, budget, pixels)
 
-    def scores(self, strips: Iterable[tuple[int, Tensor]], height: int) -> Iterator[tuple[int, Tensor]]:
-        """Scores of images of `height` rows that come in `strips` of (first_row, (image, band, row, col)).
+    def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
+        """Scores of images of `height` rows that come in strips, (image, band, row, col).
 
         Yields (first_row, (image, class, row, col)), of other heights than the strips. The images are padded with zeros
         at the right and the bottom to multiples of the total stride, and the scores are cut back.
+
+        Where empty strips follow each other for longer than the network sees, its rows do not change any more from
+        strip to strip: further ones get the last scores again, and are not computed.
         """
         flow = RowStream(self._steps)
         done = 0
-        for first_row, strip in strips:
+        empty_rows = 0  # just now, one after the other
+        previous: Tensor | None = None  # the scores of the last strip, where that was a full one
+        for first_row, strip, empty in strips:
             rows, width = strip.shape[-2:]
             last = first_row + rows >= height
+            settled = self._is_square and first_row - empty_rows <= done - rows - self.margin
+            empty_rows = empty_rows + rows if empty else 0
+            repeats = previous is not None and previous.shape[2] == rows and rows % self.total_stride == 0
+            if empty and settled and repeats and not last and previous is not None:
+                yield done, previous
+                done += rows
+                continue
             bottom, right = (-height % self.total_stride if last else 0), -width % self.total_stride
             padded = functional.pad(strip, (0, right, 0, bottom)) if bottom or right else strip
             for scores in flow.push(padded, last):
                 count = min(scores.shape[2], height - done)
                 if count > 0:
-                    yield done, scores[:, :, :count, :width]
+                    previous = scores[:, :, :count, :width]
+                    yield done, previous
                 done += count
 
     def _measure_costs(self) -> Costs:
@@ -140,6 +155,11 @@ class Stream:
             peaks.append(max(alive) / columns)
         per_row = (peaks[1] - peaks[0]) / (2 * self.total_stride)
         return Costs(peaks[0] - per_row * 2 * self.total_stride, per_row)
+
+
+def _is_square(module: nn.Module) -> bool:
+    settings = (getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation", "scale_factor"))
+    return all(not isinstance(value, tuple) or len(set(value)) == 1 for value in settings)
 
 
 def _try_out(network: nn.Module, steps: tuple[Step, ...], method: str, bands: int, total_stride: int) -> None:

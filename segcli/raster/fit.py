@@ -6,20 +6,29 @@ from segcli.raster.source import Source
 CAMERA_BITS = (8, 10, 12, 14, 16)
 
 
-def match_bands(source: Source, wanted: int) -> tuple[int, ...]:
+def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """Bands of the file, from 0, for a network of `wanted` bands; InputError where they do not fit.
 
     The same number fits, leaving alpha out; so does a grey one repeated, and red, green and blue with one band more
     (near infrared, or alpha that is not marked as such) for a network of three.
     """
     found = source.bands
+    if chosen is not None:
+        if len(chosen) != wanted:
+            raise InputError(source.path, f"--bands names {len(chosen)} bands", f"the weights expect {wanted}")
+        if max(chosen) > found:
+            raise InputError(source.path, f"bands 1 to {found}", f"--bands names {max(chosen)}", "name others")
+        return tuple(band - 1 for band in chosen)
     if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
         return tuple(range(wanted))
     if found == 1 and wanted == 3:
         return (0, 0, 0)
     more = " or 1 (grey)" if wanted == 3 else ""
     raise InputError(
-        source.path, f"{found} band{'s' * (found != 1)}", f"the weights expect {wanted}{more}", "choose other weights"
+        source.path,
+        f"{found} band{'s' * (found != 1)}",
+        f"the weights expect {wanted}{more}",
+        "choose with --bands, or other weights",
     )
 
 

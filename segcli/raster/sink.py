@@ -3,20 +3,22 @@ row, because PNG cannot be written in pieces. Knows files and formats, nothing o
 """
 
 import errno
+import math
 import os
 import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -38,19 +40,51 @@ LITTLE_ROOM = 2**20
 
 @dataclass(frozen=True)
 class Layout:
-    """What the file holds. `colors` (value to RGB) makes it an indexed picture of one band."""
+    """What the file holds. `colors` (value to RGB) makes it an indexed picture of one band; `names` are the bands'.
+
+    `scale` is what a stored value is to be multiplied with. `class_names`, by value, are embedded as metadata, with
+    statistics. `half` stores float32 as half floats. `overviews` is how a GeoTIFF's smaller versions are made.
+    """
 
     bands: int
     dtype: str
     colors: dict[int, tuple[int, int, int]] | None = None
+    nodata: float | None = None
+    names: tuple[str, ...] = ()
+    scale: float = 1.0
+    class_names: dict[int, str] = field(default_factory=dict)
+    half: bool = False
+    overviews: Literal["mode", "average"] | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How files are written: `compress` as GDAL names it, `cog` for cloud-optimised GeoTIFFs."""
+
+    compress: str = "DEFLATE"
+    cog: bool = False
+
+
+OVERVIEW_SIDE = 2 * BLOCK
+"""Rasters with both sides over this get overviews."""
 
 
 def mask_layout(classes: ClassTable) -> Layout:
-    """One byte a pixel, in the colours of the classes; white where there is no label."""
+    """One byte a pixel, in the colours of the classes; where there are no data, the value that marks no label."""
     colors = {entry.index: entry.color for entry in classes.entries}
+    empty = empty_value(classes)
+    if empty is not None:
+        colors[empty] = (255, 255, 255)
+    names = {entry.index: entry.name for entry in classes.entries}
+    return Layout(1, "uint8", colors, empty, ("class",), class_names=names, overviews="mode")
+
+
+def empty_value(classes: ClassTable) -> int | None:
+    """What a mask holds where the image has no data: the ignore index, else the highest value that is no class."""
     if classes.ignore is not None:
-        colors[classes.ignore] = (255, 255, 255)
-    return Layout(1, "uint8", colors)
+        return classes.ignore
+    taken = {entry.index for entry in classes.entries}
+    return next((value for value in range(255, -1, -1) if value not in taken), None)
 
 
 class Sink:
@@ -59,10 +93,12 @@ class Sink:
     An image may come in column panels, from the left: all rows of one, then all rows of the next.
     """
 
-    def __init__(self, path: Path, dataset: Any, grid: Grid) -> None:
+    def __init__(self, path: Path, dataset: Any, grid: Grid, layout: Layout) -> None:
         self._path = path
         self._dataset = dataset
         self._grid = grid
+        self._nodata = layout.nodata
+        self._counts = np.zeros(256, np.int64) if layout.class_names else None  # pixels by value, for statistics
         self._waiting: list[NDArray[Any]] = []
         self._first_col, self._end_col = 0, 0  # of the panel that is being written
         self._next_row = 0  # the first of the panel that GDAL does not have yet
@@ -81,11 +117,40 @@ class Sink:
         if self._rows_waiting() >= BLOCK:
             self._flush(self._rows_waiting() // BLOCK * BLOCK)
 
+    def restart(self) -> None:
+        """Forget what came: it comes again, from the first row of the first column on."""
+        self._waiting = []
+        self._first_col = self._end_col = self._next_row = 0
+        if self._counts is not None:
+            self._counts[:] = 0
+
     def finish(self) -> None:
         """Write what is left. ValueError where rows or columns are missing."""
         self._end_panel()
         if self._end_col != self._grid.width:
             raise ValueError(f"{self._end_col} of {self._grid.width} columns came")
+
+    def statistics(self) -> dict[str, str]:
+        """As GDAL keeps them with a band; none where they were not counted or nothing is valid."""
+        if self._counts is None:
+            return {}
+        counts = self._counts.copy()
+        if self._nodata is not None:
+            counts[int(self._nodata)] = 0
+        total, values = counts.sum(), np.arange(256)
+        if total == 0:
+            return {}
+        mean = (counts * values).sum() / total
+        deviation = math.sqrt((counts * (values - mean) ** 2).sum() / total)
+        present = np.flatnonzero(counts)
+        share = 100 * total / (self._grid.height * self._grid.width)
+        return {
+            "STATISTICS_MINIMUM": str(present[0]),
+            "STATISTICS_MAXIMUM": str(present[-1]),
+            "STATISTICS_MEAN": f"{mean:.12g}",
+            "STATISTICS_STDDEV": f"{deviation:.12g}",
+            "STATISTICS_VALID_PERCENT": f"{share:.4g}",
+        }
 
     def _end_panel(self) -> None:
         if self._end_col == 0:
@@ -101,36 +166,62 @@ class Sink:
     def _flush(self, height: int) -> None:
         whole = np.concatenate(self._waiting, axis=1) if len(self._waiting) > 1 else self._waiting[0]
         window = Window(self._first_col, self._next_row, self._end_col - self._first_col, height)
-        with _faults_of(self._path):
+        with faults_of_writing(self._path):
             self._dataset.write(whole[:, :height], window=window)
+        if self._counts is not None:
+            self._counts += np.bincount(whole[0, :height].ravel(), minlength=256)
         self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
         self._next_row += height
 
 
 @contextmanager
-def create(path: Path, grid: Grid, layout: Layout) -> Iterator[Sink]:
+def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding()) -> Iterator[Sink]:
     """A sink for `path`, a GeoTIFF or a PNG by its ending; the file is there, whole, when the block has ended well.
 
     Raises InputError where the file cannot be written, NothingDoneError where nothing can be: no room, no permission.
     """
-    with replacing(path, _faults_of) as part:
-        if path.suffix.lower() == ".png":
+    with replacing(path, faults_of_writing) as part:
+        if path.suffix.lower() == ".png" or encoding.cog:
             scratch = part_of(part)
             try:
-                with _geotiff(path, scratch, grid, layout, compress="NONE") as sink:
+                with _geotiff(path, scratch, grid, layout, "NONE" if not encoding.cog else encoding.compress) as sink:
                     yield sink
-                # Without PAM no .aux.xml is left beside the picture.
-                with _faults_of(path), gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
-                    rasterio.shutil.copy(scratch, part, driver="PNG")
+                with faults_of_writing(path):
+                    _convert(scratch, part, layout, encoding)
             finally:
                 scratch.unlink(missing_ok=True)
         else:
-            with _geotiff(path, part, grid, layout, compress="DEFLATE") as sink:
+            with _geotiff(path, part, grid, layout, encoding.compress) as sink:
                 yield sink
+            if layout.overviews and min(grid.height, grid.width) > OVERVIEW_SIDE:
+                with faults_of_writing(path):
+                    _add_overviews(part, grid, layout)
+                    _check_blocks(part)
+
+
+def _convert(scratch: Path, part: Path, layout: Layout, encoding: Encoding) -> None:
+    """The finished scratch GeoTIFF as a PNG, or as a COG."""
+    if not encoding.cog:
+        # Without PAM no .aux.xml is left beside the picture.
+        with gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+            rasterio.shutil.copy(scratch, part, driver="PNG")
+        return
+    options = {"compress": encoding.compress, "overview_resampling": (layout.overviews or "nearest").upper()}
+    if layout.dtype != "uint8" or layout.colors is None:
+        options["predictor"] = "YES"
+    with gdal():
+        rasterio.shutil.copy(scratch, part, driver="COG", blocksize=BLOCK, bigtiff="IF_SAFER", **options)
+
+
+def _add_overviews(part: Path, grid: Grid, layout: Layout) -> None:
+    """Smaller versions, down to one tile, inside the file."""
+    factors = [2**n for n in range(1, 16) if max(grid.height, grid.width) // 2 ** (n - 1) > BLOCK]
+    with opened(part, "r+") as dataset, gdal():
+        dataset.build_overviews(factors, Resampling[layout.overviews or "nearest"])
 
 
 @contextmanager
-def _faults_of(path: Path) -> Iterator[None]:
+def faults_of_writing(path: Path) -> Iterator[None]:
     """What goes wrong in writing, said of the file it was meant for."""
     try:
         yield
@@ -154,6 +245,25 @@ def _is_closed(folder: Path) -> bool:
 
 @contextmanager
 def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[Sink]:
+    profile = _profile(grid, layout, compress)
+    with faults_of_writing(path):
+        dataset = opened(part, "w", **{key: value for key, value in profile.items() if value is not None})
+    try:
+        with faults_of_writing(path):
+            _describe(dataset, grid, layout)
+        sink = Sink(path, dataset, grid, layout)
+        yield sink
+        sink.finish()
+        with faults_of_writing(path):
+            if statistics := sink.statistics():
+                dataset.update_tags(1, **statistics)
+    finally:
+        dataset.close()
+    with faults_of_writing(path):
+        _check_blocks(part)
+
+
+def _profile(grid: Grid, layout: Layout, compress: str) -> dict[str, Any]:
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": grid.height,
@@ -162,26 +272,36 @@ def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) 
         "dtype": layout.dtype,
         "crs": grid.crs,
         "transform": grid.transform,
+        "nodata": layout.nodata,
         "compress": compress,
         "bigtiff": "IF_SAFER",
+        "num_threads": min(4, os.cpu_count() or 1),
     }
+    if compress in ("DEFLATE", "ZSTD", "LZW") and layout.colors is None:  # neighbouring classes are no differences
+        profile["predictor"] = 3 if layout.dtype.startswith("float") and not layout.half else 2
+    if layout.half:
+        profile["nbits"] = 16
     if min(grid.height, grid.width) > BLOCK:
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     if layout.bands == 3 and layout.dtype == "uint8":
         profile["photometric"] = "RGB"
-    with _faults_of(path):
-        dataset = opened(part, "w", **{key: value for key, value in profile.items() if value is not None})
-    try:
-        with _faults_of(path):
-            if layout.colors is not None:
-                dataset.write_colormap(1, layout.colors)
-        sink = Sink(path, dataset, grid)
-        yield sink
-        sink.finish()
-    finally:
-        dataset.close()
-    with _faults_of(path):
-        _check_blocks(part)
+    return profile
+
+
+def _describe(dataset: Any, grid: Grid, layout: Layout) -> None:
+    """All that is not pixels."""
+    if layout.colors is not None:
+        dataset.write_colormap(1, layout.colors)
+    for number, name in enumerate(layout.names, start=1):
+        dataset.set_band_description(number, name)
+    if layout.class_names:
+        dataset.update_tags(1, **{f"CLASS_{value}": name for value, name in layout.class_names.items()})
+    if layout.scale != 1.0:
+        dataset.scales = (layout.scale,) * layout.bands
+    if grid.gcps:
+        dataset.gcps = (list(grid.gcps), grid.gcps_crs)
+    if grid.rpcs is not None:
+        dataset.rpcs = grid.rpcs
 
 
 def _check_blocks(path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What predict writes beside a mask, where, and how: probabilities, confidence, overlays, polygons."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segcli import products
+from segcli.batch import OVERLAYS, Job, output_beside
+from segcli.classes import ClassTable
+from segcli.drawing.overlay import blend, shown_colors, to_picture
+from segcli.errors import UsageError
+from segcli.options import PredictOptions
+from segcli.products import CONFIDENCE, PROBABILITIES, Product
+from segcli.raster.names import PICTURES, Name
+from segcli.raster.sink import Encoding, Layout, create
+from segcli.raster.source import Source
+from segcli.raster.vectors import POLYGONS, Shapes, check_polygons, write_polygons
+
+
+def check(options: PredictOptions) -> None:
+    """UsageError where options ask for what cannot be had."""
+    if options.polygons is not None:
+        check_polygons(options.polygons)
+    if options.level is not None and options.mpp is not None:
+        raise UsageError("--level and --mpp", "both given", "expected one of them")
+
+
+def suffix(chosen: str, source: Name) -> str:
+    """The ending of a mask: pictures give PNG, all else TIFF, which keeps its place on earth."""
+    if chosen != "auto":
+        return ".png" if chosen == "png" else ".tif"
+    return ".png" if isinstance(source, Path) and source.suffix.lower() in PICTURES else ".tif"
+
+
+def encoding(options: PredictOptions) -> Encoding:
+    return Encoding(options.compress.upper(), options.format == "cog")
+
+
+def folders_beside(options: PredictOptions) -> dict[str, str | None]:
+    """Folders in the output folder that take a file of each job, and the ending of these (None: as the mask's)."""
+    folders: dict[str, str | None] = {}
+    if options.overlay:
+        folders[OVERLAYS] = None
+    if options.probabilities:
+        folders[PROBABILITIES] = ".tif"
+    if options.confidence:
+        folders[CONFIDENCE] = ".tif"
+    if options.polygons is not None:
+        folders[POLYGONS] = f".{options.polygons}"
+    return folders
+
+
+def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Product, ...]:
+    """The mask first. Polygons need confidence, too: it goes to a file that is removed if nobody asked for it."""
+    found = [products.mask(classes)]
+    if options.probabilities:
+        found.append(products.probabilities(classes, options.quantity))
+    if options.confidence or options.polygons is not None:
+        found.append(products.confidence(options.quantity))
+    return tuple(found)
+
+
+def places(folder: Path, job: Job, wanted: Sequence[Product]) -> tuple[Path, ...]:
+    """The file of each product."""
+    return tuple(
+        job.output if product.folder is None else output_beside(folder, job, product.folder, ".tif")
+        for product in wanted
+    )
+
+
+def add_drawings(
+    folder: Path, job: Job, single: Source | None, classes: ClassTable, wanted: Sequence[Product],
+    options: PredictOptions,
+) -> list[Path]:  # fmt: skip
+    """Draw what is drawn from the finished mask of a `single` image, and give all files that were written beside it."""
+    files = {product.folder: path for product, path in zip(wanted, places(folder, job, wanted), strict=True)}
+    written = [files[PROBABILITIES]] if options.probabilities else []
+    if options.overlay and single is not None:
+        overlay = output_beside(folder, job, OVERLAYS, None)
+        draw_overlay(single, job.output, overlay, classes, options)
+        written.append(overlay)
+    confidence = files.get(CONFIDENCE)
+    if confidence is None:
+        return written
+    try:
+        if options.polygons is not None and single is not None:
+            shapes = output_beside(folder, job, POLYGONS, f".{options.polygons}")
+            settings = Shapes(options.polygons, options.min_area, options.simplify)
+            write_polygons(job.output, confidence, shapes, classes, settings)
+            written.append(shapes)
+    finally:
+        if not options.confidence:
+            confidence.unlink()
+            if not any(confidence.parent.iterdir()):
+                confidence.parent.rmdir()
+    return [*written, confidence] if options.confidence else written
+
+
+def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:
+    """The image with the classes of its finished mask in colour over it, as 8-bit RGB on the same grid."""
+    colors = shown_colors(classes, options.alpha)
+    low, high = source.value_range()
+    strip_height = max(1, 2**20 // source.grid.width)
+    layout = Layout(3, "uint8", overviews="average")
+    with Source(mask, "mask") as labels, create(output, source.grid, layout, encoding(options)) as sink:
+        for (first_row, pixels), (_, indices) in zip(source.rows(strip_height), labels.rows(strip_height), strict=True):
+            sink.write(first_row, blend(to_picture(pixels, low, high), indices[0], colors))

@@ -1,0 +1,122 @@
+"""Writing stacks: planes in, one TIFF with the axes of its source at the end; OME from OME, ImageJ from ImageJ."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from segcli.files import part_of, replacing
+from segcli.raster.sink import Layout, faults_of_writing
+from segcli.raster.source import Grid
+
+BIG = 2**32 - 2**25
+"""Bytes from which on a file must be a BigTIFF."""
+
+
+class PlaneSink:
+    """One image of the stack; rows may come in column panels, as for `sink.Sink`."""
+
+    def __init__(self, plane: NDArray[Any]) -> None:
+        self._plane = plane  # (band, row, col), mapped from a scratch file
+        self._written = 0
+
+    def write(self, first_row: int, pixels: NDArray[Any], first_col: int = 0) -> None:
+        """Take (band, row, col), or (row, col) for one band."""
+        strip = pixels[None] if pixels.ndim == 2 else pixels
+        rows, columns = strip.shape[1:]
+        self._plane[:, first_row : first_row + rows, first_col : first_col + columns] = strip
+        self._written += rows * columns
+
+    def restart(self) -> None:
+        """Forget what came."""
+        self._written = 0
+
+    def finish(self) -> None:
+        """ValueError where pixels are missing."""
+        if self._written != self._plane[0].size:
+            raise ValueError(f"{self._written} of {self._plane[0].size} pixels came")
+
+
+@contextmanager
+def create_stack(
+    path: Path, grids: Sequence[Grid], layout: Layout, axes: str, shape: tuple[int, ...], dialect: str
+) -> Iterator[list[PlaneSink]]:
+    """A sink for each plane of a stack; the file is there, whole, when the block has ended well.
+
+    Planes wait in a scratch file beside it, uncompressed. Raises InputError or NothingDoneError as `sink.create`.
+    """
+    with replacing(path, faults_of_writing) as part:
+        scratch = part_of(part)
+        try:
+            with faults_of_writing(path):
+                planes = _mapped(scratch, grids, layout)
+            sinks = [PlaneSink(plane) for plane in planes]
+            yield sinks
+            for sink in sinks:
+                sink.finish()
+            with faults_of_writing(path):
+                _write(part, planes, grids[0], layout, axes, shape, dialect)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArray[Any]]:
+    dtype = np.dtype(np.float16 if layout.half else layout.dtype)
+    sizes = [layout.bands * grid.height * grid.width for grid in grids]
+    whole = np.memmap(scratch, dtype, "w+", shape=(sum(sizes),))
+    ends = np.cumsum(sizes)
+    return [
+        whole[end - size : end].reshape(layout.bands, grid.height, grid.width)
+        for end, size, grid in zip(ends, sizes, grids, strict=True)
+    ]
+
+
+def _write(
+    part: Path, planes: list[NDArray[Any]], first: Grid, layout: Layout, axes: str, shape: tuple[int, ...], dialect: str
+) -> None:
+    total = sum(plane.nbytes for plane in planes)
+    alike = all(plane.shape == planes[0].shape for plane in planes)
+    names = {str(value): name for value, name in layout.class_names.items()}
+    bands = "C" if layout.bands > 1 else ""
+    imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and layout.dtype == "uint8"
+    ome = dialect == "ome" and alike
+    metadata: dict[str, Any] = {"axes": f"{axes}{bands}YX"}
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    if ome:
+        metadata["Description"] = json.dumps({"classes": names})
+        if first.pixel_um:
+            metadata |= {"PhysicalSizeX": first.pixel_um, "PhysicalSizeY": first.pixel_um}
+            metadata |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+    elif imagej:
+        metadata["Info"] = json.dumps({"classes": names})
+        if layout.colors is not None:
+            metadata["LUTs"] = [_colormap(layout.colors, np.uint8)]
+        if first.pixel_um:
+            metadata["unit"] = "um"
+            options["resolution"] = (1 / first.pixel_um, 1 / first.pixel_um)
+    else:
+        metadata["classes"] = names
+        if layout.colors is not None:
+            options |= {"photometric": "palette", "colormap": _colormap(layout.colors, np.uint16)}
+    if not imagej:  # ImageJ reads its own stacks uncompressed
+        options |= {"compression": "zlib", "predictor": layout.colors is None}
+    with tifffile.TiffWriter(part, bigtiff=total > BIG, ome=ome, imagej=imagej) as file:
+        if alike:
+            size = planes[0].shape[1:]
+            data = planes[0].base.reshape(*shape, *([layout.bands] if bands else []), *size)  # type: ignore[union-attr]
+            file.write(data, metadata=metadata, **options)
+        else:
+            for plane in planes:
+                file.write(plane if bands else plane[0], metadata={"axes": f"{bands}YX", "classes": names}, **options)
+
+
+def _colormap(colors: dict[int, tuple[int, int, int]], dtype: type[np.integer[Any]]) -> NDArray[Any]:
+    table = np.zeros((3, 256), dtype)
+    for value, color in colors.items():
+        table[:, value] = np.array(color) * (257 if dtype is np.uint16 else 1)
+    return table

@@ -1,0 +1,308 @@
+"""Class polygons from a finished mask: GDAL traces them row by row; how sure the network was comes from its own file.
+
+Nothing here holds the whole mask. The polygons themselves pass through memory in batches (all at once for FlatGeobuf,
+which cannot be appended to).
+"""
+
+import importlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.features import shapes
+from rasterio.warp import transform_geom
+
+from segcli.classes import ClassTable
+from segcli.errors import UsageError
+from segcli.files import PART
+from segcli.options import PolygonFormat
+from segcli.raster.gdal import gdal, opened
+from segcli.raster.sink import faults_of_writing
+from segcli.raster.source import Source
+
+POLYGONS = "polygons"
+"""The folder inside the output folder."""
+
+BATCH = 5000
+DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
+WGS84 = "EPSG:4326"
+EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # of WGS 84
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What to write: polygons of at least `min_area`, with corners moved by at most `simplify` (0: every pixel edge).
+
+    Both in the units that areas and coordinates come in: metres where the raster's system is in metres or in degrees
+    (`simplify` then is in degrees), else pixels.
+    """
+
+    format: PolygonFormat
+    min_area: float = 0.0
+    simplify: float = 0.0
+
+
+def check_polygons(chosen: PolygonFormat) -> None:
+    """UsageError where a library for that format is missing."""
+    for library in ("shapely", *(["pyogrio"] if chosen != "geojson" else [])):
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise UsageError(
+                "--polygons", f"{library} is not installed", "", "pip install 'segcli[polygons]'"
+            ) from error
+    if chosen == "fgb":
+        import pyogrio
+
+        if "w" not in pyogrio.list_drivers().get("FlatGeobuf", ""):
+            raise UsageError("--polygons", "this GDAL has no FlatGeobuf", "expected gpkg or geojson")
+
+
+def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, wanted: Shapes) -> None:
+    """Polygons of every class but the background, with class, name, area, perimeter and mean confidence.
+
+    A polygon is a set of pixels of one class that touch at edges. The file is there when it is whole.
+    """
+    names = {entry.index: entry.name for entry in classes.entries if entry.name.lower() != "background"}
+    sure = mean_confidence(mask, confidence, names)
+    part = output.with_name(f".{output.stem}{PART}{output.suffix}")  # drivers look at the ending
+    with faults_of_writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+    try:
+        with faults_of_writing(output), gdal(), opened(mask) as dataset:
+            features = _features(dataset, names, sure, wanted)
+            if wanted.format == "geojson":
+                _write_geojson(part, features, dataset.crs)
+            else:
+                _write_by_pyogrio(part, features, dataset.crs, wanted.format)
+            part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One polygon, in the raster's system, and its attributes."""
+
+    geometry: dict[str, Any]
+    value: int
+    name: str
+    area: float
+    perimeter: float
+    confidence: float
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "class": self.value, "name": self.name, "area": self.area, "perimeter": self.perimeter,
+            "confidence": round(self.confidence, 4),
+        }  # fmt: skip
+
+
+def _features(dataset: Any, names: dict[int, str], sure: "MeanConfidence", wanted: Shapes) -> Iterator[Feature]:
+    import shapely
+
+    geographic = dataset.crs is not None and dataset.crs.is_geographic
+    transform = dataset.transform
+    for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
+        if int(value) not in names:
+            continue
+        rings = [np.array(ring) for ring in traced["coordinates"]]
+        top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
+        mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
+        placed = [_placed(ring, transform) for ring in rings]
+        area, perimeter = _measures(placed, geographic)
+        if area < wanted.min_area:
+            continue
+        if wanted.simplify:
+            polygon = shapely.simplify(shapely.Polygon(placed[0], placed[1:]), wanted.simplify)
+            placed = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+        geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in placed]}
+        yield Feature(geometry, int(value), names[int(value)], area, perimeter, mean)
+
+
+def _placed(ring: NDArray[Any], transform: Any) -> NDArray[np.float64]:
+    """Corners of pixels, (column, row), in the raster's system."""
+    x, y = ring[:, 0], ring[:, 1]
+    return np.stack(
+        [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f], axis=1
+    )
+
+
+def _measures(rings: list[NDArray[np.float64]], geographic: bool) -> tuple[float, float]:
+    """Area and perimeter; of degrees in metres on the ellipsoid.
+
+    Areas on the ellipsoid by the cylindrical equal-area projection (Snyder 1987, "Map Projections", eq. 3-12, 10-14,
+    10-15), which is exact for pixel edges along meridians and parallels; lengths by the radii of curvature.
+    """
+    areas, lengths = [], []
+    for ring in rings:
+        flat = _equal_area(ring) if geographic else ring
+        x, y = flat[:, 0], flat[:, 1]
+        areas.append(abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2)
+        steps = np.diff(ring, axis=0)
+        if geographic:
+            steps = steps * _metres_per_degree((ring[:-1, 1] + ring[1:, 1]) / 2)
+        lengths.append(float(np.hypot(steps[:, 0], steps[:, 1]).sum()))
+    return areas[0] - sum(areas[1:]), sum(lengths)
+
+
+def _equal_area(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    e = math.sqrt(FLATTENING * (2 - FLATTENING))
+    sine = np.sin(np.radians(ring[:, 1]))
+    q = (1 - e * e) * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))
+    # Around its own corner, so that small polygons far from the origin do not lose their digits.
+    east = np.radians(ring[:, 0] - ring[0, 0])
+    return np.stack([EQUATOR_M * east, EQUATOR_M * (q - q[0]) / 2], axis=1)
+
+
+def _metres_per_degree(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(edge, 2): east and north."""
+    squared = FLATTENING * (2 - FLATTENING)
+    bend = 1 - squared * np.sin(np.radians(latitude)) ** 2
+    north = EQUATOR_M * (1 - squared) / bend**1.5
+    east = EQUATOR_M / np.sqrt(bend) * np.cos(np.radians(latitude))
+    return np.radians(np.stack([east, north], axis=1))
+
+
+def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
+    """RFC 7946: longitude and latitude; of a raster that lies nowhere on earth, column and row."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for number, feature in enumerate(features):
+            geometry = feature.geometry if crs is None else transform_geom(crs, WGS84, feature.geometry, precision=8)
+            record = {"type": "Feature", "properties": feature.attributes(), "geometry": geometry}
+            file.write(",\n" if number else "\n")
+            file.write(json.dumps(record))
+        file.write("\n]}\n")
+
+
+def _write_by_pyogrio(path: Path, features: Iterator[Feature], crs: Any, chosen: PolygonFormat) -> None:
+    size = BATCH if chosen == "gpkg" else None
+    group = list(islice(features, size))
+    _write_batch(path, group, crs, chosen, append=False)  # an empty one, too, makes a file
+    while size is not None and (group := list(islice(features, size))):
+        _write_batch(path, group, crs, chosen, append=True)
+
+
+def _write_batch(path: Path, group: list[Feature], crs: Any, chosen: PolygonFormat, append: bool) -> None:
+    import pyogrio.raw
+    import shapely
+
+    polygons = [shapely.Polygon(f.geometry["coordinates"][0], f.geometry["coordinates"][1:]) for f in group]
+    columns = {
+        "class": np.array([f.value for f in group], np.int32),
+        "name": np.array([f.name for f in group], object),
+        "area": np.array([f.area for f in group], np.float64),
+        "perimeter": np.array([f.perimeter for f in group], np.float64),
+        "confidence": np.array([round(f.confidence, 4) for f in group], np.float64),
+    }
+    pyogrio.raw.write(
+        path, np.array(shapely.to_wkb(polygons), object), list(columns.values()), list(columns),
+        geometry_type="Polygon", crs=crs.to_wkt() if crs is not None else None, driver=DRIVERS[chosen],
+        layer=POLYGONS, append=append,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeanConfidence:
+    """Means by the first pixel, in reading order, of each set of pixels."""
+
+    width: int
+    first: NDArray[np.int64]  # ascending
+    mean: NDArray[np.float64]
+
+    def of(self, row: int, col: int) -> float:
+        """Of the set whose topmost row is `row`, and in it the leftmost pixel `col`."""
+        return float(self.mean[np.searchsorted(self.first, row * self.width + col)])
+
+
+def mean_confidence(mask: Path, confidence: Path, names: dict[int, str]) -> MeanConfidence:
+    """Mean top probability of each set of pixels of one class that touch at edges, strip by strip.
+
+    Sets are labelled within strips, and united where they meet at the border of two strips (union-find).
+    """
+    counts: list[NDArray[Any]] = []
+    sums: list[NDArray[Any]] = []
+    firsts: list[NDArray[Any]] = []
+    united = _Sets()
+    above: tuple[NDArray[Any], NDArray[Any]] | None = None
+    with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
+        width = labels.grid.width
+        strip_height = max(1, 2**20 // width)
+        scale = 1.0 if sure.dtype.startswith("float") else 1 / 250
+        for (first_row, values), (_, shares) in zip(
+            labels.rows(strip_height), sure.rows(strip_height, [0]), strict=True
+        ):
+            sets, count = _label(values[0], names)
+            flat = sets.ravel()
+            weights = np.nan_to_num(shares[0].ravel().astype(np.float64)) * scale
+            counts.append(np.bincount(flat, minlength=count + 1)[1:])
+            sums.append(np.bincount(flat, weights, minlength=count + 1)[1:])
+            first = np.zeros(count + 1, np.int64)
+            first[flat[::-1]] = np.arange(flat.size - 1, -1, -1)  # the last one written is the first pixel
+            firsts.append(first[1:] + first_row * width)
+            base = united.add(count)
+            if above is not None:
+                touching = (above[1] == values[0, 0]) & (above[0] >= 0) & (sets[0] > 0)
+                pairs = np.unique(np.stack([above[0][touching], sets[0][touching] - 1 + base]), axis=1)
+                for one, other in pairs.T.tolist():
+                    united.unite(one, other)
+            above = np.where(sets[-1] > 0, sets[-1].astype(np.int64) - 1 + base, -1), values[0, -1]
+    return _means(width, united, np.concatenate(counts), np.concatenate(sums), np.concatenate(firsts))
+
+
+def _label(values: NDArray[np.uint8], names: dict[int, str]) -> tuple[NDArray[np.int32], int]:
+    """Sets of one strip, numbered from 1, by class and edge; 0 where there is no class that counts."""
+    sets, count = np.zeros(values.shape, np.int32), 0
+    for value in np.unique(values).tolist():
+        if value in names:
+            found, labelled = cv2.connectedComponents((values == value).astype(np.uint8), connectivity=4)
+            sets[labelled > 0] = labelled[labelled > 0] + count
+            count += found - 1
+    return sets, count
+
+
+def _means(
+    width: int, united: "_Sets", counts: NDArray[Any], sums: NDArray[Any], firsts: NDArray[Any]
+) -> MeanConfidence:
+    roots, inverse = np.unique(united.roots(), return_inverse=True)
+    first = np.full(len(roots), np.iinfo(np.int64).max)
+    np.minimum.at(first, inverse, firsts)
+    means = np.bincount(inverse, sums) / np.maximum(1, np.bincount(inverse, counts)) if len(roots) else np.zeros(0)
+    order = np.argsort(first)
+    return MeanConfidence(width, first[order], means[order])
+
+
+class _Sets:
+    """Union-find (Galler and Fischer, 1964) with path halving."""
+
+    def __init__(self) -> None:
+        self._parent: list[int] = []
+
+    def add(self, count: int) -> int:
+        """So many new ones; the number of the first."""
+        base = len(self._parent)
+        self._parent.extend(range(base, base + count))
+        return base
+
+    def unite(self, one: int, other: int) -> None:
+        a, b = self._root(one), self._root(other)
+        self._parent[max(a, b)] = min(a, b)
+
+    def roots(self) -> NDArray[np.int64]:
+        return np.array([self._root(n) for n in range(len(self._parent))], np.int64)
+
+    def _root(self, n: int) -> int:
+        while self._parent[n] != n:
+            self._parent[n] = self._parent[self._parent[n]]
+            n = self._parent[n]
+        return n
