@@ -1,7 +1,10 @@
 """How GDAL is set wherever segcli opens, reads or writes a file."""
 
+import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +16,43 @@ CACHE_MB = 16
 blocks, each once, so that a larger cache would only fill up."""
 
 
+PATIENCE = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+"""With servers: seconds, and bytes a second. A run must not hang on one. The environment may say otherwise."""
+
+
 def gdal() -> rasterio.Env:
     """The settings, as a context. GDAL takes the size of its cache from the first one that reads a block."""
+    network = {name: value for name, value in PATIENCE.items() if name not in os.environ}
     return rasterio.Env(
         GDAL_CACHEMAX=CACHE_MB,
         # GDAL's quick way through a PNG gives the rest of a truncated file as zeros, without a word.
         GDAL_PNG_WHOLE_IMAGE_OPTIM="NO",
         GDAL_ERROR_ON_LIBJPEG_WARNING="YES",  # it would give grey for what is damaged
         GDAL_VRT_ENABLE_PYTHON="NO",  # a file must not bring code with it
+        **network,
     )
 
 
 def opened(path: Path | str, mode: str = "r", **profile: Any) -> Any:
     """`rasterio.open` in segcli's settings, silent about rasters that lie nowhere on earth: most pictures do not."""
-    # Python's warning filters belong to all threads; readers and writers open files at the same time.
-    with _FILTERS, warnings.catch_warnings(), gdal():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with deaf_to(NotGeoreferencedWarning), gdal():
         dataset = rasterio.open(path, mode, **profile)
         _ = dataset.transform  # asked for here, where the warning is not heard
     return dataset
+
+
+@contextmanager
+def deaf_to(category: type[Warning]) -> Iterator[None]:
+    """Without warnings of that kind. Python's filters belong to all threads, and several open files at once."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 _FILTERS = threading.Lock()

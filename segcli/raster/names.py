@@ -18,6 +18,7 @@ SUFFIXES = PICTURES | RASTERS
 netCDF may hold anything."""
 
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")
+_DATA_SET = re.compile(r'(?P<driver>[A-Za-z][A-Za-z0-9_]+):(?P<file>"[^"]*"|[^:]*)(?::(?P<inside>.*))?')
 
 
 def parse(text: str) -> Name:
@@ -58,8 +59,11 @@ def relative_name(name: Name) -> Path:
     if isinstance(name, Path):
         return Path(name.name)
     text = name.split("?")[0].split("#")[0]
-    is_data_set = bool(_PREFIX.match(text)) and "://" not in text
-    parts = [part.strip('"') for part in re.split(r":(?!//)", text)] if is_data_set else [text]
-    stem = Path(parts[1] if len(parts) > 1 else parts[0]).name
-    inside = "_".join(re.sub(r"[^\w.-]+", "_", part.strip("/")) for part in parts[2:] if part.strip("/"))
-    return Path(f"{Path(stem).stem}_{inside}{Path(stem).suffix}" if inside else stem)
+    file, inside = text, ""
+    if "://" not in text.split('"')[0] and (found := _DATA_SET.fullmatch(text)):
+        file, inside = found["file"].strip('"'), found["inside"] or ""
+        if found["driver"].upper() == "GTIFF_DIR":  # the page comes first there
+            file, inside = inside.rsplit(":", 1)[-1], file
+    stem = Path(file).name
+    suffix = re.sub(r"[^\w.-]+", "_", inside).strip("_")
+    return Path(f"{Path(stem).stem}_{suffix}{Path(stem).suffix}" if suffix else stem)

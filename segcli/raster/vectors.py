@@ -24,7 +24,7 @@ from segcli.classes import ClassTable
 from segcli.errors import UsageError
 from segcli.files import PART
 from segcli.options import PolygonFormat
-from segcli.raster.gdal import gdal, opened
+from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 
@@ -32,6 +32,7 @@ POLYGONS = "polygons"
 """The folder inside the output folder."""
 
 BATCH = 5000
+STRIP_PIXELS = 2**20
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 WGS84 = "EPSG:4326"
 EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # of WGS 84
@@ -111,14 +112,14 @@ def _features(dataset: Any, names: dict[int, str], sure: "MeanConfidence", wante
     import shapely
 
     geographic = dataset.crs is not None and dataset.crs.is_geographic
-    transform = dataset.transform
+    to_pixels = ~dataset.transform
     for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
         if int(value) not in names:
             continue
-        rings = [np.array(ring) for ring in traced["coordinates"]]
-        top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
+        placed = [np.array(ring) for ring in traced["coordinates"]]  # GDAL has applied the transform
+        corners = _in_pixels(placed[0], to_pixels)
+        top = corners[corners[:, 1] == corners[:, 1].min()]
         mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
-        placed = [_placed(ring, transform) for ring in rings]
         area, perimeter = _measures(placed, geographic)
         if area < wanted.min_area:
             continue
@@ -129,12 +130,12 @@ def _features(dataset: Any, names: dict[int, str], sure: "MeanConfidence", wante
         yield Feature(geometry, int(value), names[int(value)], area, perimeter, mean)
 
 
-def _placed(ring: NDArray[Any], transform: Any) -> NDArray[np.float64]:
-    """Corners of pixels, (column, row), in the raster's system."""
+def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
+    """Corners in the raster's system as those of pixels, (column, row)."""
     x, y = ring[:, 0], ring[:, 1]
-    return np.stack(
-        [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f], axis=1
-    )
+    columns = to_pixels.a * x + to_pixels.b * y + to_pixels.c
+    rows = to_pixels.d * x + to_pixels.e * y + to_pixels.f
+    return np.rint(np.stack([columns, rows], axis=1)).astype(np.int64)
 
 
 def _measures(rings: list[NDArray[np.float64]], geographic: bool) -> tuple[float, float]:
@@ -205,11 +206,12 @@ def _write_batch(path: Path, group: list[Feature], crs: Any, chosen: PolygonForm
         "perimeter": np.array([f.perimeter for f in group], np.float64),
         "confidence": np.array([round(f.confidence, 4) for f in group], np.float64),
     }
-    pyogrio.raw.write(
-        path, np.array(shapely.to_wkb(polygons), object), list(columns.values()), list(columns),
-        geometry_type="Polygon", crs=crs.to_wkt() if crs is not None else None, driver=DRIVERS[chosen],
-        layer=POLYGONS, append=append,
-    )  # fmt: skip
+    with deaf_to(UserWarning):  # that there is no reference system, where the image has none
+        pyogrio.raw.write(
+            path, np.array(shapely.to_wkb(polygons), object), list(columns.values()), list(columns),
+            geometry_type="Polygon", crs=crs.to_wkt() if crs is not None else None, driver=DRIVERS[chosen],
+            layer=POLYGONS, append=append,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ def mean_confidence(mask: Path, confidence: Path, names: dict[int, str]) -> Mean
     above: tuple[NDArray[Any], NDArray[Any]] | None = None
     with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
         width = labels.grid.width
-        strip_height = max(1, 2**20 // width)
+        strip_height = max(1, STRIP_PIXELS // width)
         scale = 1.0 if sure.dtype.startswith("float") else 1 / 250
         for (first_row, values), (_, shares) in zip(
             labels.rows(strip_height), sure.rows(strip_height, [0]), strict=True
