@@ -42,18 +42,25 @@ def draw(path: Path, size: int) -> None:
 
 
 def plain(source: Path, target: Path) -> None:
-    with rasterio.Env(GDAL_NUM_THREADS=THREADS), rasterio.open(source, num_threads=THREADS) as file:
-        with rasterio.open(target, "w", **(file.profile | {"num_threads": THREADS, "predictor": 2})) as out:
-            for row in range(0, file.height, 512):
-                window = Window(0, row, file.width, min(512, file.height - row))
-                out.write(file.read(window=window), window=window)
+    more = {"num_threads": THREADS, "predictor": 2}
+    with (
+        rasterio.Env(GDAL_NUM_THREADS=THREADS),
+        rasterio.open(source, num_threads=THREADS) as file,
+        rasterio.open(target, "w", **(file.profile | more)) as out,
+    ):
+        for row in range(0, file.height, 512):
+            window = Window(0, row, file.width, min(512, file.height - row))
+            out.write(file.read(window=window), window=window)
 
 
 def segcli(source: Path, target: Path) -> None:
-    with Source(source) as file, create(target, file.grid, Layout(3, "uint8")) as sink:
-        with behind(lambda rows: sink.write(*rows)) as put:
-            for rows in ahead(file.rows(512)):
-                put(rows)
+    with (
+        Source(source) as file,
+        create(target, file.grid, Layout(3, "uint8")) as sink,
+        behind(lambda rows: sink.write(*rows)) as put,
+    ):
+        for rows in ahead(file.rows(512)):
+            put(rows)
 
 
 WAYS: dict[str, Callable[[Path, Path], None]] = {"rasterio": plain, "segcli": segcli}

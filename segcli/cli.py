@@ -130,7 +130,10 @@ def predict(
     ] = PredictOptions.precision,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="What the network may use, 1.5GB or 800MB (default: half of what is free)."),
+        typer.Option(
+            metavar="SIZE",
+            help="What the network may use, 1.5GB or 800MB (default: half of what is free, on the CPU 512MiB).",
+        ),
     ] = None,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -22,7 +22,7 @@ from segcli.network.device import (
     choose_device,
     choose_precision,
     copied_back,
-    free_memory,
+    default_budget,
     is_out_of_memory,
     keep_freed_memory,
 )
@@ -97,7 +97,7 @@ def run(options: PredictOptions, console: Console) -> int:
     beside = outputs.folders_beside(options)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, SUFFIXES, options.recursive, beside)
     manifest = batch.Manifest(folder)
-    memory = Memory(options.memory_bytes or free_memory(device) / 2)
+    memory = Memory(options.memory_bytes or default_budget(device))
     setting = Setting(
         model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
     )

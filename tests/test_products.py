@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -416,3 +420,43 @@ def test_names_in_geojson_are_json(tmp_path: Path, weights: Path, scene: np.ndar
     data = json.loads((tmp_path / "masks" / "polygons" / "a.geojson").read_text())
     assert data["type"] == "FeatureCollection"
     assert {f["properties"]["name"] for f in data["features"]} == {"dark", "light"}
+
+
+@pytest.mark.parametrize("moment", ["scratch", "rows", "end"])
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.ome.tif"])
+def test_a_kill_leaves_the_old_file_or_the_new_one(
+    tmp_path: Path, rng: np.random.Generator, name: str, moment: str
+) -> None:
+    """SIGKILL while a mask is written again: the old one is whole, and the next run removes what was left."""
+    model = brightness_model(depth=3)
+    checkpoint.save(model, tmp_path / "w.safetensors")
+    pixels = np.where(rng.random((700, 3000)) > 0.5, 220, 30).astype(np.uint8)
+    if name == "a.ome.tif":
+        write_stack(tmp_path / name, np.stack([pixels] * 3), "ZYX", ome=True)
+    else:
+        write_picture(tmp_path / name, pixels)
+    masks = tmp_path / "masks"
+    old = masks / name
+    masks.mkdir()
+    old.write_bytes(b"old")
+    command = [sys.executable, "-m", "segcli", "predict", str(tmp_path / name), "--out", str(masks), "--overwrite"]
+    command += ["--weights", str(tmp_path / "w.safetensors")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
+        begun = time.monotonic()
+        while running.poll() is None and time.monotonic() - begun < 60:
+            parts = list(masks.glob(".*segcli-part*"))
+            size = max((part.stat().st_size for part in parts if part.exists()), default=0)
+            if {"scratch": parts, "rows": size > 5000, "end": len(parts) > 1}[moment]:
+                break
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+    if old.read_bytes() != b"old":  # it was quicker
+        with tifffile.TiffFile(old) if name.endswith("tif") else Image.open(old) as file:
+            assert file is not None
+    for path in masks.iterdir():
+        assert path == old or path.name.startswith(".") or path.name == "segcli.jsonl"
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert sorted(path.name for path in masks.iterdir()) == sorted([name, "segcli.jsonl"])
+    found = tifffile.imread(old) if name.endswith("tif") else np.asarray(Image.open(old))
+    expected = np.where(pixels > 127, 7, 2)
+    assert (found == expected).all()

@@ -58,6 +58,17 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+CPU_BUDGET = 2**29
+"""Bytes for rows on their way through the network on the CPU: enough for panels of the bundled weights whose margins
+cost two percent of the time. More would only be more."""
+
+
+def default_budget(device: torch.device) -> float:
+    """What the network may use unless told otherwise: half of what is free, on the CPU no more than it profits from."""
+    free = free_memory(device) / 2
+    return min(free, CPU_BUDGET) if device.type == "cpu" else free
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on the device; on the CPU, what the system can give to this process, containers counted."""
     if device.type == "cuda":
