@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
+import tifffile
 
 import segcli
 
@@ -33,6 +35,16 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(ROOT / "examples" / "scans", folder / "scans")
     rng = np.random.default_rng(0)
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_300_000, 10, 10)}
+    with rasterio.open(
+        folder / "scene.tif", "w", driver="GTiff", count=6, height=80, width=90, dtype="uint16", **place
+    ) as file:
+        file.write(rng.integers(0, 10_000, (6, 80, 90), np.uint16))
+    with tifffile.TiffWriter(folder / "slide.ome.tif") as file:
+        size = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"}
+        slide = rng.integers(0, 255, (256, 192, 3), np.uint8)
+        file.write(slide, photometric="rgb", tile=(64, 64), subifds=1, metadata=size)
+        file.write(slide[::2, ::2], photometric="rgb", tile=(64, 64), subfiletype=1)
     for n in range(4):
         mask = cv2.circle(np.zeros((48, 48), np.uint8), (20 + n, 24), 12, 1, -1)
         image = (60 + 120 * mask + rng.integers(0, 30, mask.shape)).astype(np.uint8)
