@@ -19,8 +19,8 @@ from segcli.classes import ClassTable
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, create
-from segcli.raster.source import Grid
 
 STRIP = 512
 

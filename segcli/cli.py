@@ -13,7 +13,9 @@ import typer
 import segcli
 from segcli.errors import SegcliError, UsageError, one_line
 from segcli.options import (
+    Absent,
     Compression,
+    EvalOptions,
     Format,
     Norm,
     PolygonFormat,
@@ -153,6 +155,44 @@ def predict(
     _end_with(lambda: run(options, Console(quiet)))
 
 
+@app.command(name="eval", epilog="Example: segcli eval masks/ truth/ --out report/ --min-miou 0.8")
+def evaluate(
+    predicted: Annotated[
+        Path, typer.Argument(help="Predicted masks: a file, a folder, or a CSV file with the columns predicted, truth.")
+    ],
+    truth: Annotated[Path | None, typer.Argument(help="True masks, matched by name.")] = EvalOptions.truth,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.json, per_class.csv and per_image.csv.")
+    ] = EvalOptions.out,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Class table in JSON (default: classes.json beside the truth, or the values found)."),
+    ] = EvalOptions.classes,
+    absent: Annotated[
+        Absent, typer.Option(help="What a class that is neither there nor predicted counts in a mean.")
+    ] = EvalOptions.absent,
+    align: Annotated[
+        bool, typer.Option("--align", help="Resample predictions to the grid of the truth, by nearest neighbour.")
+    ] = EvalOptions.align,
+    min_miou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="End with exit code 4 if mIoU is lower.")
+    ] = EvalOptions.min_miou,
+    min_iou: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS=VALUE", help="The same for one class; may be repeated.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compare masks with the truth: IoU, Dice, precision, recall and more, with intervals."""
+    bars = tuple(_class_bar(text) for text in min_iou or ())
+    options = EvalOptions(predicted, truth, out, classes, absent, align, min_miou, bars, recursive, quiet, debug)
+    from segcli.console import Console
+    from segcli.evaluate import run
+
+    _end_with(lambda: run(options, Console(quiet)))
+
+
 @app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")
 def train(
     data: Annotated[
@@ -209,6 +249,17 @@ def _end_with(run: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     raise typer.Exit(code)
+
+
+def _class_bar(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        bar = float(value)
+    except ValueError:
+        bar = math.nan
+    if not name or not 0 <= bar <= 1:
+        raise UsageError("--min-iou", f"found {text!r}", "expected CLASS=VALUE, such as road=0.7")
+    return name, bar
 
 
 def _band_numbers(text: str | None) -> tuple[int, ...] | None:

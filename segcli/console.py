@@ -1,7 +1,7 @@
 """What people see: results on stdout; messages and progress on stderr. The only user of rich."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -33,6 +33,21 @@ class Console:
         """The path of a finished file, for the next program in the pipe."""
         if not self.quiet:
             print(path, flush=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table on stdout, unless --quiet; the first column is names, the others are figures."""
+        if self.quiet:
+            return
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left")
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        # In a pipe rich would fold at 80 columns.
+        RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 160, markup=False).print(table)
 
     @contextmanager
     def progress(self, total: int) -> Iterator["Progress"]:

@@ -12,6 +12,7 @@ Format = Literal["auto", "tif", "cog", "png"]
 Compression = Literal["deflate", "zstd", "lzw", "packbits", "none"]
 Quantity = Literal["uint8", "float16", "float32"]
 PolygonFormat = Literal["gpkg", "geojson", "fgb"]
+Absent = Literal["skip", "one", "zero"]
 Norm = Literal["batch", "none"]
 
 
@@ -44,6 +45,21 @@ class PredictOptions:
     device: str = "auto"
     precision: Precision = "auto"
     memory_bytes: int | None = None
+    quiet: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    predicted: Path
+    truth: Path | None = None  # None where `predicted` is a table of pairs
+    out: Path | None = None
+    classes: Path | None = None
+    absent: Absent = "skip"
+    align: bool = False
+    min_miou: float | None = None
+    min_iou: tuple[tuple[str, float], ...] = ()
+    recursive: bool = False
     quiet: bool = False
     debug: bool = False
 

@@ -154,6 +154,8 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
             # One that is turned is read across its rows, which takes the whole of it anyway.
             if plane.size_bytes <= SMALL_BYTES // len(images.planes) or (plane.is_turned and not images.axes):
                 plane.load()
+        if images.axes and first.grid.is_georeferenced:
+            setting.console.say(f"{path}: a stack of masks cannot hold where it lies on earth")
         if files[0].suffix == ".png" and first.grid.is_georeferenced:
             setting.console.say(f"{path}: PNG cannot hold where it lies on earth; --format tif keeps it")
         if images.axes and (options.overlay or options.polygons):

@@ -1,35 +1,101 @@
+"""Figures of the confusion matrix, against scikit-learn and against their definitions."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix as reference
-from sklearn.metrics import jaccard_score
+from sklearn import metrics
 
-from segcli.measures.confusion import confusion_matrix, intersection_over_union, mean_iou
+from segcli.measures import confusion as c
+from segcli.measures.bootstrap import draws, interval
+
+
+def labels(classes: int, pixels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(-1, classes, pixels).astype(np.int16), rng.integers(0, classes, pixels).astype(np.uint8)
 
 
 @pytest.mark.filterwarnings("ignore:A single label:UserWarning")  # scikit-learn's, for one class
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true:UserWarning")
 @given(st.integers(1, 7), st.integers(0, 200), st.integers(0, 2**32 - 1))
 def test_equal_to_scikit_learn(classes: int, pixels: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(-1, classes, pixels).astype(np.int16)
-    predicted = rng.integers(0, classes, pixels).astype(np.uint8)
-    matrix = confusion_matrix(truth, predicted, classes)
+    truth, predicted = labels(classes, pixels, seed)
+    matrix = c.confusion_matrix(truth, predicted, classes)
     kept = truth >= 0
     if not kept.any():
         assert matrix.sum() == 0
-        assert np.isnan(mean_iou(matrix))
+        assert np.isnan(c.mean_iou(matrix))
+        assert np.isnan(
+            [c.pixel_accuracy(matrix), c.frequency_weighted_iou(matrix), c.matthews_correlation(matrix)]
+        ).all()
         return
-    labels = list(range(classes))
-    assert np.array_equal(matrix, reference(truth[kept], predicted[kept], labels=labels))
-    present = sorted(set(truth[kept]) | set(predicted[kept]))
-    expected = jaccard_score(truth[kept], predicted[kept], labels=present, average=None)
-    iou = intersection_over_union(matrix)
-    assert iou[present] == pytest.approx(expected)
-    assert np.isnan(iou[[c for c in labels if c not in present]]).all()
-    assert mean_iou(matrix) == pytest.approx(expected.mean())
+    true, found = truth[kept], predicted[kept]
+    every = list(range(classes))
+    assert np.array_equal(matrix, metrics.confusion_matrix(true, found, labels=every))
+    present = sorted(set(true) | set(found))
+    more = {"labels": every, "average": None, "zero_division": np.nan}
+    for figure, name in ((c.dice, "f1"), (c.precision, "precision"), (c.recall, "recall")):
+        expected = getattr(metrics, f"{name}_score")(true, found, **more)
+        assert figure(matrix) == pytest.approx(expected, nan_ok=True), name
+    iou = c.intersection_over_union(matrix)
+    assert iou[present] == pytest.approx(metrics.jaccard_score(true, found, labels=present, average=None))
+    assert np.isnan(iou[[n for n in every if n not in present]]).all()
+    assert c.mean_iou(matrix) == pytest.approx(metrics.jaccard_score(true, found, labels=present, average="macro"))
+    weighted = metrics.jaccard_score(true, found, labels=present, average="weighted")
+    assert c.frequency_weighted_iou(matrix) == pytest.approx(weighted)
+    assert c.pixel_accuracy(matrix) == pytest.approx(metrics.accuracy_score(true, found))
+    in_truth = c.mean_over_classes(c.recall(matrix))
+    assert in_truth == pytest.approx(metrics.balanced_accuracy_score(true, found))
+    if len(present) > 1:
+        assert c.cohens_kappa(matrix) == pytest.approx(metrics.cohen_kappa_score(true, found), nan_ok=True)
+    assert c.matthews_correlation(matrix) == pytest.approx(metrics.matthews_corrcoef(true, found))
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
+def test_many_matrices_at_once(count: int, classes: int, seed: int) -> None:
+    matrices = np.stack([c.confusion_matrix(*labels(classes, 30, seed + n), classes) for n in range(count)])
+    for figure in (
+        c.intersection_over_union, c.dice, c.precision, c.recall, c.pixel_accuracy, c.frequency_weighted_iou,
+        c.cohens_kappa, c.matthews_correlation,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(figure(matrices), np.stack([figure(matrix) for matrix in matrices]))
+
+
+def test_what_absent_classes_count() -> None:
+    values = np.array([0.5, np.nan, 1.0])
+    assert c.mean_over_classes(values) == 0.75
+    assert c.mean_over_classes(values, "one") == pytest.approx(2.5 / 3)
+    assert c.mean_over_classes(values, "zero") == 0.5
+    assert np.isnan(c.mean_over_classes(np.array([np.nan])))
+
+
+@given(st.integers(0, 600_000), st.integers(0, 99))
+def test_values_are_counted_whatever_they_mean(pixels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.integers(0, 256, (2, pixels), np.uint8)
+    expected = np.zeros((256, 256), np.int64)
+    np.add.at(expected, (truth, predicted), 1)
+    assert np.array_equal(c.count_values(truth, predicted), expected)
 
 
 def test_a_foreign_class_is_refused() -> None:
     with pytest.raises(ValueError, match="class of 2 or more"):
-        confusion_matrix(np.array([1]), np.array([2]), 2)
+        c.confusion_matrix(np.array([1]), np.array([2]), 2)
+
+
+def test_an_interval_holds_the_figure_and_narrows_with_more_images() -> None:
+    rng = np.random.default_rng(0)
+
+    def some(images: int) -> np.ndarray:
+        right = rng.binomial(1000, 0.8, images)
+        return np.array([[[n // 2, (1000 - n) // 2], [(1000 - n + 1) // 2, (n + 1) // 2]] for n in right])
+
+    few, many = some(5), some(500)
+    low, high = interval(many, c.pixel_accuracy)
+    assert low < c.pixel_accuracy(many.sum(0)) < high
+    # The standard error of a mean of 500 shares of 1000 trials.
+    assert high - low == pytest.approx(2 * 1.96 * (0.8 * 0.2 / 1000 / 500) ** 0.5, rel=0.2)
+    assert interval(few, c.pixel_accuracy)[1] - interval(few, c.pixel_accuracy)[0] > 3 * (high - low)
+    assert np.isnan(interval(few[:1], c.pixel_accuracy)).all()
+    assert interval(few, c.pixel_accuracy) == interval(few, c.pixel_accuracy)
+    assert (draws(7, 0).sum(1) == 7).all()

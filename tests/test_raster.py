@@ -15,8 +15,9 @@ from rasterio.transform import from_origin
 from segcli.errors import InputError
 from segcli.files import PART
 from segcli.raster.fit import match_bands, match_range
+from segcli.raster.grid import Grid
 from segcli.raster.sink import BLOCK, Layout, create
-from segcli.raster.source import Grid, Source
+from segcli.raster.source import Source
 
 
 def read(path: Path, **arguments: object) -> np.ndarray:
@@ -219,7 +220,7 @@ import numpy as np
 from pathlib import Path
 from segcli.errors import SegcliError
 from segcli.raster.sink import Layout, create
-from segcli.raster.source import Grid
+from segcli.raster.grid import Grid
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 labels = np.random.default_rng(0).integers(0, 200, (400, 500), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))

@@ -39,7 +39,10 @@ class GdalReader:
     """A dataset of GDAL's; `dataset` tells what else it knows."""
 
     def __init__(self, name: str | Path, **options: Any) -> None:
-        self.dataset = opened(name, **options)
+        self._take(opened(name, **options))
+
+    def _take(self, dataset: Any) -> None:
+        self.dataset = dataset
         self.height, self.width = self.dataset.height, self.dataset.width
         self.dtypes = self.dataset.dtypes
         self.block = self.dataset.block_shapes[0] if self.dataset.count else (1, self.width)

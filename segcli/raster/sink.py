@@ -26,7 +26,7 @@ from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
 from segcli.raster.gdal import gdal, opened
-from segcli.raster.source import Grid
+from segcli.raster.grid import Grid
 
 BLOCK = 512
 """Side of the tiles of a GeoTIFF, in pixels."""

@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
+from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows
@@ -27,24 +28,6 @@ ROW_BYTES = 2**27
 
 PIECE_BYTES = 2**22
 """Of a row of blocks so much is read at once, so that GDAL finds all bands of a block in its cache."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where a raster's pixels lie: size in pixels, and, where known, how they lie on earth or under the microscope."""
-
-    height: int
-    width: int
-    crs: Any = None
-    transform: Any = None
-    gcps: tuple[Any, ...] = ()
-    gcps_crs: Any = None
-    rpcs: Any = None
-    pixel_um: float | None = None
-
-    @property
-    def is_georeferenced(self) -> bool:
-        return self.crs is not None or self.transform is not None or bool(self.gcps) or self.rpcs is not None
 
 
 class Strip(NamedTuple):
@@ -123,6 +106,11 @@ class Source:
     def close(self) -> None:
         """Close the file; what `load` has read can still be had."""
         self._reader.close()
+
+    @property
+    def reader(self) -> Reader:
+        """Where the pixels come from."""
+        return self._reader
 
     @property
     def is_loaded(self) -> bool:

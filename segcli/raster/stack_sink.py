@@ -11,8 +11,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from segcli.files import part_of, replacing
+from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, faults_of_writing
-from segcli.raster.source import Grid
 
 BIG = 2**32 - 2**25
 """Bytes from which on a file must be a BigTIFF."""

@@ -1,0 +1,253 @@
+"""segcli eval: predicted masks beside true ones, figures out."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.classes import ClassTable
+from segcli.console import Console
+from segcli.errors import InputError, NothingDoneError, UsageError
+from segcli.files import replacing
+from segcli.matching import match, named
+from segcli.measures.confusion import Matrix, count_values
+from segcli.measures.report import ImageCounts, per_class_rows, per_image_rows, report, to_csv
+from segcli.options import EvalOptions
+from segcli.raster.align import aligned
+from segcli.raster.names import SUFFIXES
+from segcli.raster.source import Source
+
+MISSED = 4
+"""Exit code where a bar that was asked for is missed."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted mask and the true one; the name is for the report."""
+
+    name: str
+    predicted: Path
+    truth: Path
+
+
+def run(options: EvalOptions, console: Console) -> int:
+    """Compare all pairs, report, and return the exit code."""
+    pairs = find_pairs(options, console)
+    classes = find_classes(options, pairs)
+    for name, _ in options.min_iou:
+        if name not in classes.names:
+            raise UsageError("--min-iou", f"no class {name!r}", f"expected one of {', '.join(classes.names)}")
+    images: list[ImageCounts] = []
+    failed = 0
+    with console.progress(len(pairs)) as progress:
+        for pair in pairs:
+            try:
+                images.append(compare(pair, classes, options.align))
+            except InputError as error:
+                failed += 1
+                console.fail(error)
+            else:
+                progress.advance(1, int(images[-1].matrix.sum()))
+    if not images:
+        raise NothingDoneError(options.predicted, "no pair could be compared", "", "see the lines above")
+    found = report(images, classes.names, options.absent)
+    if found["pixels"] == 0:
+        raise NothingDoneError(options.truth or options.predicted, "not one pixel has a true and a predicted class")
+    show(found, console)
+    if options.out is not None:
+        write(options.out, found, images, classes, options)
+        console.result(options.out / "report.json")
+    missed = missed_bars(found, options)
+    for line in missed:
+        console.say(line)
+    console.say(f"done {len(images)}  failed {failed}")
+    return 1 if failed else MISSED if missed else 0
+
+
+def find_pairs(options: EvalOptions, console: Console) -> list[Pair]:
+    """Two files, two folders matched by name, or a table with the columns predicted and truth.
+
+    Raises UsageError with what has no partner, NothingDoneError where nothing has one.
+    """
+    predicted, truth = options.predicted, options.truth
+    if truth is None:
+        return list(_table(predicted))
+    if predicted.is_file() and truth.is_file():
+        return [Pair(predicted.stem, predicted, truth)]
+    if not (predicted.is_dir() and truth.is_dir()):
+        missing = next((path for path in (predicted, truth) if not path.exists()), predicted)
+        raise UsageError(missing, "no such file or folder" if not missing.exists() else "a file beside a folder",
+                         "expected two masks, two folders, or a table of pairs")  # fmt: skip
+    matched = match(_masks(predicted, options.recursive), _masks(truth, options.recursive))
+    if not matched.pairs:
+        raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")
+    alone = [*matched.left, *matched.right]
+    if alone:
+        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+        raise UsageError(
+            predicted, f"without a partner: {', '.join(map(str, alone[:5]))}{more}",
+            "expected a true mask for each predicted one", "move them away, or list pairs in a CSV file",
+        )  # fmt: skip
+    return [Pair(*entry) for entry in matched.pairs]
+
+
+def _masks(folder: Path, recursive: bool) -> dict[str, Path]:
+    files = [path for path in (folder.rglob("*") if recursive else folder.iterdir()) if _is_mask(path)]
+    found = named(files, folder)
+    for name, paths in found.items():
+        if len(paths) > 1:
+            raise UsageError(folder, f"{len(paths)} files of the name {name}", "expected one file a name")
+    return {name: path for name, (path,) in found.items()}
+
+
+def _is_mask(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _table(path: Path) -> Iterator[Pair]:
+    """Pairs from a CSV file; relative paths are relative to it."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(path, f"cannot be read: {error}", "expected TRUTH, or a CSV file of pairs") from error
+    if not rows or not {"predicted", "truth"} <= rows[0].keys():
+        raise UsageError(path, "no table of pairs", "expected the columns predicted and truth")
+    for row in rows:
+        yield Pair(row["predicted"], path.parent / row["predicted"], path.parent / row["truth"])
+
+
+def find_classes(options: EvalOptions, pairs: list[Pair]) -> ClassTable:
+    """The given table, `classes.json` beside the truth, or the values that occur in both."""
+    if options.classes is not None:
+        return ClassTable.read(options.classes)
+    folder = options.truth if options.truth is not None and options.truth.is_dir() else pairs[0].truth.parent
+    for place in (folder / "classes.json", folder.parent / "classes.json"):
+        if place.exists():
+            return ClassTable.read(place)
+    seen = np.zeros(256, bool)
+    for pair in pairs:
+        for path in (pair.predicted, pair.truth):
+            with Source(path, "mask") as source:
+                _check(source)
+                for _, pixels, valid in source.strips(512):
+                    seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
+    seen[255] = False
+    if not seen.any():
+        raise NothingDoneError(pairs[0].truth, "no class in any mask")
+    return ClassTable.from_indices(list(map(int, np.flatnonzero(seen))))
+
+
+def compare(pair: Pair, classes: ClassTable, align: bool) -> ImageCounts:
+    """Count one pair, row by row. InputError where the grids differ or a value is no class."""
+    with Source(pair.truth, "mask") as truth, Source(pair.predicted, "mask") as given:
+        for source in (truth, given):
+            _check(source)
+        if _differ(truth, given) and not align:
+            raise InputError(
+                pair.predicted, f"{_size(given)} on another grid than {pair.truth}", f"expected {_size(truth)}",
+                "--align resamples it where both lie on earth",
+            )  # fmt: skip
+        predicted = aligned(given, truth.grid) if _differ(truth, given) else given
+        values, lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
+        for true, found in zip(truth.strips(512), predicted.strips(512), strict=True):
+            one, other = true.pixels[0], found.pixels[0]
+            if true.valid is not None or found.valid is not None:
+                known = np.ones(one.shape, bool) if true.valid is None else true.valid
+                both = known if found.valid is None else known & found.valid
+                lost += np.bincount(one[known & ~both], minlength=256)
+                one, other = one[both], other[both]
+            values += count_values(one, other)
+    return by_class(pair, values, lost, classes)
+
+
+def _size(source: Source) -> str:
+    return f"{source.grid.width} x {source.grid.height} pixels"
+
+
+def _check(source: Source) -> None:
+    if source.bands != 1 or source.dtype != "uint8":
+        found = f"{source.bands} band{'s' * (source.bands != 1)} of {source.dtype}"
+        raise InputError(source.path, found, "expected a mask: one band of class indices, uint8")
+
+
+def _differ(one: Source, other: Source) -> bool:
+    first, second = one.grid, other.grid
+    if (first.height, first.width) != (second.height, second.width):
+        return True
+    if first.transform is None or second.transform is None:
+        return False  # a picture's mask has no place to disagree about
+    moved = np.abs(np.array(first.transform[:6]) - np.array(second.transform[:6])).max()
+    return first.crs != second.crs or moved > 1e-3 * abs(first.transform.a)
+
+
+def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], classes: ClassTable) -> ImageCounts:
+    """Counts of values as a confusion matrix; pixels without a true or a predicted class are left out.
+
+    `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class.
+    """
+    positions = classes.positions()
+    for counts, path in ((values.sum(1), pair.truth), (values.sum(0), pair.predicted)):
+        foreign = np.flatnonzero((counts > 0) & (positions == -2))
+        if foreign.size:
+            listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in foreign[:5])
+            raise InputError(path, f"values that are no class: {listed}", "expected those of the class table",
+                             "give --classes, or mark pixels without a label")  # fmt: skip
+    indices = classes.indices
+    matrix = values[np.ix_(indices, indices)]
+    return ImageCounts(pair.name, matrix, int(values[indices].sum() - matrix.sum() + lost[indices].sum()))
+
+
+def missed_bars(found: dict[str, object], options: EvalOptions) -> list[str]:
+    """A line for each bar that was asked for and is missed; a figure that is undefined misses."""
+    bars = []
+    if options.min_miou is not None:
+        bars.append(("mIoU", found["dataset"]["mean_iou"]["value"], options.min_miou))  # type: ignore[index]
+    of_class = {entry["class"]: entry["iou"]["value"] for entry in found["per_class"]}  # type: ignore[attr-defined]
+    bars += [(f"IoU of {name}", of_class[name], bar) for name, bar in options.min_iou]
+    return [
+        f"{name} {'undefined' if value is None else f'{value:.4f}'} is under {bar:g}"
+        for name, value, bar in bars
+        if value is None or value < bar
+    ]
+
+
+def show(found: dict[str, object], console: Console) -> None:
+    """Two tables: classes, and the whole."""
+    rows = [
+        [entry["class"], *(_percent(entry[name]) for name in ("iou", "dice", "precision", "recall")),
+         str(entry["true_pixels"])]
+        for entry in found["per_class"]  # type: ignore[attr-defined]
+    ]  # fmt: skip
+    console.table("all pixels together", ["class", "IoU", "Dice", "precision", "recall", "true pixels"], rows)
+    dataset, mean = found["dataset"], found["mean_over_images"]
+    rows = [
+        [name.replace("_", " "), _percent(dataset[name]), _percent({"value": mean[name]})]  # type: ignore[index]
+        for name in dataset  # type: ignore[attr-defined]
+    ]
+    console.table(f"{found['images']} images", ["figure", "all pixels together", "mean over images"], rows)
+
+
+def _percent(figure: dict[str, float | None]) -> str:
+    value, low, high = figure["value"], figure.get("low"), figure.get("high")
+    if value is None:
+        return "-"
+    return f"{value:.4f}" + (f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else "")
+
+
+def write(
+    folder: Path, found: dict[str, object], images: list[ImageCounts], classes: ClassTable, options: EvalOptions
+) -> None:
+    """report.json, per_class.csv and per_image.csv."""
+    texts = {
+        "report.json": json.dumps(found, indent=1) + "\n",
+        "per_class.csv": to_csv(per_class_rows(found)),
+        "per_image.csv": to_csv(per_image_rows(images, classes.names, options.absent)),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as part:
+            part.write_text(text, encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Which file belongs to which: by name without ending, also where one side adds a word. Knows names alone."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_WORDS = r"masks?|gt|labels?|labelids|groundtruth|truth|annotations?|seg|pred|manual\d*"
+_ADDED = re.compile(rf"[-_. ]({_WORDS})$", re.IGNORECASE)
+"""What data sets put behind a name to tell an image's labels from it."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Pairs, in the order of their names, and what is left without a partner on either side."""
+
+    pairs: tuple[tuple[str, Path, Path], ...]
+    left: tuple[Path, ...]
+    right: tuple[Path, ...]
+
+
+def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
+    """Files by name (a relative path without ending): equal names first, then names equal but for an added word."""
+    pairs = {name: (left[name], right[name]) for name in left.keys() & right.keys()}
+    rest_left, rest_right = _bare(left, pairs), _bare(right, pairs)
+    for bare in rest_left.keys() & rest_right.keys():
+        one, other = rest_left[bare], rest_right[bare]
+        if len(one) == len(other) == 1:  # else nobody knows which
+            pairs[bare] = left[one[0]], right[other[0]]
+    taken = {path for pair in pairs.values() for path in pair}
+    return Matched(
+        tuple((name, *pairs[name]) for name in sorted(pairs)),
+        tuple(path for _, path in sorted(left.items()) if path not in taken),
+        tuple(path for _, path in sorted(right.items()) if path not in taken),
+    )
+
+
+def named(files: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
+    """Files below `folder` by relative path without ending; several where only their endings differ."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(files):
+        found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return found
+
+
+def _bare(files: Mapping[str, Path], taken: Mapping[str, object]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in files:
+        if name not in taken:
+            found.setdefault(_ADDED.sub("", name), []).append(name)
+    return found

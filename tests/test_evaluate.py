@@ -1,0 +1,205 @@
+"""segcli eval: the numbers, the pairs, the bars, the lines."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from helpers import write_picture
+from rasterio.transform import from_origin
+from sklearn.metrics import confusion_matrix, jaccard_score
+
+from segcli.console import Console
+from segcli.errors import NothingDoneError, UsageError
+from segcli.evaluate import run
+from segcli.matching import match
+from segcli.options import EvalOptions
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, Path]:
+    """Five pairs of masks of classes 0, 1 and 4, with ignored pixels, and a class table."""
+    for n in range(5):
+        truth = rng.choice(np.array([0, 1, 4, 255], np.uint8), (40 + n, 30), p=[0.5, 0.3, 0.1, 0.1])
+        predicted = np.where(rng.random(truth.shape) < 0.8, np.where(truth == 255, 0, truth), 1).astype(np.uint8)
+        write_picture(tmp_path / "truth" / f"{n}_mask.png", truth)
+        write_picture(tmp_path / "masks" / f"{n}.png", predicted)
+    classes = [{"index": 0, "name": "ground"}, {"index": 1, "name": "road"}, {"index": 4, "name": "roof"}]
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps({"classes": classes}))
+    return tmp_path / "masks", tmp_path / "truth"
+
+
+def evaluated(tmp_path: Path, predicted: Path, truth: Path | None, **more: object) -> tuple[int, dict[str, object]]:
+    options = EvalOptions(predicted, truth, tmp_path / "report", **more)  # type: ignore[arg-type]
+    code = run(options, Console(quiet=True))
+    return code, json.loads((tmp_path / "report" / "report.json").read_text())
+
+
+def pixels_of(folders: tuple[Path, Path]) -> tuple[np.ndarray, np.ndarray]:
+    import cv2
+
+    true = [cv2.imread(str(path), 0).ravel() for path in sorted(folders[1].glob("*.png"))]
+    found = [cv2.imread(str(path), 0).ravel() for path in sorted(folders[0].glob("*.png"))]
+    return np.concatenate(true), np.concatenate(found)
+
+
+def test_the_numbers_are_scikit_learn_s(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    code, found = evaluated(tmp_path, *folders)
+    assert code == 0
+    true, predicted = pixels_of(folders)
+    kept = true != 255
+    assert found["confusion_matrix"] == confusion_matrix(true[kept], predicted[kept], labels=[0, 1, 4]).tolist()
+    expected = jaccard_score(true[kept], predicted[kept], labels=[0, 1, 4], average=None)
+    rows = found["per_class"]
+    assert [row["iou"]["value"] for row in rows] == pytest.approx(list(expected))  # type: ignore[attr-defined]
+    assert [row["class"] for row in rows] == ["ground", "road", "roof"]  # type: ignore[attr-defined]
+    miou = found["dataset"]["mean_iou"]  # type: ignore[index]
+    assert miou["value"] == pytest.approx(expected.mean())
+    assert miou["low"] < miou["value"] < miou["high"]
+    assert found["images"] == 5
+    with (tmp_path / "report" / "per_image.csv").open() as file:
+        images = list(csv.DictReader(file))
+    assert [row["image"] for row in images] == ["0", "1", "2", "3", "4"]
+    mean = np.mean([float(row["mean_iou"]) for row in images])
+    assert found["mean_over_images"]["mean_iou"] == pytest.approx(mean)  # type: ignore[index]
+    with (tmp_path / "report" / "per_class.csv").open() as file:
+        assert [float(row["iou"]) for row in csv.DictReader(file)] == pytest.approx(list(expected))
+
+
+def test_large_masks_are_compared_strip_by_strip(tmp_path: Path, rng: np.random.Generator) -> None:
+    masks = rng.integers(0, 3, (2, 1500, 700), np.uint8)
+    for name, mask in zip(("a.tif", "b.tif"), masks, strict=True):
+        write_picture(tmp_path / name, mask)
+    _, found = evaluated(tmp_path, tmp_path / "a.tif", tmp_path / "b.tif")
+    assert found["confusion_matrix"] == confusion_matrix(masks[1].ravel(), masks[0].ravel()).tolist()
+    assert found["classes"] == ["class 0", "class 1", "class 2"]
+
+
+def test_bars_and_exit_codes(tmp_path: Path, folders: tuple[Path, Path], segcli: Program) -> None:
+    _, found = evaluated(tmp_path, *folders)
+    miou = found["dataset"]["mean_iou"]["value"]  # type: ignore[index]
+    roof = found["per_class"][2]["iou"]["value"]  # type: ignore[index]
+    assert segcli("eval", *folders, "--min-miou", str(miou - 0.01), "--min-iou", f"roof={roof - 0.01}").returncode == 0
+    result = segcli("eval", *folders, "--min-miou", str(miou + 0.01))
+    assert result.returncode == 4
+    assert f"mIoU {miou:.4f} is under" in result.stderr
+    assert "road" in result.stdout
+    result = segcli("eval", *folders, "--min-iou", f"roof={roof + 0.01}")
+    assert (result.returncode, "IoU of roof" in result.stderr) == (4, True)
+    for bad in ("roof", "=0.5", "roof=2", "roof=x", "tree=0.5"):
+        assert segcli("eval", *folders, "--min-iou", bad).returncode == 2
+
+
+def test_an_undefined_figure_misses_its_bar(tmp_path: Path) -> None:
+    table = tmp_path / "classes.json"
+    table.write_text(json.dumps({"classes": [{"index": n, "name": name} for n, name in enumerate(("a", "b"))]}))
+    write_picture(tmp_path / "t.png", np.zeros((5, 5), np.uint8))
+    code, found = evaluated(tmp_path, tmp_path / "t.png", tmp_path / "t.png", classes=table, min_iou=(("b", 0.0),))
+    assert code == 4
+    assert found["per_class"][1]["iou"] == {"value": None, "low": None, "high": None}  # type: ignore[index]
+    for absent, mean in (("skip", 1.0), ("one", 1.0), ("zero", 0.5)):
+        _, found = evaluated(tmp_path, tmp_path / "t.png", tmp_path / "t.png", classes=table, absent=absent)
+        assert found["dataset"]["mean_iou"]["value"] == mean  # type: ignore[index]
+        assert found["absent_classes"] == absent
+
+
+def test_what_has_no_partner_is_listed(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    (folders[1] / "2_mask.png").unlink()
+    with pytest.raises(UsageError, match=r"without a partner: .*masks/2\.png"):
+        run(EvalOptions(*folders), Console(quiet=True))
+    for path in folders[1].glob("*.png"):
+        path.unlink()
+    with pytest.raises(NothingDoneError, match="has the name of one"):
+        run(EvalOptions(*folders), Console(quiet=True))
+    with pytest.raises(UsageError, match="no such file or folder"):
+        run(EvalOptions(folders[0], tmp_path / "nowhere"), Console(quiet=True))
+
+
+def test_a_table_of_pairs(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    (tmp_path / "pairs.csv").write_text("predicted,truth\nmasks/1.png,truth/1_mask.png\nmasks/3.png,truth/3_mask.png\n")
+    code, found = evaluated(tmp_path, tmp_path / "pairs.csv", None)
+    assert (code, found["images"]) == (0, 2)
+    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="expected the columns predicted and truth"):
+        run(EvalOptions(tmp_path / "pairs.csv"), Console(quiet=True))
+
+
+def test_foreign_values_are_named_and_counted(
+    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(folders[0] / "3.png", np.full((43, 30), 9, np.uint8))
+    write_picture(folders[0] / "4.png", np.full((43, 30), 1, np.uint8))  # of another size
+    code, found = evaluated(tmp_path, *folders)
+    assert (code, found["images"]) == (1, 3)
+    said = capsys.readouterr().err
+    assert "3.png: values that are no class: 9 (1290 pixels)" in said
+    assert "4.png: 30 x 43 pixels on another grid" in said
+
+
+def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    write_picture(tmp_path / "b.png", np.full((4, 4), 255, np.uint8))
+    with pytest.raises(NothingDoneError, match="not one pixel has a true and a predicted class"):
+        run(EvalOptions(tmp_path / "a.png", tmp_path / "b.png"), Console(quiet=True))
+    with pytest.raises(NothingDoneError, match="no class in any mask"):
+        run(EvalOptions(tmp_path / "b.png", tmp_path / "b.png"), Console(quiet=True))
+
+
+def write_mask(path: Path, mask: np.ndarray, left: float, top: float, pixel: float, **more: object) -> Path:
+    size = {"driver": "GTiff", "count": 1, "height": mask.shape[0], "width": mask.shape[1], "dtype": "uint8"}
+    place = {"crs": "EPSG:32633", "transform": from_origin(left, top, pixel, pixel)}
+    with rasterio.open(path, "w", **(size | place | more)) as file:
+        file.write(mask, 1)
+    return path
+
+
+def test_no_data_of_a_prediction_is_counted_and_left_out(tmp_path: Path, rng: np.random.Generator) -> None:
+    truth = rng.integers(0, 2, (20, 20), np.uint8)
+    holed = truth.copy()
+    holed[:5] = 77
+    one = write_mask(tmp_path / "p.tif", holed, 500, 900, 2, nodata=77)
+    other = write_mask(tmp_path / "t.tif", truth, 500, 900, 2)
+    _, found = evaluated(tmp_path, one, other)
+    assert (found["pixels"], found["unpredicted_pixels"]) == (300, 100)
+    assert found["dataset"]["pixel_accuracy"]["value"] == 1  # type: ignore[index]
+
+
+def test_another_grid_is_refused_or_aligned(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A prediction of half the resolution, shifted by ten metres, that covers a part of the truth."""
+    coarse = rng.integers(0, 3, (30, 30), np.uint8)
+    truth = write_mask(tmp_path / "t.tif", coarse.repeat(2, 0).repeat(2, 1), 500_000, 5_300_000, 5)
+    moved = write_mask(tmp_path / "p.tif", coarse[1:, 2:], 500_020, 5_299_990, 10)
+    with pytest.raises(NothingDoneError, match="no pair could be compared"):
+        run(EvalOptions(moved, truth), Console(quiet=True))
+    code, found = evaluated(tmp_path, moved, truth, align=True)
+    assert code == 0
+    assert found["dataset"]["pixel_accuracy"]["value"] == 1  # type: ignore[index]
+    assert found["pixels"] == 29 * 28 * 4
+    assert found["unpredicted_pixels"] == 3600 - 29 * 28 * 4
+    picture = write_picture(tmp_path / "p.png", coarse)
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(picture, truth, align=True), Console(quiet=True))
+
+
+def test_names_that_belong_together() -> None:
+    left = {name: Path(name) for name in ("a", "b", "c", "d/e", "f_mask")}
+    right = {name: Path(f"t/{name}") for name in ("a", "b_mask", "c_gt", "c-label", "d/e_manual1", "f_gt")}
+    matched = match(left, right)
+    assert [(name, str(other)) for name, _, other in matched.pairs] == [
+        ("a", "t/a"), ("b", "t/b_mask"), ("d/e", "t/d/e_manual1"), ("f", "t/f_gt"),
+    ]  # fmt: skip
+    assert [str(path) for path in (*matched.left, *matched.right)] == ["c", "t/c-label", "t/c_gt"]
+
+
+def test_help_and_import_are_light(segcli: Program) -> None:
+    import sys
+
+    code = "import sys, segcli.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert "--min-miou" in segcli("eval", "--help").stdout
