@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 from helpers import write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
@@ -264,3 +266,32 @@ def test_pictures_opened_by_several_threads_at_once_warn_of_nothing(tmp_path: Pa
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(look, range(400))) == {4}
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), piece=st.sampled_from([1, 600, 4000, 2**22]), strip=st.integers(1, 90))
+def test_any_window_in_any_pieces_is_rasterio_s(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, piece: int, strip: int
+) -> None:
+    """Whole rows and rectangles, at any columns, whatever part of a row of blocks is read at once."""
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "windows.tif"
+    if not path.exists():
+        pixels = np.random.default_rng(0).integers(0, 99, (2, 70, 150), np.uint8)
+        profile = {"driver": "GTiff", "count": 2, "height": 70, "width": 150, "dtype": "uint8", "nodata": 7}
+        tiles = {"tiled": True, "blockxsize": 32, "blockysize": 16, "transform": from_origin(0, 99, 2, 2)}
+        with rasterio.open(path, "w", **(profile | tiles)) as file:
+            file.write(pixels)
+    first = data.draw(st.integers(0, 149))
+    end = data.draw(st.integers(first + 1, 150))
+    with rasterio.open(path) as file:
+        window = rasterio.windows.Window(first, 0, end - first, 70)
+        expected, valid = file.read([2, 1], window=window), file.dataset_mask(window=window) > 0
+    with Source(path) as source, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segcli.raster.source.PIECE_BYTES", piece)
+        strips = list(source.strips(strip, (1, 0), first, end))
+        assert [s.first_row for s in strips] == list(range(0, 70, strip))
+        np.testing.assert_array_equal(np.concatenate([s.pixels for s in strips], axis=1), expected)
+        found = [np.ones(s.pixels.shape[1:], bool) if s.valid is None else s.valid for s in strips]
+        np.testing.assert_array_equal(np.concatenate(found), valid)
+        np.testing.assert_array_equal(source.window(3, first, 5, end - first, (1,)), expected[:1, 3:8])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -193,8 +194,8 @@ class Source:
         step = self._piece_width(height, len(wanted))
         pieces: list[tuple[NDArray[Any], NDArray[np.bool_] | None]] = []
         with faults_of(self.path, "expected a whole file"):
-            for left in range(col, col + width, step):
-                right = min(col + width, left // step * step + step) if left == col else min(col + width, left + step)
+            edges = [col, *range(col // step * step + step, col + width, step), col + width]
+            for left, right in pairwise(edges):
                 pieces.append(self._piece(wanted, row, left, height, right - left, with_valid))
         pixels, valid = _side_by_side(pieces)
         if self._lookup is not None:
