@@ -1,5 +1,6 @@
 """Every command in the README is run, in order, from a folder that holds what a reader would have."""
 
+import json
 import os
 import re
 import shutil
@@ -34,6 +35,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(ROOT / "examples" / "scans", folder / "scans")
+    (folder / "truth").mkdir()
+    for path in (folder / "scans").iterdir():  # any labels will do, as long as they are of the right size
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        # Bright nuclei on a dark ground, or dark ones in stained tissue.
+        mask = grey < grey.mean() if path.stem == "tissue" else grey > grey.mean()
+        cv2.imwrite(str(folder / "truth" / f"{path.stem}.png"), mask.astype(np.uint8))
+    classes = [{"index": 0, "name": "background"}, {"index": 1, "name": "nucleus"}]
+    (folder / "truth" / "classes.json").write_text(json.dumps({"classes": classes}))
     rng = np.random.default_rng(0)
     place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_300_000, 10, 10)}
     with rasterio.open(
