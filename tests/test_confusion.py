@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -69,13 +69,23 @@ def test_what_absent_classes_count() -> None:
     assert np.isnan(c.mean_over_classes(np.array([np.nan])))
 
 
-@given(st.integers(0, 600_000), st.integers(0, 99))
-def test_values_are_counted_whatever_they_mean(pixels: int, seed: int) -> None:
+@given(st.integers(0, 300_000), st.integers(0, 99), st.sampled_from([1000, 2**16, 2**23]))
+@settings(max_examples=30, deadline=None)
+def test_values_are_counted_whatever_they_mean(pixels: int, seed: int, at_once: int) -> None:
     rng = np.random.default_rng(seed)
     truth, predicted = rng.integers(0, 256, (2, pixels), np.uint8)
     expected = np.zeros((256, 256), np.int64)
     np.add.at(expected, (truth, predicted), 1)
-    assert np.array_equal(c.count_values(truth, predicted), expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(c, "_EXACT", at_once)
+        assert np.array_equal(c.count_values(truth, predicted), expected)
+
+
+def test_large_counts_are_exact() -> None:
+    """Beyond what float32 counts one by one."""
+    mask = np.zeros((4100, 4100), np.uint8)
+    mask[0, 0] = 1
+    assert c.count_values(mask, mask)[0, 0] == 4100 * 4100 - 1
 
 
 def test_a_foreign_class_is_refused() -> None:

@@ -1,10 +1,11 @@
-"""The confusion matrix and what is read off it. numpy only.
+"""The confusion matrix and what is read off it.
 
 A matrix counts pixels by (true class, predicted class), shape (..., classes, classes); every figure takes any number of
 them at once. A figure is NaN where it is undefined, 0 / 0: the IoU of a class that is neither there nor predicted, the
 precision of one never predicted, the recall of one not in the truth.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,20 +14,21 @@ from segcli.options import Absent
 Matrix = NDArray[np.int64]
 Figures = NDArray[np.float64]
 
-_CACHED = 2**18
-"""Pixels that are counted at once: their 16-bit pairs and 64-bit indices stay in the processor's cache."""
+_EXACT = 2**23
+"""Pixels that are counted at once: OpenCV counts in float32, which is exact up to twice that."""
 
 
 def count_values(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Matrix:
-    """Pixels by (true value, predicted value), shape (256, 256), whatever the values mean."""
-    total = np.zeros(2**16, np.int64)
-    true, found = truth.ravel(), predicted.ravel()
-    for first in range(0, true.size, _CACHED):
-        pairs = true[first : first + _CACHED].astype(np.uint16)
-        pairs <<= 8
-        pairs |= found[first : first + _CACHED]
-        total += np.bincount(pairs, minlength=2**16)
-    return total.reshape(256, 256)
+    """Pixels by (true value, predicted value), shape (256, 256), whatever the values mean.
+
+    By OpenCV's joint histogram, which is about twice as fast as numpy's bincount of pairs.
+    """
+    total = np.zeros((256, 256), np.int64)
+    true, found = truth.reshape(-1, 1), predicted.reshape(-1, 1)
+    for first in range(0, true.size, _EXACT):
+        part = [true[first : first + _EXACT], found[first : first + _EXACT]]
+        total += cv2.calcHist(part, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
+    return total
 
 
 def confusion_matrix(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Matrix:
