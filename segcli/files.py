@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -26,7 +27,7 @@ def replacing(
     part = part_of(path)
     with faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
+        remove_parts(path.parent, path.name)
     try:
         yield part
         with faults(path):
@@ -35,6 +36,14 @@ def replacing(
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, name: str) -> None:
+    """Remove what a killed run has left of an output, scratch files of scratch files too."""
+    pattern = re.compile(rf"\.+{re.escape(name)}{re.escape(PART)}.*")
+    for path in folder.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

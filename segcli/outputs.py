@@ -7,12 +7,13 @@ from segcli import products
 from segcli.batch import OVERLAYS, Job, output_beside
 from segcli.classes import ClassTable
 from segcli.drawing.overlay import blend, shown_colors, to_picture
-from segcli.errors import UsageError
+from segcli.errors import InputError, UsageError
+from segcli.files import part_of
 from segcli.options import PredictOptions
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.names import PICTURES, Name
 from segcli.raster.sink import Encoding, Layout, create
-from segcli.raster.source import Source
+from segcli.raster.source import Images, Source
 from segcli.raster.vectors import POLYGONS, Shapes, check_polygons, write_polygons
 
 
@@ -59,12 +60,36 @@ def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Produ
     return tuple(found)
 
 
-def places(folder: Path, job: Job, wanted: Sequence[Product]) -> tuple[Path, ...]:
-    """The file of each product."""
-    return tuple(
-        job.output if product.folder is None else output_beside(folder, job, product.folder, ".tif")
-        for product in wanted
-    )
+def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOptions) -> tuple[Path, ...]:
+    """The file of each product; confidence that only polygons need has a hidden one."""
+
+    def place(product: Product) -> Path:
+        if product.folder is None:
+            return job.output
+        if product.folder == CONFIDENCE and not options.confidence:
+            return part_of(output_beside(folder, job, POLYGONS, ".confidence.tif"))
+        return output_beside(folder, job, product.folder, ".tif")
+
+    return tuple(map(place, wanted))
+
+
+def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions) -> list[str]:
+    """What is lost of an image in its outputs, in lines for people. InputError where they cannot be written at all."""
+    grid, stack = images.planes[0].grid, bool(images.axes)
+    if ending == ".png" and (stack or images.dialect == "ome"):
+        raise InputError(path, "a stack" if stack else "OME data", "PNG cannot hold it", "choose --format tif")
+    said = []
+    if stack and grid.is_georeferenced:
+        said.append("a stack of masks cannot hold where it lies on earth")
+    if ending == ".png" and grid.is_georeferenced:
+        said.append("PNG cannot hold where it lies on earth; --format tif keeps it")
+    if stack and (options.overlay or options.polygons):
+        said.append("a stack; overlays and polygons are drawn for single images only")
+    if (stack or images.dialect == "ome") and (options.format == "cog" or options.compress != PredictOptions.compress):
+        said.append("a stack; --format and --compress do not apply")
+    if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
+        said.append("placed by control points or polynomials; its polygons are in columns and rows")
+    return [f"{path}: {line}" for line in said]
 
 
 def add_drawings(
@@ -72,7 +97,8 @@ def add_drawings(
     options: PredictOptions,
 ) -> list[Path]:  # fmt: skip
     """Draw what is drawn from the finished mask of a `single` image, and give all files that were written beside it."""
-    files = {product.folder: path for product, path in zip(wanted, places(folder, job, wanted), strict=True)}
+    paths = zip(wanted, places(folder, job, wanted, options), strict=True)
+    files = {product.folder: path for product, path in paths}
     written = [files[PROBABILITIES]] if options.probabilities else []
     if options.overlay and single is not None:
         overlay = output_beside(folder, job, OVERLAYS, None)
@@ -85,13 +111,11 @@ def add_drawings(
         if options.polygons is not None and single is not None:
             shapes = output_beside(folder, job, POLYGONS, f".{options.polygons}")
             settings = Shapes(options.polygons, options.min_area, options.simplify)
-            write_polygons(job.output, confidence, shapes, classes, settings)
+            write_polygons(job.output, confidence, shapes, classes, single.grid, settings)
             written.append(shapes)
     finally:
         if not options.confidence:
             confidence.unlink()
-            if not any(confidence.parent.iterdir()):
-                confidence.parent.rmdir()
     return [*written, confidence] if options.confidence else written
 
 

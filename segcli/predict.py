@@ -31,7 +31,7 @@ from segcli.network.plan import Panel, Plan
 from segcli.network.scorer import Scorer, make_scorer
 from segcli.options import PredictOptions
 from segcli.products import Product
-from segcli.raster.fit import match_bands, match_range
+from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.names import SUFFIXES, Name
 from segcli.raster.sink import Encoding, Sink, create
 from segcli.raster.source import Images, Source, open_images
@@ -40,6 +40,10 @@ from segcli.validity import Validity
 
 SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""
+
+
+TURNED_BYTES = 2**30
+"""The same for photographs that are not stored upright."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def run(options: PredictOptions, console: Console) -> int:
     def prepare(job: batch.Job) -> Scan:
         for output in outputs_of(job):
             manifest.guard(output, options.overwrite)
-        return open_scan(job.source, outputs.places(folder, job, setting.products), setting)
+        return open_scan(job.source, outputs.places(folder, job, setting.products, options), setting)
 
     def alike(scan: Scan) -> tuple[object, int]:
         first = scan.images.planes[0]
@@ -151,16 +155,13 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
         for plane in images.planes:
             if plane.bands != first.bands:
                 raise InputError(path, f"images of {first.bands} and of {plane.bands} bands", "expected the same")
-            # One that is turned is read across its rows, which takes the whole of it anyway.
-            if plane.size_bytes <= SMALL_BYTES // len(images.planes) or (plane.is_turned and not images.axes):
+            # One that is turned is read across its rows: at once where it may be, else with much decoding over again.
+            limit = TURNED_BYTES if plane.is_turned else SMALL_BYTES
+            if plane.size_bytes <= limit // len(images.planes):
                 plane.load()
-        if images.axes and first.grid.is_georeferenced:
-            setting.console.say(f"{path}: a stack of masks cannot hold where it lies on earth")
-        if files[0].suffix == ".png" and first.grid.is_georeferenced:
-            setting.console.say(f"{path}: PNG cannot hold where it lies on earth; --format tif keeps it")
-        if images.axes and (options.overlay or options.polygons):
-            setting.console.say(f"{path}: a stack; overlays and polygons are drawn for single images only")
-        ranges = tuple(match_range(plane, bands, dtype, options.input_range) for plane in images.planes)
+        for line in outputs.cannot_hold(path, images, files[0].suffix, options):
+            setting.console.say(line)
+        ranges = match_ranges(images.planes, bands, dtype, options.input_range)
         return Scan(images, bands, ranges, files)
     except BaseException:
         for plane in images.planes:
@@ -175,7 +176,10 @@ def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progr
         for size, alike in groupby(works, lambda work: (work.source.grid.height, work.source.grid.width)):
             waiting, together = list(alike), scorer.together(*size)
             for first in range(0, len(waiting), together):
-                score(waiting[first : first + together], setting, scorer, progress)
+                group = waiting[first : first + together]
+                score(group, setting, scorer, progress)
+                for work in group:
+                    work.source.rest()
 
 
 def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:
@@ -183,7 +187,7 @@ def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:
     planes, axes = scan.images.planes, scan.images.axes
     by_product: list[list[Sink | PlaneSink]] = []
     for product, output in zip(setting.products, scan.outputs, strict=True):
-        if axes:
+        if axes or scan.images.dialect == "ome":
             grids = [plane.grid for plane in planes]
             stack = create_stack(output, grids, product.layout, axes, scan.images.shape, scan.images.dialect)
             by_product.append(list(files.enter_context(stack)))

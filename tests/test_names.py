@@ -141,7 +141,7 @@ def test_real_files() -> None:
     """Slides, a stack, netCDF, JPEG 2000: the right image, of the right size, in the right number."""
     slide = open_images(REAL / "CMU-1-Small-Region.svs")
     (plane,) = slide.planes
-    assert (plane.grid.height, plane.grid.width, plane.bands, plane.grid.pixel_um) == (2967, 2220, 3, 0.499)
+    assert (plane.grid.height, plane.grid.width, plane.bands, plane.grid.calibration["X"]) == (2967, 2220, 3, 0.499)
     with rasterio.open(REAL / "CMU-1-Small-Region.svs") as file:
         window = rasterio.windows.Window(1000, 900, 300, 200)
         assert np.array_equal(plane.window(900, 1000, 200, 300), file.read(window=window))
@@ -150,7 +150,7 @@ def test_real_files() -> None:
     for level, size in enumerate(((4864, 3968), (2432, 1984), (1216, 992), (608, 496))):
         (plane,) = open_images(fluorescence, level=level).planes
         assert (plane.grid.height, plane.grid.width) == size
-        assert plane.grid.pixel_um == pytest.approx(0.228175 * 2**level, rel=1e-3)
+        assert plane.grid.calibration["X"] == pytest.approx(0.228175 * 2**level, rel=1e-3)
         plane.close()
     (plane,) = open_images(fluorescence, mpp=0.9).planes
     assert plane.grid.width == 992

@@ -16,7 +16,7 @@ from rasterio.transform import from_origin
 
 from segcli.errors import InputError
 from segcli.files import PART
-from segcli.raster.fit import match_bands, match_range
+from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.grid import Grid
 from segcli.raster.sink import BLOCK, Layout, create
 from segcli.raster.source import Source
@@ -122,16 +122,16 @@ def test_a_16_bit_file_for_8_bit_weights_uses_its_camera_s_bits(tmp_path: Path, 
     pixels = np.zeros((4, 4), np.uint16)
     pixels[3, 3] = highest
     with Source(write_picture(tmp_path / "a.png", pixels)) as source:
-        assert match_range(source, (0,), "uint8", None) == (0, white)
-        assert match_range(source, (0,), "uint8", (5, 6)) == (5, 6)
-        assert match_range(source, (0,), "uint16", None) is None
+        assert match_ranges([source], (0,), "uint8", None) == ((0, white),)
+        assert match_ranges([source], (0,), "uint8", (5, 6)) == ((5, 6),)
+        assert match_ranges([source], (0,), "uint16", None) == (None,)
 
 
 def test_bands_that_are_left_out_do_not_count(tmp_path: Path) -> None:
     pixels = np.full((4, 4, 4), 3500, np.uint16)
     pixels[:, :, 3] = 65535
     with Source(write_picture(tmp_path / "a.tif", pixels)) as source:
-        assert match_range(source, match_bands(source, 3), "uint8", None) == (0, 4095)
+        assert match_ranges([source], match_bands(source, 3), "uint8", None) == ((0, 4095),)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -161,7 +161,7 @@ def test_a_dtype_without_a_known_range_needs_to_be_told(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     cv2.imwrite(str(path), np.zeros((4, 4), np.float32))
     with Source(path) as source, pytest.raises(InputError, match=r"float32.*uint8.*--input-range"):
-        match_range(source, (0,), "uint8", None)
+        match_ranges([source], (0,), "uint8", None)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -28,8 +28,8 @@ class WarpedReader(GdalReader):
 
     def __init__(self, other: GdalReader, grid: Grid) -> None:
         with gdal():
-            warped = WarpedVRT(
+            self._dataset = WarpedVRT(
                 other.dataset, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
                 resampling=Resampling.nearest, add_alpha=other.dataset.nodata is None,
             )  # fmt: skip
-        self._take(warped)
+        self._look()

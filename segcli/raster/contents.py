@@ -5,16 +5,16 @@ Nothing is trusted that a header says: lists that loop, planes that are not ther
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.errors import RasterioError
 
-from segcli.errors import InputError
+from segcli.errors import InputError, SegcliError
 from segcli.raster import ifd
-from segcli.raster.gdal import gdal
+from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name, gdal_name
 from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, structure
@@ -29,15 +29,16 @@ MPP_TOLERANCE = 0.25
 class Contents:
     """The images of one file, all open. A stack has `axes` and `shape`, such as TZ and (7, 5); a single image none.
 
-    `scale` is how many pixels of the whole size one pixel of the chosen level covers; `orientation` counts as EXIF.
+    `whole` is where the pixels of the whole size lie, where a level of a pyramid was chosen; `orientation` counts as
+    EXIF; `calibration` is `Grid`'s.
     """
 
     readers: tuple[Reader, ...]
     axes: str = ""
     shape: tuple[int, ...] = ()
     dialect: str = "tiff"
-    pixel_um: float | None = None
-    scale: float = 1.0
+    calibration: dict[str, float] = field(default_factory=dict)
+    whole: Grid | None = None
     orientation: int = 1
 
     def close(self) -> None:
@@ -57,19 +58,30 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
         chosen = _level(name, found, level, mpp) if len(found.levels) > 1 else 0
         if len(found.levels) == 1 and (level or mpp):
             return _overview(name, found, level, mpp)
-        planes = found.levels[chosen]
         readers: list[Reader] = []
         try:
-            for plane in planes:
+            for plane in found.levels[chosen]:
                 readers.append(plane_reader(name, plane, found.first_page))
-            scale = _size_of(name, found.levels[0][0]) / readers[0].width if chosen else 1.0
-            pixel = found.pixel_um * scale if found.pixel_um else None
+                if len(found.levels[chosen]) > 1:
+                    readers[-1].rest()  # a system lets a process have about a thousand files open
+            whole = _whole_grid(name, found) if chosen else None
             orientation = _tiff_orientation(name) if found.first_page else 1
-            return Contents(tuple(readers), found.axes, found.shape, found.dialect, pixel, scale, orientation)
+            dialect = found.dialect
+            return Contents(tuple(readers), found.axes, found.shape, dialect, found.calibration, whole, orientation)
         except BaseException:
             for reader in readers:
                 reader.close()
             raise
+
+
+def _whole_grid(path: Path, found: Structure) -> Grid:
+    """Of level 0."""
+    reader = plane_reader(path, Plane(found.levels[0][0].offsets[:1]), found.first_page)
+    grid = Grid(reader.height, reader.width, calibration=found.calibration)
+    if isinstance(reader, GdalReader):
+        grid = grid_of(reader.dataset, found.calibration)
+    reader.close()
+    return grid
 
 
 @contextmanager
@@ -77,13 +89,17 @@ def faults_of(name: Name, expected: str) -> Iterator[None]:
     """What goes wrong in opening or reading, said of the file."""
     try:
         yield
-    except (RasterioError, OSError, ifd.BrokenTiffError) as error:
+    except (SegcliError, MemoryError):
+        raise
+    except Exception as error:  # decoders and parsers of damaged files raise anything
         raise InputError(name, reason(error), expected, "fetch or export it again") from error
 
 
 def reason(error: Exception) -> str:
     """GDAL's own words: rasterio keeps them in the cause."""
     text = getattr(error, "strerror", None) or str(error.__cause__ or error).strip()
+    if not isinstance(error, RasterioError | OSError | ifd.BrokenTiffError):
+        text = f"{type(error).__name__}: {text}"
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -91,17 +107,22 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     """Another format than TIFF, or a name that is no file of this machine."""
     if isinstance(name, Path) and name.is_file():
         with name.open("rb") as file:
-            head = file.read(64)
+            head = file.read(4096)
         if head[:6] in (b"GIF87a", b"GIF89a"):
             raise OSError("GIF, which may be a film and has a palette for each frame; save it as PNG")
         if head[:3] == b"\xff\xd8\xff" and ifd.jpeg_is_blank(name):
             raise OSError("a JPEG whose pixels are zero bytes")
         if _is_opencv_s(head):
+            if level or mpp:
+                raise InputError(name, "no pyramid", "--level and --mpp need one")
             return Contents((ArrayReader(picture(name)),), dialect="picture")
-        if b"<VRTDataset" in head or name.suffix.lower() == ".vrt":
-            _check_vrt(name)
-    reader = GdalReader(gdal_name(name), **_overview_option(name, level, mpp))
+        _check_vrt(name, head, set())
+    option, whole = _overview_option(name, level, mpp, {})
+    reader = GdalReader(gdal_name(name), **option)
     try:
+        _check_size(reader)
+        if reader.dataset.driver == "WMS":
+            raise OSError("a description of a server; name the server itself")
         inside = reader.dataset.subdatasets
         if reader.dataset.count == 0 or (reader.dataset.driver in _CONTAINERS and len(inside) > 1):
             named = ", ".join(inside[:4]) or "none"
@@ -110,12 +131,23 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
         reader.close()
         raise
     orientation = ifd.exif_orientation(name) if isinstance(name, Path) and name.is_file() else 1
-    return Contents(
-        (reader,), dialect="picture" if reader.dataset.driver in _PICTURES else "raster", orientation=orientation
-    )
+    dialect = "picture" if reader.dataset.driver in _PICTURES else "raster"
+    return Contents((reader,), dialect=dialect, whole=whole, orientation=orientation)
 
 
-_CONTAINERS = ("netCDF", "HDF5", "Zarr")
+def _check_size(reader: GdalReader) -> None:
+    """OSError where pixels that are not compressed would need more bytes than there are: GDAL gives zeros for them."""
+    files = [Path(name) for name in reader.dataset.files]
+    if reader.dataset.driver not in _RAW or not all(path.is_file() for path in files):
+        return
+    needed = reader.height * reader.width * sum(np.dtype(dtype).itemsize for dtype in reader.dtypes)
+    found = max(path.stat().st_size for path in files)
+    if found < needed:
+        raise OSError(f"{found} bytes, and its pixels alone are {needed}")
+
+
+_RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO")
+_CONTAINERS = ("netCDF", "HDF5", "Zarr", "GTiff", "NITF")
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "PNM")
 
 
@@ -123,46 +155,51 @@ def _is_opencv_s(head: bytes) -> bool:
     """Formats that OpenCV reads and GDAL does not: PNM in digits or bits, run-length encoded BMP (GDAL may turn it)."""
     if head[:2] in (b"P1", b"P2", b"P3", b"P4"):
         return True
-    if head[8:16] == b"WEBPVP8X" and head[20] & 2:  # a film, of which the first picture is taken
+    if head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2:  # a film, of which the first picture is taken
         return True
     return head[:2] == b"BM" and int.from_bytes(head[30:34], "little") in (1, 2)
 
 
-def _check_vrt(path: Path) -> None:
-    """A VRT is a program of sorts: it may read any file, fetch, and compute. Pixels from beside it, nothing more."""
+def _check_vrt(path: Path, head: bytes, seen: set[Path]) -> None:
+    """A VRT is a program of sorts: it may read any file, fetch, and compute. Pixels of this machine, nothing more."""
+    if b"<GDAL_WMS" in head:
+        raise OSError("a description of a server; name the server itself")
+    if b"<VRTDataset" not in head and path.suffix.lower() != ".vrt":
+        return
     if path.stat().st_size > VRT_BYTES:
         raise OSError(f"a VRT of over {VRT_BYTES >> 20} MB")
     text = path.read_text(encoding="utf-8", errors="replace")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise OSError("a VRT that defines entities")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise OSError(f"a VRT that is no XML: {error}") from error
+    root = ElementTree.fromstring(text)
+    seen = seen | {path.resolve()}
     folder = path.resolve().parent
-    for band in root.iter("VRTRasterBand"):
-        raw = band.get("subClass") == "VRTRawRasterBand"
-        for source in (*band.iter("SourceFilename"), *band.iter("SourceDataset")):
-            named = (source.text or "").strip()
-            if "://" in named or named.startswith("/vsi"):
-                raise OSError(f"a VRT over {named}, which is not on this machine; fetch it, or name it itself")
-            place = (folder / named if source.get("relativeToVRT") == "1" else Path(named)).resolve()
-            if raw and not place.is_relative_to(folder):
-                raise OSError(f"a VRT of raw bytes of {named}, outside its folder")
-            if place == path.resolve():
-                raise OSError("a VRT over itself")
+    has_raw = any(band.get("subClass") == "VRTRawRasterBand" for band in root.iter("VRTRasterBand"))
+    for source in (*root.iter("SourceFilename"), *root.iter("SourceDataset")):
+        named = (source.text or "").strip()
+        if "://" in named or named.startswith("/vsi") or "<" in named:
+            raise OSError(f"a VRT over {named:.80}, which is not a file of this machine; fetch it, or name it itself")
+        place = (folder / named if source.get("relativeToVRT") == "1" else Path(named)).resolve()
+        if has_raw and not place.is_relative_to(folder):
+            raise OSError(f"a VRT of raw bytes that names {named}, outside its folder")
+        if place in seen:
+            raise OSError("a VRT over itself")
+        if place.is_file():
+            with place.open("rb") as file:
+                _check_vrt(place, file.read(4096), seen)
 
 
-def _level(name: Name, found: Structure, level: int | None, mpp: float | None) -> int:
+def _level(path: Path, found: Structure, level: int | None, mpp: float | None) -> int:
     if mpp is None:
         if (level or 0) >= len(found.levels):
-            raise InputError(
-                name, f"{len(found.levels)} pyramid levels, 0 to {len(found.levels) - 1}", f"no level {level}"
-            )
+            raise InputError(path, f"pyramid levels 0 to {len(found.levels) - 1}", f"no level {level}")
         return level or 0
-    assert isinstance(name, Path)
-    widths = [_size_of(name, planes[0]) for planes in found.levels]
-    return _nearest(name, [widths[0] / width for width in widths], found.pixel_um, mpp)
+    widths = []
+    for planes in found.levels:
+        reader = plane_reader(path, Plane(planes[0].offsets[:1], planes[0].raw[:1]), False)
+        widths.append(reader.width)
+        reader.close()
+    return _nearest(path, [widths[0] / width for width in widths], found.calibration.get("X"), mpp)
 
 
 def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float) -> int:
@@ -177,42 +214,36 @@ def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float
     return best
 
 
-def _size_of(path: Name, plane: Plane) -> int:
-    """Columns of a plane."""
-    assert isinstance(path, Path)
-    if plane.raw:
-        return plane.raw[0].width
-    reader = plane_reader(path, Plane(plane.offsets[:1]), False)
-    reader.close()
-    return reader.width
-
-
 def _overview(name: Path, found: Structure, level: int | None, mpp: float | None) -> Contents:
     """A level of a pyramid that GDAL knows: overviews, as COGs have them, of a file with one image."""
     if not found.first_page:
         raise InputError(name, "no pyramid", f"no level {level if level else f'of {mpp:g} micrometres'}")
-    whole = GdalReader(name)
-    whole.close()
-    reader = GdalReader(name, **_overview_option(name, level, mpp, found.pixel_um))
-    return Contents((reader,), scale=whole.width / reader.width)
+    option, whole = _overview_option(name, level, mpp, found.calibration)
+    orientation = _tiff_orientation(name)
+    reader = GdalReader(name, **option)
+    return Contents(
+        (reader,), dialect=found.dialect, calibration=found.calibration, whole=whole, orientation=orientation
+    )
 
 
-def _overview_option(name: Name, level: int | None, mpp: float | None, pixel_um: float | None = None) -> dict[str, int]:
+def _overview_option(
+    name: Name, level: int | None, mpp: float | None, calibration: dict[str, float]
+) -> tuple[dict[str, int], Grid | None]:
+    """How to open the level, and where the whole lies: GDAL does not say it of overviews."""
     if not level and mpp is None:
-        return {}
-    with gdal():
-        whole = GdalReader(gdal_name(name))
-    factors = whole.dataset.overviews(1)
-    crs, transform = whole.dataset.crs, whole.dataset.transform
+        return {}, None
+    whole = GdalReader(gdal_name(name))
+    factors, grid = whole.dataset.overviews(1), grid_of(whole.dataset, calibration)
     whole.close()
     if mpp is not None:
-        if pixel_um is None and crs is not None and crs.is_projected:
-            pixel_um = abs(transform.a) * crs.linear_units_factor[1] * 1e6
+        pixel_um = calibration.get("X")
+        if pixel_um is None and grid.crs is not None and grid.crs.is_projected and grid.transform is not None:
+            pixel_um = abs(grid.transform.a) * grid.crs.linear_units_factor[1] * 1e6
         level = _nearest(name, [1.0, *map(float, factors)], pixel_um, mpp)
     level = level or 0
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
-    return {"overview_level": level - 1} if level else {}
+    return ({"overview_level": level - 1}, grid) if level else ({}, None)
 
 
 def _tiff_orientation(path: Path) -> int:

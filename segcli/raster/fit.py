@@ -1,5 +1,7 @@
 """How a file fits what a network was trained on: which of its bands, and which range of its values."""
 
+from collections.abc import Sequence
+
 from segcli.errors import InputError
 from segcli.raster.source import Source
 
@@ -16,9 +18,11 @@ def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = No
     if chosen is not None:
         if len(chosen) != wanted:
             raise InputError(source.path, f"--bands names {len(chosen)} bands", f"the weights expect {wanted}")
-        if max(chosen) > found:
-            raise InputError(source.path, f"bands 1 to {found}", f"--bands names {max(chosen)}", "name others")
-        return tuple(band - 1 for band in chosen)
+        places = [source.band_of(number) for number in chosen]
+        if None in places:
+            missing = chosen[places.index(None)]
+            raise InputError(source.path, f"band {missing} is alpha, or not there", "--bands names it", "name others")
+        return tuple(place for place in places if place is not None)
     if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
         return tuple(range(wanted))
     if found == 1 and wanted == 3:
@@ -32,24 +36,27 @@ def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = No
     )
 
 
-def match_range(
-    source: Source, bands: tuple[int, ...], trained: str, given: tuple[float, float] | None
-) -> tuple[float, float] | None:
-    """The file's values that stand for the lowest and the highest of the dtype `trained` on; None: as they are.
+def match_ranges(
+    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | None
+) -> tuple[tuple[float, float] | None, ...]:
+    """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on.
 
-    Values of the same dtype are taken as they are. Cameras of 10, 12 or 14 bits store uint16, so a uint16 file for
-    8-bit weights is taken to use the fewest of these bits that hold its highest value, found in one pass.
-    Raises InputError where that is no help and `given` is not there.
+    None takes values as they are, which those of the same dtype are. Cameras of 10, 12 or 14 bits store uint16, so a
+    uint16 file for 8-bit weights is taken to use the fewest of these bits that hold its highest value, found in one
+    pass over all its images. Raises InputError where that is no help and `given` is not there.
     """
-    if given is not None or source.dtype == trained:
-        return given
-    if (source.dtype, trained) == ("uint16", "uint8"):
-        _, highest = source.value_range(bands)
-        bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
-        return 0.0, float(2**bits - 1)
-    raise InputError(
-        source.path,
-        source.dtype,
-        f"the weights expect {trained}",
-        "say with --input-range which values stand for its range",
-    )
+    if given is not None:
+        return (given,) * len(sources)
+    other = next((source for source in sources if source.dtype not in (trained, "uint16")), None)
+    wide = [source for source in sources if source.dtype == "uint16" != trained]
+    if other is not None or (wide and trained != "uint8"):
+        odd = other or wide[0]
+        raise InputError(
+            odd.path,
+            odd.dtype,
+            f"the weights expect {trained}",
+            "say with --input-range which values stand for its range",
+        )
+    highest = max((source.value_range(bands)[1] for source in wide), default=0.0)
+    bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
+    return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)

@@ -38,7 +38,11 @@ def gdal_name(name: Name) -> Name:
             members = [info.filename for info in archive.infolist() if not info.is_dir()]
     except zipfile.BadZipFile as error:
         raise InputError(name, f"no zip archive: {error}", "expected a raster, or an archive with one") from error
-    rasters = [member for member in members if Path(member).suffix.lower() in SUFFIXES]
+    rasters = [
+        member
+        for member in members
+        if Path(member).suffix.lower() in SUFFIXES and not Path(member).name.startswith("._")  # as macOS adds
+    ]
     if len(rasters) != 1 or ".." in Path(rasters[0]).parts or Path(rasters[0]).is_absolute():
         found = ", ".join(rasters[:5]) or "no raster"
         raise InputError(name, f"holds {found}", "expected one raster", f"name one: /vsizip/{name}/MEMBER")

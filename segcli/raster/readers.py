@@ -14,6 +14,8 @@ from rasterio.windows import Window
 from segcli.raster.gdal import gdal, opened
 from segcli.raster.tiffs import Plane, Raw
 
+cv2.utils.logging.setLogLevel(0)  # what it would print is raised here as an error, in one line
+
 GDAL_CODECS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32909, 32946, 34887, 34925, 50000, 50001})
 """Compressions of TIFF that the GDAL of rasterio's wheels reads; for others imagecodecs is asked, if it is there."""
 
@@ -32,22 +34,32 @@ class Reader(Protocol):
     def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
         """(row, col): where there are data; None where that is everywhere."""
 
+    def rest(self) -> None:
+        """Let go of the file until it is read again."""
+
     def close(self) -> None: ...
 
 
 class GdalReader:
-    """A dataset of GDAL's; `dataset` tells what else it knows."""
+    """A dataset of GDAL's; `dataset` tells what else it knows. It rests, closed, between two uses if told to."""
 
     def __init__(self, name: str | Path, **options: Any) -> None:
-        self._take(opened(name, **options))
+        self._name, self._options = name, options
+        self._dataset: Any = None
+        self._look()
 
-    def _take(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def _look(self) -> None:
         self.height, self.width = self.dataset.height, self.dataset.width
-        self.dtypes = self.dataset.dtypes
+        self.dtypes = tuple(self.dataset.dtypes)
         self.block = self.dataset.block_shapes[0] if self.dataset.count else (1, self.width)
         flags = self.dataset.mask_flag_enums
         self._all_valid = all(kinds == [MaskFlags.all_valid] for kinds in flags)
+
+    @property
+    def dataset(self) -> Any:
+        if self._dataset is None:
+            self._dataset = opened(self._name, **self._options)
+        return self._dataset
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
         with gdal():
@@ -59,26 +71,39 @@ class GdalReader:
         with gdal():
             return self.dataset.dataset_mask(window=Window(col, row, width, height)) > 0
 
+    def rest(self) -> None:
+        self.close()
+
     def close(self) -> None:
-        self.dataset.close()
+        if self._dataset is not None:
+            self._dataset.close()
+            self._dataset = None
 
 
 class JoinedReader:
-    """One-band readers of one size, as bands."""
+    """Readers of one size, their bands one after the other."""
 
     def __init__(self, parts: Sequence[Reader]) -> None:
         self.parts = parts
         first = parts[0]
         self.height, self.width, self.block = first.height, first.width, first.block
         self.dtypes = tuple(dtype for part in parts for dtype in part.dtypes)
+        self._places = [(part, n) for part in parts for n in range(len(part.dtypes))]
+        if any((part.height, part.width) != (first.height, first.width) for part in parts):
+            raise OSError("pages of different sizes stand for bands of one image")
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
-        return np.concatenate([self.parts[band].read([0], row, col, height, width) for band in bands])
+        places = [self._places[band] for band in bands]
+        return np.concatenate([part.read([n], row, col, height, width) for part, n in places])
 
     def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
         masks = [part.valid(row, col, height, width) for part in self.parts]
         known = [mask for mask in masks if mask is not None]
         return None if len(known) < len(masks) else np.logical_or.reduce(known)
+
+    def rest(self) -> None:
+        for part in self.parts:
+            part.rest()
 
     def close(self) -> None:
         for part in self.parts:
@@ -100,6 +125,9 @@ class ArrayReader:
 
     def valid(self, row: int, col: int, height: int, width: int) -> None:
         return None
+
+    def rest(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -153,6 +181,9 @@ class DecodedReader:
 
     def valid(self, row: int, col: int, height: int, width: int) -> None:
         return None
+
+    def rest(self) -> None:
+        """It stays open: such files have few pages."""
 
     def close(self) -> None:
         self._file.close()

@@ -18,6 +18,7 @@ import rasterio
 import rasterio.shutil
 import tifffile
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -188,6 +189,8 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                     yield sink
                 with faults_of_writing(path):
                     _convert(scratch, part, layout, encoding)
+                    if encoding.cog:
+                        _check_blocks(part)
             finally:
                 scratch.unlink(missing_ok=True)
         else:
@@ -195,8 +198,7 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                 yield sink
             if layout.overviews and min(grid.height, grid.width) > OVERVIEW_SIDE:
                 with faults_of_writing(path):
-                    _add_overviews(part, grid, layout)
-                    _check_blocks(part)
+                    _check_blocks(part, 1 + _add_overviews(part, grid, layout))
 
 
 def _convert(scratch: Path, part: Path, layout: Layout, encoding: Encoding) -> None:
@@ -204,7 +206,7 @@ def _convert(scratch: Path, part: Path, layout: Layout, encoding: Encoding) -> N
     if not encoding.cog:
         # Without PAM no .aux.xml is left beside the picture.
         with gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
-            rasterio.shutil.copy(scratch, part, driver="PNG")
+            rasterio.shutil.copy(scratch, part, driver="PNG", write_metadata_as_text="YES")
         return
     options = {"compress": encoding.compress, "overview_resampling": (layout.overviews or "nearest").upper()}
     if layout.dtype != "uint8" or layout.colors is None:
@@ -213,11 +215,12 @@ def _convert(scratch: Path, part: Path, layout: Layout, encoding: Encoding) -> N
         rasterio.shutil.copy(scratch, part, driver="COG", blocksize=BLOCK, bigtiff="IF_SAFER", **options)
 
 
-def _add_overviews(part: Path, grid: Grid, layout: Layout) -> None:
-    """Smaller versions, down to one tile, inside the file."""
+def _add_overviews(part: Path, grid: Grid, layout: Layout) -> int:
+    """Smaller versions, down to one tile, inside the file; how many."""
     factors = [2**n for n in range(1, 16) if max(grid.height, grid.width) // 2 ** (n - 1) > BLOCK]
     with opened(part, "r+") as dataset, gdal():
         dataset.build_overviews(factors, Resampling[layout.overviews or "nearest"])
+    return len(factors)
 
 
 @contextmanager
@@ -295,22 +298,27 @@ def _describe(dataset: Any, grid: Grid, layout: Layout) -> None:
     for number, name in enumerate(layout.names, start=1):
         dataset.set_band_description(number, name)
     if layout.class_names:
-        dataset.update_tags(1, **{f"CLASS_{value}": name for value, name in layout.class_names.items()})
+        names = {f"CLASS_{value}": name for value, name in layout.class_names.items()}
+        dataset.update_tags(1, **names)
+        dataset.update_tags(**names)  # what PNG keeps, as text
     if layout.scale != 1.0:
         dataset.scales = (layout.scale,) * layout.bands
     if grid.gcps:
-        dataset.gcps = (list(grid.gcps), grid.gcps_crs)
+        dataset.gcps = (list(grid.gcps), grid.gcps_crs or CRS())
     if grid.rpcs is not None:
         dataset.rpcs = grid.rpcs
 
 
-def _check_blocks(path: Path) -> None:
+def _check_blocks(path: Path, pages: int = 1) -> None:
     """OSError unless every block of a closed GeoTIFF lies in the file: rasterio passes over what fails at closing."""
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True) if size]
-            whole = len(ends) == len(page.dataoffsets) and max(ends) <= path.stat().st_size
+            size = path.stat().st_size
+            whole = len(file.pages) >= pages
+            for page in file.pages:
+                offsets, counts = page.dataoffsets, page.databytecounts
+                ends = [start + count for start, count in zip(offsets, counts, strict=True) if count]
+                whole = whole and len(ends) == len(offsets) and max(ends) <= size
     except (tifffile.TiffFileError, ValueError, IndexError, struct.error) as error:
         raise OSError(errno.EIO, "the end of the file could not be written") from error
     if not whole:

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.grid import Grid
+from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows
@@ -69,9 +69,9 @@ class Source:
         dataset = _dataset(reader)
         kinds = _kinds(reader)
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha] or [0]
-        # GDAL's mask follows alpha where it is the second or fourth band, and only there.
+        # GDAL's mask follows alpha where it is the last of two or four bands, and only there.
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
-        self._alpha = alphas[0] if alphas and len(kinds) not in (2, 4) else None
+        self._alpha = alphas[0] if alphas and (alphas[0] + 1, len(kinds)) not in ((2, 2), (4, 4)) else None
         self._lookup: NDArray[np.uint8] | None = None
         self._stretch: NDArray[np.uint8] | None = None
         if purpose == "image" and dataset is not None:
@@ -112,6 +112,17 @@ class Source:
     def reader(self) -> Reader:
         """Where the pixels come from."""
         return self._reader
+
+    def rest(self) -> None:
+        """Let go of the file until it is read again."""
+        if self._loaded is None:
+            self._reader.rest()
+
+    def band_of(self, number: int) -> int | None:
+        """Where band `number` of the file, from 1, is among the bands here; None for alpha, or where there is none."""
+        if self._lookup is not None:
+            return number - 1 if number <= self.bands else None
+        return self._indexes.index(number - 1) if number - 1 in self._indexes else None
 
     @property
     def is_loaded(self) -> bool:
@@ -260,16 +271,11 @@ def _kinds(reader: Reader) -> list[ColorInterp]:
 
 
 def _grid(dataset: Any, contents: Contents, reader: Reader) -> Grid:
+    if contents.whole is not None:
+        return contents.whole.at(reader.height, reader.width)
     if dataset is None:
-        return Grid(reader.height, reader.width, pixel_um=contents.pixel_um)
-    transform = dataset.transform
-    gcps, gcps_crs = dataset.gcps
-    if contents.scale != 1.0 and not transform.is_identity and contents.dialect == "slide":
-        transform = transform * transform.scale(contents.scale)
-    return Grid(
-        reader.height, reader.width, dataset.crs, None if transform.is_identity else transform, tuple(gcps), gcps_crs,
-        dataset.rpcs, contents.pixel_um,
-    )  # fmt: skip
+        return Grid(reader.height, reader.width, calibration=contents.calibration)
+    return grid_of(dataset, contents.calibration)
 
 
 def _both(
@@ -300,10 +306,9 @@ def _side_by_side(
 
 def _lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
     """Palette as (band, value): one band where every colour is a grey, else three."""
-    table = np.zeros((3, 256), np.uint8)
+    table = np.zeros((3, max(256, *colormap) + 1), np.uint8)
     for value, color in colormap.items():
-        if value < 256:
-            table[:, value] = color[:3]
+        table[:, value] = color[:3]
     return table[:1] if (table == table[:1]).all() else table
 
 
@@ -329,8 +334,12 @@ def open_images(path: Name, purpose: Purpose = "image", level: int | None = None
     """Every image of a file: one for most, each T and Z of a stack. Close the planes. Raises InputError."""
     contents = open_contents(path, level, mpp)
     try:
-        planes = tuple(Source(path, purpose, contents, number) for number in range(len(contents.readers)))
+        planes = []
+        for number in range(len(contents.readers)):
+            planes.append(Source(path, purpose, contents, number))
+            if len(contents.readers) > 1:
+                planes[-1].rest()
     except BaseException:
         contents.close()
         raise
-    return Images(planes, contents.axes, contents.shape, contents.dialect)
+    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect)

@@ -1,6 +1,7 @@
 """Writing stacks: planes in, one TIFF with the axes of its source at the end; OME from OME, ImageJ from ImageJ."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from segcli.files import part_of, replacing
 from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, faults_of_writing
 
+TILE = 512
 BIG = 2**32 - 2**25
 """Bytes from which on a file must be a BigTIFF."""
 
@@ -68,7 +70,10 @@ def create_stack(
 def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArray[Any]]:
     dtype = np.dtype(np.float16 if layout.half else layout.dtype)
     sizes = [layout.bands * grid.height * grid.width for grid in grids]
-    whole = np.memmap(scratch, dtype, "w+", shape=(sum(sizes),))
+    with scratch.open("wb") as file:
+        # Room for all of it now: a full disk under a mapped file ends the program.
+        os.posix_fallocate(file.fileno(), 0, sum(sizes) * dtype.itemsize)
+    whole = np.memmap(scratch, dtype, "r+", shape=(sum(sizes),))
     ends = np.cumsum(sizes)
     return [
         whole[end - size : end].reshape(layout.bands, grid.height, grid.width)
@@ -89,16 +94,18 @@ def _write(
     options: dict[str, Any] = {"photometric": "minisblack"}
     if ome:
         metadata["Description"] = json.dumps({"classes": names})
-        if first.pixel_um:
-            metadata |= {"PhysicalSizeX": first.pixel_um, "PhysicalSizeY": first.pixel_um}
-            metadata |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+        for axis, step in first.calibration.items():
+            name, unit = ("TimeIncrement", "s") if axis == "T" else (f"PhysicalSize{axis}", "µm")
+            metadata |= {name: step, f"{name}Unit": unit}
     elif imagej:
         metadata["Info"] = json.dumps({"classes": names})
         if layout.colors is not None:
             metadata["LUTs"] = [_colormap(layout.colors, np.uint8)]
-        if first.pixel_um:
+        steps = first.calibration
+        if "X" in steps and "Y" in steps:
             metadata["unit"] = "um"
-            options["resolution"] = (1 / first.pixel_um, 1 / first.pixel_um)
+            options["resolution"] = (1 / steps["X"], 1 / steps["Y"])
+        metadata |= {name: steps[axis] for axis, name in (("Z", "spacing"), ("T", "finterval")) if axis in steps}
     else:
         metadata["classes"] = names
         if layout.colors is not None:
@@ -108,6 +115,8 @@ def _write(
     with tifffile.TiffWriter(part, bigtiff=total > BIG, ome=ome, imagej=imagej) as file:
         if alike:
             size = planes[0].shape[1:]
+            if min(size) > TILE and not imagej:
+                options["tile"] = (TILE, TILE)
             data = planes[0].base.reshape(*shape, *([layout.bands] if bands else []), *size)  # type: ignore[union-attr]
             file.write(data, metadata=metadata, **options)
         else:

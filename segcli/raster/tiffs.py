@@ -7,7 +7,7 @@ before anything is allocated. Pixels are not read here.
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,15 @@ class Plane:
 class Structure:
     """The images of a file, in the order of `axes` (none for a single one), and their pyramid.
 
-    `levels[k]` has the planes at level k, level 0 being the whole size. `pixel_um` is the side of a pixel of level 0
-    in micrometres, where the file states it. `first_page` is true for a single image that any reader finds.
+    `levels[k]` has the planes at level k, level 0 being the whole size. `calibration` is `Grid`'s,
+    of level 0. `first_page` is true for a single image that any reader finds.
     """
 
     levels: tuple[tuple[Plane, ...], ...]
     axes: str = ""
     shape: tuple[int, ...] = ()
     dialect: str = "tiff"
-    pixel_um: float | None = None
+    calibration: dict[str, float] = field(default_factory=dict)
     first_page: bool = False
 
 
@@ -83,8 +83,10 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         return _imagej(file, found, size)
     if flags & SLIDES:
         return _slide(file)
-    if flags & MICROSCOPES or ("shaped" in flags and len(found) > 1):
+    if flags & MICROSCOPES or ("shaped" in flags and len(file.series) == 1):
         series = file.series[0]
+        if len(found) == 1 and series.size > found[0].height * found[0].width * found[0].samples:
+            raise BrokenTiffError(f"{series.shape} values behind one page; write a page for each image")
         return _stack(series.axes, series.shape, [page.offset for page in series.pages if page is not None], "shaped")
     return _pages(file, found)
 
@@ -99,10 +101,10 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
         if largest.offset in tiled:  # as slide scanners do it: levels are tiled, thumbnails are not
             levels = [page for page in others if page.offset in tiled and _is_level(page, largest)]
             offsets = [largest.offset, *(page.offset for page in levels)]
-            return Structure(tuple((Plane((offset,)),) for offset in offsets), pixel_um=_resolution(file))
+            return Structure(tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file))
     if not others:
         return Structure(
-            ((Plane((largest.offset,)),),), pixel_um=_resolution(file), first_page=largest.offset == found[0].offset
+            ((Plane((largest.offset,)),),), calibration=_resolution(file), first_page=largest.offset == found[0].offset
         )
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
@@ -115,26 +117,30 @@ def _is_level(page: Page, whole: Page) -> bool:
 def _slide(file: tifffile.TiffFile) -> Structure:
     slide = file.series[0]
     levels = tuple((Plane(tuple(page.offset for page in level.pages if page is not None)),) for level in slide.levels)
-    return Structure(levels, dialect="slide", pixel_um=_slide_pixel(file))
+    return Structure(levels, dialect="slide", calibration=_slide_pixel(file))
 
 
-def _slide_pixel(file: tifffile.TiffFile) -> float | None:
+def _slide_pixel(file: tifffile.TiffFile) -> dict[str, float]:
     if "svs" in file.flags:
         for part in file.pages.first.description.split("|"):
             name, _, value = part.partition("=")
             if name.strip() == "MPP":
-                return float(value)
+                return {"X": float(value), "Y": float(value)}
     return _resolution(file)
 
 
-def _resolution(file: tifffile.TiffFile) -> float | None:
-    """Micrometres a pixel by the resolution tags; only of formats that mean it: 72 dpi says nothing."""
-    page = file.pages.first
-    unit = {3: 1e4}.get(int(page.resolutionunit))
-    resolution = page.tags.get("XResolution")
-    if unit is None or resolution is None or 0 in resolution.value:
-        return None
-    return unit * resolution.value[1] / resolution.value[0]
+def _resolution(file: tifffile.TiffFile) -> dict[str, float]:
+    """Micrometres a pixel by resolution tags per centimetre; per inch they say how to print: 72 dpi means nothing."""
+    return _steps(file, 1e4) if int(file.pages.first.resolutionunit) == 3 else {}
+
+
+def _steps(file: tifffile.TiffFile, unit_um: float) -> dict[str, float]:
+    found = {}
+    for axis in "XY":
+        tag = file.pages.first.tags.get(f"{axis}Resolution")
+        if tag is not None and 0 not in tag.value:
+            found[axis] = unit_um * tag.value[1] / tag.value[0]
+    return found
 
 
 def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
@@ -147,7 +153,7 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     leading = [(axis, length) for axis, length in zip("TZC", (times, depths, channels), strict=True) if length > 1]
     axes, shape = "".join(axis for axis, _ in leading), tuple(length for _, length in leading)
     page = file.pages.first
-    pixel = _imagej_pixel(file, str(data.get("unit", "")))
+    pixel = _imagej_calibration(file, data)
     if len(found) == count:
         return _stack(axes + "YX", (*shape, 0, 0), [p.offset for p in found], "imagej", pixel)
     plane_bytes = page.nbytes
@@ -164,12 +170,15 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     return Structure((tuple(planes),), *_without_bands(axes, shape), "imagej", pixel)
 
 
-def _imagej_pixel(file: tifffile.TiffFile, unit: str) -> float | None:
-    factor = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}.get(unit)
-    resolution = file.pages.first.tags.get("XResolution")
-    if factor is None or resolution is None or 0 in resolution.value:
-        return None
-    return factor * resolution.value[1] / resolution.value[0]
+def _imagej_calibration(file: tifffile.TiffFile, data: dict[str, Any]) -> dict[str, float]:
+    unit = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+    factor = unit.get(str(data.get("unit", "")))
+    found = _steps(file, factor) if factor is not None else {}
+    if factor is not None and "spacing" in data:
+        found["Z"] = factor * float(data["spacing"])
+    if "finterval" in data:
+        found["T"] = float(data["finterval"])
+    return found
 
 
 def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
@@ -181,9 +190,13 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise BrokenTiffError("its OME metadata define entities, which no microscope writes")
     root = ElementTree.fromstring(text)
-    pixels = root.find(".//{*}Image/{*}Pixels")
-    if pixels is None:
+    images = root.findall(".//{*}Image/{*}Pixels")
+    if not images:
         return _pages(file, found)
+    pixels = images[0]
+    sizes = [int(image.attrib["SizeX"]) * int(image.attrib["SizeY"]) for image in images]
+    if any(size >= sizes[0] for size in sizes[1:]):  # smaller ones are a slide's label and macro
+        raise BrokenTiffError(f"{len(images)} OME images in one file; split them")
     order = pixels.attrib["DimensionOrder"][2:]  # the axis that runs fastest first
     lengths = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "ZCT"}
     samples = found[0].samples
@@ -191,8 +204,8 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     here: dict[tuple[int, ...], int] = {}  # (t, z, c) -> page
     own = root.attrib.get("UUID")
     for ifd, at, count in _tiff_data(pixels, own, math.prod(lengths.values())):
-        if ifd + count > len(found):
-            raise BrokenTiffError(f"its OME metadata name {ifd + count} pages, the file has {len(found)}")
+        if ifd < 0 or count < 0 or ifd + count > len(found):
+            raise BrokenTiffError(f"its OME metadata name pages {ifd} to {ifd + count}, the file has {len(found)}")
         flat = sum(at[axis] * math.prod(lengths[a] for a in order[:n]) for n, axis in enumerate(order))
         for n in range(count):
             rest, place = flat + n, {}
@@ -210,7 +223,7 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     indices = [here[key] for key in product(times, depths, range(lengths["C"]))]
     levels = _ome_levels(file, [found[n].offset for n in indices], indices)
     stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
-    pixel = _ome_pixel(pixels)
+    pixel = _ome_calibration(pixels)
     return Structure(
         tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel,
         first_page=len(found) == 1 and len(levels) == 1,
@@ -238,14 +251,20 @@ def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int])
     return [offsets, *([by_index[n][level] for n in indices] for level in range(depth))]
 
 
-def _ome_pixel(pixels: ElementTree.Element) -> float | None:
-    factor = {"µm": 1.0, "nm": 1e-3, "mm": 1e3, "pm": 1e-6, "cm": 1e4}.get(pixels.get("PhysicalSizeXUnit", "µm"))
-    size = pixels.get("PhysicalSizeX")
-    return factor * float(size) if factor is not None and size is not None else None
+def _ome_calibration(pixels: ElementTree.Element) -> dict[str, float]:
+    lengths = {"µm": 1.0, "nm": 1e-3, "mm": 1e3, "pm": 1e-6, "cm": 1e4, "m": 1e6}
+    times = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
+    names = {axis: (f"PhysicalSize{axis}", lengths, "µm") for axis in "XYZ"} | {"T": ("TimeIncrement", times, "s")}
+    found = {}
+    for axis, (name, units, default) in names.items():
+        factor = units.get(pixels.get(f"{name}Unit", default))
+        if factor is not None and name in pixels.attrib:
+            found[axis] = factor * float(pixels.attrib[name])
+    return found
 
 
 def _stack(
-    axes: str, shape: tuple[int, ...], offsets: list[int], dialect: str, pixel_um: float | None = None
+    axes: str, shape: tuple[int, ...], offsets: list[int], dialect: str, calibration: dict[str, float] | None = None
 ) -> Structure:
     """Planes from pages in the order of the leading axes; C goes into bands, Y, X and S lie within pages."""
     leading = [(axis, length) for axis, length in zip(axes, shape, strict=True) if axis not in "YXS"]
@@ -253,7 +272,7 @@ def _stack(
     if math.prod(lengths) != len(offsets):
         raise BrokenTiffError(f"its metadata count {math.prod(lengths)} planes, the file has {len(offsets)}")
     planes = tuple(Plane(tuple(offsets[n] for n in group)) for group in _groups(names, lengths))
-    return Structure((planes,), *_without_bands(names, lengths), dialect, pixel_um)
+    return Structure((planes,), *_without_bands(names, lengths), dialect, calibration or {})
 
 
 def _groups(axes: str, shape: tuple[int, ...]) -> list[list[int]]:

@@ -1,7 +1,6 @@
 """Class polygons from a finished mask: GDAL traces them row by row; how sure the network was comes from its own file.
 
-Nothing here holds the whole mask. The polygons themselves pass through memory in batches (all at once for FlatGeobuf,
-which cannot be appended to).
+Nothing here holds the whole mask. The polygons are in memory while they are traced, about 400 bytes each.
 """
 
 import importlib
@@ -21,10 +20,11 @@ from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
 from segcli.classes import ClassTable
-from segcli.errors import UsageError
-from segcli.files import PART
+from segcli.errors import SegcliError, UsageError
+from segcli.files import PART, remove_parts
 from segcli.options import PolygonFormat
 from segcli.raster.gdal import deaf_to, gdal, opened
+from segcli.raster.grid import Grid
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 
@@ -42,8 +42,7 @@ EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # of WGS 84
 class Shapes:
     """What to write: polygons of at least `min_area`, with corners moved by at most `simplify` (0: every pixel edge).
 
-    Both in the units that areas and coordinates come in: metres where the raster's system is in metres or in degrees
-    (`simplify` then is in degrees), else pixels.
+    Areas are square metres where the raster lies on earth, else pixels; `simplify` is in units of the coordinates.
     """
 
     format: PolygonFormat
@@ -67,27 +66,32 @@ def check_polygons(chosen: PolygonFormat) -> None:
             raise UsageError("--polygons", "this GDAL has no FlatGeobuf", "expected gpkg or geojson")
 
 
-def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, wanted: Shapes) -> None:
+def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, grid: Grid, wanted: Shapes) -> None:
     """Polygons of every class but the background, with class, name, area, perimeter and mean confidence.
 
-    A polygon is a set of pixels of one class that touch at edges. The file is there when it is whole.
+    A polygon is a set of pixels of one class that touch at edges. `grid` is the image's: a mask may not be able to say
+    where it lies. The file is there when it is whole.
     """
     names = {entry.index: entry.name for entry in classes.entries if entry.name.lower() != "background"}
     sure = mean_confidence(mask, confidence, names)
     part = output.with_name(f".{output.stem}{PART}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-    try:
-        with faults_of_writing(output), gdal(), opened(mask) as dataset:
-            features = _features(dataset, names, sure, wanted)
-            if wanted.format == "geojson":
-                _write_geojson(part, features, dataset.crs)
-            else:
-                _write_by_pyogrio(part, features, dataset.crs, wanted.format)
+        remove_parts(output.parent, output.stem)
+        try:
+            with gdal(), opened(mask) as dataset:
+                features = _features(dataset, grid, names, sure, wanted)
+                if wanted.format == "geojson":
+                    _write_geojson(part, features, grid.crs)
+                else:
+                    _write_by_pyogrio(part, features, grid.crs, wanted.format)
             part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
+        except (SegcliError, MemoryError, OSError):
+            raise
+        except Exception as error:  # of the libraries that write and transform vectors
+            raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]:.200}") from error
+        finally:
+            remove_parts(output.parent, output.stem)
 
 
 @dataclass(frozen=True)
@@ -108,19 +112,23 @@ class Feature:
         }  # fmt: skip
 
 
-def _features(dataset: Any, names: dict[int, str], sure: "MeanConfidence", wanted: Shapes) -> Iterator[Feature]:
+def _features(
+    dataset: Any, grid: Grid, names: dict[int, str], sure: "MeanConfidence", wanted: Shapes
+) -> Iterator[Feature]:
     import shapely
 
-    geographic = dataset.crs is not None and dataset.crs.is_geographic
-    to_pixels = ~dataset.transform
+    geographic = grid.crs is not None and grid.crs.is_geographic
+    metres = grid.crs.linear_units_factor[1] if grid.crs is not None and grid.crs.is_projected else 1.0
+    to_pixels = ~dataset.transform  # GDAL has applied it
     for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
         if int(value) not in names:
             continue
-        placed = [np.array(ring) for ring in traced["coordinates"]]  # GDAL has applied the transform
-        corners = _in_pixels(placed[0], to_pixels)
-        top = corners[corners[:, 1] == corners[:, 1].min()]
+        rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]
+        top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
         mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
+        placed = [_placed(ring, grid.transform) for ring in rings]
         area, perimeter = _measures(placed, geographic)
+        area, perimeter = area * metres**2, perimeter * metres
         if area < wanted.min_area:
             continue
         if wanted.simplify:
@@ -128,6 +136,16 @@ def _features(dataset: Any, names: dict[int, str], sure: "MeanConfidence", wante
             placed = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
         geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in placed]}
         yield Feature(geometry, int(value), names[int(value)], area, perimeter, mean)
+
+
+def _placed(ring: NDArray[np.int64], transform: Any) -> NDArray[np.float64]:
+    """Corners of pixels, (column, row), in the raster's system."""
+    x, y = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64)
+    if transform is None:
+        return np.stack([x, y], axis=1)
+    return np.stack(
+        [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f], axis=1
+    )
 
 
 def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
