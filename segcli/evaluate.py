@@ -3,12 +3,14 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segcli.ahead import ahead
 from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
@@ -154,14 +156,16 @@ def compare(pair: Pair, classes: ClassTable, align: bool) -> ImageCounts:
             )  # fmt: skip
         predicted = aligned(given, truth.grid) if _differ(truth, given) else given
         values, lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
-        for true, found in zip(truth.strips(512), predicted.strips(512), strict=True):
-            one, other = true.pixels[0], found.pixels[0]
-            if true.valid is not None or found.valid is not None:
-                known = np.ones(one.shape, bool) if true.valid is None else true.valid
-                both = known if found.valid is None else known & found.valid
-                lost += np.bincount(one[known & ~both], minlength=256)
-                one, other = one[both], other[both]
-            values += count_values(one, other)
+        strips = ahead(zip(truth.strips(512), predicted.strips(512), strict=True))  # read in a thread, count here
+        with closing(strips):
+            for true, found in strips:
+                one, other = true.pixels[0], found.pixels[0]
+                if true.valid is not None or found.valid is not None:
+                    known = np.ones(one.shape, bool) if true.valid is None else true.valid
+                    both = known if found.valid is None else known & found.valid
+                    lost += np.bincount(one[known & ~both], minlength=256)
+                    one, other = one[both], other[both]
+                values += count_values(one, other)
     return by_class(pair, values, lost, classes)
 
 

@@ -68,9 +68,13 @@ def _softmax(scores: Tensor) -> Tensor:
 
 def _stored(quantity: Quantity, names: tuple[str, ...]) -> Layout:
     if quantity == "uint8":
-        return Layout(len(names), "uint8", None, 255, names, 1 / STEPS, overviews="average")
-    return Layout(len(names), "float32", None, math.nan, names, half=quantity == "float16", overviews="average")
+        return Layout(len(names), "uint8", None, 255, names, 1 / STEPS, statistics=True, overviews="average")
+    return Layout(
+        len(names), "float32", None, math.nan, names, half=quantity == "float16", statistics=True, overviews="average"
+    )
 
 
 def _as(quantity: Quantity, values: Tensor) -> Tensor:
-    return values.mul(STEPS).round_().to(torch.uint8) if quantity == "uint8" else values
+    if quantity == "uint8":
+        return values.mul(STEPS).round_().to(torch.uint8)
+    return values.half().float() if quantity == "float16" else values

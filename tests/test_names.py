@@ -170,3 +170,20 @@ def test_real_files() -> None:
         assert np.array_equal(one.window(0, 0, 718, 791)[0], other.window(0, 0, 718, 791)[0])
     with Source(REAL / "landsat8" / "stack.vrt") as source:
         assert (source.bands, source.dtype) == (6, "uint16")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("driver", ["Zarr", "netCDF"])
+def test_data_sets_of_several_dimensions(tmp_path: Path, weights: Path, scene: np.ndarray, driver: str) -> None:
+    """A Zarr is a folder, and one image; of a netCDF a variable is named."""
+    scan = write_raster(tmp_path / "a.tif", scene[:1])
+    path = tmp_path / ("a.zarr" if driver == "Zarr" else "a.nc")
+    try:
+        rasterio.shutil.copy(scan, path, driver=driver)
+    except rasterio.errors.RasterioError as error:
+        pytest.skip(f"this GDAL cannot write {driver}: {error}")
+    name = path if driver == "Zarr" else parse(f'NETCDF:"{path}":Band1')
+    assert predict(tmp_path, weights, name) == 0
+    with rasterio.open(tmp_path / "masks" / ("a.tif" if driver == "Zarr" else "a_Band1.tif")) as mask:
+        assert np.array_equal(mask.read(1), labels_of(scene))
+        assert mask.crs.to_epsg() == 32633

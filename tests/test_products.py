@@ -214,7 +214,15 @@ def test_probabilities_and_confidence(
         assert (file.crs.to_epsg(), file.shape, file.descriptions) == (32633, (61, 83), ("dark", "light"))
         assert file.dtypes[0] == ("uint8" if quantity == "uint8" else "float32")
         assert np.array_equal(file.dataset_mask() > 0, valid)
-        found = file.read() * file.scales[0]
+        stored = file.read()
+        for n in range(2):
+            tags, kept = file.tags(n + 1), stored[n][valid].astype(np.float64)
+            assert float(tags["STATISTICS_MEAN"]) == pytest.approx(kept.mean())
+            assert float(tags["STATISTICS_STDDEV"]) == pytest.approx(kept.std(), rel=1e-3)
+            assert float(tags["STATISTICS_MINIMUM"]) == pytest.approx(kept.min())
+            assert float(tags["STATISTICS_MAXIMUM"]) == pytest.approx(kept.max())
+            assert float(tags["STATISTICS_VALID_PERCENT"]) == pytest.approx(100 * valid.mean(), abs=0.01)
+        found = stored * file.scales[0]
         assert np.abs(found - wanted)[:, valid].max() <= tolerance
     with rasterio.open(tmp_path / "masks" / "confidence" / "a.tif") as file:
         top, entropy = file.read() * file.scales[0]

@@ -3,7 +3,6 @@ row, because PNG cannot be written in pieces. Knows files and formats, nothing o
 """
 
 import errno
-import math
 import os
 import shutil
 import struct
@@ -28,6 +27,7 @@ from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
 from segcli.raster.gdal import gdal, opened
 from segcli.raster.grid import Grid
+from segcli.raster.statistics import Statistics
 
 BLOCK = 512
 """Side of the tiles of a GeoTIFF, in pixels."""
@@ -43,8 +43,9 @@ LITTLE_ROOM = 2**20
 class Layout:
     """What the file holds. `colors` (value to RGB) makes it an indexed picture of one band; `names` are the bands'.
 
-    `scale` is what a stored value is to be multiplied with. `class_names`, by value, are embedded as metadata, with
-    statistics. `half` stores float32 as half floats. `overviews` is how a GeoTIFF's smaller versions are made.
+    `scale` is what a stored value is to be multiplied with. `class_names`, by value, are embedded as metadata;
+    `statistics` are counted while rows come. `half` stores float32 as half floats. `overviews` is how a GeoTIFF's
+    smaller versions are made.
     """
 
     bands: int
@@ -55,6 +56,7 @@ class Layout:
     scale: float = 1.0
     class_names: dict[int, str] = field(default_factory=dict)
     half: bool = False
+    statistics: bool = False
     overviews: Literal["mode", "average"] | None = None
 
 
@@ -77,7 +79,7 @@ def mask_layout(classes: ClassTable) -> Layout:
     if empty is not None:
         colors[empty] = (255, 255, 255)
     names = {entry.index: entry.name for entry in classes.entries}
-    return Layout(1, "uint8", colors, empty, ("class",), class_names=names, overviews="mode")
+    return Layout(1, "uint8", colors, empty, ("class",), class_names=names, statistics=True, overviews="mode")
 
 
 def empty_value(classes: ClassTable) -> int | None:
@@ -98,8 +100,7 @@ class Sink:
         self._path = path
         self._dataset = dataset
         self._grid = grid
-        self._nodata = layout.nodata
-        self._counts = np.zeros(256, np.int64) if layout.class_names else None  # pixels by value, for statistics
+        self.statistics = Statistics(layout.bands, layout.nodata) if layout.statistics else None
         self._waiting: list[NDArray[Any]] = []
         self._first_col, self._end_col = 0, 0  # of the panel that is being written
         self._next_row = 0  # the first of the panel that GDAL does not have yet
@@ -122,36 +123,14 @@ class Sink:
         """Forget what came: it comes again, from the first row of the first column on."""
         self._waiting = []
         self._first_col = self._end_col = self._next_row = 0
-        if self._counts is not None:
-            self._counts[:] = 0
+        if self.statistics is not None:
+            self.statistics.restart()
 
     def finish(self) -> None:
         """Write what is left. ValueError where rows or columns are missing."""
         self._end_panel()
         if self._end_col != self._grid.width:
             raise ValueError(f"{self._end_col} of {self._grid.width} columns came")
-
-    def statistics(self) -> dict[str, str]:
-        """As GDAL keeps them with a band; none where they were not counted or nothing is valid."""
-        if self._counts is None:
-            return {}
-        counts = self._counts.copy()
-        if self._nodata is not None:
-            counts[int(self._nodata)] = 0
-        total, values = counts.sum(), np.arange(256)
-        if total == 0:
-            return {}
-        mean = (counts * values).sum() / total
-        deviation = math.sqrt((counts * (values - mean) ** 2).sum() / total)
-        present = np.flatnonzero(counts)
-        share = 100 * total / (self._grid.height * self._grid.width)
-        return {
-            "STATISTICS_MINIMUM": str(present[0]),
-            "STATISTICS_MAXIMUM": str(present[-1]),
-            "STATISTICS_MEAN": f"{mean:.12g}",
-            "STATISTICS_STDDEV": f"{deviation:.12g}",
-            "STATISTICS_VALID_PERCENT": f"{share:.4g}",
-        }
 
     def _end_panel(self) -> None:
         if self._end_col == 0:
@@ -169,8 +148,8 @@ class Sink:
         window = Window(self._first_col, self._next_row, self._end_col - self._first_col, height)
         with faults_of_writing(self._path):
             self._dataset.write(whole[:, :height], window=window)
-        if self._counts is not None:
-            self._counts += np.bincount(whole[0, :height].ravel(), minlength=256)
+        if self.statistics is not None:
+            self.statistics.add(whole[:, :height])
         self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
         self._next_row += height
 
@@ -258,8 +237,9 @@ def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) 
         yield sink
         sink.finish()
         with faults_of_writing(path):
-            if statistics := sink.statistics():
-                dataset.update_tags(1, **statistics)
+            if sink.statistics is not None:
+                for n in range(layout.bands):
+                    dataset.update_tags(n + 1, **sink.statistics.tags(n))
     finally:
         dataset.close()
     with faults_of_writing(path):

@@ -116,6 +116,9 @@ def _is_level(page: Page, whole: Page) -> bool:
 
 def _slide(file: tifffile.TiffFile) -> Structure:
     slide = file.series[0]
+    first = [page.offset for page in slide.levels[0].pages if page is not None]
+    if len(first) > 1:  # several focal planes
+        return _stack(slide.axes, slide.shape, first, "shaped", _slide_pixel(file))
     levels = tuple((Plane(tuple(page.offset for page in level.pages if page is not None)),) for level in slide.levels)
     return Structure(levels, dialect="slide", calibration=_slide_pixel(file))
 
