@@ -14,6 +14,7 @@ import segcli
 from segcli.errors import SegcliError, UsageError, one_line
 from segcli.options import (
     Absent,
+    BoundaryUnit,
     Compression,
     EvalOptions,
     Format,
@@ -174,6 +175,10 @@ def evaluate(
     align: Annotated[
         bool, typer.Option("--align", help="Resample predictions to the grid of the truth, by nearest neighbour.")
     ] = EvalOptions.align,
+    boundary: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTH", help="Boundary IoU and F-score within so many pixels (2), or metres (5m)."),
+    ] = None,
     min_miou: Annotated[
         float | None, typer.Option(min=0, max=1, help="End with exit code 4 if mIoU is lower.")
     ] = EvalOptions.min_miou,
@@ -186,7 +191,9 @@ def evaluate(
 ) -> None:
     """Compare masks with the truth: IoU, Dice, precision, recall and more, with intervals."""
     bars = tuple(_class_bar(text) for text in min_iou or ())
-    options = EvalOptions(predicted, truth, out, classes, absent, align, min_miou, bars, recursive, quiet, debug)
+    options = EvalOptions(
+        predicted, truth, out, classes, absent, align, _width(boundary), min_miou, bars, recursive, quiet, debug
+    )
     from segcli.console import Console
     from segcli.evaluate import run
 
@@ -249,6 +256,15 @@ def _end_with(run: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     raise typer.Exit(code)
+
+
+def _width(text: str | None) -> tuple[float, BoundaryUnit] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text)
+    if not found or float(found[1]) == 0:
+        raise UsageError("--boundary", f"found {text!r}", "expected pixels, such as 2, or metres, such as 5m")
+    return float(found[1]), "metres" if found[2] else "pixels"
 
 
 def _class_bar(text: str) -> tuple[str, float]:

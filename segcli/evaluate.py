@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import replacing
 from segcli.matching import match, named
+from segcli.measures.boundaries import BoundaryCounts, boundary_counts, margin_of
 from segcli.measures.confusion import Matrix, count_values
 from segcli.measures.report import ImageCounts, per_class_rows, per_image_rows, report, to_csv
-from segcli.options import EvalOptions
+from segcli.options import BoundaryUnit, EvalOptions
 from segcli.raster.align import aligned
 from segcli.raster.names import SUFFIXES
-from segcli.raster.source import Source
+from segcli.raster.source import Source, Strip
 
 MISSED = 4
 """Exit code where a bar that was asked for is missed."""
@@ -48,7 +50,7 @@ def run(options: EvalOptions, console: Console) -> int:
     with console.progress(len(pairs)) as progress:
         for pair in pairs:
             try:
-                images.append(compare(pair, classes, options.align))
+                images.append(compare(pair, classes, options.align, options.boundary))
             except InputError as error:
                 failed += 1
                 console.fail(error)
@@ -144,7 +146,9 @@ def find_classes(options: EvalOptions, pairs: list[Pair]) -> ClassTable:
     return ClassTable.from_indices(list(map(int, np.flatnonzero(seen))))
 
 
-def compare(pair: Pair, classes: ClassTable, align: bool) -> ImageCounts:
+def compare(
+    pair: Pair, classes: ClassTable, align: bool, boundary: tuple[float, BoundaryUnit] | None = None
+) -> ImageCounts:
     """Count one pair, row by row. InputError where the grids differ or a value is no class."""
     with Source(pair.truth, "mask") as truth, Source(pair.predicted, "mask") as given:
         for source in (truth, given):
@@ -155,18 +159,71 @@ def compare(pair: Pair, classes: ClassTable, align: bool) -> ImageCounts:
                 "--align resamples it where both lie on earth",
             )  # fmt: skip
         predicted = aligned(given, truth.grid) if _differ(truth, given) else given
-        values, lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
+        width = boundary_width(truth, boundary) if boundary is not None else 0.0
+        counts = Counts(classes, width)
         strips = ahead(zip(truth.strips(512), predicted.strips(512), strict=True))  # read in a thread, count here
         with closing(strips):
             for true, found in strips:
-                one, other = true.pixels[0], found.pixels[0]
-                if true.valid is not None or found.valid is not None:
-                    known = np.ones(one.shape, bool) if true.valid is None else true.valid
-                    both = known if found.valid is None else known & found.valid
-                    lost += np.bincount(one[known & ~both], minlength=256)
-                    one, other = one[both], other[both]
-                values += count_values(one, other)
-    return by_class(pair, values, lost, classes)
+                counts.add(true, found)
+    return counts.of_image(pair)
+
+
+def boundary_width(truth: Source, boundary: tuple[float, BoundaryUnit]) -> float:
+    """The tolerance in pixels of the truth. InputError where it is in metres and the pixels are not."""
+    width, unit = boundary
+    if unit == "pixels":
+        return width
+    grid = truth.grid
+    if grid.transform is None or grid.crs is None or not grid.crs.is_projected:
+        raise InputError(truth.path, "its pixels have no size in metres", "--boundary asks for metres", "give pixels")
+    return width / (math.hypot(grid.transform.a, grid.transform.d) * float(grid.crs.linear_units_factor[1]))
+
+
+class Counts:
+    """What is counted of one pair, strip by strip: values, and outlines of every class if a width is given."""
+
+    def __init__(self, classes: ClassTable, width: float) -> None:
+        self._classes, self._width = classes, width
+        self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
+        self._boundaries = [BoundaryCounts() for _ in classes.entries] if width else []
+        self._held: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]] | None = None
+        self._due = 0  # the first held row whose outlines are not counted
+
+    def add(self, true: Strip, found: Strip) -> None:
+        """The next rows of both."""
+        one, other = true.pixels[0], found.pixels[0]
+        both = np.ones(one.shape, bool)
+        if true.valid is not None or found.valid is not None:
+            known = both if true.valid is None else true.valid
+            both = known if found.valid is None else known & found.valid
+            self._lost += np.bincount(one[known & ~both], minlength=256)
+            self._values += count_values(one[both], other[both])
+        else:
+            self._values += count_values(one, other)
+        if self._width:
+            ignored = one == (-1 if self._classes.ignore is None else self._classes.ignore)
+            strip = one, other, both & ~ignored
+            held = strip if self._held is None else tuple(map(np.concatenate, zip(self._held, strip, strict=True)))
+            self._held = held  # type: ignore[assignment]  # three arrays, as before
+            self._count_outlines(len(held[0]) - margin_of(self._width))
+
+    def _count_outlines(self, end: int) -> None:
+        """Of held rows up to `end`; those that later ones need are kept."""
+        if self._held is None or end <= self._due:
+            return
+        one, other, known = self._held
+        for n, entry in enumerate(self._classes.entries):
+            self._boundaries[n] += boundary_counts(
+                one == entry.index, other == entry.index, self._width, known, slice(self._due, end)
+            )
+        first = max(0, end - margin_of(self._width))
+        self._held, self._due = (one[first:], other[first:], known[first:]), end - first
+
+    def of_image(self, pair: Pair) -> ImageCounts:
+        """All that was counted. InputError where a value is no class."""
+        if self._held is not None:
+            self._count_outlines(len(self._held[0]))
+        return by_class(pair, self._values, self._lost, self._classes, tuple(self._boundaries))
 
 
 def _size(source: Source) -> str:
@@ -189,7 +246,9 @@ def _differ(one: Source, other: Source) -> bool:
     return first.crs != second.crs or moved > 1e-3 * abs(first.transform.a)
 
 
-def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], classes: ClassTable) -> ImageCounts:
+def by_class(
+    pair: Pair, values: Matrix, lost: NDArray[np.int64], classes: ClassTable, boundaries: tuple[BoundaryCounts, ...]
+) -> ImageCounts:
     """Counts of values as a confusion matrix; pixels without a true or a predicted class are left out.
 
     `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class.
@@ -203,7 +262,7 @@ def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], classes: Class
                              "give --classes, or mark pixels without a label")  # fmt: skip
     indices = classes.indices
     matrix = values[np.ix_(indices, indices)]
-    return ImageCounts(pair.name, matrix, int(values[indices].sum() - matrix.sum() + lost[indices].sum()))
+    return ImageCounts(pair.name, matrix, int(values[indices].sum() - matrix.sum() + lost[indices].sum()), boundaries)
 
 
 def missed_bars(found: dict[str, object], options: EvalOptions) -> list[str]:
@@ -227,7 +286,12 @@ def show(found: dict[str, object], console: Console) -> None:
          str(entry["true_pixels"])]
         for entry in found["per_class"]  # type: ignore[attr-defined]
     ]  # fmt: skip
-    console.table("all pixels together", ["class", "IoU", "Dice", "precision", "recall", "true pixels"], rows)
+    columns = ["class", "IoU", "Dice", "precision", "recall", "true pixels"]
+    if "boundary_iou" in found["per_class"][0]:  # type: ignore[index]
+        columns += ["boundary IoU", "boundary F"]
+        for row, entry in zip(rows, found["per_class"], strict=True):  # type: ignore[call-overload]
+            row += [_percent({"value": entry[name]}) for name in ("boundary_iou", "boundary_f_score")]
+    console.table("all pixels together", columns, rows)
     dataset, mean = found["dataset"], found["mean_over_images"]
     rows = [
         [name.replace("_", " "), _percent(dataset[name]), _percent({"value": mean[name]})]  # type: ignore[index]

@@ -12,6 +12,7 @@ Format = Literal["auto", "tif", "cog", "png"]
 Compression = Literal["deflate", "zstd", "lzw", "packbits", "none"]
 Quantity = Literal["uint8", "float16", "float32"]
 PolygonFormat = Literal["gpkg", "geojson", "fgb"]
+BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
 Norm = Literal["batch", "none"]
 
@@ -57,6 +58,7 @@ class EvalOptions:
     classes: Path | None = None
     absent: Absent = "skip"
     align: bool = False
+    boundary: tuple[float, BoundaryUnit] | None = None
     min_miou: float | None = None
     min_iou: tuple[tuple[str, float], ...] = ()
     recursive: bool = False

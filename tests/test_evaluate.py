@@ -203,3 +203,32 @@ def test_help_and_import_are_light(segcli: Program) -> None:
     code = "import sys, segcli.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert "--min-miou" in segcli("eval", "--help").stdout
+
+
+def test_outlines_over_strips(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Several strips high, with unlabelled pixels, in pixels and in metres: as the whole image gives it."""
+    from scipy import ndimage
+
+    from segcli.measures.boundaries import boundary_counts
+
+    fields = [ndimage.gaussian_filter(rng.random((1300, 200)), 3) for _ in range(2)]
+    truth, predicted = ((field > 0.5).astype(np.uint8) + (field > 0.53) for field in fields)
+    truth[500:530, 20:60] = 255
+    one = write_mask(tmp_path / "p.tif", predicted, 500, 900, 2.5)
+    other = write_mask(tmp_path / "t.tif", truth, 500, 900, 2.5)
+    known = truth != 255
+    for boundary in ((2.0, "pixels"), (5.0, "metres")):
+        _, found = evaluated(tmp_path, one, other, boundary=boundary)
+        for n, row in enumerate(found["per_class"]):  # type: ignore[arg-type]
+            expected = boundary_counts(truth == n, predicted == n, 2.0, known)
+            assert row["boundary_iou"] == expected.boundary_iou  # type: ignore[index]
+            assert row["boundary_f_score"] == expected.f_score  # type: ignore[index]
+    picture = write_picture(tmp_path / "t.png", truth)
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(picture, picture, boundary=(5.0, "metres")), Console(quiet=True))
+
+
+def test_widths_of_boundaries(folders: tuple[Path, Path], segcli: Program) -> None:
+    assert segcli("eval", *folders, "--boundary", "2").returncode == 0
+    for bad in ("0", "x", "-1", "2 km"):
+        assert segcli("eval", *folders, "--boundary", bad).returncode == 2

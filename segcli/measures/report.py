@@ -12,6 +12,7 @@ import numpy as np
 
 from segcli.measures import confusion as c
 from segcli.measures.bootstrap import interval
+from segcli.measures.boundaries import BoundaryCounts
 from segcli.measures.confusion import Figures, Matrix
 from segcli.options import Absent
 
@@ -48,6 +49,7 @@ class ImageCounts:
     name: str
     matrix: Matrix
     unpredicted: int = 0
+    boundaries: tuple[BoundaryCounts, ...] = ()  # by class, where they were asked for
 
 
 def report(
@@ -71,17 +73,21 @@ def report(
         "confusion_matrix": total.tolist(),
         "dataset": {name: _with_interval(matrices, figure, confidence) for name, figure in wanted.items()},
         "mean_over_images": {name: _mean(figure(matrices)) for name, figure in wanted.items()},
-        "per_class": [_of_class(matrices, n, name, confidence) for n, name in enumerate(names)],
+        "per_class": [_of_class(images, matrices, n, name, confidence) for n, name in enumerate(names)],
     }
 
 
-def _of_class(matrices: Matrix, n: int, name: str, confidence: float) -> dict[str, Any]:
+def _of_class(images: Sequence[ImageCounts], matrices: Matrix, n: int, name: str, confidence: float) -> dict[str, Any]:
     total = matrices.sum(0)
     row: dict[str, Any] = {"class": name}
     row |= {"true_pixels": int(total[n].sum()), "predicted_pixels": int(total[:, n].sum())}
     for figure_name, figure in PER_CLASS.items():
         row[figure_name] = _with_interval(matrices, partial(_one_class, figure, n), confidence)
         row[f"{figure_name}_mean_over_images"] = _mean(figure(matrices)[:, n])
+    if images[0].boundaries:
+        total_counts = sum((image.boundaries[n] for image in images), BoundaryCounts())
+        row["boundary_iou"] = _number(total_counts.boundary_iou)
+        row["boundary_f_score"] = _number(total_counts.f_score)
     return row
 
 
