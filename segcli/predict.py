@@ -25,6 +25,7 @@ from segcli.network.device import (
     default_budget,
     is_out_of_memory,
     keep_freed_memory,
+    return_freed_memory,
 )
 from segcli.network.normalise import normalise
 from segcli.network.plan import Panel, Plan
@@ -235,6 +236,8 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
                 count, columns = made[0].shape[2:]
                 put((first_row, made, on_their_way.take(count)))
                 progress.advance(works[0].share * len(works) * count * columns / (height * width), made[0].size)
+        if panel.end < width:
+            return_freed_memory()
 
 
 def read(
