@@ -359,3 +359,30 @@ def test_png_keeps_the_names_of_the_classes(tmp_path: Path, weights: Path, scene
     with Image.open(tmp_path / "masks" / "a.png") as mask:
         assert mask.info["CLASS_7"] == "light"
         assert np.array_equal(np.asarray(mask), labels_of(scene))
+
+
+def test_numbers_in_digits_are_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_text("P2\n# labels\n3 2\n15\n0 1 2\n3 15 7\n")
+    with Source(tmp_path / "a.pgm", "mask") as source:
+        assert source.window(0, 0, 2, 3).tolist() == [[[0, 1, 2], [3, 15, 7]]]
+    (tmp_path / "b.ppm").write_text("P3 2 1 1000\n1 2 3  4 5 1000")
+    with Source(tmp_path / "b.ppm") as source:
+        assert source.dtype == "uint16"
+        assert source.window(0, 0, 1, 2).tolist() == [[[1, 4]], [[2, 5]], [[3, 1000]]]
+    for text in ("P2\n3 2\n15\n0 1 2\n3 15\n", "P2\n60000 60000\n255\n1", "P2\nx", "P2 2 1 255 1 x"):
+        (tmp_path / "c.pgm").write_text(text)
+        with pytest.raises(InputError, match=r"c\.pgm"), Source(tmp_path / "c.pgm"):
+            pass
+
+
+def test_transparent_colours_are_no_data(tmp_path: Path) -> None:
+    indices = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    picture = Image.new("P", (4, 4))
+    picture.putdata(indices.ravel().tolist())
+    picture.putpalette([n for value in range(16) for n in (value * 10, 5, 200)])
+    picture.save(tmp_path / "a.png", transparency=bytes([0, 255, 0, 128]))
+    for purpose in ("image", "mask"):
+        with Source(tmp_path / "a.png", purpose) as source:  # type: ignore[arg-type]
+            (strip,) = source.strips(4)
+        assert strip.valid is not None
+        assert np.flatnonzero(~strip.valid.ravel()).tolist() == [0, 2]

@@ -106,11 +106,13 @@ def test_outputs_of_names_do_not_clash(tmp_path: Path) -> None:
     assert [job.output.name for job in jobs] == ["a_red.tif", "a_green.tif", "a.png"]
 
 
-@pytest.mark.parametrize("suffix", [".jp2", ".webp", ".bmp", ".pgm", ".ppm", ".png", ".jpg", ".img", ".vrt", ".envi"])
+@pytest.mark.parametrize(
+    "suffix", [".jp2", ".webp", ".bmp", ".pgm", ".ppm", ".png", ".jpg", ".img", ".vrt", ".envi", ".ntf"]
+)
 def test_formats(tmp_path: Path, weights: Path, scene: np.ndarray, suffix: str) -> None:
     scan = write_raster(tmp_path / "a.tif", scene)
     drivers = {".jp2": "JP2OpenJPEG", ".webp": "WEBP", ".bmp": "BMP", ".pgm": "PNM", ".ppm": "PNM", ".png": "PNG"}
-    drivers |= {".jpg": "JPEG", ".img": "HFA", ".vrt": "VRT", ".envi": "ENVI"}
+    drivers |= {".jpg": "JPEG", ".img": "HFA", ".vrt": "VRT", ".envi": "ENVI", ".ntf": "NITF"}
     more = {".jp2": {"REVERSIBLE": "YES", "QUALITY": "100"}, ".webp": {"LOSSLESS": "YES"}, ".jpg": {"QUALITY": "100"}}
     path = tmp_path / "in" / f"a{suffix}"
     path.parent.mkdir()

@@ -1,5 +1,6 @@
 """Where pixels come from: GDAL, or an array for what GDAL reads wrongly or not at all. One rectangle at a time."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -226,7 +227,10 @@ def _mapped(path: Path, raw: Raw) -> NDArray[Any]:
 
 
 def picture(path: Path) -> NDArray[Any]:
-    """A picture that GDAL reads wrongly or not at all, by OpenCV: (band, row, col), red first, as it is stored."""
+    """A picture that GDAL reads wrongly or not at all: (band, row, col), red first, as it is stored."""
+    with path.open("rb") as file:
+        if file.read(2) in (b"P2", b"P3"):
+            return _plain_pnm(path)
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise OSError("OpenCV cannot read it")
@@ -234,3 +238,14 @@ def picture(path: Path) -> NDArray[Any]:
         return pixels[None]
     order = [2, 1, 0, 3] if pixels.shape[2] == 4 else [2, 1, 0]
     return np.ascontiguousarray(pixels[:, :, order].transpose(2, 0, 1))
+
+
+def _plain_pnm(path: Path) -> NDArray[Any]:
+    """Numbers in digits, as they stand: OpenCV would stretch them to their largest value, labels too."""
+    magic, *numbers = re.sub(rb"#[^\n]*", b"", path.read_bytes()).split()
+    width, height, largest = map(int, numbers[:3])
+    bands = 3 if magic == b"P3" else 1
+    values = np.array(numbers[3:]).astype(np.uint16 if largest > 255 else np.uint8)
+    if values.size < width * height * bands:
+        raise OSError(f"{values.size} values for {width} x {height} pixels of {bands}")
+    return np.moveaxis(values[: width * height * bands].reshape(height, width, bands), -1, 0)

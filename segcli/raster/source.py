@@ -17,6 +17,7 @@ from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows
+from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 
 Purpose = Literal["image", "mask"]
 
@@ -74,11 +75,14 @@ class Source:
         self._alpha = alphas[0] if alphas and (alphas[0] + 1, len(kinds)) not in ((2, 2), (4, 4)) else None
         self._lookup: NDArray[np.uint8] | None = None
         self._stretch: NDArray[np.uint8] | None = None
+        self._opaque: NDArray[np.bool_] | None = None  # by palette index, where some are transparent
+        if dataset is not None and kinds[0] == ColorInterp.palette:
+            self._opaque = opaque_table(dataset.colormap(1))
         if purpose == "image" and dataset is not None:
             if kinds[0] == ColorInterp.palette:
-                self._lookup = _lookup_table(dataset.colormap(1))
+                self._lookup = lookup_table(dataset.colormap(1))
             else:
-                self._stretch = _stretch(dataset)
+                self._stretch = stretch_table(dataset)
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
         self.begins_with_rgb = tuple(kinds[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         self.dtype = reader.dtypes[self._indexes[0]]
@@ -231,6 +235,9 @@ class Source:
         if self._alpha is not None:
             opaque = self._reader.read([self._alpha], *place)[0] > 0
             valid = opaque if valid is None else valid & opaque
+        if self._opaque is not None:
+            seen = self._opaque[self._reader.read([0], *place)[0]]
+            valid = seen if valid is None else valid & seen
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
         if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
@@ -302,22 +309,6 @@ def _side_by_side(
     return pixels, np.concatenate(
         [np.ones(part.shape[1:], bool) if valid is None else valid for part, valid in pieces], axis=1
     )
-
-
-def _lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
-    """Palette as (band, value): one band where every colour is a grey, else three."""
-    table = np.zeros((3, max(256, *colormap) + 1), np.uint8)
-    for value, color in colormap.items():
-        table[:, value] = color[:3]
-    return table[:1] if (table == table[:1]).all() else table
-
-
-def _stretch(dataset: Any) -> NDArray[np.uint8] | None:
-    """Values of 1, 2 or 4 bits a pixel as 8 bits, black to white, shape (256,); None for other files."""
-    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
-    if dataset.dtypes[0] != "uint8" or not 1 <= bits < 8:
-        return None
-    return np.minimum(np.arange(256) * 255 // (2**bits - 1), 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

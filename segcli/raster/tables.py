@@ -1,0 +1,30 @@
+"""What stored numbers stand for, as look-up tables: palettes, transparency, few bits from black to white."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
+    """Palette as (band, value): one band where every colour is a grey, else three."""
+    table = np.zeros((3, max(256, *colormap) + 1), np.uint8)
+    for value, color in colormap.items():
+        table[:, value] = color[:3]
+    return table[:1] if (table == table[:1]).all() else table
+
+
+def opaque_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.bool_] | None:
+    """Which palette indices show anything; None where all do."""
+    table = np.ones(max(256, *colormap) + 1, bool)
+    for value, color in colormap.items():
+        table[value] = color[3] > 0
+    return None if table.all() else table
+
+
+def stretch_table(dataset: Any) -> NDArray[np.uint8] | None:
+    """Values of 1, 2 or 4 bits a pixel as 8 bits, black to white, shape (256,); None for other files."""
+    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    if dataset.dtypes[0] != "uint8" or not 1 <= bits < 8:
+        return None
+    return np.minimum(np.arange(256) * 255 // (2**bits - 1), 255).astype(np.uint8)
