@@ -4,9 +4,10 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from segcli.measures.report import ImageCounts, per_class_rows, per_image_rows, 
 from segcli.options import BoundaryUnit, EvalOptions
 from segcli.raster.align import aligned
 from segcli.raster.names import SUFFIXES
+from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source, Strip
 
 MISSED = 4
@@ -40,7 +42,7 @@ class Pair:
 
 def run(options: EvalOptions, console: Console) -> int:
     """Compare all pairs, report, and return the exit code."""
-    pairs = find_pairs(options, console)
+    pairs = find_pairs(options)
     classes = find_classes(options, pairs)
     for name, _ in options.min_iou:
         if name not in classes.names:
@@ -72,7 +74,7 @@ def run(options: EvalOptions, console: Console) -> int:
     return 1 if failed else MISSED if missed else 0
 
 
-def find_pairs(options: EvalOptions, console: Console) -> list[Pair]:
+def find_pairs(options: EvalOptions) -> list[Pair]:
     """Two files, two folders matched by name, or a table with the columns predicted and truth.
 
     Raises UsageError with what has no partner, NothingDoneError where nothing has one.
@@ -121,7 +123,9 @@ def _table(path: Path) -> Iterator[Pair]:
         raise UsageError(path, f"cannot be read: {error}", "expected TRUTH, or a CSV file of pairs") from error
     if not rows or not {"predicted", "truth"} <= rows[0].keys():
         raise UsageError(path, "no table of pairs", "expected the columns predicted and truth")
-    for row in rows:
+    for number, row in enumerate(rows, start=2):
+        if not row["predicted"] or not row["truth"]:
+            raise UsageError(path, f"line {number} lacks one of the two", "expected a predicted and a true mask")
         yield Pair(row["predicted"], path.parent / row["predicted"], path.parent / row["truth"])
 
 
@@ -134,12 +138,12 @@ def find_classes(options: EvalOptions, pairs: list[Pair]) -> ClassTable:
         if place.exists():
             return ClassTable.read(place)
     seen = np.zeros(256, bool)
-    for pair in pairs:
-        for path in (pair.predicted, pair.truth):
-            with Source(path, "mask") as source:
-                _check(source)
-                for _, pixels, valid in source.strips(512):
-                    seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
+    for path in (path for pair in pairs for path in (pair.predicted, pair.truth)):
+        # What cannot be read is told when its pair is compared.
+        with suppress(InputError), Source(path, "mask") as source:
+            _check(source)
+            for _, pixels, valid in source.strips(512):
+                seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
     seen[255] = False
     if not seen.any():
         raise NothingDoneError(pairs[0].truth, "no class in any mask")
@@ -265,12 +269,12 @@ def by_class(
     return ImageCounts(pair.name, matrix, int(values[indices].sum() - matrix.sum() + lost[indices].sum()), boundaries)
 
 
-def missed_bars(found: dict[str, object], options: EvalOptions) -> list[str]:
+def missed_bars(found: dict[str, Any], options: EvalOptions) -> list[str]:
     """A line for each bar that was asked for and is missed; a figure that is undefined misses."""
     bars = []
     if options.min_miou is not None:
-        bars.append(("mIoU", found["dataset"]["mean_iou"]["value"], options.min_miou))  # type: ignore[index]
-    of_class = {entry["class"]: entry["iou"]["value"] for entry in found["per_class"]}  # type: ignore[attr-defined]
+        bars.append(("mIoU", found["dataset"]["mean_iou"]["value"], options.min_miou))
+    of_class = {entry["class"]: entry["iou"]["value"] for entry in found["per_class"]}
     bars += [(f"IoU of {name}", of_class[name], bar) for name, bar in options.min_iou]
     return [
         f"{name} {'undefined' if value is None else f'{value:.4f}'} is under {bar:g}"
@@ -279,24 +283,21 @@ def missed_bars(found: dict[str, object], options: EvalOptions) -> list[str]:
     ]
 
 
-def show(found: dict[str, object], console: Console) -> None:
+def show(found: dict[str, Any], console: Console) -> None:
     """Two tables: classes, and the whole."""
     rows = [
         [entry["class"], *(_percent(entry[name]) for name in ("iou", "dice", "precision", "recall")),
          str(entry["true_pixels"])]
-        for entry in found["per_class"]  # type: ignore[attr-defined]
+        for entry in found["per_class"]
     ]  # fmt: skip
     columns = ["class", "IoU", "Dice", "precision", "recall", "true pixels"]
-    if "boundary_iou" in found["per_class"][0]:  # type: ignore[index]
+    if "boundary_iou" in found["per_class"][0]:
         columns += ["boundary IoU", "boundary F"]
-        for row, entry in zip(rows, found["per_class"], strict=True):  # type: ignore[call-overload]
+        for row, entry in zip(rows, found["per_class"], strict=True):
             row += [_percent({"value": entry[name]}) for name in ("boundary_iou", "boundary_f_score")]
     console.table("all pixels together", columns, rows)
     dataset, mean = found["dataset"], found["mean_over_images"]
-    rows = [
-        [name.replace("_", " "), _percent(dataset[name]), _percent({"value": mean[name]})]  # type: ignore[index]
-        for name in dataset  # type: ignore[attr-defined]
-    ]
+    rows = [[name.replace("_", " "), _percent(dataset[name]), _percent({"value": mean[name]})] for name in dataset]
     console.table(f"{found['images']} images", ["figure", "all pixels together", "mean over images"], rows)
 
 
@@ -308,7 +309,7 @@ def _percent(figure: dict[str, float | None]) -> str:
 
 
 def write(
-    folder: Path, found: dict[str, object], images: list[ImageCounts], classes: ClassTable, options: EvalOptions
+    folder: Path, found: dict[str, Any], images: list[ImageCounts], classes: ClassTable, options: EvalOptions
 ) -> None:
     """report.json, per_class.csv and per_image.csv."""
     texts = {
@@ -317,5 +318,5 @@ def write(
         "per_image.csv": to_csv(per_image_rows(images, classes.names, options.absent)),
     }
     for name, text in texts.items():
-        with replacing(folder / name) as part:
+        with replacing(folder / name, faults_of_writing) as part, faults_of_writing(folder / name):
             part.write_text(text, encoding="utf-8")

@@ -232,3 +232,25 @@ def test_widths_of_boundaries(folders: tuple[Path, Path], segcli: Program) -> No
     assert segcli("eval", *folders, "--boundary", "2").returncode == 0
     for bad in ("0", "x", "-1", "2 km"):
         assert segcli("eval", *folders, "--boundary", bad).returncode == 2
+
+
+def test_one_bad_file_does_not_take_the_others_with_it(
+    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders[1] / "classes.json").unlink()
+    (folders[0] / "1.png").write_bytes(b"no picture")
+    write_picture(folders[0] / "2.png", np.zeros((42, 30, 3), np.uint8))
+    code, found = evaluated(tmp_path, *folders)
+    assert (code, found["images"], found["classes"]) == (1, 3, ["class 0", "class 1", "class 4"])
+    said = capsys.readouterr().err
+    assert "1.png" in said
+    assert "2.png: 3 bands of uint8; expected a mask" in said
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path: Path, folders: tuple[Path, Path], segcli: Program) -> None:
+    (tmp_path / "file").touch()
+    result = segcli("eval", *folders, "--out", "file/report")
+    assert result.returncode in (1, 3)
+    assert len([line for line in result.stderr.splitlines() if line.startswith("segcli:")]) == 1
+    (tmp_path / "pairs.csv").write_text("predicted,truth\nmasks/1.png,\n")
+    assert "line 2 lacks one of the two" in segcli("eval", "pairs.csv").stderr

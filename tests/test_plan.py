@@ -41,6 +41,16 @@ def test_plans_go_from_the_best_that_fits_to_the_smallest(
     assert all(way.margin == 0 if way.panel_width == width else way.margin == margin * stride for way in ways)
     assert all(needed(a) >= needed(b) for a, b in pairwise(ways))
     assert needed(ways[0]) <= budget or len(ways) == 1
+    # When memory runs out although it seemed enough, each new try is clearly smaller.
+    assert all(needed(b) <= 0.75 * needed(a) for a, b in list(pairwise(ways))[:-1])
+
+
+def test_panels_are_about_equal_and_as_wide_as_the_memory_allows() -> None:
+    costs = Costs(19_000, 850)
+    budget = costs.of(16, 7900)
+    (way, *_) = plans(1000, 36_000, 16, 96, costs, budget, 2**16)
+    assert way.panel_width == 7680
+    assert [panel.end - panel.first for panel in way.panels(36_000)] == [7680] * 4 + [5280]
 
 
 def test_memory_is_estimated_from_the_network_itself() -> None:

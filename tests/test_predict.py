@@ -220,7 +220,7 @@ def test_little_memory_means_panels_and_the_same_mask(
     for memory in (None, 1_000_000):
         assert predict(tmp_path, random_weights, scan, memory_bytes=memory) == 0
         masks.append(mask_of(tmp_path / "masks" / "wide.tif"))
-    assert [len(plan.panels(3000)) for plan in cut] == [1, 6]
+    assert [len(plan.panels(3000)) for plan in cut] == [1, 3]
     assert np.array_equal(*masks)
     assert len(np.unique(masks[0])) == 3
 

@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+LESS = 0.75
+"""A way to try after another one needs at most this share of its memory."""
+
 PANEL_STEP = 512
 """Panels begin at multiples of this (the tiles of output files) and of the total stride."""
 
@@ -72,15 +75,20 @@ def plans(
     heights = [tallest]
     while heights[-1] > least:
         heights.append(max(least, heights[-1] // 2 // total_stride * total_stride))
-    widths = [width]
+    widths: list[int] = []
     # A panel narrower than its margins would read more beside itself than in itself.
     step = math.lcm(PANEL_STEP, total_stride)
     narrowest = max(step, -(-2 * margin // step) * step)
-    panel = width // 2 // step * step
-    while panel >= narrowest:
-        widths.append(panel)
-        panel = panel // 2 // step * step
+    for count in range(2, width // narrowest + 1):  # about equal ones: a narrow last one would be mostly margin
+        panel = -(-width // (count * step)) * step
+        if narrowest <= panel < width - 2 * margin and panel not in widths:
+            widths.append(panel)
     ways = [Plan(strip, width, 0) for strip in heights]
-    ways += [Plan(heights[-1], panel, margin) for panel in widths[1:]]
+    ways += [Plan(heights[-1], panel, margin) for panel in widths]
     ways = [replace(way, needed=costs.of(way.strip_height, way.panel_width + 2 * way.margin)) for way in ways]
-    yield from ways[next((n for n, way in enumerate(ways) if way.needed <= budget), len(ways) - 1) :]
+    first = next((n for n, way in enumerate(ways) if way.needed <= budget), len(ways) - 1)
+    last_needed = math.inf
+    for way in ways[first:]:  # what follows is for when memory runs out all the same: clearly smaller each time
+        if way.needed <= LESS * last_needed or way is ways[-1]:
+            last_needed = way.needed
+            yield way
