@@ -135,7 +135,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="What the network may use, 1.5GB or 800MB (default: half of what is free, on the CPU 320MiB).",
+            help="What the network may use, 1.5GB or 800MB (default: half of what is free, on the CPU 256MiB).",
         ),
     ] = None,
     quiet: Quiet = False,

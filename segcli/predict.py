@@ -47,6 +47,10 @@ TURNED_BYTES = 2**30
 """The same for photographs that are not stored upright."""
 
 
+STRIPS_TO_TRIM = 32
+"""After so many strips holes in the heap are given back: tensors of many sizes come and go, and they grow with time."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """An open file, and how it fits the network: its bands, and the values that stand for the trained range, by image.
@@ -232,8 +236,10 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
                 on_their_way.noted(rows), setting.model.normalisation, ranges, scorer.device, scorer.dtype
             )
             scores = scorer.scores(inputs, height)
-            for first_row, made in copied_back(make(scores, setting.products, panel)):
+            for number, (first_row, made) in enumerate(copied_back(make(scores, setting.products, panel)), start=1):
                 count, columns = made[0].shape[2:]
+                if number % STRIPS_TO_TRIM == 0:
+                    return_freed_memory()
                 put((first_row, made, on_their_way.take(count)))
                 progress.advance(works[0].share * len(works) * count * columns / (height * width), made[0].size)
         if panel.end < width:
