@@ -12,8 +12,8 @@ import segcli
 from segcli.ahead import ahead
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
-from segcli.files import PART, sha256_of
-from segcli.raster.names import Name, is_folder, relative_name
+from segcli.files import sha256_of
+from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
 
 MANIFEST = "segcli.jsonl"
 OVERLAYS = "overlays"
@@ -50,16 +50,14 @@ def plan(
     inputs: Iterable[Name],
     out: Path,
     output_suffix: Callable[[Name], str],
-    suffixes: frozenset[str],
     recursive: bool,
     beside: Mapping[str, str | None] = MappingProxyType({}),
 ) -> tuple[Path, list[Job]]:
     """The output folder and a job for each input, in order.
 
-    A folder gives the files in it that end in one of `suffixes`, and an output keeps its path below that folder;
-    nothing inside an output folder below it is an input. `out` is a file name where there is one input, a file, and
-    it has a suffix. `beside` names folders in the output folder where each job writes another file of that name, and
-    its ending there.
+    A folder gives the rasters in it, and an output keeps its path below that folder; nothing inside an output folder
+    below it is an input. `out` is a file name where there is one input, a file, and it has a suffix. `beside` names
+    folders in the output folder where each job writes another file of that name, and its ending there.
     Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
     inputs = list(inputs)
@@ -72,14 +70,14 @@ def plan(
         if isinstance(path, Path) and is_folder(path):
             ours = out.resolve()
             nested = path.resolve() in ours.parents
-            for entry in sorted(path.rglob("*") if recursive else path.iterdir()):
-                if _is_input(entry, suffixes) and not (nested and entry.resolve().is_relative_to(ours)):
+            for entry in rasters_in(path, recursive):
+                if not (nested and entry.resolve().is_relative_to(ours)):
                     found.setdefault(entry, entry.relative_to(path))
         else:
             found.setdefault(path, relative_name(path))
     if not found:
         named = ", ".join(map(str, inputs))
-        raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(suffixes))}")
+        raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
     jobs = [Job(source, out / relative.with_suffix(output_suffix(source))) for source, relative in found.items()]
     return out, _without_clashes(jobs, out, beside)
 
@@ -211,7 +209,3 @@ class Manifest:
 
     def _name(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()
-
-
-def _is_input(path: Path, suffixes: frozenset[str]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.endswith(PART) and path.is_file()

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import replacing
-from segcli.matching import match, named
+from segcli.matching import match_folders
 from segcli.measures.boundaries import BoundaryCounts, boundary_counts, margin_of
 from segcli.measures.confusion import Matrix, count_values
 from segcli.measures.report import ImageCounts, per_class_rows, per_image_rows, report, to_csv
 from segcli.options import BoundaryUnit, EvalOptions
 from segcli.raster.align import aligned
-from segcli.raster.names import SUFFIXES
+from segcli.raster.labels import check_mask, embedded_table, table_of, values_in, written_table
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source, Strip
+from segcli.validity import both, written_out
 
 MISSED = 4
 """Exit code where a bar that was asked for is missed."""
@@ -88,30 +89,10 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
         missing = next((path for path in (predicted, truth) if not path.exists()), predicted)
         raise UsageError(missing, "no such file or folder" if not missing.exists() else "a file beside a folder",
                          "expected two masks, two folders, or a table of pairs")  # fmt: skip
-    matched = match(_masks(predicted, options.recursive), _masks(truth, options.recursive))
-    if not matched.pairs:
+    pairs = match_folders(predicted, truth, options.recursive)
+    if not pairs:
         raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")
-    alone = [*matched.left, *matched.right]
-    if alone:
-        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise UsageError(
-            predicted, f"without a partner: {', '.join(map(str, alone[:5]))}{more}",
-            "expected a true mask for each predicted one", "move them away, or list pairs in a CSV file",
-        )  # fmt: skip
-    return [Pair(*entry) for entry in matched.pairs]
-
-
-def _masks(folder: Path, recursive: bool) -> dict[str, Path]:
-    files = [path for path in (folder.rglob("*") if recursive else folder.iterdir()) if _is_mask(path)]
-    found = named(files, folder)
-    for name, paths in found.items():
-        if len(paths) > 1:
-            raise UsageError(folder, f"{len(paths)} files of the name {name}", "expected one file a name")
-    return {name: path for name, (path,) in found.items()}
-
-
-def _is_mask(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return [Pair(*entry) for entry in pairs]
 
 
 def _table(path: Path) -> Iterator[Pair]:
@@ -130,24 +111,21 @@ def _table(path: Path) -> Iterator[Pair]:
 
 
 def find_classes(options: EvalOptions, pairs: list[Pair]) -> ClassTable:
-    """The given table, `classes.json` beside the truth, or the values that occur in both."""
-    if options.classes is not None:
-        return ClassTable.read(options.classes)
+    """The given table, `classes.json` beside the truth, what the masks say themselves, or the values in them."""
     folder = options.truth if options.truth is not None and options.truth.is_dir() else pairs[0].truth.parent
-    for place in (folder / "classes.json", folder.parent / "classes.json"):
-        if place.exists():
-            return ClassTable.read(place)
-    seen = np.zeros(256, bool)
-    for path in (path for pair in pairs for path in (pair.predicted, pair.truth)):
-        # What cannot be read is told when its pair is compared.
-        with suppress(InputError), Source(path, "mask") as source:
-            _check(source)
-            for _, pixels, valid in source.strips(512):
-                seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
-    seen[255] = False
-    if not seen.any():
-        raise NothingDoneError(pairs[0].truth, "no class in any mask")
-    return ClassTable.from_indices(list(map(int, np.flatnonzero(seen))))
+    return (
+        written_table(options.classes, [folder, folder.parent])
+        or embedded_table(pairs[0].truth)
+        or embedded_table(pairs[0].predicted)
+        or _table_of_values([pair.truth for pair in pairs], [pair.predicted for pair in pairs])
+    )
+
+
+def _table_of_values(truths: list[Path], predictions: list[Path]) -> ClassTable:
+    true, found = values_in(truths), values_in(predictions)
+    if true == [0, 255]:  # black and white, if the predictions do not say otherwise
+        return table_of(sorted({*true, *found}), truths[0])
+    return table_of(sorted({*true, *found} - {255}), truths[0])
 
 
 def compare(
@@ -156,7 +134,7 @@ def compare(
     """Count one pair, row by row. InputError where the grids differ or a value is no class."""
     with Source(pair.truth, "mask") as truth, Source(pair.predicted, "mask") as given:
         for source in (truth, given):
-            _check(source)
+            check_mask(source)
         if _differ(truth, given) and not align:
             raise InputError(
                 pair.predicted, f"{_size(given)} on another grid than {pair.truth}", f"expected {_size(truth)}",
@@ -196,17 +174,16 @@ class Counts:
     def add(self, true: Strip, found: Strip) -> None:
         """The next rows of both."""
         one, other = true.pixels[0], found.pixels[0]
-        both = np.ones(one.shape, bool)
-        if true.valid is not None or found.valid is not None:
-            known = both if true.valid is None else true.valid
-            both = known if found.valid is None else known & found.valid
-            self._lost += np.bincount(one[known & ~both], minlength=256)
-            self._values += count_values(one[both], other[both])
-        else:
+        valid = both(true.valid, found.valid)
+        if valid is None:
             self._values += count_values(one, other)
+        else:
+            known = written_out(true.valid, one.shape)
+            self._lost += np.bincount(one[known & ~valid], minlength=256)
+            self._values += count_values(one[valid], other[valid])
         if self._width:
             ignored = one == (-1 if self._classes.ignore is None else self._classes.ignore)
-            strip = one, other, both & ~ignored
+            strip = one, other, written_out(valid, one.shape) & ~ignored
             held = strip if self._held is None else tuple(map(np.concatenate, zip(self._held, strip, strict=True)))
             self._held = held  # type: ignore[assignment]  # three arrays, as before
             self._count_outlines(len(held[0]) - margin_of(self._width))
@@ -232,12 +209,6 @@ class Counts:
 
 def _size(source: Source) -> str:
     return f"{source.grid.width} x {source.grid.height} pixels"
-
-
-def _check(source: Source) -> None:
-    if source.bands != 1 or source.dtype != "uint8":
-        found = f"{source.bands} band{'s' * (source.bands != 1)} of {source.dtype}"
-        raise InputError(source.path, found, "expected a mask: one band of class indices, uint8")
 
 
 def _differ(one: Source, other: Source) -> bool:

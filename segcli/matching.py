@@ -1,9 +1,12 @@
-"""Which file belongs to which: by name without ending, also where one side adds a word. Knows names alone."""
+"""Which file belongs to which: by name without ending, also where one side adds a word."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from segcli.errors import UsageError
+from segcli.raster.names import rasters_in
 
 _WORDS = r"masks?|gt|labels?|labelids|groundtruth|truth|annotations?|seg|pred|manual\d*"
 _ADDED = re.compile(rf"[-_. ]({_WORDS})$", re.IGNORECASE)
@@ -33,6 +36,30 @@ def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
         tuple(path for _, path in sorted(left.items()) if path not in taken),
         tuple(path for _, path in sorted(right.items()) if path not in taken),
     )
+
+
+def match_folders(left: Path, right: Path, recursive: bool = False) -> tuple[tuple[str, Path, Path], ...]:
+    """The rasters in two folders, paired by name; none where no name is in both.
+
+    Raises UsageError where some of them have no partner, or two of them one name.
+    """
+    matched = match(_one_each(left, recursive), _one_each(right, recursive))
+    alone = [*matched.left, *matched.right]
+    if matched.pairs and alone:
+        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+        raise UsageError(
+            left, f"without a partner: {', '.join(map(str, alone[:5]))}{more}",
+            f"expected one in {right} for each", "move them away, or list pairs in a CSV file",
+        )  # fmt: skip
+    return matched.pairs
+
+
+def _one_each(folder: Path, recursive: bool) -> dict[str, Path]:
+    found = named(rasters_in(folder, recursive), folder)
+    for name, paths in found.items():
+        if len(paths) > 1:
+            raise UsageError(folder, f"{len(paths)} files of the name {name}", "expected one file a name")
+    return {name: path for name, (path,) in found.items()}
 
 
 def named(files: Iterable[Path], folder: Path) -> dict[str, list[Path]]:

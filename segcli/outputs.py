@@ -76,7 +76,7 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
 def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions) -> list[str]:
     """What is lost of an image in its outputs, in lines for people. InputError where they cannot be written at all."""
     grid, stack = images.planes[0].grid, bool(images.axes)
-    if ending == ".png" and (stack or images.dialect == "ome"):
+    if ending == ".png" and images.in_pages:
         raise InputError(path, "a stack" if stack else "OME data", "PNG cannot hold it", "choose --format tif")
     said = []
     if stack and grid.is_georeferenced:
@@ -85,7 +85,7 @@ def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions
         said.append("PNG cannot hold where it lies on earth; --format tif keeps it")
     if stack and (options.overlay or options.polygons):
         said.append("a stack; overlays and polygons are drawn for single images only")
-    if (stack or images.dialect == "ome") and (options.format == "cog" or options.compress != PredictOptions.compress):
+    if images.in_pages and (options.format == "cog" or options.compress != PredictOptions.compress):
         said.append("a stack; --format and --compress do not apply")
     if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
         said.append("placed by control points or polynomials; its polygons are in columns and rows")

@@ -1,10 +1,9 @@
 """segcli predict: images in, masks of class indices out."""
 
 import gc
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -33,11 +32,11 @@ from segcli.network.scorer import Scorer, make_scorer
 from segcli.options import PredictOptions
 from segcli.products import Product
 from segcli.raster.fit import match_bands, match_ranges
-from segcli.raster.names import SUFFIXES, Name
+from segcli.raster.names import Name
 from segcli.raster.sink import Encoding, Sink, create
 from segcli.raster.source import Images, Source, open_images
 from segcli.raster.stack_sink import PlaneSink, create_stack
-from segcli.validity import Validity
+from segcli.validity import Valid, Validity, joined
 
 SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""
@@ -91,7 +90,7 @@ class Setting:
     encoding: Encoding
     options: PredictOptions
     console: Console
-    memory: Memory = field(default_factory=lambda: Memory(math.inf))
+    memory: Memory
 
 
 def run(options: PredictOptions, console: Console) -> int:
@@ -104,7 +103,7 @@ def run(options: PredictOptions, console: Console) -> int:
     outputs.check(options)
     suffix = partial(outputs.suffix, options.format)
     beside = outputs.folders_beside(options)
-    folder, jobs = batch.plan(options.inputs, options.out, suffix, SUFFIXES, options.recursive, beside)
+    folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
     manifest = batch.Manifest(folder)
     memory = Memory(options.memory_bytes or default_budget(device))
     setting = Setting(
@@ -192,7 +191,7 @@ def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:
     planes, axes = scan.images.planes, scan.images.axes
     by_product: list[list[Sink | PlaneSink]] = []
     for product, output in zip(setting.products, scan.outputs, strict=True):
-        if axes or scan.images.dialect == "ome":
+        if scan.images.in_pages:
             grids = [plane.grid for plane in planes]
             stack = create_stack(output, grids, product.layout, axes, scan.images.shape, scan.images.dialect)
             by_product.append(list(files.enter_context(stack)))
@@ -246,16 +245,12 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
             return_freed_memory()
 
 
-def read(
-    works: list[Work], strip_height: int, panel: Panel
-) -> Iterator[tuple[int, NDArray[np.generic], NDArray[np.bool_] | None]]:
+def read(works: list[Work], strip_height: int, panel: Panel) -> Iterator[tuple[int, NDArray[np.generic], Valid]]:
     """Strips of all images together: the first row, (image, band, row, col), and where there are data."""
     files = [work.source.strips(strip_height, work.bands, panel.read_first, panel.read_end) for work in works]
     for strips in zip(*files, strict=True):
-        valid = None
-        if any(strip.valid is not None for strip in strips):
-            shape = strips[0].pixels.shape[1:]
-            valid = np.stack([np.ones(shape, bool) if strip.valid is None else strip.valid for strip in strips])
+        shape = (1, *strips[0].pixels.shape[1:])
+        valid = joined([(None if strip.valid is None else strip.valid[None], shape) for strip in strips], axis=0)
         yield strips[0].first_row, np.stack([strip.pixels for strip in strips]), valid
 
 
@@ -270,7 +265,7 @@ def make(
 
 def write(
     works: list[Work], wanted: tuple[Product, ...], panel: Panel,
-    strip: tuple[int, list[NDArray[np.generic]], NDArray[np.bool_] | None],
+    strip: tuple[int, list[NDArray[np.generic]], Valid],
 ) -> None:  # fmt: skip
     """Each image's rows to its files, and what stands for no data where there are none."""
     first_row, made, valid = strip

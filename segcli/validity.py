@@ -1,20 +1,45 @@
-"""Where rows that are on their way through the network hold data. Rows come and go in strips of different heights."""
+"""Where there are data: an array of bools, or None for everywhere, which most rasters are and which costs nothing."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Noted = tuple[int, NDArray[Any], NDArray[np.bool_] | None]
+Valid = NDArray[np.bool_] | None
+
+
+def written_out(valid: Valid, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """As an array of `shape`."""
+    return np.ones(shape, bool) if valid is None else valid
+
+
+def both(one: Valid, other: Valid) -> Valid:
+    """Where both have data."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def joined(parts: Sequence[tuple[Valid, tuple[int, ...]]], axis: int) -> Valid:
+    """Neighbours, each with its shape, as one."""
+    if all(valid is None for valid, _ in parts):
+        return None
+    return np.concatenate([written_out(valid, shape) for valid, shape in parts], axis)
+
+
+Noted = tuple[int, NDArray[Any], Valid]
 
 
 class Validity:
-    """A queue of (image, row, col), or a number of rows that are valid everywhere."""
+    """Where rows that are on their way through the network hold data; they come and go in strips of different heights.
+
+    A queue of (image, row, col), or a number of rows that are valid everywhere.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, NDArray[np.bool_] | None]] = deque()
+        self._waiting: deque[tuple[int, Valid]] = deque()
 
     def noted(self, strips: Iterable[Noted]) -> Iterator[Noted]:
         """The strips as they come; what their third part says is kept until it is taken."""
@@ -23,9 +48,9 @@ class Validity:
             self._waiting.append((pixels.shape[2], valid))
             yield strip
 
-    def take(self, count: int) -> NDArray[np.bool_] | None:
+    def take(self, count: int) -> Valid:
         """Where the next `count` rows are data; None for everywhere."""
-        parts: list[tuple[int, NDArray[np.bool_] | None]] = []
+        parts: list[tuple[int, Valid]] = []
         missing = count
         while missing:
             rows, valid = self._waiting.popleft()
@@ -38,6 +63,4 @@ class Validity:
         if not known:
             return None
         images, _, columns = known[0].shape
-        return np.concatenate(
-            [np.ones((images, rows, columns), bool) if valid is None else valid for rows, valid in parts], axis=1
-        )
+        return joined([(valid, (images, rows, columns)) for rows, valid in parts], axis=1)

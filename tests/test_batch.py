@@ -6,8 +6,6 @@ from segcli import batch
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 
-SUFFIXES = frozenset({".png", ".tif"})
-
 
 def png(_: Path) -> str:
     return ".png"
@@ -26,60 +24,58 @@ def outputs(jobs: list[batch.Job], out: Path) -> dict[str, str]:
 def test_folders_files_and_relative_paths(tmp_path: Path) -> None:
     scans, out = tmp_path / "scans", tmp_path / "masks"
     touch(scans / "b.PNG", scans / "a.tif", scans / "notes.txt", scans / "deep" / "c.tif", tmp_path / "odd.name")
-    assert outputs(batch.plan([scans], out, png, SUFFIXES, False)[1], out) == {"a.tif": "a.png", "b.PNG": "b.png"}
-    assert outputs(batch.plan([scans], out, png, SUFFIXES, True)[1], out)["c.tif"] == "deep/c.png"
-    found = batch.plan([tmp_path / "odd.name", scans / "a.tif", scans], out, png, SUFFIXES, False)[1]
+    assert outputs(batch.plan([scans], out, png, False)[1], out) == {"a.tif": "a.png", "b.PNG": "b.png"}
+    assert outputs(batch.plan([scans], out, png, True)[1], out)["c.tif"] == "deep/c.png"
+    found = batch.plan([tmp_path / "odd.name", scans / "a.tif", scans], out, png, False)[1]
     assert outputs(found, out) == {"odd.name": "odd.png", "a.tif": "a.png", "b.PNG": "b.png"}
 
 
 def test_an_output_folder_inside_the_input_does_not_feed_itself(tmp_path: Path) -> None:
     touch(tmp_path / "a.tif", tmp_path / "masks" / "a.png")
-    assert outputs(batch.plan([tmp_path], tmp_path / "masks", png, SUFFIXES, True)[1], tmp_path / "masks") == {
-        "a.tif": "a.png"
-    }
+    assert outputs(batch.plan([tmp_path], tmp_path / "masks", png, True)[1], tmp_path / "masks") == {"a.tif": "a.png"}
 
 
 def test_one_file_may_name_its_output(tmp_path: Path) -> None:
     touch(tmp_path / "a.tif")
-    assert batch.plan([tmp_path / "a.tif"], tmp_path / "m.png", png, SUFFIXES, False) == (
+    assert batch.plan([tmp_path / "a.tif"], tmp_path / "m.png", png, False) == (
         tmp_path, [batch.Job(tmp_path / "a.tif", tmp_path / "m.png")],
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"ends in \.png"):
-        batch.plan([tmp_path / "a.tif"], tmp_path / "m.tif", png, SUFFIXES, False)
+        batch.plan([tmp_path / "a.tif"], tmp_path / "m.tif", png, False)
 
 
 def test_two_inputs_for_one_output_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.tif", tmp_path / "a.png")
     with pytest.raises(UsageError, match=r"a\.tif: would write .*a\.png"):
-        batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
+        batch.plan([tmp_path], tmp_path / "out", png, False)
 
 
 def test_an_input_is_never_an_output(tmp_path: Path) -> None:
     touch(tmp_path / "a.png", tmp_path / "b.tif")
     for out in (tmp_path, tmp_path / "sub" / ".."):
         with pytest.raises(UsageError, match=r"a\.png: is an input, and would be overwritten"):
-            batch.plan([tmp_path], out, png, SUFFIXES, False)
+            batch.plan([tmp_path], out, png, False)
     with pytest.raises(UsageError, match="is an input"):
-        batch.plan([tmp_path / "a.png"], tmp_path / "a.png", png, SUFFIXES, False)
+        batch.plan([tmp_path / "a.png"], tmp_path / "a.png", png, False)
 
 
 def test_outputs_beside_an_input_of_another_kind(tmp_path: Path) -> None:
     touch(tmp_path / "scans" / "a.tif")
-    assert len(batch.plan([tmp_path / "scans"], tmp_path / "scans", png, SUFFIXES, False)[1]) == 1
-    assert len(batch.plan([tmp_path / "scans"], tmp_path, png, SUFFIXES, False)[1]) == 1
+    assert len(batch.plan([tmp_path / "scans"], tmp_path / "scans", png, False)[1]) == 1
+    assert len(batch.plan([tmp_path / "scans"], tmp_path, png, False)[1]) == 1
 
 
 def test_second_files_clash_too(tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     touch(scans / "a.tif", scans / "extra" / "a.tif")
-    assert len(batch.plan([scans], tmp_path / "out", png, SUFFIXES, True)[1]) == 2
+    assert len(batch.plan([scans], tmp_path / "out", png, True)[1]) == 2
     with pytest.raises(UsageError, match=r"would write .*extra/a\.png"):
-        batch.plan([scans], tmp_path / "out", png, SUFFIXES, True, beside={"extra": None})
+        batch.plan([scans], tmp_path / "out", png, True, beside={"extra": None})
 
 
 def test_no_inputs(tmp_path: Path) -> None:
     with pytest.raises(NothingDoneError, match="no images"):
-        batch.plan([tmp_path], tmp_path / "out", png, SUFFIXES, False)
+        batch.plan([tmp_path], tmp_path / "out", png, False)
 
 
 def prepare(job: batch.Job) -> Path:

@@ -10,8 +10,8 @@ import segcli
 PACKAGE = Path(segcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 VERBS = {"predict", "train", "tile", "colorize", "evaluate"}
-LEAVES = {"ahead", "classes", "errors", "files", "options"}
-NO_TORCH = {"raster", "measures", "drawing", "batch", "console", "cli", "__main__"} | LEAVES
+LEAVES = {"ahead", "classes", "components", "errors", "files", "options", "validity"}
+NO_TORCH = {"raster", "measures", "drawing", "evaluation", "matching", "batch", "console", "cli", "__main__"} | LEAVES
 ONLY_USER = {"typer": "cli", "rich": "console"}
 
 

@@ -19,7 +19,7 @@ from test_products import labels_of, predict, write_raster
 
 from segcli import batch, outputs
 from segcli.errors import InputError
-from segcli.raster.names import SUFFIXES, gdal_name, is_folder, parse, relative_name
+from segcli.raster.names import gdal_name, is_folder, parse, relative_name
 from segcli.raster.source import Source, open_images
 
 
@@ -102,7 +102,7 @@ def test_an_image_by_its_url(tmp_path: Path, weights: Path, scene: np.ndarray, s
 
 def test_outputs_of_names_do_not_clash(tmp_path: Path) -> None:
     inputs = [parse('NETCDF:"a.nc":red'), parse('NETCDF:"a.nc":green'), Path("a.png")]
-    _, jobs = batch.plan(inputs, tmp_path, partial(outputs.suffix, "auto"), SUFFIXES, False)
+    _, jobs = batch.plan(inputs, tmp_path, partial(outputs.suffix, "auto"), False)
     assert [job.output.name for job in jobs] == ["a_red.tif", "a_green.tif", "a.png"]
 
 

@@ -5,13 +5,16 @@ them at once. A figure is NaN where it is undefined, 0 / 0: the IoU of a class t
 precision of one never predicted, the recall of one not in the truth.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.options import Absent
 
-Matrix = NDArray[np.int64]
+Matrix = NDArray[Any]
+"""Counts: integers, or float64 where they are sums over drawn images."""
 Figures = NDArray[np.float64]
 
 _EXACT = 2**23

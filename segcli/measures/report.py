@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segcli.measures import confusion as c
-from segcli.measures.bootstrap import interval
+from segcli.measures.bootstrap import interval, resampled
 from segcli.measures.boundaries import BoundaryCounts
 from segcli.measures.confusion import Figures, Matrix
 from segcli.options import Absent
@@ -60,7 +60,7 @@ def report(
     Undefined figures are None. Intervals are by bootstrap over images.
     """
     matrices = np.stack([image.matrix for image in images])
-    total = matrices.sum(0)
+    total, drawn = matrices.sum(0), resampled(matrices)
     wanted = overall_figures(absent)
     return {
         "schema": SCHEMA,
@@ -71,33 +71,37 @@ def report(
         "unpredicted_pixels": sum(image.unpredicted for image in images),
         "classes": list(names),
         "confusion_matrix": total.tolist(),
-        "dataset": {name: _with_interval(matrices, figure, confidence) for name, figure in wanted.items()},
+        "dataset": {name: _with_interval(figure(total), figure(drawn), confidence) for name, figure in wanted.items()},
         "mean_over_images": {name: _mean(figure(matrices)) for name, figure in wanted.items()},
-        "per_class": [_of_class(images, matrices, n, name, confidence) for n, name in enumerate(names)],
+        "per_class": _by_class(images, matrices, drawn, names, confidence),
     }
 
 
-def _of_class(images: Sequence[ImageCounts], matrices: Matrix, n: int, name: str, confidence: float) -> dict[str, Any]:
+def _by_class(
+    images: Sequence[ImageCounts], matrices: Matrix, drawn: Figures, names: Sequence[str], confidence: float
+) -> list[dict[str, Any]]:
     total = matrices.sum(0)
-    row: dict[str, Any] = {"class": name}
-    row |= {"true_pixels": int(total[n].sum()), "predicted_pixels": int(total[:, n].sum())}
-    for figure_name, figure in PER_CLASS.items():
-        row[figure_name] = _with_interval(matrices, partial(_one_class, figure, n), confidence)
-        row[f"{figure_name}_mean_over_images"] = _mean(figure(matrices)[:, n])
-    if images[0].boundaries:
-        total_counts = sum((image.boundaries[n] for image in images), BoundaryCounts())
-        row["boundary_iou"] = _number(total_counts.boundary_iou)
-        row["boundary_f_score"] = _number(total_counts.f_score)
-    return row
+    of_all = {name: figure(total) for name, figure in PER_CLASS.items()}
+    of_draws = {name: figure(drawn) for name, figure in PER_CLASS.items()}
+    of_images = {name: figure(matrices) for name, figure in PER_CLASS.items()}
+    rows = []
+    for n, class_name in enumerate(names):
+        row: dict[str, Any] = {"class": class_name}
+        row |= {"true_pixels": int(total[n].sum()), "predicted_pixels": int(total[:, n].sum())}
+        for name in PER_CLASS:
+            row[name] = _with_interval(of_all[name][n], of_draws[name][:, n], confidence)
+            row[f"{name}_mean_over_images"] = _mean(of_images[name][:, n])
+        if images[0].boundaries:
+            total_counts = sum((image.boundaries[n] for image in images), BoundaryCounts())
+            row["boundary_iou"] = _number(total_counts.boundary_iou)
+            row["boundary_f_score"] = _number(total_counts.f_score)
+        rows.append(row)
+    return rows
 
 
-def _one_class(figure: Callable[[Matrix], Figures], n: int, matrix: Matrix) -> Figures:
-    return figure(matrix)[..., n]
-
-
-def _with_interval(matrices: Matrix, figure: Callable[[Matrix], Figures], confidence: float) -> dict[str, float | None]:
-    low, high = interval(matrices, figure, confidence)
-    return {"value": _number(figure(matrices.sum(0))), "low": _number(low), "high": _number(high)}
+def _with_interval(value: Any, draws: Figures, confidence: float) -> dict[str, float | None]:
+    low, high = interval(draws, confidence)
+    return {"value": _number(value), "low": _number(low), "high": _number(high)}
 
 
 def _mean(values: Figures) -> float | None:

@@ -65,9 +65,9 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
                 if len(found.levels[chosen]) > 1:
                     readers[-1].rest()  # a system lets a process have about a thousand files open
             whole = _whole_grid(name, found) if chosen else None
-            orientation = _tiff_orientation(name) if found.first_page else 1
-            dialect = found.dialect
-            return Contents(tuple(readers), found.axes, found.shape, dialect, found.calibration, whole, orientation)
+            return Contents(
+                tuple(readers), found.axes, found.shape, found.dialect, found.calibration, whole, found.orientation
+            )
         except BaseException:
             for reader in readers:
                 reader.close()
@@ -219,11 +219,10 @@ def _overview(name: Path, found: Structure, level: int | None, mpp: float | None
     if not found.first_page:
         raise InputError(name, "no pyramid", f"no level {level if level else f'of {mpp:g} micrometres'}")
     option, whole = _overview_option(name, level, mpp, found.calibration)
-    orientation = _tiff_orientation(name)
-    reader = GdalReader(name, **option)
     return Contents(
-        (reader,), dialect=found.dialect, calibration=found.calibration, whole=whole, orientation=orientation
-    )
+        (GdalReader(name, **option),), dialect=found.dialect, calibration=found.calibration, whole=whole,
+        orientation=found.orientation,
+    )  # fmt: skip
 
 
 def _overview_option(
@@ -244,11 +243,6 @@ def _overview_option(
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
     return ({"overview_level": level - 1}, grid) if level else ({}, None)
-
-
-def _tiff_orientation(path: Path) -> int:
-    found = ifd.pages(path)
-    return found[0].orientation if found and 1 <= found[0].orientation <= 8 else 1
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 MAX_PAGES = 100_000
 MAX_TAGS = 4096
+EXIF_BYTES = 2**18
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType: a smaller version of another page, a transparency mask."""
 
@@ -32,7 +33,8 @@ class Page:
     width: int
     samples: int
     kind: int  # NewSubfileType
-    orientation: int
+    orientation: int  # 1 to 8
+    compression: int
 
     @property
     def is_image(self) -> bool:
@@ -46,18 +48,34 @@ def pages(path: Path) -> list[Page] | None:
         return _pages(file)
 
 
-def _pages(file: BinaryIO) -> list[Page] | None:
+def page_at(path: Path, offset: int) -> Page:
+    """The page at `offset` of a TIFF, in the list or below another page. Raises BrokenTiffError, OSError."""
+    with path.open("rb") as file:
+        start = _header(file)
+        if start is None:
+            raise BrokenTiffError("no TIFF")
+        return _page(file, offset, *start[1:])[0]
+
+
+def _header(file: BinaryIO) -> tuple[int, str, bool] | None:
+    """Where the first page lies, the order of bytes for struct, and whether it is a BigTIFF; None for other formats."""
     header = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(header[:2])
     if order is None or len(header) < 8:
         return None
     (version,) = struct.unpack(order + "H", header[2:4])
     if version == 42:
-        big, (offset,) = False, struct.unpack(order + "I", header[4:8])
-    elif version == 43 and len(header) == 16:
-        big, (offset,) = True, struct.unpack(order + "Q", header[8:16])
-    else:
+        return struct.unpack(order + "I", header[4:8])[0], order, False
+    if version == 43 and len(header) == 16:
+        return struct.unpack(order + "Q", header[8:16])[0], order, True
+    return None
+
+
+def _pages(file: BinaryIO) -> list[Page] | None:
+    start = _header(file)
+    if start is None:
         return None
+    offset, order, big = start
     found: list[Page] = []
     seen: set[int] = set()
     while offset:
@@ -94,9 +112,10 @@ def _page(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Page, int
             (tags[tag],) = struct.unpack_from(order + code, entry, 12 if big else 8)
     tail = body[count * entry_size :]
     following = struct.unpack(order + ("Q" if big else "I"), tail)[0] if len(tail) == (8 if big else 4) else 0
+    orientation = tags.get(ORIENTATION, 1)
     page = Page(
         offset, tags.get(HEIGHT, 0), tags.get(WIDTH, 0), tags.get(SAMPLES, 1), tags.get(SUBFILE, 0),
-        tags.get(ORIENTATION, 1),
+        orientation if 1 <= orientation <= 8 else 1, tags.get(COMPRESSION, 1),
     )  # fmt: skip
     return page, following
 
@@ -104,15 +123,14 @@ def _page(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Page, int
 def exif_orientation(path: Path) -> int:
     """How a JPEG, PNG or WebP is to be turned to stand upright, 1 to 8 as EXIF counts; 1 where it does not say."""
     with path.open("rb") as file:
-        head = file.read(2**18)
+        head = file.read(EXIF_BYTES)
     block = b""
     if head[:2] == b"\xff\xd8":
         block = _jpeg_exif(head)
     elif head[:8] == b"\x89PNG\r\n\x1a\n":
-        block = _chunk(head, 8, b"eXIf", ">", name_first=False)
+        block = _chunk(path, 8, b"eXIf", ">", name_first=False)
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        with path.open("rb") as file:  # EXIF comes after the pixels there
-            block = _chunk(file.read(2**28), 12, b"EXIF", "<", name_first=True)
+        block = _chunk(path, 12, b"EXIF", "<", name_first=True)
     block = block.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
@@ -162,11 +180,18 @@ def _jpeg_exif(head: bytes) -> bytes:
     return b""
 
 
-def _chunk(data: bytes, at: int, name: bytes, order: str, name_first: bool) -> bytes:
-    """The contents of the first chunk of that name; PNG has the size first and a checksum behind, RIFF even sizes."""
-    while at + 8 <= len(data):
-        (size,) = struct.unpack_from(order + "I", data, at + 4 * name_first)
-        if data[at + 4 * (not name_first) :][:4] == name:
-            return data[at + 8 : at + 8 + size]
-        at += 8 + (size + size % 2 if name_first else size + 4)
-    return b""
+def _chunk(path: Path, at: int, name: bytes, order: str, name_first: bool) -> bytes:
+    """The contents of the first chunk of that name; PNG has the size first and a checksum behind, RIFF even sizes.
+
+    Only the heads of chunks are read: EXIF may come after all the pixels.
+    """
+    with path.open("rb") as file:
+        while True:
+            file.seek(at)
+            head = file.read(8)
+            if len(head) < 8:
+                return b""
+            (size,) = struct.unpack_from(order + "I", head, 4 * name_first)
+            if head[4 * (not name_first) :][:4] == name:
+                return file.read(min(size, EXIF_BYTES))
+            at += 8 + (size + size % 2 if name_first else size + 4)

@@ -49,6 +49,14 @@ def gdal_name(name: Name) -> Name:
     return f"/vsizip/{name}/{rasters[0]}"
 
 
+def rasters_in(folder: Path, recursive: bool = False) -> list[Path]:
+    """The files in a folder whose endings are among SUFFIXES, sorted; hidden ones are none of the user's data."""
+    entries = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(
+        path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def is_folder(name: Name) -> bool:
     """Whether it is to be searched for images; a Zarr is a folder, but an image."""
     return isinstance(name, Path) and name.is_dir() and not is_zarr(name)

@@ -13,12 +13,15 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from segcli.raster.gdal import gdal, opened
+from segcli.raster.ifd import page_at
 from segcli.raster.tiffs import Plane, Raw
 
 cv2.utils.logging.setLogLevel(0)  # what it would print is raised here as an error, in one line
 
 GDAL_CODECS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32909, 32946, 34887, 34925, 50000, 50001})
 """Compressions of TIFF that the GDAL of rasterio's wheels reads; for others imagecodecs is asked, if it is there."""
+
+JPEG = 7
 
 
 class Reader(Protocol):
@@ -204,13 +207,15 @@ def plane_reader(path: Path, plane: Plane, first_page: bool) -> Reader:
 
 
 def _page_reader(path: Path, offset: int, first_page: bool) -> Reader:
-    with tifffile.TiffFile(path) as file:
-        page = tifffile.TiffPage(file, index=_goto(file, offset))
-        compression = int(page.compression)
-        wide_jpeg = compression == 7 and page.bitspersample == 12
-    if compression not in GDAL_CODECS or wide_jpeg:
+    compression = page_at(path, offset).compression
+    if compression not in GDAL_CODECS or (compression == JPEG and _bits(path, offset) == 12):
         return _decoded(path, offset, compression)
     return GdalReader(path if first_page else f"GTIFF_DIR:off:{offset}:{path}")
+
+
+def _bits(path: Path, offset: int) -> int:
+    with tifffile.TiffFile(path) as file:
+        return int(tifffile.TiffPage(file, index=_goto(file, offset)).bitspersample)
 
 
 def _decoded(path: Path, offset: int, compression: int) -> Reader:

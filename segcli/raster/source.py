@@ -18,6 +18,7 @@ from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
+from segcli.validity import Valid, both, joined
 
 Purpose = Literal["image", "mask"]
 
@@ -33,12 +34,11 @@ PIECE_BYTES = 2**22
 
 
 class Strip(NamedTuple):
-    """Some whole rows: the index of the first, pixels (band, row, col), and where they are data, (row, col); None for
-    everywhere."""
+    """Some whole rows: the index of the first, pixels (band, row, col), and where they are data, (row, col)."""
 
     first_row: int
     pixels: NDArray[Any]
-    valid: NDArray[np.bool_] | None
+    valid: Valid
 
 
 class Source:
@@ -54,7 +54,7 @@ class Source:
     ) -> None:
         self.path = path
         self._loaded: NDArray[Any] | None = None
-        self._loaded_valid: NDArray[np.bool_] | None = None
+        self._loaded_valid: Valid = None
         if contents is None:
             contents = open_contents(path)
             if len(contents.readers) > 1:
@@ -117,6 +117,12 @@ class Source:
         """Where the pixels come from."""
         return self._reader
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What stored values are to be multiplied with, by band, as the file says; not applied here."""
+        dataset = _dataset(self._reader)
+        return tuple(dataset.scales[n] for n in self._indexes) if dataset is not None else (1.0,) * self.bands
+
     def rest(self) -> None:
         """Let go of the file until it is read again."""
         if self._loaded is None:
@@ -168,7 +174,7 @@ class Source:
             pixels, valid = self._read(row, first_col, height, width, bands, with_valid)
             if waiting is not None:
                 pixels = np.concatenate([waiting.pixels, pixels], axis=1)
-                valid = _both(waiting.valid, valid, waiting.pixels.shape[1], height, width)
+                valid = joined([(waiting.valid, (waiting.pixels.shape[1], width)), (valid, (height, width))], axis=0)
             last = row + height == self.grid.height
             end = pixels.shape[1] if last else pixels.shape[1] // strip_height * strip_height
             for start in range(0, end, strip_height):
@@ -198,7 +204,7 @@ class Source:
 
     def _read(
         self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None, with_valid: bool
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    ) -> tuple[NDArray[Any], Valid]:
         """The pixels of one rectangle, and where they are data."""
         chosen = list(range(self.bands) if bands is None else bands)
         if self._loaded is not None:
@@ -207,12 +213,13 @@ class Source:
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
         wanted = [self._indexes[band] for band in distinct]
         step = self._piece_width(height, len(wanted))
-        pieces: list[tuple[NDArray[Any], NDArray[np.bool_] | None]] = []
+        pieces: list[tuple[NDArray[Any], Valid]] = []
         with faults_of(self.path, "expected a whole file"):
             edges = [col, *range(col // step * step + step, col + width, step), col + width]
             for left, right in pairwise(edges):
                 pieces.append(self._piece(wanted, row, left, height, right - left, with_valid))
-        pixels, valid = _side_by_side(pieces)
+        pixels = pieces[0][0] if len(pieces) == 1 else np.concatenate([part for part, _ in pieces], axis=2)
+        valid = joined([(valid, part.shape[1:]) for part, valid in pieces], axis=1)
         if self._lookup is not None:
             return self._lookup[:, pixels[0]][chosen], valid
         if self._stretch is not None:
@@ -225,7 +232,7 @@ class Source:
 
     def _piece(
         self, wanted: list[int], row: int, col: int, height: int, width: int, with_valid: bool
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    ) -> tuple[NDArray[Any], Valid]:
         size = (self.grid.height, self.grid.width)
         place = stored_window(self._orientation, size, row, col, height, width)
         pixels = upright(self._reader.read(wanted, *place), self._orientation)
@@ -233,16 +240,13 @@ class Source:
             return pixels, None
         valid = self._reader.valid(*place)
         if self._alpha is not None:
-            opaque = self._reader.read([self._alpha], *place)[0] > 0
-            valid = opaque if valid is None else valid & opaque
+            valid = both(valid, self._reader.read([self._alpha], *place)[0] > 0)
         if self._opaque is not None:
-            seen = self._opaque[self._reader.read([0], *place)[0]]
-            valid = seen if valid is None else valid & seen
+            valid = both(valid, self._opaque[self._reader.read([0], *place)[0]])
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
         if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
-            known = finite.any(axis=0)
-            valid = known if valid is None else valid & known
+            valid = both(valid, finite.any(axis=0))
         return pixels, valid
 
     def value_range(self, bands: Sequence[int] | None = None) -> tuple[float, float]:
@@ -285,32 +289,6 @@ def _grid(dataset: Any, contents: Contents, reader: Reader) -> Grid:
     return grid_of(dataset, contents.calibration)
 
 
-def _both(
-    above: NDArray[np.bool_] | None, below: NDArray[np.bool_] | None, rows_above: int, rows_below: int, width: int
-) -> NDArray[np.bool_] | None:
-    if above is None and below is None:
-        return None
-    return np.concatenate(
-        [
-            np.ones((rows_above, width), bool) if above is None else above,
-            np.ones((rows_below, width), bool) if below is None else below,
-        ]
-    )
-
-
-def _side_by_side(
-    pieces: list[tuple[NDArray[Any], NDArray[np.bool_] | None]],
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    if len(pieces) == 1:
-        return pieces[0]
-    pixels = np.concatenate([part for part, _ in pieces], axis=2)
-    if all(valid is None for _, valid in pieces):
-        return pixels, None
-    return pixels, np.concatenate(
-        [np.ones(part.shape[1:], bool) if valid is None else valid for part, valid in pieces], axis=1
-    )
-
-
 @dataclass(frozen=True)
 class Images:
     """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5)."""
@@ -319,6 +297,11 @@ class Images:
     axes: str = ""
     shape: tuple[int, ...] = ()
     dialect: str = "tiff"
+
+    @property
+    def in_pages(self) -> bool:
+        """Whether outputs are to be written as pages, too: it is a stack, or of a dialect that needs them."""
+        return bool(self.axes) or self.dialect == "ome"
 
 
 def open_images(path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None) -> Images:

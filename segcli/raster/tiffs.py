@@ -7,7 +7,7 @@ before anything is allocated. Pixels are not read here.
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Structure:
     """The images of a file, in the order of `axes` (none for a single one), and their pyramid.
 
     `levels[k]` has the planes at level k, level 0 being the whole size. `calibration` is `Grid`'s,
-    of level 0. `first_page` is true for a single image that any reader finds.
+    of level 0. `first_page` is true for a single image that any reader finds, which `orientation` says how to turn.
     """
 
     levels: tuple[tuple[Plane, ...], ...]
@@ -58,6 +58,7 @@ class Structure:
     dialect: str = "tiff"
     calibration: dict[str, float] = field(default_factory=dict)
     first_page: bool = False
+    orientation: int = 1
 
 
 def structure(path: Path) -> Structure | None:
@@ -70,9 +71,10 @@ def structure(path: Path) -> Structure | None:
         raise BrokenTiffError(f"its header claims {first.width} x {first.height} pixels of {first.samples} bands")
     try:
         with tifffile.TiffFile(path) as file:
-            return _structure(file, found, path.stat().st_size)
+            whole = _structure(file, found, path.stat().st_size)
     except (tifffile.TiffFileError, ElementTree.ParseError, IndexError, KeyError, ZeroDivisionError) as error:
         raise BrokenTiffError(f"its metadata cannot be understood: {error}") from error
+    return replace(whole, orientation=first.orientation) if whole.first_page else whole
 
 
 def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:

@@ -258,7 +258,7 @@ def mean_confidence(mask: Path, confidence: Path, names: dict[int, str]) -> Mean
     with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
         width = labels.grid.width
         strip_height = max(1, STRIP_PIXELS // width)
-        scale = 1.0 if sure.dtype.startswith("float") else 1 / 250
+        scale = sure.scales[0]
         for (first_row, values), (_, shares) in zip(
             labels.rows(strip_height), sure.rows(strip_height, [0]), strict=True
         ):

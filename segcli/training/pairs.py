@@ -4,12 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from segcli.classes import IGNORE, ClassTable
+from segcli.classes import ClassTable
 from segcli.errors import UsageError
-from segcli.raster.names import SUFFIXES
-from segcli.raster.source import Source
+from segcli.matching import match_folders
+from segcli.raster.labels import table_of, values_in, written_table
+from segcli.raster.names import SUFFIXES, rasters_in
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
 
@@ -47,19 +46,7 @@ def find_pairs(data: Path, val: float, seed: int) -> Splits:
 
 def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> ClassTable:
     """The class table: the given file, `classes.json` in `data`, or the values that occur in the masks."""
-    if given is not None:
-        return ClassTable.read(given)
-    if (data / "classes.json").exists():
-        return ClassTable.read(data / "classes.json")
-    values: set[int] = set()
-    for pair in pairs:
-        with Source(pair.mask, "mask") as mask:
-            for _, pixels in mask.rows(1024):
-                values.update(int(value) for value in np.unique(pixels))
-    found = sorted(values - {IGNORE})
-    if not found or found[0] < 0 or found[-1] > IGNORE:
-        raise UsageError(data, f"mask values {found[:20]}", "expected class indices in 0..254, 255 for no label")
-    return ClassTable.from_indices(found)
+    return written_table(given, [data]) or table_of(values_in(pair.mask for pair in pairs), data)
 
 
 def _pairs_in(folder: Path) -> tuple[Pair, ...]:
@@ -67,25 +54,12 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
     masks = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     if not images.is_dir() or masks is None:
         raise UsageError(folder, "no images/ and masks/ in it", "expected images and masks of the same names")
-    image_of, mask_of = _by_stem(images), _by_stem(masks)
-    alone = [image_of[stem] for stem in sorted(image_of.keys() - mask_of.keys())]
-    alone += [mask_of[stem] for stem in sorted(mask_of.keys() - image_of.keys())]
-    if alone:
-        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-        raise UsageError(folder, f"without a partner: {', '.join(map(str, alone[:3]))}{more}")
-    if not image_of:
+    if not rasters_in(images):
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
-    return tuple(Pair(image_of[stem], mask_of[stem]) for stem in sorted(image_of))
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
-                raise UsageError(path, f"same name as {found[path.stem].name}", "expected one file a name")
-            found[path.stem] = path
-    return found
+    pairs = match_folders(images, masks)
+    if not pairs:
+        raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike")
+    return tuple(Pair(image, mask) for _, image, mask in pairs)
 
 
 def _name(pair: Pair) -> str:

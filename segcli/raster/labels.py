@@ -1,0 +1,85 @@
+"""What the values of masks mean: the table that was given, one beside them, one inside them, or the values found."""
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.enums import ColorInterp
+
+from segcli.classes import IGNORE, ClassEntry, ClassTable, distinct_colors
+from segcli.errors import InputError, NothingDoneError
+from segcli.raster.readers import GdalReader
+from segcli.raster.source import Source
+
+TABLE = "classes.json"
+"""The file that is looked for beside masks."""
+
+BINARY = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(255, "foreground", (230, 159, 0))), None)
+"""What masks of 0 and 255 alone mean: black and white, as drawing programs write them."""
+
+STRIP_HEIGHT = 512
+
+
+def written_table(given: Path | None, folders: Iterable[Path]) -> ClassTable | None:
+    """The table in the file `given`, or in the first of `folders` that holds one."""
+    if given is not None:
+        return ClassTable.read(given)
+    return next((ClassTable.read(folder / TABLE) for folder in folders if (folder / TABLE).exists()), None)
+
+
+def check_mask(source: Source) -> None:
+    """InputError unless it is one band of class indices, uint8."""
+    if source.bands != 1 or source.dtype != "uint8":
+        found = f"{source.bands} band{'s' * (source.bands != 1)} of {source.dtype}"
+        raise InputError(source.path, found, "expected a mask: one band of class indices, uint8")
+
+
+def embedded_table(path: Path) -> ClassTable | None:
+    """The classes that a mask names itself, as segcli writes them: metadata CLASS_n, colours, nodata for no label."""
+    with suppress(InputError), Source(path, "mask") as source:
+        if isinstance(source.reader, GdalReader):
+            return _table_of_dataset(source.reader.dataset)
+    return None
+
+
+def _table_of_dataset(dataset: Any) -> ClassTable | None:
+    named = {int(key[6:]): name for key, name in (dataset.tags() | dataset.tags(1)).items() if _KEY.fullmatch(key)}
+    if not named or max(named) > 255:
+        return None
+    colors = dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else {}
+    defaults = distinct_colors(len(named))
+    ignore = int(dataset.nodata) if dataset.nodata in range(256) and int(dataset.nodata) not in named else None
+    return ClassTable(
+        tuple(
+            ClassEntry(value, named[value], colors.get(value, default)[:3])
+            for value, default in zip(sorted(named), defaults, strict=True)
+        ),
+        ignore,
+    )
+
+
+_KEY = re.compile(r"CLASS_\d{1,3}")
+
+
+def values_in(paths: Iterable[Path]) -> list[int]:
+    """Values that occur in masks, ascending; a file that cannot be read, or is no mask, is left for others to tell."""
+    seen = np.zeros(256, bool)
+    for path in paths:
+        with suppress(InputError), Source(path, "mask") as source:
+            check_mask(source)
+            for _, pixels, valid in source.strips(STRIP_HEIGHT):
+                seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
+    return list(map(int, np.flatnonzero(seen)))
+
+
+def table_of(values: Sequence[int], where: Path) -> ClassTable:
+    """Classes for the values found in masks. NothingDoneError, about `where`, if there are none."""
+    if list(values) == [0, 255]:
+        return BINARY
+    classes = [value for value in values if value != IGNORE]
+    if not classes:
+        raise NothingDoneError(where, "no class in any mask", "expected class indices in 0..254, 255 for no label")
+    return ClassTable.from_indices(classes)
