@@ -18,8 +18,11 @@ import torch
 from rasterio.windows import Window
 
 from segcli.classes import ClassTable
-from segcli.evaluate import Pair, compare
+from segcli.evaluation.counting import compare
+from segcli.evaluation.meaning import Meaning
+from segcli.evaluation.pairs import Pair
 from segcli.measures.confusion import count_values
+from segcli.options import EvalOptions
 
 CLASSES = 5
 
@@ -54,7 +57,8 @@ def main() -> None:
     table("in memory", ways, mpx, expected)
     with tempfile.TemporaryDirectory() as name:
         pair = Pair("a", write(Path(name, "p.tif"), predicted), write(Path(name, "t.tif"), truth))
-        classes = ClassTable.from_indices(range(CLASSES))
+        meaning = Meaning.of(ClassTable.from_indices(range(CLASSES)))
+        settings = EvalOptions(pair.predicted, pair.truth)
 
         def by_gdal_alone() -> np.ndarray:
             with rasterio.open(pair.truth) as one, rasterio.open(pair.predicted) as other:
@@ -64,7 +68,7 @@ def main() -> None:
                     other.read(1, window=window)
             return expected
 
-        files = {"segcli": lambda: compare(pair, classes, align=False).matrix, "GDAL reads, no more": by_gdal_alone}
+        files = {"segcli": lambda: compare(pair, meaning, settings)[0].matrix, "GDAL reads, no more": by_gdal_alone}
         table("from GeoTIFFs (512 x 512, deflate)", files, mpx, expected)
 
 

@@ -32,6 +32,11 @@ class ClassEntry:
     name: str
     color: Color
 
+    @property
+    def is_background(self) -> bool:
+        """Whether it is what lies between objects: named so, or index 0 without a name of its own."""
+        return self.name.lower() in ("background", "class 0")
+
 
 @dataclass(frozen=True)
 class ClassTable:

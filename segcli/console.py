@@ -43,11 +43,11 @@ class Console:
 
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+            table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        # In a pipe rich would fold at 80 columns.
-        RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+        # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
+        RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 1000, markup=False).print(table)
 
     @contextmanager
     def progress(self, total: int) -> Iterator["Progress"]:

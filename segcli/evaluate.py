@@ -1,243 +1,147 @@
 """segcli eval: predicted masks beside true ones, figures out."""
 
-import csv
-import json
-import math
-from collections.abc import Iterator
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import cv2
 
-from segcli.ahead import ahead
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.errors import InputError, NothingDoneError, UsageError
-from segcli.files import replacing
-from segcli.matching import match_folders
-from segcli.measures.boundaries import BoundaryCounts, boundary_counts, margin_of
-from segcli.measures.confusion import Matrix, count_values
-from segcli.measures.report import ImageCounts, per_class_rows, per_image_rows, report, to_csv
-from segcli.options import BoundaryUnit, EvalOptions
-from segcli.raster.align import aligned
-from segcli.raster.labels import check_mask, embedded_table, table_of, values_in, written_table
-from segcli.raster.sink import faults_of_writing
-from segcli.raster.source import Source, Strip
-from segcli.validity import both, written_out
+from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
+from segcli.evaluation.counting import compare
+from segcli.evaluation.files import read_report, write_report
+from segcli.evaluation.meaning import Meaning, find_meaning
+from segcli.evaluation.pairs import Pair, find_pairs
+from segcli.evaluation.tables import all_tables
+from segcli.measures.calibration import ScoreCounts
+from segcli.measures.comparison import compared
+from segcli.measures.report import ImageCounts, by_group, dense, of_scores, report
+from segcli.options import EvalOptions
 
 MISSED = 4
 """Exit code where a bar that was asked for is missed."""
 
+MANY_PAIRS, MANY_BYTES = 64, 2**25
+"""From so many on, or so much to read, starting processes pays."""
 
-@dataclass(frozen=True)
-class Pair:
-    """A predicted mask and the true one; the name is for the report."""
-
-    name: str
-    predicted: Path
-    truth: Path
+Counted = tuple[ImageCounts, ScoreCounts | None]
 
 
 def run(options: EvalOptions, console: Console) -> int:
     """Compare all pairs, report, and return the exit code."""
     pairs = find_pairs(options)
-    classes = find_classes(options, pairs)
+    meaning = find_meaning(options, pairs)
+    classes = meaning.classes
     for name, _ in options.min_iou:
         if name not in classes.names:
             raise UsageError("--min-iou", f"no class {name!r}", f"expected one of {', '.join(classes.names)}")
-    images: list[ImageCounts] = []
-    failed = 0
-    with console.progress(len(pairs)) as progress:
-        for pair in pairs:
-            try:
-                images.append(compare(pair, classes, options.align, options.boundary))
-            except InputError as error:
-                failed += 1
-                console.fail(error)
-            else:
-                progress.advance(1, int(images[-1].matrix.sum()))
-    if not images:
+    other = read_report(options.compare, classes) if options.compare is not None else None
+    done: list[tuple[Pair, ImageCounts]] = []
+    scores = ScoreCounts(len(classes.entries))
+    with console.progress(len(pairs)) as progress, closing(count_all(pairs, meaning, options)) as counted:
+        for pair, result in zip(pairs, counted, strict=True):
+            if isinstance(result, InputError):
+                console.fail(result)
+                continue
+            image, of_image = result
+            done.append((pair, image))
+            if of_image is not None:
+                scores.merge(of_image)
+            progress.advance(1, int(image.matrix.sum()))
+    if not done:
         raise NothingDoneError(options.predicted, "no pair could be compared", "", "see the lines above")
-    found = report(images, classes.names, options.absent)
-    if found["pixels"] == 0:
-        raise NothingDoneError(options.truth or options.predicted, "not one pixel has a true and a predicted class")
-    show(found, console)
+    found = figures([image for _, image in done], scores, classes, options, other)
+    for title, head, rows in all_tables(found, brief=True):
+        console.table(title, head, rows)
     if options.out is not None:
-        write(options.out, found, images, classes, options)
+        write_report(options.out, found, done, meaning, options)
         console.result(options.out / "report.json")
     missed = missed_bars(found, options)
     for line in missed:
         console.say(line)
-    console.say(f"done {len(images)}  failed {failed}")
+    failed = len(pairs) - len(done)
+    console.say(f"done {len(done)}  failed {failed}")
     return 1 if failed else MISSED if missed else 0
 
 
-def find_pairs(options: EvalOptions) -> list[Pair]:
-    """Two files, two folders matched by name, or a table with the columns predicted and truth.
+def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Generator[Counted | InputError, None, None]:
+    """Each pair's counts, or what is wrong with it, in order; by several processes where it pays."""
+    attempt = partial(_attempt, meaning=meaning, options=options)
+    jobs = min(options.jobs or _useful_jobs(pairs), len(pairs))
+    if jobs == 1:
+        yield from map(attempt, pairs)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would take locks of GDAL's threads with it
+    with ProcessPoolExecutor(jobs, context, _quiet_worker) as pool:
+        try:
+            yield from pool.map(attempt, pairs, chunksize=max(1, min(16, len(pairs) // (4 * jobs))))
+        except BrokenProcessPool as error:
+            raise NothingDoneError(
+                options.predicted, "a process was ended by the system", "", "--jobs 1 needs less memory"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    Raises UsageError with what has no partner, NothingDoneError where nothing has one.
-    """
-    predicted, truth = options.predicted, options.truth
-    if truth is None:
-        return list(_table(predicted))
-    if predicted.is_file() and truth.is_file():
-        return [Pair(predicted.stem, predicted, truth)]
-    if not (predicted.is_dir() and truth.is_dir()):
-        missing = next((path for path in (predicted, truth) if not path.exists()), predicted)
-        raise UsageError(missing, "no such file or folder" if not missing.exists() else "a file beside a folder",
-                         "expected two masks, two folders, or a table of pairs")  # fmt: skip
-    pairs = match_folders(predicted, truth, options.recursive)
-    if not pairs:
-        raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")
-    return [Pair(*entry) for entry in pairs]
 
-
-def _table(path: Path) -> Iterator[Pair]:
-    """Pairs from a CSV file; relative paths are relative to it."""
+def _attempt(pair: Pair, meaning: Meaning, options: EvalOptions) -> Counted | InputError:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(path, f"cannot be read: {error}", "expected TRUTH, or a CSV file of pairs") from error
-    if not rows or not {"predicted", "truth"} <= rows[0].keys():
-        raise UsageError(path, "no table of pairs", "expected the columns predicted and truth")
-    for number, row in enumerate(rows, start=2):
-        if not row["predicted"] or not row["truth"]:
-            raise UsageError(path, f"line {number} lacks one of the two", "expected a predicted and a true mask")
-        yield Pair(row["predicted"], path.parent / row["predicted"], path.parent / row["truth"])
+        return compare(pair, meaning, options)
+    except InputError as error:
+        return error
+    except Exception as error:  # one pair must not take the night's run with it
+        if options.debug or isinstance(error, SegcliError):
+            raise
+        return InputError(pair.predicted, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
 
 
-def find_classes(options: EvalOptions, pairs: list[Pair]) -> ClassTable:
-    """The given table, `classes.json` beside the truth, what the masks say themselves, or the values in them."""
-    folder = options.truth if options.truth is not None and options.truth.is_dir() else pairs[0].truth.parent
-    return (
-        written_table(options.classes, [folder, folder.parent])
-        or embedded_table(pairs[0].truth)
-        or embedded_table(pairs[0].predicted)
-        or _table_of_values([pair.truth for pair in pairs], [pair.predicted for pair in pairs])
-    )
+def _quiet_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends them
+    cv2.setNumThreads(1)
 
 
-def _table_of_values(truths: list[Path], predictions: list[Path]) -> ClassTable:
-    true, found = values_in(truths), values_in(predictions)
-    if true == [0, 255]:  # black and white, if the predictions do not say otherwise
-        return table_of(sorted({*true, *found}), truths[0])
-    return table_of(sorted({*true, *found} - {255}), truths[0])
+def _useful_jobs(pairs: list[Pair]) -> int:
+    size = sum(pair.truth.stat().st_size for pair in pairs if pair.truth.exists())
+    return len(os.sched_getaffinity(0)) if len(pairs) >= MANY_PAIRS or size >= MANY_BYTES else 1
 
 
-def compare(
-    pair: Pair, classes: ClassTable, align: bool, boundary: tuple[float, BoundaryUnit] | None = None
-) -> ImageCounts:
-    """Count one pair, row by row. InputError where the grids differ or a value is no class."""
-    with Source(pair.truth, "mask") as truth, Source(pair.predicted, "mask") as given:
-        for source in (truth, given):
-            check_mask(source)
-        if _differ(truth, given) and not align:
-            raise InputError(
-                pair.predicted, f"{_size(given)} on another grid than {pair.truth}", f"expected {_size(truth)}",
-                "--align resamples it where both lie on earth",
-            )  # fmt: skip
-        predicted = aligned(given, truth.grid) if _differ(truth, given) else given
-        width = boundary_width(truth, boundary) if boundary is not None else 0.0
-        counts = Counts(classes, width)
-        strips = ahead(zip(truth.strips(512), predicted.strips(512), strict=True))  # read in a thread, count here
-        with closing(strips):
-            for true, found in strips:
-                counts.add(true, found)
-    return counts.of_image(pair)
+def figures(
+    images: list[ImageCounts], scores: ScoreCounts, classes: ClassTable, options: EvalOptions,
+    other: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The report, with the parts that were asked for."""
+    found = report(images, classes.names, options.absent)
+    if found["pixels"] == 0:
+        raise NothingDoneError(options.truth or options.predicted, "not one pixel has a true and a predicted class")
+    if options.distances is not None:
+        found["distance_unit"] = options.distances
+    if options.scores is not None or scores.right.any() or scores.wrong.any():
+        found["scores"] = of_scores(scores, classes.names)
+    if options.group_by is not None:
+        groups = [_group(options.group_by, image.name) for image in images]
+        found["groups"] = by_group(images, classes.names, options.absent, groups)
+    if other is not None:
+        theirs = {entry["image"]: dense(entry["counts"], len(classes.names)) for entry in other["per_image"]}
+        ours = {image.name: image.matrix for image in images}
+        if not ours.keys() & theirs.keys():
+            raise UsageError(options.compare or "", "has none of these images", "expected a report of the same images")
+        found["comparison"] = compared(ours, theirs, classes.names, options.absent, found["confidence"])
+    return found
 
 
-def boundary_width(truth: Source, boundary: tuple[float, BoundaryUnit]) -> float:
-    """The tolerance in pixels of the truth. InputError where it is in metres and the pixels are not."""
-    width, unit = boundary
-    if unit == "pixels":
-        return width
-    grid = truth.grid
-    if grid.transform is None or grid.crs is None or not grid.crs.is_projected:
-        raise InputError(truth.path, "its pixels have no size in metres", "--boundary asks for metres", "give pixels")
-    return width / (math.hypot(grid.transform.a, grid.transform.d) * float(grid.crs.linear_units_factor[1]))
-
-
-class Counts:
-    """What is counted of one pair, strip by strip: values, and outlines of every class if a width is given."""
-
-    def __init__(self, classes: ClassTable, width: float) -> None:
-        self._classes, self._width = classes, width
-        self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
-        self._boundaries = [BoundaryCounts() for _ in classes.entries] if width else []
-        self._held: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]] | None = None
-        self._due = 0  # the first held row whose outlines are not counted
-
-    def add(self, true: Strip, found: Strip) -> None:
-        """The next rows of both."""
-        one, other = true.pixels[0], found.pixels[0]
-        valid = both(true.valid, found.valid)
-        if valid is None:
-            self._values += count_values(one, other)
-        else:
-            known = written_out(true.valid, one.shape)
-            self._lost += np.bincount(one[known & ~valid], minlength=256)
-            self._values += count_values(one[valid], other[valid])
-        if self._width:
-            ignored = one == (-1 if self._classes.ignore is None else self._classes.ignore)
-            strip = one, other, written_out(valid, one.shape) & ~ignored
-            held = strip if self._held is None else tuple(map(np.concatenate, zip(self._held, strip, strict=True)))
-            self._held = held  # type: ignore[assignment]  # three arrays, as before
-            self._count_outlines(len(held[0]) - margin_of(self._width))
-
-    def _count_outlines(self, end: int) -> None:
-        """Of held rows up to `end`; those that later ones need are kept."""
-        if self._held is None or end <= self._due:
-            return
-        one, other, known = self._held
-        for n, entry in enumerate(self._classes.entries):
-            self._boundaries[n] += boundary_counts(
-                one == entry.index, other == entry.index, self._width, known, slice(self._due, end)
-            )
-        first = max(0, end - margin_of(self._width))
-        self._held, self._due = (one[first:], other[first:], known[first:]), end - first
-
-    def of_image(self, pair: Pair) -> ImageCounts:
-        """All that was counted. InputError where a value is no class."""
-        if self._held is not None:
-            self._count_outlines(len(self._held[0]))
-        return by_class(pair, self._values, self._lost, self._classes, tuple(self._boundaries))
-
-
-def _size(source: Source) -> str:
-    return f"{source.grid.width} x {source.grid.height} pixels"
-
-
-def _differ(one: Source, other: Source) -> bool:
-    first, second = one.grid, other.grid
-    if (first.height, first.width) != (second.height, second.width):
-        return True
-    if first.transform is None or second.transform is None:
-        return False  # a picture's mask has no place to disagree about
-    moved = np.abs(np.array(first.transform[:6]) - np.array(second.transform[:6])).max()
-    return first.crs != second.crs or moved > 1e-3 * abs(first.transform.a)
-
-
-def by_class(
-    pair: Pair, values: Matrix, lost: NDArray[np.int64], classes: ClassTable, boundaries: tuple[BoundaryCounts, ...]
-) -> ImageCounts:
-    """Counts of values as a confusion matrix; pixels without a true or a predicted class are left out.
-
-    `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class.
-    """
-    positions = classes.positions()
-    for counts, path in ((values.sum(1), pair.truth), (values.sum(0), pair.predicted)):
-        foreign = np.flatnonzero((counts > 0) & (positions == -2))
-        if foreign.size:
-            listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in foreign[:5])
-            raise InputError(path, f"values that are no class: {listed}", "expected those of the class table",
-                             "give --classes, or mark pixels without a label")  # fmt: skip
-    indices = classes.indices
-    matrix = values[np.ix_(indices, indices)]
-    return ImageCounts(pair.name, matrix, int(values[indices].sum() - matrix.sum() + lost[indices].sum()), boundaries)
+def _group(pattern: str, name: str) -> str:
+    """What the pattern's first group finds in the name, or the whole of it; no find is a group of its own."""
+    found = re.search(pattern, name)
+    if found is None:
+        return "(no group)"
+    return found[1] or "" if found.re.groups else found[0]
 
 
 def missed_bars(found: dict[str, Any], options: EvalOptions) -> list[str]:
@@ -252,42 +156,3 @@ def missed_bars(found: dict[str, Any], options: EvalOptions) -> list[str]:
         for name, value, bar in bars
         if value is None or value < bar
     ]
-
-
-def show(found: dict[str, Any], console: Console) -> None:
-    """Two tables: classes, and the whole."""
-    rows = [
-        [entry["class"], *(_percent(entry[name]) for name in ("iou", "dice", "precision", "recall")),
-         str(entry["true_pixels"])]
-        for entry in found["per_class"]
-    ]  # fmt: skip
-    columns = ["class", "IoU", "Dice", "precision", "recall", "true pixels"]
-    if "boundary_iou" in found["per_class"][0]:
-        columns += ["boundary IoU", "boundary F"]
-        for row, entry in zip(rows, found["per_class"], strict=True):
-            row += [_percent({"value": entry[name]}) for name in ("boundary_iou", "boundary_f_score")]
-    console.table("all pixels together", columns, rows)
-    dataset, mean = found["dataset"], found["mean_over_images"]
-    rows = [[name.replace("_", " "), _percent(dataset[name]), _percent({"value": mean[name]})] for name in dataset]
-    console.table(f"{found['images']} images", ["figure", "all pixels together", "mean over images"], rows)
-
-
-def _percent(figure: dict[str, float | None]) -> str:
-    value, low, high = figure["value"], figure.get("low"), figure.get("high")
-    if value is None:
-        return "-"
-    return f"{value:.4f}" + (f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else "")
-
-
-def write(
-    folder: Path, found: dict[str, Any], images: list[ImageCounts], classes: ClassTable, options: EvalOptions
-) -> None:
-    """report.json, per_class.csv and per_image.csv."""
-    texts = {
-        "report.json": json.dumps(found, indent=1) + "\n",
-        "per_class.csv": to_csv(per_class_rows(found)),
-        "per_image.csv": to_csv(per_image_rows(images, classes.names, options.absent)),
-    }
-    for name, text in texts.items():
-        with replacing(folder / name, faults_of_writing) as part, faults_of_writing(folder / name):
-            part.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ Quantity = Literal["uint8", "float16", "float32"]
 PolygonFormat = Literal["gpkg", "geojson", "fgb"]
 BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
+ObjectKind = Literal["components", "labels"]
 Norm = Literal["batch", "none"]
 
 
@@ -59,8 +60,15 @@ class EvalOptions:
     absent: Absent = "skip"
     align: bool = False
     boundary: tuple[float, BoundaryUnit] | None = None
+    distances: BoundaryUnit | None = None
+    objects: ObjectKind | None = None
+    scores: Path | None = None
+    images: Path | None = None
+    group_by: str | None = None
+    compare: Path | None = None
     min_miou: float | None = None
     min_iou: tuple[tuple[str, float], ...] = ()
+    jobs: int | None = None
     recursive: bool = False
     quiet: bool = False
     debug: bool = False

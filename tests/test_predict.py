@@ -14,7 +14,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from segcli.classes import ClassTable
-from segcli.cli import _bytes
+from segcli.cli.texts import size_in_bytes
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.network import checkpoint
@@ -399,10 +399,10 @@ def test_the_gpu_gives_the_cpu_s_mask(tmp_path: Path, random_weights: Path, rng:
 
 @pytest.mark.parametrize(("text", "size"), [("800MB", 8e8), ("1.5 GB", 1.5e9), ("2GiB", 2**31), ("1024", 1024)])
 def test_sizes(text: str, size: float) -> None:
-    assert _bytes("--memory", text) == size
+    assert size_in_bytes("--memory", text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "5 parsecs"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="--memory"):
-        _bytes("--memory", text)
+        size_in_bytes("--memory", text)

@@ -9,11 +9,11 @@ from segcli.classes import ClassTable
 def shown_colors(classes: ClassTable, alpha: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Colour times strength, and what is left of the picture, by mask value: shapes (256, 3) and (256, 1).
 
-    The ignore index, foreign values and a class named background leave the picture as it is.
+    The ignore index, foreign values and the background leave the picture as it is.
     """
     strength = np.zeros((256, 1), np.float32)
     for entry in classes.entries:
-        if entry.name.lower() != "background":
+        if not entry.is_background:
             strength[entry.index] = alpha
     return classes.palette() * strength, 1 - strength
 

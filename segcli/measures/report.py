@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from segcli.measures import confusion as c
+from segcli.measures import objects as o
 from segcli.measures.bootstrap import interval, resampled
 from segcli.measures.boundaries import BoundaryCounts
+from segcli.measures.calibration import ScoreCounts
 from segcli.measures.confusion import Figures, Matrix
+from segcli.measures.objects import ObjectCounts
 from segcli.options import Absent
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of report.json's format; see docs/report.md."""
 
 PER_CLASS: dict[str, Callable[[Matrix], Figures]] = {
@@ -44,12 +47,15 @@ def overall_figures(absent: Absent) -> dict[str, Callable[[Matrix], Figures]]:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """One pair: its name, its confusion matrix, and pixels that have a true class and none predicted."""
+    """One pair: its name, its confusion matrix, pixels that have a true class and none predicted; by class what was
+    asked for: counts of boundaries, Hausdorff 95 and average surface distance (class, 2), counts of objects."""
 
     name: str
     matrix: Matrix
     unpredicted: int = 0
-    boundaries: tuple[BoundaryCounts, ...] = ()  # by class, where they were asked for
+    boundaries: tuple[BoundaryCounts, ...] = ()
+    distances: Figures | None = None
+    objects: ObjectCounts | None = None
 
 
 def report(
@@ -62,7 +68,7 @@ def report(
     matrices = np.stack([image.matrix for image in images])
     total, drawn = matrices.sum(0), resampled(matrices)
     wanted = overall_figures(absent)
-    return {
+    found: dict[str, Any] = {
         "schema": SCHEMA,
         "absent_classes": absent,
         "confidence": confidence,
@@ -73,13 +79,41 @@ def report(
         "confusion_matrix": total.tolist(),
         "dataset": {name: _with_interval(figure(total), figure(drawn), confidence) for name, figure in wanted.items()},
         "mean_over_images": {name: _mean(figure(matrices)) for name, figure in wanted.items()},
-        "per_class": _by_class(images, matrices, drawn, names, confidence),
+        "per_class": _by_class(matrices, drawn, names, confidence),
+        "per_image": [{"image": image.name, "counts": sparse(image.matrix)} for image in images],
     }
+    if images[0].boundaries:
+        for n, row in enumerate(found["per_class"]):
+            counts = sum((image.boundaries[n] for image in images), BoundaryCounts())
+            row["boundary_iou"] = _number(counts.boundary_iou)
+            row["boundary_f_score"] = _number(counts.f_score)
+    if images[0].distances is not None:
+        distances = np.stack([image.distances for image in images if image.distances is not None])
+        for n, row in enumerate(found["per_class"]):
+            row["hausdorff_95_mean_over_images"] = _mean(distances[:, n, 0])
+            row["surface_distance_mean_over_images"] = _mean(distances[:, n, 1])
+            row["images_with_both_outlines"] = int((~np.isnan(distances[:, n, 0])).sum())
+    if images[0].objects is not None:
+        counts_of = np.stack([image.objects for image in images if image.objects is not None])
+        for row, of_class in zip(found["per_class"], _of_objects(counts_of, confidence), strict=True):
+            row["objects"] = of_class
+    return found
 
 
-def _by_class(
-    images: Sequence[ImageCounts], matrices: Matrix, drawn: Figures, names: Sequence[str], confidence: float
-) -> list[dict[str, Any]]:
+def sparse(matrix: Matrix) -> list[list[int]]:
+    """The entries of a matrix that are not zero, as true class, predicted class, pixels."""
+    return [[int(t), int(p), int(matrix[t, p])] for t, p in zip(*np.nonzero(matrix), strict=True)]
+
+
+def dense(entries: Sequence[Sequence[int]], classes: int) -> Matrix:
+    """The matrix of such entries. Raises IndexError, ValueError on what is none."""
+    matrix = np.zeros((classes, classes), np.int64)
+    for true, predicted, pixels in entries:
+        matrix[true, predicted] = pixels
+    return matrix
+
+
+def _by_class(matrices: Matrix, drawn: Figures, names: Sequence[str], confidence: float) -> list[dict[str, Any]]:
     total = matrices.sum(0)
     of_all = {name: figure(total) for name, figure in PER_CLASS.items()}
     of_draws = {name: figure(drawn) for name, figure in PER_CLASS.items()}
@@ -91,10 +125,59 @@ def _by_class(
         for name in PER_CLASS:
             row[name] = _with_interval(of_all[name][n], of_draws[name][:, n], confidence)
             row[f"{name}_mean_over_images"] = _mean(of_images[name][:, n])
-        if images[0].boundaries:
-            total_counts = sum((image.boundaries[n] for image in images), BoundaryCounts())
-            row["boundary_iou"] = _number(total_counts.boundary_iou)
-            row["boundary_f_score"] = _number(total_counts.f_score)
+        rows.append(row)
+    return rows
+
+
+def _of_objects(counts: ObjectCounts, confidence: float) -> list[dict[str, Any] | None]:
+    """Figures of each class, from (image, class, ...); None for one without objects on either side."""
+    total, drawn = counts.sum(0), resampled(counts)
+    errors = counts[..., o.PREDICTED] - counts[..., o.TRUE]  # (image, class)
+    rows: list[dict[str, Any] | None] = []
+    for n in range(counts.shape[1]):
+        true, predicted = (int(total[n, column]) for column in (o.TRUE, o.PREDICTED))
+        row: dict[str, Any] = {"true": true, "predicted": predicted, "count_error": predicted - true}
+        row["mean_absolute_count_error"] = float(np.abs(errors[:, n]).mean())
+        for name, figure in o.FIGURES.items():
+            row[name] = _with_interval(figure(total[n]), figure(drawn[:, n]), confidence)
+            row[f"{name}_mean_over_images"] = _mean(figure(counts[:, n]))
+        rows.append(row if true or predicted else None)
+    return rows
+
+
+def of_scores(counts: ScoreCounts, names: Sequence[str]) -> dict[str, Any]:
+    """Calibration of the highest probability, and each class against the others."""
+    rows = []
+    for n, name in enumerate(names):
+        curves = counts.curves(n)
+        threshold, f1 = curves.best_threshold()
+        rows.append(
+            {
+                "class": name,
+                "average_precision": _number(curves.average_precision),
+                "roc_auc": _number(curves.roc_auc),
+                "best_threshold": _number(threshold),
+                "dice_at_best_threshold": _number(f1),
+                "curve": [[round(value, 6) for value in point] for point in curves.sampled()],
+            }
+        )
+    bins = [[n, _number(confidence), _number(share)] for n, confidence, share in counts.reliability()]
+    return {
+        "expected_calibration_error": _number(counts.expected_calibration_error()),
+        "reliability": bins,
+        "per_class": rows,
+    }
+
+
+def by_group(images: Sequence[ImageCounts], names: Sequence[str], absent: Absent, groups: Sequence[str]) -> list[Any]:
+    """Figures of each group of images, in the order of their names; `groups` has one for each image."""
+    rows = []
+    for group in sorted(set(groups)):
+        matrices = np.stack([image.matrix for image, of in zip(images, groups, strict=True) if of == group])
+        total = matrices.sum(0)
+        row: dict[str, Any] = {"group": group, "images": len(matrices), "pixels": int(total.sum())}
+        row |= {name: _number(figure(total)) for name, figure in overall_figures(absent).items()}
+        row["iou"] = {name: _number(iou) for name, iou in zip(names, PER_CLASS["iou"](total), strict=True)}
         rows.append(row)
     return rows
 
@@ -121,29 +204,39 @@ def per_image_rows(images: Sequence[ImageCounts], names: Sequence[str], absent: 
         matrix = image.matrix
         row: dict[str, Any] = {"image": image.name, "pixels": int(matrix.sum()), "unpredicted": image.unpredicted}
         row |= {name: _number(figure(matrix)) for name, figure in overall_figures(absent).items()}
-        row |= {f"iou {name}": _number(iou) for name, iou in zip(names, PER_CLASS["iou"](matrix), strict=True)}
+        for n, name in enumerate(names):
+            row[f"iou {name}"] = _number(PER_CLASS["iou"](matrix)[n])
+            if image.distances is not None:
+                row[f"hausdorff 95 {name}"], row[f"surface distance {name}"] = map(_number, image.distances[n])
+            if image.objects is not None:
+                row[f"true objects {name}"], row[f"predicted objects {name}"] = map(int, image.objects[n, :2])
+                row[f"panoptic quality {name}"] = _number(o.panoptic_quality(image.objects[n]))
         rows.append(row)
     return rows
 
 
 def per_class_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The report's classes with intervals as columns."""
-    rows = []
-    for entry in found["per_class"]:
-        row: dict[str, Any] = {}
-        for key, value in entry.items():
-            if isinstance(value, dict):
-                row |= {key: value["value"], f"{key}_low": value["low"], f"{key}_high": value["high"]}
-            else:
-                row[key] = value
-        rows.append(row)
-    return rows
+    return [_flat(entry) for entry in found["per_class"]]
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key == "objects":
+            row |= {f"objects_{name}": figure for name, figure in _flat(value or {}).items()}
+        elif isinstance(value, dict):
+            row |= {key: value["value"], f"{key}_low": value["low"], f"{key}_high": value["high"]}
+        else:
+            row[key] = value
+    return row
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of the same keys; undefined figures are empty."""
+    """A column for every key that a row has; undefined figures are empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

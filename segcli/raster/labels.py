@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 from segcli.classes import IGNORE, ClassEntry, ClassTable, distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.raster.readers import GdalReader
-from segcli.raster.source import Source
+from segcli.raster.source import Source, open_images
 
 TABLE = "classes.json"
 """The file that is looked for beside masks."""
@@ -68,10 +68,12 @@ def values_in(paths: Iterable[Path]) -> list[int]:
     """Values that occur in masks, ascending; a file that cannot be read, or is no mask, is left for others to tell."""
     seen = np.zeros(256, bool)
     for path in paths:
-        with suppress(InputError), Source(path, "mask") as source:
-            check_mask(source)
-            for _, pixels, valid in source.strips(STRIP_HEIGHT):
-                seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
+        with suppress(InputError):
+            for source in open_images(path, "mask").planes:
+                with source:
+                    check_mask(source)
+                    for _, pixels, valid in source.strips(STRIP_HEIGHT):
+                        seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
     return list(map(int, np.flatnonzero(seen)))
 
 

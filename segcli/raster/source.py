@@ -123,6 +123,12 @@ class Source:
         dataset = _dataset(self._reader)
         return tuple(dataset.scales[n] for n in self._indexes) if dataset is not None else (1.0,) * self.bands
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """As the file says them, by band; empty where it does not."""
+        dataset = _dataset(self._reader)
+        return tuple(dataset.descriptions[n] or "" if dataset is not None else "" for n in self._indexes)
+
     def rest(self) -> None:
         """Let go of the file until it is read again."""
         if self._loaded is None:

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
 from segcli.classes import ClassTable
+from segcli.components import Components
 from segcli.errors import SegcliError, UsageError
 from segcli.files import PART, remove_parts
 from segcli.options import PolygonFormat
@@ -72,7 +72,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
     A polygon is a set of pixels of one class that touch at edges. `grid` is the image's: a mask may not be able to say
     where it lies. The file is there when it is whole.
     """
-    names = {entry.index: entry.name for entry in classes.entries if entry.name.lower() != "background"}
+    names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
     sure = mean_confidence(mask, confidence, names)
     part = output.with_name(f".{output.stem}{PART}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
@@ -246,83 +246,32 @@ class MeanConfidence:
 
 
 def mean_confidence(mask: Path, confidence: Path, names: dict[int, str]) -> MeanConfidence:
-    """Mean top probability of each set of pixels of one class that touch at edges, strip by strip.
-
-    Sets are labelled within strips, and united where they meet at the border of two strips (union-find).
-    """
+    """Mean top probability of each set of pixels of one class that touch at edges, strip by strip."""
+    counted = np.zeros(256, bool)
+    counted[list(names)] = True
+    components = Components(counted)
     counts: list[NDArray[Any]] = []
     sums: list[NDArray[Any]] = []
     firsts: list[NDArray[Any]] = []
-    united = _Sets()
-    above: tuple[NDArray[Any], NDArray[Any]] | None = None
     with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
         width = labels.grid.width
         strip_height = max(1, STRIP_PIXELS // width)
-        scale = sure.scales[0]
         for (first_row, values), (_, shares) in zip(
             labels.rows(strip_height), sure.rows(strip_height, [0]), strict=True
         ):
-            sets, count = _label(values[0], names)
-            flat = sets.ravel()
-            weights = np.nan_to_num(shares[0].ravel().astype(np.float64)) * scale
-            counts.append(np.bincount(flat, minlength=count + 1)[1:])
-            sums.append(np.bincount(flat, weights, minlength=count + 1)[1:])
-            first = np.zeros(count + 1, np.int64)
-            first[flat[::-1]] = np.arange(flat.size - 1, -1, -1)  # the last one written is the first pixel
-            firsts.append(first[1:] + first_row * width)
-            base = united.add(count)
-            if above is not None:
-                touching = (above[1] == values[0, 0]) & (above[0] >= 0) & (sets[0] > 0)
-                pairs = np.unique(np.stack([above[0][touching], sets[0][touching] - 1 + base]), axis=1)
-                for one, other in pairs.T.tolist():
-                    united.unite(one, other)
-            above = np.where(sets[-1] > 0, sets[-1].astype(np.int64) - 1 + base, -1), values[0, -1]
-    return _means(width, united, np.concatenate(counts), np.concatenate(sums), np.concatenate(firsts))
-
-
-def _label(values: NDArray[np.uint8], names: dict[int, str]) -> tuple[NDArray[np.int32], int]:
-    """Sets of one strip, numbered from 1, by class and edge; 0 where there is no class that counts."""
-    sets, count = np.zeros(values.shape, np.int32), 0
-    for value in np.unique(values).tolist():
-        if value in names:
-            found, labelled = cv2.connectedComponents((values == value).astype(np.uint8), connectivity=4)
-            sets[labelled > 0] = labelled[labelled > 0] + count
-            count += found - 1
-    return sets, count
-
-
-def _means(
-    width: int, united: "_Sets", counts: NDArray[Any], sums: NDArray[Any], firsts: NDArray[Any]
-) -> MeanConfidence:
-    roots, inverse = np.unique(united.roots(), return_inverse=True)
-    first = np.full(len(roots), np.iinfo(np.int64).max)
-    np.minimum.at(first, inverse, firsts)
-    means = np.bincount(inverse, sums) / np.maximum(1, np.bincount(inverse, counts)) if len(roots) else np.zeros(0)
+            flat = components.add(values[0]).ravel()
+            inside = np.flatnonzero(flat >= 0)
+            base = int(flat[inside].min()) if inside.size else 0  # numbers of a strip are its own
+            numbers = flat[inside] - base
+            weights = np.nan_to_num(shares[0].ravel()[inside].astype(np.float64)) * sure.scales[0]
+            counts.append(np.bincount(numbers))
+            sums.append(np.bincount(numbers, weights))
+            first = np.zeros(len(counts[-1]), np.int64)
+            first[numbers[::-1]] = inside[::-1]  # the last one written is the first pixel
+            firsts.append(first + first_row * width)
+    objects, values_of = components.objects()
+    first = np.full(len(values_of), np.iinfo(np.int64).max)
+    np.minimum.at(first, objects, np.concatenate(firsts))
+    means = np.bincount(objects, np.concatenate(sums)) / np.maximum(1, np.bincount(objects, np.concatenate(counts)))
     order = np.argsort(first)
     return MeanConfidence(width, first[order], means[order])
-
-
-class _Sets:
-    """Union-find (Galler and Fischer, 1964) with path halving."""
-
-    def __init__(self) -> None:
-        self._parent: list[int] = []
-
-    def add(self, count: int) -> int:
-        """So many new ones; the number of the first."""
-        base = len(self._parent)
-        self._parent.extend(range(base, base + count))
-        return base
-
-    def unite(self, one: int, other: int) -> None:
-        a, b = self._root(one), self._root(other)
-        self._parent[max(a, b)] = min(a, b)
-
-    def roots(self) -> NDArray[np.int64]:
-        return np.array([self._root(n) for n in range(len(self._parent))], np.int64)
-
-    def _root(self, n: int) -> int:
-        while self._parent[n] != n:
-            self._parent[n] = self._parent[self._parent[n]]
-            n = self._parent[n]
-        return n

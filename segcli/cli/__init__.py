@@ -1,0 +1,62 @@
+"""The command line: five thin commands. The only user of typer. Imports a verb inside its command, so help is quick."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import segcli
+from segcli.cli.evaluate import evaluate
+from segcli.cli.predict import predict
+from segcli.cli.shared import INTERRUPTED
+from segcli.cli.train import train
+from segcli.errors import SegcliError, one_line
+
+app = typer.Typer(
+    name="segcli",
+    help="Label every pixel of large satellite and medical images with a PyTorch U-Net.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False) -> None:
+    if version:
+        print(f"segcli {segcli.__version__}")
+        raise typer.Exit
+
+
+app.command(epilog="Example: segcli predict scans/ --out masks/ --weights runs/mine/best.safetensors")(predict)
+app.command(name="eval", epilog="Example: segcli eval masks/ truth/ --out report/ --min-miou 0.8")(evaluate)
+app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")(train)
+
+
+def main() -> None:
+    """The program: every failure becomes one line on stderr and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer makes an exit code of Ctrl-C
+            _failed("interrupted", code)
+        sys.stdout.flush()
+    except SegcliError as error:
+        code = _failed(str(error), error.exit_code)
+    except typer.TyperException as error:  # wrong usage
+        # Without arguments typer shows the help and has no message.
+        message = error.format_message()
+        code = _failed(f"{message} (see segcli --help)", error.exit_code) if message else error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _failed("interrupted", INTERRUPTED)
+    except Exception as error:  # a fault of ours: one line, too, and never exit code 0
+        code = _failed(f"{type(error).__name__}: {error}; this is a fault in segcli; --debug shows where", 3)
+    sys.exit(code or 0)
+
+
+def _failed(text: str, code: int) -> int:
+    if "--debug" in sys.argv:
+        import traceback
+
+        traceback.print_exc()
+    print(f"segcli: {one_line(text)}", file=sys.stderr, flush=True)
+    return code

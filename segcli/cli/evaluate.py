@@ -1,0 +1,82 @@
+"""segcli eval on the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segcli.cli import texts
+from segcli.cli.shared import Debug, Quiet, Recursive, end_with
+from segcli.options import Absent, BoundaryUnit, EvalOptions, ObjectKind
+
+
+def evaluate(
+    predicted: Annotated[
+        Path, typer.Argument(help="Predicted masks: a file, a folder, or a CSV file with the columns predicted, truth.")
+    ],
+    truth: Annotated[Path | None, typer.Argument(help="True masks, matched by name.")] = EvalOptions.truth,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for report.html, report.json, per_class.csv and per_image.csv."),
+    ] = EvalOptions.out,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Class table in JSON (default: classes.json beside the truth, or the values found)."),
+    ] = EvalOptions.classes,
+    absent: Annotated[
+        Absent, typer.Option(help="What a class that is neither there nor predicted counts in a mean.")
+    ] = EvalOptions.absent,
+    align: Annotated[
+        bool, typer.Option("--align", help="Resample predictions to the grid of the truth, by nearest neighbour.")
+    ] = EvalOptions.align,
+    boundary: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTH", help="Boundary IoU and F-score within so many pixels (2), or metres (5m)."),
+    ] = None,
+    distances: Annotated[
+        BoundaryUnit | None, typer.Option(help="Hausdorff 95 and mean distance between outlines, in that unit.")
+    ] = EvalOptions.distances,
+    objects: Annotated[
+        ObjectKind | None,
+        typer.Option(
+            help="Average precision, panoptic quality and counts of objects. components: pixels of a class that "
+            "touch; labels: the masks hold a number for each object."
+        ),
+    ] = EvalOptions.objects,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Probabilities, as predict --probabilities writes them: calibration, curves, thresholds."),
+    ] = EvalOptions.scores,
+    images: Annotated[
+        Path | None, typer.Option(help="The images themselves, for the best and worst in report.html.")
+    ] = EvalOptions.images,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Also figures by group: what this regular expression finds in a name."),
+    ] = EvalOptions.group_by,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another report.json: what got better and worse since, on the same images.")
+    ] = EvalOptions.compare,
+    min_miou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="End with exit code 4 if mIoU is lower.")
+    ] = EvalOptions.min_miou,
+    min_iou: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS=VALUE", help="The same for one class; may be repeated.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that compare files (default: one for each core).")
+    ] = EvalOptions.jobs,
+    recursive: Recursive = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compare masks with the truth: IoU, Dice, precision, recall and more, with intervals."""
+    bars = tuple(texts.class_bar(text) for text in min_iou or ())
+    options = EvalOptions(
+        predicted, truth, out, classes, absent, align, texts.width(boundary), distances, objects, scores, images,
+        texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive, quiet, debug,
+    )  # fmt: skip
+    from segcli.console import Console
+    from segcli.evaluate import run
+
+    end_with(lambda: run(options, Console(quiet)))

@@ -1,0 +1,112 @@
+"""segcli predict on the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segcli.cli import texts
+from segcli.cli.shared import Debug, Device, Overwrite, Quiet, Recursive, end_with
+from segcli.options import Compression, Format, PolygonFormat, Precision, PredictOptions, Quantity, Stitch, Weighting
+
+
+def predict(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, URLs and what else GDAL opens.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; for one image, a file name too.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", "-w", help="A file that train wrote, or the name of bundled weights (default: nuclei)."
+        ),
+    ] = PredictOptions.weights,
+    bands: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Bands of the image, from 1, in the order of the weights.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=0, help="Level of a pyramid or slide; 0 is the whole size.")
+    ] = PredictOptions.level,
+    mpp: Annotated[
+        float | None, typer.Option(min=1e-6, help="The level with about so many micrometres a pixel.")
+    ] = PredictOptions.mpp,
+    format: Annotated[
+        Format, typer.Option(help="auto: PNG for pictures, GeoTIFF for all else. cog: cloud-optimised GeoTIFF.")
+    ] = PredictOptions.format,
+    compress: Annotated[Compression, typer.Option(help="Of GeoTIFFs.")] = PredictOptions.compress,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also the probability of every class, into OUT/probabilities.")
+    ] = PredictOptions.probabilities,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also the top probability and the entropy, into OUT/confidence.")
+    ] = PredictOptions.confidence,
+    quantity: Annotated[
+        Quantity, typer.Option(help="How these are stored: uint8 counts in steps of 0.004.")
+    ] = PredictOptions.quantity,
+    polygons: Annotated[
+        PolygonFormat | None, typer.Option(help="Also polygons of the classes, into OUT/polygons.")
+    ] = PredictOptions.polygons,
+    min_area: Annotated[
+        float, typer.Option(min=0, help="Smallest polygon: square metres, or pixels of images that lie nowhere.")
+    ] = PredictOptions.min_area,
+    simplify: Annotated[
+        float, typer.Option(min=0, help="How far corners of polygons may move, in units of the coordinates.")
+    ] = PredictOptions.simplify,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write the image with its classes in colour, into OUT/overlays.")
+    ] = PredictOptions.overlay,
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Strength of the colours in overlays.")
+    ] = PredictOptions.alpha,
+    input_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Values of the image that stand for the lowest and the highest that the weights know (0 and 255 for "
+            "8-bit weights). Left out, a 16-bit image is taken to use 8, 10, 12, 14 or 16 bits by its highest value.",
+        ),
+    ] = None,
+    stitch: Annotated[
+        Stitch,
+        typer.Option(
+            help="stream: rows flow through the network, equal to one pass over the whole image. windows: overlapping "
+            "windows are averaged. auto: stream wherever the network allows it."
+        ),
+    ] = PredictOptions.stitch,
+    window: Annotated[int, typer.Option(min=16, help="Side of the windows in pixels.")] = PredictOptions.window,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a window that the next one covers again.")
+    ] = PredictOptions.overlap,
+    weighting: Annotated[Weighting, typer.Option(help="Weights within a window.")] = PredictOptions.weighting,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over flips and quarter turns, in windows: eight times the work.")
+    ] = PredictOptions.tta,
+    recursive: Recursive = False,
+    overwrite: Overwrite = False,
+    device: Device = PredictOptions.device,
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")
+    ] = PredictOptions.precision,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What the network may use, 1.5GB or 800MB (default: half of what is free, on the CPU 256MiB).",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Label every pixel: one mask of class indices for each image."""
+    from segcli.raster.names import parse
+
+    options = PredictOptions(
+        tuple(parse(text) for text in inputs), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
+        probabilities, confidence, quantity, polygons, min_area, simplify, overlay, alpha,
+        texts.number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
+        device, precision, texts.size_in_bytes("--memory", memory), quiet, debug,
+    )  # fmt: skip
+    from segcli.console import Console
+    from segcli.predict import run
+
+    end_with(lambda: run(options, Console(quiet)))

@@ -1,0 +1,65 @@
+"""What stands behind an option, from text. UsageError names the option, what was found and what was expected."""
+
+import math
+import re
+
+from segcli.errors import UsageError
+from segcli.options import BoundaryUnit
+
+
+def width(text: str | None) -> tuple[float, BoundaryUnit] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text)
+    if not found or float(found[1]) == 0:
+        raise UsageError("--boundary", f"found {text!r}", "expected pixels, such as 2, or metres, such as 5m")
+    return float(found[1]), "metres" if found[2] else "pixels"
+
+
+def class_bar(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        bar = float(value)
+    except ValueError:
+        bar = math.nan
+    if not name or not 0 <= bar <= 1:
+        raise UsageError("--min-iou", f"found {text!r}", "expected CLASS=VALUE, such as road=0.7")
+    return name, bar
+
+
+def band_numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise UsageError("--bands", f"found {text!r}", "expected numbers from 1 on, such as 4,3,2")
+    return tuple(map(int, text.split(",")))
+
+
+def number_pair(option: str, text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(option, f"found {text!r}", "expected two numbers, LOW,HIGH") from None
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
+    return low, high
+
+
+def size_in_bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not found or float(found[1]) == 0:
+        raise UsageError(option, f"found {text!r}", "expected a size such as 800MB, 1.5GB or 2GiB")
+    return round(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+
+
+def pattern(option: str, text: str | None) -> str | None:
+    """A regular expression that can be compiled."""
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise UsageError(option, f"found {text!r}", f"expected a regular expression: {error}") from None
+    return text

@@ -1,0 +1,176 @@
+"""What is counted of one pair of masks, strip by strip, side by side; neither is ever in memory whole."""
+
+import math
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.ahead import ahead
+from segcli.errors import InputError
+from segcli.evaluation.meaning import Meaning
+from segcli.evaluation.objects import ObjectMatcher
+from segcli.evaluation.outlines import Outlines
+from segcli.evaluation.pairs import Pair
+from segcli.evaluation.scores import count_scores
+from segcli.measures.calibration import ScoreCounts
+from segcli.measures.confusion import Matrix, count_values
+from segcli.measures.report import ImageCounts
+from segcli.options import EvalOptions
+from segcli.raster.align import aligned
+from segcli.raster.labels import check_mask
+from segcli.raster.source import Source, Strip, open_images
+from segcli.validity import both, written_out
+
+STRIP_HEIGHT = 512
+
+
+def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCounts, ScoreCounts | None]:
+    """Count one pair, row by row; images of a stack together.
+
+    Raises InputError where the grids differ or a value is no class.
+    """
+    with ExitStack() as files:
+        planes = side_by_side(files, pair, options)
+        counts = Counts(meaning, options, planes[0][0])
+        for true, found in planes:
+            strips = ahead(zip(true.strips(STRIP_HEIGHT), found.strips(STRIP_HEIGHT), strict=True))
+            with closing(strips):  # read in a thread, counted here
+                for one, other in strips:
+                    counts.add(one, other)
+            counts.end_image()
+        image = counts.of_pair(pair)
+    scores = count_scores(pair, meaning) if pair.scores is not None else None
+    return image, scores
+
+
+def side_by_side(files: ExitStack, pair: Pair, options: EvalOptions) -> list[tuple[Source, Source]]:
+    """True and predicted mask on one grid, open until `files` ends; several of them where the files are stacks."""
+    truth, given = (_planes(files, path, options) for path in (pair.truth, pair.predicted))
+    if len(truth) != len(given):
+        raise InputError(pair.predicted, f"{len(given)} images", f"{pair.truth} has {len(truth)}")
+    planes = []
+    for true, found in zip(truth, given, strict=True):
+        if _differ(true, found) and not options.align:
+            raise InputError(
+                pair.predicted, f"{_size(found)} on another grid than {pair.truth}", f"expected {_size(true)}",
+                "--align resamples it where both lie on earth",
+            )  # fmt: skip
+        planes.append((true, aligned(found, true.grid) if _differ(true, found) else found))
+    return planes
+
+
+def _planes(files: ExitStack, path: Path, options: EvalOptions) -> tuple[Source, ...]:
+    planes = open_images(path, "mask").planes
+    for plane in planes:
+        files.callback(plane.close)
+        if options.objects != "labels":
+            check_mask(plane)
+        elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
+            found = f"{plane.bands} bands of {plane.dtype}"
+            raise InputError(path, found, "--objects labels expects one band of whole numbers, one for each object")
+    return planes
+
+
+class Counts:
+    """All that is asked for: values, outlines and objects."""
+
+    def __init__(self, meaning: Meaning, options: EvalOptions, truth: Source) -> None:
+        count = len(meaning.classes.entries)
+        self._meaning = meaning
+        self._is_labels = options.objects == "labels"
+        self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
+        width = _in_pixels(truth, *options.boundary) if options.boundary is not None else None
+        steps = _steps(truth, options.distances) if options.distances is not None else None
+        self._outlines = Outlines(count, width, steps) if width is not None or steps is not None else None
+        counted = [not entry.is_background for entry in meaning.classes.entries]
+        self._objects = ObjectMatcher(counted, self._is_labels) if options.objects is not None else None
+
+    def add(self, true: Strip, found: Strip) -> None:
+        """The next rows of both."""
+        one, other = true.pixels[0], found.pixels[0]
+        numbers = one, other
+        if self._is_labels:
+            one, other = (one > 0).view(np.uint8), (other > 0).view(np.uint8)
+        valid = both(true.valid, found.valid)
+        if valid is None:
+            self._values += count_values(one, other)
+        else:
+            known = written_out(true.valid, one.shape)
+            self._lost += np.bincount(one[known & ~valid], minlength=256)
+            self._values += count_values(one[valid], other[valid])
+        if self._outlines is None and self._objects is None:
+            return
+        # What has no label, or no data in the prediction, is nothing in either.
+        places = self._meaning.true[one], self._meaning.predicted[other]
+        labelled = (places[0] >= 0) & written_out(valid, one.shape)
+        if self._outlines is not None:
+            self._outlines.add(*places, labelled)
+        if self._objects is not None:
+            self._objects.add(*(numbers if self._is_labels else places), labelled)
+
+    def end_image(self) -> None:
+        """The next rows are another image's of the stack."""
+        for part in (self._outlines, self._objects):
+            if part is not None:
+                part.end_image()
+
+    def of_pair(self, pair: Pair) -> ImageCounts:
+        """All that was counted. InputError where a value is no class."""
+        matrix, unpredicted = by_class(pair, self._values, self._lost, self._meaning)
+        boundaries = self._outlines.boundaries if self._outlines is not None else ()
+        distances = self._outlines.distances if self._outlines is not None else None
+        objects = self._objects.counts if self._objects is not None else None
+        return ImageCounts(pair.name, matrix, unpredicted, boundaries, distances, objects)
+
+
+def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, int]:
+    """Counts of values as a confusion matrix, and pixels that have a true class and none predicted.
+
+    `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class.
+    """
+    tables = (values.sum(1), meaning.true, pair.truth), (values.sum(0), meaning.predicted, pair.predicted)
+    for counts, positions, path in tables:
+        foreign = np.flatnonzero((counts > 0) & (positions == -2))
+        if foreign.size:
+            listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in foreign[:5])
+            raise InputError(path, f"values that are no class: {listed}", "expected those of the class table",
+                             "give --classes, or mark pixels without a label")  # fmt: skip
+    count = np.arange(len(meaning.classes.entries))
+    rows, columns = meaning.true == count[:, None], meaning.predicted == count[:, None]  # (class, value)
+    matrix = rows.astype(np.int64) @ values @ columns.T.astype(np.int64)
+    labelled = meaning.true >= 0
+    return matrix, int(values[labelled].sum() - matrix.sum() + lost[labelled].sum())
+
+
+def _steps(truth: Source, unit: str) -> tuple[float, float]:
+    """Height and width of a pixel in the unit; InputError where they are asked for in metres and have none."""
+    if unit == "pixels":
+        return 1.0, 1.0
+    grid = truth.grid
+    if grid.transform is not None and grid.crs is not None and grid.crs.is_projected:
+        factor = float(grid.crs.linear_units_factor[1])
+        place = grid.transform
+        return math.hypot(place.b, place.e) * factor, math.hypot(place.a, place.d) * factor
+    if "X" in grid.calibration and "Y" in grid.calibration:
+        return grid.calibration["Y"] / 1e6, grid.calibration["X"] / 1e6
+    raise InputError(truth.path, "its pixels have no size in metres", "metres were asked for", "give pixels")
+
+
+def _in_pixels(truth: Source, width: float, unit: str) -> float:
+    return width / _steps(truth, unit)[1]
+
+
+def _size(source: Source) -> str:
+    return f"{source.grid.width} x {source.grid.height} pixels"
+
+
+def _differ(one: Source, other: Source) -> bool:
+    first, second = one.grid, other.grid
+    if (first.height, first.width) != (second.height, second.width):
+        return True
+    if first.transform is None or second.transform is None:
+        return False  # a picture's mask has no place to disagree about
+    moved = np.abs(np.array(first.transform[:6]) - np.array(second.transform[:6])).max()
+    return first.crs != second.crs or moved > 1e-3 * abs(first.transform.a)

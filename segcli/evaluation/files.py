@@ -1,0 +1,51 @@
+"""The report on disk: JSON, CSV and a page; and a report that was written before."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segcli.classes import ClassTable
+from segcli.errors import UsageError
+from segcli.evaluation.meaning import Meaning
+from segcli.evaluation.page import page
+from segcli.evaluation.pairs import Pair
+from segcli.files import replacing
+from segcli.measures.report import SCHEMA, ImageCounts, dense, per_class_rows, per_image_rows, to_csv
+from segcli.options import EvalOptions
+from segcli.raster.sink import faults_of_writing
+
+
+def write_report(
+    folder: Path, found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions
+) -> None:
+    """report.json, per_class.csv, per_image.csv and report.html, each whole or not at all."""
+    images = [image for _, image in done]
+    texts = {
+        "report.json": json.dumps(found, indent=1) + "\n",
+        "per_class.csv": to_csv(per_class_rows(found)),
+        "per_image.csv": to_csv(per_image_rows(images, meaning.classes.names, options.absent)),
+        "report.html": page(found, done, meaning, options),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name, faults_of_writing) as part, faults_of_writing(folder / name):
+            part.write_text(text, encoding="utf-8")
+
+
+def read_report(path: Path, classes: ClassTable) -> dict[str, Any]:
+    """Another run's report.json. UsageError where it is none, or of other classes."""
+    place = path / "report.json" if path.is_dir() else path
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+        if found["schema"] != SCHEMA:
+            raise UsageError(place, f"schema {found['schema']}", f"expected {SCHEMA}", "run eval again")
+        names = list(found["classes"])
+        for entry in found["per_image"]:
+            dense(entry["counts"], len(names))
+            str(entry["image"])
+    except OSError as error:
+        raise UsageError(place, error.strerror or str(error), "expected the report.json of another run") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsageError(place, f"no report: {error}", "expected the report.json of another run") from error
+    if names != list(classes.names):
+        raise UsageError(place, f"classes {', '.join(map(str, names))}", f"expected {', '.join(classes.names)}")
+    return found

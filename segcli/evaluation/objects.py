@@ -1,0 +1,102 @@
+"""Objects of two masks over strips: how many, and which belong to which."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.components import Components, Numbers
+from segcli.measures.objects import COLUMNS, ObjectCounts, match_objects
+
+DENSE = 2**24
+"""Up to so many possible pairs of numbers are counted in a table, more by sorting."""
+
+
+class ObjectMatcher:
+    """Counts what true and predicted objects have in common; `counted` says of which classes there are objects.
+
+    Objects are connected components of classes, or, with `labels`, pixels of one number other than 0.
+    """
+
+    def __init__(self, counted: Sequence[bool], labels: bool) -> None:
+        self._classes, self._labels = len(counted), labels
+        self._counted = np.zeros(256, bool)
+        self._counted[: len(counted)] = counted
+        self._counts = np.zeros((len(counted), COLUMNS))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._true, self._found = self._side(), self._side()
+        self._common: list[tuple[Numbers, Numbers]] = []
+
+    def _side(self) -> "Components | _LabelMap":
+        return _LabelMap() if self._labels else Components(self._counted)
+
+    def add(self, true: NDArray[np.integer], found: NDArray[np.integer], known: NDArray[np.bool_]) -> None:
+        """The next rows, (row, col): class positions or numbers of objects; what is not known belongs to no object."""
+        nothing = 0 if self._labels else 255
+        one, other = (np.where(known, part, nothing) for part in (true, found))
+        if not self._labels:
+            one, other = one.astype(np.uint8), other.astype(np.uint8)
+        self._common.append(joint_counts(self._true.add(one), self._found.add(other)))
+
+    def end_image(self) -> None:
+        """No more rows of this image: match its objects."""
+        pairs = np.concatenate([pair for pair, _ in self._common], axis=1)
+        pixels = np.concatenate([count for _, count in self._common])
+        objects = [side.objects() for side in (self._true, self._found)]
+        merged = [np.append(numbers, -1)[part] for (numbers, _), part in zip(objects, pairs, strict=True)]
+        areas = [
+            np.bincount(part[part >= 0], pixels[part >= 0], len(values)).astype(np.int64)
+            for part, (_, values) in zip(merged, objects, strict=True)
+        ]
+        shared = (merged[0] >= 0) & (merged[1] >= 0)
+        common, where = np.unique(np.stack([part[shared] for part in merged]), axis=1, return_inverse=True)
+        together = np.bincount(where.reshape(-1), pixels[shared], common.shape[1]).astype(np.int64)
+        (_, true), (_, found) = objects
+        self._counts += match_objects(common, together, areas[0], areas[1], true, found, self._classes)
+        self._begin()
+
+    @property
+    def counts(self) -> ObjectCounts:
+        """(class, COLUMNS); of one without objects nothing is counted."""
+        return self._counts
+
+
+class _LabelMap:
+    """As `Components`, for pixels that bear their object's number; all objects are of class 1."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def add(self, labels: NDArray[np.integer]) -> Numbers:
+        found, where = np.unique(labels, return_inverse=True)
+        numbers = [-1 if n == 0 else self._numbers.setdefault(n, len(self._numbers)) for n in found.tolist()]
+        return np.array(numbers, np.int64)[where].reshape(labels.shape)
+
+    def objects(self) -> tuple[Numbers, NDArray[np.uint8]]:
+        return np.arange(len(self._numbers)), np.ones(len(self._numbers), np.uint8)
+
+
+def joint_counts(one: Numbers, other: Numbers) -> tuple[Numbers, Numbers]:
+    """Which pairs of numbers, from -1, lie on one pixel, (2, pair), and on how many; pairs of -1 are left out."""
+    low_one, low_other = _lowest(one), _lowest(other)
+    # Numbers of one strip lie close together: as a table, with 0 for -1.
+    a, b = (np.where(part < 0, 0, part - low + 1) for part, low in ((one, low_one), (other, low_other)))
+    across = int(b.max()) + 1
+    codes = (a * across + b).ravel()
+    if (int(a.max()) + 1) * across <= DENSE:
+        counts = np.bincount(codes)
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    else:
+        found, counts = np.unique(codes, return_counts=True)
+    found, counts = found[found > 0], counts[found > 0]
+    first, second = np.divmod(found, across)
+    pairs = np.stack([np.where(first == 0, -1, first - 1 + low_one), np.where(second == 0, -1, second - 1 + low_other)])
+    return pairs, counts
+
+
+def _lowest(numbers: Numbers) -> int:
+    inside = numbers[numbers >= 0]
+    return int(inside.min()) if inside.size else 0

@@ -1,0 +1,145 @@
+"""The report as one page that opens offline: charts, tables and pictures are inside it."""
+
+import base64
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+import segcli
+from segcli.classes import ClassTable, hex_color
+from segcli.drawing import charts
+from segcli.drawing.overlay import to_picture
+from segcli.errors import InputError
+from segcli.evaluation.counting import side_by_side
+from segcli.evaluation.meaning import Meaning
+from segcli.evaluation.pairs import Pair
+from segcli.evaluation.tables import all_tables, written
+from segcli.measures.confusion import intersection_over_union, mean_over_classes
+from segcli.measures.report import ImageCounts
+from segcli.options import Absent, EvalOptions
+from segcli.raster.source import Source
+from segcli.raster.thumbnail import thumbnail
+from segcli.validity import both, written_out
+
+SHOWN = 4
+"""Worst and best images, so many of each."""
+
+SIDE = 360
+"""Of a picture, at most, in pixels."""
+
+WRONG, RIGHT = (213, 94, 0), (128, 128, 128)
+
+ABSENT: dict[Absent, str] = {"skip": "is left out of means", "one": "counts 1 in means", "zero": "counts 0 in means"}
+
+
+def page(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions) -> str:
+    """The whole page, as HTML."""
+    template = Path(charts.__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    classes = meaning.classes
+    figures = [_mean_iou(image, options.absent) for _, image in done]
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
+        title=f"{options.predicted} against {options.truth}" if options.truth else f"Pairs of {options.predicted}",
+        found=found,
+        absent=ABSENT[options.absent],
+        tables=[{"title": title, "head": head, "rows": rows} for title, head, rows in all_tables(found)],
+        colors=[(entry.name, hex_color(entry.color)) for entry in classes.entries],
+        charts=_charts(found, figures, classes),
+        pictures=_pictures(done, figures, meaning, options),
+        made=_made(options),
+    )  # fmt: skip
+
+
+def _mean_iou(image: ImageCounts, absent: Absent) -> float:
+    return float(mean_over_classes(intersection_over_union(image.matrix), absent))
+
+
+def _charts(found: dict[str, Any], figures: list[float], classes: ClassTable) -> dict[str, Markup | None]:
+    names, counts = found["classes"], np.array(found["confusion_matrix"])
+    rows = found["per_class"]
+    bars = {label: [row[key]["value"] for row in rows] for label, key in (("IoU", "iou"), ("Dice", "dice"))}
+    bars |= {key: [row[key]["value"] for row in rows] for key in ("precision", "recall")}
+    with np.errstate(invalid="ignore"):
+        by_row, by_column = counts / counts.sum(1, keepdims=True), counts / counts.sum(0, keepdims=True)
+    colors = [charts.BLUE, charts.GREEN, charts.ORANGE, "#CC79A7"]
+    drawn: dict[str, str | None] = {
+        "bars": charts.bars(names, bars, colors),
+        "counts": charts.matrix(counts, names, "pixels"),
+        "by_row": charts.matrix(by_row, names, "share of the true class"),
+        "by_column": charts.matrix(by_column, names, "share of the predicted class"),
+        "spread": charts.histogram([f for f in figures if not np.isnan(f)], "mean IoU") if len(figures) > 1 else None,
+        "reliability": None, "pr": None, "roc": None,
+    }  # fmt: skip
+    if "scores" in found:
+        lines = [hex_color(entry.color) if sum(entry.color) else charts.INK for entry in classes.entries]
+        drawn["reliability"] = charts.reliability(found["scores"]["reliability"])
+        drawn |= {kind: charts.curves(found["scores"]["per_class"], lines, kind) for kind in ("pr", "roc")}
+    # Names of classes are escaped by matplotlib, which writes XML.
+    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}
+
+
+def _pictures(
+    done: list[tuple[Pair, ImageCounts]], figures: list[float], meaning: Meaning, options: EvalOptions
+) -> list[dict[str, Any]]:
+    """The worst images, then the best, each as pictures side by side."""
+    order = [n for n in np.argsort(figures, kind="stable") if not np.isnan(figures[n])]
+    chosen = order if len(order) <= 2 * SHOWN else [*order[:SHOWN], *order[-SHOWN:]]
+    shown = []
+    for n in chosen:
+        pair = done[n][0]
+        try:
+            pictures = _picture_row(pair, meaning, options)
+        except InputError:  # it has been read before, and is gone now: the figures stand
+            continue
+        shown.append({"name": pair.name, "figure": written(figures[n]), "pictures": pictures})
+    return shown
+
+
+def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tuple[str, str]]:
+    row = []
+    if pair.image is not None:
+        with Source(pair.image) as source:
+            pixels, valid = thumbnail(source, SIDE)
+        low, high = _range(pixels[:, written_out(valid, pixels.shape[1:])])
+        row.append(("image", _png(to_picture(pixels, low, high).transpose(1, 2, 0), valid)))
+    with ExitStack() as files:
+        true, found = side_by_side(files, pair, options)[0]
+        (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
+    if options.objects == "labels":
+        one, other = one != 0, other != 0
+    places = meaning.true[one[0].astype(np.uint8)], meaning.predicted[other[0].astype(np.uint8)]
+    colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
+    for label, place, valid in (("truth", places[0], one_valid), ("prediction", places[1], other_valid)):
+        row.append((label, _png(colors[place.clip(0)], both(valid, place >= 0))))
+    error = np.where((places[0] == places[1])[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
+    row.append(("errors", _png(error, both(both(one_valid, other_valid), (places[0] >= 0) & (places[1] >= 0)))))
+    return row
+
+
+def _range(values: NDArray[np.generic]) -> tuple[float, float]:
+    """What is drawn black and white: all of 8 bits, else the middle 96 % of the values."""
+    if values.dtype == np.uint8:
+        return 0.0, 255.0
+    known = values.astype(np.float64)
+    known = known[np.isfinite(known)]
+    low, high = np.percentile(known, [2, 98]) if known.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-9))
+
+
+def _png(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> str:
+    """(row, col, RGB) as a data URL, transparent where nothing is known."""
+    alpha = written_out(valid, pixels.shape[:2]).astype(np.uint8) * 255
+    _, data = cv2.imencode(".png", np.dstack([pixels[..., ::-1], alpha]))
+    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def _made(options: EvalOptions) -> str:
+    given = {key: value for key, value in asdict(options).items() if value != getattr(EvalOptions, key, None)}
+    return f"segcli {segcli.__version__}\n{json.dumps(given, default=str, indent=1)}"

@@ -1,0 +1,78 @@
+"""Which predicted mask belongs to which true one, and what else there is of an image: probabilities, the image."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segcli.errors import NothingDoneError, UsageError
+from segcli.matching import match, match_folders, named
+from segcli.options import EvalOptions
+from segcli.raster.names import rasters_in
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted mask and the true one; the name is for the report."""
+
+    name: str
+    predicted: Path
+    truth: Path
+    scores: Path | None = None
+    image: Path | None = None
+
+
+def find_pairs(options: EvalOptions) -> list[Pair]:
+    """Two files, two folders matched by name, or a table with the columns predicted and truth.
+
+    Raises UsageError with what has no partner, NothingDoneError where nothing has one.
+    """
+    predicted, truth = options.predicted, options.truth
+    if truth is None:
+        pairs = list(_table(predicted))
+    elif predicted.is_file() and truth.is_file():
+        pairs = [Pair(predicted.stem, predicted, truth)]
+    elif predicted.is_dir() and truth.is_dir():
+        pairs = [Pair(*entry) for entry in match_folders(predicted, truth, options.recursive)]
+        if not pairs:
+            raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")
+    else:
+        missing = next((path for path in (predicted, truth) if not path.exists()), predicted)
+        raise UsageError(missing, "no such file or folder" if not missing.exists() else "a file beside a folder",
+                         "expected two masks, two folders, or a table of pairs")  # fmt: skip
+    if options.scores is not None:
+        pairs = [replace(pair, scores=path) for pair, path in _beside("--scores", pairs, options.scores, options)]
+    if options.images is not None:
+        pairs = [replace(pair, image=path) for pair, path in _beside("--images", pairs, options.images, options)]
+    return pairs
+
+
+def _beside(option: str, pairs: list[Pair], place: Path, options: EvalOptions) -> Iterator[tuple[Pair, Path]]:
+    """Each pair with its file in a folder; UsageError where one has none."""
+    if place.is_file() and len(pairs) == 1:
+        yield pairs[0], place
+        return
+    if not place.is_dir():
+        raise UsageError(place, "no such folder", f"{option} expects files with the names of the masks")
+    files = {name: paths[0] for name, paths in named(rasters_in(place, options.recursive), place).items()}
+    found = {path: other for _, path, other in match({pair.name: pair.predicted for pair in pairs}, files).pairs}
+    for pair in pairs:
+        if pair.predicted not in found:
+            raise UsageError(pair.predicted, f"no file of its name in {place}", f"{option} expects one for each mask")
+        yield pair, found[pair.predicted]
+
+
+def _table(path: Path) -> Iterator[Pair]:
+    """Pairs from a CSV file; relative paths are relative to it."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(path, f"cannot be read: {error}", "expected TRUTH, or a CSV file of pairs") from error
+    if not rows or not {"predicted", "truth"} <= rows[0].keys():
+        raise UsageError(path, "no table of pairs", "expected the columns predicted and truth")
+    for number, row in enumerate(rows, start=2):
+        if not row["predicted"] or not row["truth"]:
+            raise UsageError(path, f"line {number} lacks one of the two", "expected a predicted and a true mask")
+        scores, image = (path.parent / row[name] if row.get(name) else None for name in ("scores", "image"))
+        yield Pair(row["predicted"], path.parent / row["predicted"], path.parent / row["truth"], scores, image)

@@ -1,0 +1,92 @@
+"""The report as tables for people."""
+
+from typing import Any
+
+PER_CLASS = {
+    "IoU": "iou", "Dice": "dice", "precision": "precision", "recall": "recall", "true pixels": "true_pixels",
+}  # fmt: skip
+OUTLINES = {
+    "boundary IoU": "boundary_iou", "boundary F": "boundary_f_score",
+    "Hausdorff 95": "hausdorff_95_mean_over_images", "surface distance": "surface_distance_mean_over_images",
+}  # fmt: skip
+OBJECTS = {
+    "true": "true", "predicted": "predicted", "AP at 0.5": "average_precision_50", "mean AP": "mean_average_precision",
+    "precision": "object_precision", "recall": "object_recall", "PQ": "panoptic_quality",
+    "SQ": "segmentation_quality", "RQ": "recognition_quality",
+}  # fmt: skip
+SCORES = {
+    "average precision": "average_precision", "ROC area": "roc_auc", "best threshold": "best_threshold",
+    "Dice there": "dice_at_best_threshold",
+}  # fmt: skip
+MAIN = ("iou", "panoptic_quality")
+"""Figures of classes that keep their interval where there is little room."""
+
+GROUPS = {"images": "images", "pixels": "pixels", "mIoU": "mean_iou", "accuracy": "pixel_accuracy"}
+
+
+Table = tuple[str, list[str], list[list[str]]]
+"""Title, head and rows."""
+
+
+def all_tables(found: dict[str, Any], brief: bool = False) -> list[Table]:
+    """Classes, the whole, and what else was asked for; with intervals for every figure unless `brief`."""
+    dataset, mean = found["dataset"], found["mean_over_images"]
+    rows = [[name.replace("_", " "), written(dataset[name]), written(mean[name])] for name in dataset]
+    tables = [
+        _table("all pixels together", "class", PER_CLASS, found["per_class"], brief),
+        (f"{found['images']} images", ["figure", "all pixels together", "mean over images"], rows),
+    ]
+    if any(field in found["per_class"][0] for field in OUTLINES.values()):
+        unit = f", distances in {found['distance_unit']}" if "distance_unit" in found else ""
+        tables.append(_table(f"outlines{unit}", "class", OUTLINES, found["per_class"], brief))
+    objects = [row["objects"] | {"class": row["class"]} for row in found["per_class"] if row.get("objects")]
+    if objects:
+        tables.append(_table("objects", "class", OBJECTS, objects, brief))
+    if "scores" in found:
+        scores = found["scores"]
+        error = written(scores["expected_calibration_error"])
+        tables.append(_table(f"scores, expected calibration error {error}", "class", SCORES, scores["per_class"]))
+    if "groups" in found:
+        ious = {f"IoU {name}": name for name in found["classes"]}
+        tables.append(_table("groups", "group", GROUPS | ious, [row | row["iou"] for row in found["groups"]]))
+    if "comparison" in found:
+        tables.append(_compared(found["comparison"]))
+    return tables
+
+
+def _table(title: str, first: str, columns: dict[str, str], rows: list[dict[str, Any]], brief: bool = False) -> Table:
+    """Columns by title, of those that the rows have."""
+    known = {name: field for name, field in columns.items() if any(field in row for row in rows)}
+
+    def cell(row: dict[str, Any], field: str) -> str:
+        figure = row[field]
+        if brief and isinstance(figure, dict) and field not in MAIN:
+            figure = figure["value"]
+        return written(figure)
+
+    return title, [first, *known], [[row[first], *(cell(row, field) for field in known.values())] for row in rows]
+
+
+def _compared(comparison: dict[str, Any]) -> Table:
+    rows = [
+        [
+            row["figure"].replace("_", " "), written(row["other"]), written(row["value"]),
+            written({"value": row["difference"], "low": row["low"], "high": row["high"]}, sign=True), row["verdict"],
+        ]
+        for row in comparison["figures"]
+    ]  # fmt: skip
+    title = f"compared on {comparison['images']} images"
+    return title, ["figure", "before", "now", "difference", "verdict"], rows
+
+
+def written(figure: Any, sign: bool = False) -> str:
+    """A figure for people: four digits, with its interval if it has one; a dash where it is undefined."""
+    value, low, high = figure, None, None
+    if isinstance(figure, dict):
+        value, low, high = figure["value"], figure.get("low"), figure.get("high")
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    text = f"{value:+.4f}" if sign else f"{value:.4f}"
+    return text if low is None or high is None else f"{text} ({low:.4f} to {high:.4f})"

@@ -1,0 +1,70 @@
+"""Scores, against scikit-learn and torchmetrics."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from segcli.measures.calibration import ScoreCounts, levels
+
+
+def some(seed: int, pixels: int, classes: int, steps: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """True classes, and probabilities that know something of them, in so many steps."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, pixels)
+    scores = rng.normal(size=(classes, pixels)) + 2 * (np.arange(classes)[:, None] == truth)
+    shares = np.exp(scores) / np.exp(scores).sum(0)
+    return truth, shares if steps is None else np.round(shares * steps) / steps
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 999), st.integers(200, 3000), st.integers(2, 5), st.sampled_from([None, 250]))
+def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes: int, steps: int | None) -> None:
+    truth, shares = some(seed, pixels, classes, steps)
+    counts, half = ScoreCounts(classes), pixels // 2
+    counts.add(truth[:half], levels(shares[:, :half]))
+    rest = ScoreCounts(classes)
+    rest.add(truth[half:], levels(shares[:, half:]))
+    counts.merge(rest)
+    # 250 steps keep every difference; other numbers are told apart down to 1 / 65535.
+    tolerance = 1e-12 if steps else 1e-3
+    for n in range(classes):
+        curves, is_class = counts.curves(n), truth == n
+        assert curves.average_precision == pytest.approx(average_precision_score(is_class, shares[n]), abs=tolerance)
+        assert curves.roc_auc == pytest.approx(roc_auc_score(is_class, shares[n]), abs=tolerance)
+        precision, recall, thresholds = precision_recall_curve(is_class, shares[n])
+        with np.errstate(invalid="ignore"):
+            f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
+        threshold, best = curves.best_threshold()
+        assert best == pytest.approx(f1.max(), abs=tolerance)
+        assert np.isclose(thresholds, threshold, atol=1e-4).any()
+        false, hits, _ = roc_curve(is_class, shares[n])
+        for _, _, along, rate in curves.sampled():
+            assert along == pytest.approx(np.interp(rate, false, hits), abs=0.02) or rate in false
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 999), st.integers(100, 3000), st.integers(2, 5), st.sampled_from([None, 257]))
+def test_calibration_error_is_torchmetrics_s(seed: int, pixels: int, classes: int, steps: int | None) -> None:
+    truth, shares = some(seed, pixels, classes, steps)
+    counts = ScoreCounts(classes)
+    counts.add(truth, levels(shares))
+    given_pairs = torch.from_numpy(shares.T.copy()), torch.from_numpy(truth)
+    expected = multiclass_calibration_error(*given_pairs, num_classes=classes, n_bins=15, norm="l1")
+    assert counts.expected_calibration_error() == pytest.approx(float(expected), abs=1e-4)
+    bins = counts.reliability()
+    assert sum(n for n, _, _ in bins) == pixels
+    assert all((k + 1) / 15 >= confidence > k / 15 for k, (n, confidence, _) in enumerate(bins) if n)
+
+
+def test_a_class_that_is_nowhere_has_no_curve() -> None:
+    counts = ScoreCounts(3)
+    counts.add(np.zeros(4, int), levels(np.full((3, 4), 1 / 3)))
+    for n in (0, 1):  # everywhere, nowhere
+        curves = counts.curves(n)
+        assert np.isnan([curves.average_precision, curves.roc_auc, *curves.best_threshold()]).all()
+        assert curves.sampled() == []
+    assert np.isnan(ScoreCounts(2).expected_calibration_error())

@@ -1,0 +1,117 @@
+"""Objects: components against scikit-image, matches against every pair measured, qualities against torchmetrics."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.measure import label
+from torchmetrics.functional.detection import panoptic_quality as torchmetrics_quality
+
+from segcli.components import Components
+from segcli.evaluation.objects import ObjectMatcher, joint_counts
+from segcli.measures import objects as o
+
+
+def mask_of(seed: int, height: int, width: int, size: float) -> np.ndarray:
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).random((height, width)), size)
+    return np.digitize(field, np.quantile(field, [0.5, 0.75])).astype(np.uint8)
+
+
+masks = st.builds(mask_of, st.integers(0, 999), st.just(41), st.just(37), st.sampled_from([0.0, 1.0, 2.5]))
+cuts = st.lists(st.integers(1, 40), max_size=5, unique=True).map(sorted)
+COUNTED = np.arange(256) % 256 > 0
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
+    return len(np.unique(pairs[0])) == pairs.shape[1] == len(np.unique(pairs[1]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks, cuts, st.sampled_from([4, 8]))
+def test_components_over_strips_are_those_of_the_whole(mask: np.ndarray, rows: list[int], connectivity: int) -> None:
+    components = Components(COUNTED, connectivity)  # type: ignore[arg-type]
+    numbers = np.concatenate([components.add(strip) for strip in np.split(mask, rows) if len(strip)])
+    objects, values = components.objects()
+    found = np.append(objects, -1)[numbers]
+    assert same_partition(found + 1, label(mask, background=0, connectivity=connectivity // 4))
+    assert np.array_equal(np.append(values, 0)[found], mask)
+
+
+def by_hand(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Every pair of objects measured."""
+    counts = np.zeros((classes, o.COLUMNS))
+    for n in range(1, classes):
+        one, other = label(truth == n, connectivity=1), label(predicted == n, connectivity=1)
+        ious = [
+            ((one == a) & (other == b)).sum() / ((one == a) | (other == b)).sum()
+            for a in range(1, one.max() + 1)
+            for b in np.unique(other[one == a])
+            if b
+        ]
+        counts[n, :3] = one.max(), other.max(), sum(iou for iou in ious if iou > 0.5)
+        counts[n, 3:] = [sum(iou > t for iou in ious) for t in o.THRESHOLDS]
+    return counts
+
+
+def matched(truth: np.ndarray, predicted: np.ndarray, rows: list[int], labels: bool = False) -> np.ndarray:
+    matcher = ObjectMatcher([False, True] if labels else [False, True, True], labels)
+    for one, other in zip(np.split(truth, rows), np.split(predicted, rows), strict=True):
+        if len(one):
+            matcher.add(one, other, np.ones(one.shape, bool))
+    matcher.end_image()
+    return matcher.counts
+
+
+@settings(deadline=None, max_examples=40)
+@given(masks, st.integers(0, 99), cuts)
+def test_matches_by_brute_force(truth: np.ndarray, seed: int, rows: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    predicted = np.where(rng.random(truth.shape) < 0.95, truth, rng.integers(0, 3, truth.shape)).astype(np.uint8)
+    np.testing.assert_allclose(matched(truth, predicted, rows), by_hand(truth, predicted, 3))
+
+
+@settings(deadline=None, max_examples=30)
+@given(masks, st.integers(0, 99), cuts)
+def test_qualities_are_torchmetrics_s(truth: np.ndarray, seed: int, rows: list[int]) -> None:
+    """Of label maps, in which every number is an object and 0 is what lies between."""
+    rng = np.random.default_rng(seed)
+    one = label(truth == 1, connectivity=1)
+    other = np.where(ndimage.shift(one, rng.integers(-1, 2, 2), order=0) > 0, np.roll(one, 1), 0)
+    counts = matched(one.astype(np.uint16) * 300 % 65521, other.astype(np.uint16) * 300 % 65521, rows, labels=True)
+    given_pairs = (torch.from_numpy(np.stack([part > 0, part], -1).astype(np.int64))[None] for part in (other, one))
+    expected = torchmetrics_quality(*given_pairs, things={1}, stuffs={0}, return_sq_and_rq=True, return_per_class=True)
+    found = [figure(counts[1]) for figure in (o.panoptic_quality, o.segmentation_quality, o.recognition_quality)]
+    # Of thing and stuff in this order; what is undefined is 0 there.
+    np.testing.assert_allclose(np.nan_to_num(found), expected[0].numpy(), atol=1e-6)
+
+
+def test_figures_of_known_counts() -> None:
+    counts = np.zeros(o.COLUMNS)
+    counts[[o.TRUE, o.PREDICTED, o.IOUS]] = 4, 3, 1.6
+    counts[o.HITS :] = [2, 2, 2, 1, 1, 1, 1, 1, 0, 0]
+    assert o.average_precision(counts) == pytest.approx(2 / 5)
+    assert o.mean_average_precision(counts) == pytest.approx((3 * 2 / 5 + 5 * 1 / 6) / 10)
+    assert (o.precision(counts), o.recall(counts)) == (pytest.approx(2 / 3), pytest.approx(2 / 4))
+    assert o.panoptic_quality(counts) == pytest.approx(o.segmentation_quality(counts) * o.recognition_quality(counts))
+    assert np.isnan(o.panoptic_quality(np.zeros(o.COLUMNS)))
+
+
+def test_common_pixels_by_table_and_by_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(-1, 9, (2, 30, 30)) + np.array([0, 100])[:, None, None] * (rng.random((2, 30, 30)) < 1)
+    other = np.where(other < 100, -1, other)
+    first = joint_counts(one, other)
+    monkeypatch.setattr("segcli.evaluation.objects.DENSE", 0)
+    second = joint_counts(one, other)
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a, b)
+    pairs, counts = first
+    assert {(int(a), int(b)): int(n) for a, b, n in zip(*pairs, counts, strict=True)} == {
+        (a, b): int(((one == a) & (other == b)).sum())
+        for a in range(-1, 9)
+        for b in [-1, *range(100, 109)]
+        if (a, b) != (-1, -1) and ((one == a) & (other == b)).any()
+    }

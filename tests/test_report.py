@@ -1,0 +1,295 @@
+"""What eval makes of options beyond the confusion matrix: objects, scores, groups, comparison, processes, the page."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from helpers import brightness_model, write_picture
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+from segcli.console import Console
+from segcli.errors import UsageError
+from segcli.evaluate import run
+from segcli.network import checkpoint
+from segcli.options import EvalOptions
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, Path]:
+    """Six pairs of two sites with three classes, one of them named as background, of different difficulty."""
+    for n in range(6):
+        field = ndimage.gaussian_filter(rng.random((60, 50 + n)), 3)
+        truth = np.digitize(field, [0.5, 0.55]).astype(np.uint8)
+        noise = ndimage.gaussian_filter(rng.random(field.shape) - 0.5, 2) * 0.2 * n
+        predicted = np.digitize(field + noise, [0.5, 0.55]).astype(np.uint8)
+        truth[:4] = 255
+        write_picture(tmp_path / "truth" / f"site{n % 2}_{n}.png", truth)
+        write_picture(tmp_path / "masks" / f"site{n % 2}_{n}.png", predicted)
+    names = ["background", "low <b>&", "high"]
+    table = {"classes": [{"index": n, "name": name} for n, name in enumerate(names)]}
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps(table))
+    return tmp_path / "masks", tmp_path / "truth"
+
+
+def evaluated(out: Path, predicted: Path, truth: Path | None, **more: Any) -> dict[str, Any]:
+    assert run(EvalOptions(predicted, truth, out, **more), Console(quiet=True)) == 0
+    return json.loads((out / "report.json").read_text())
+
+
+def test_objects_and_distances_are_in_the_report(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    found = evaluated(tmp_path / "r", *folders, objects="components", distances="pixels")
+    rows = found["per_class"]
+    assert rows[0]["objects"] is None  # background
+    truths = [cv2.imread(str(path), 0) for path in sorted(folders[1].glob("*.png"))]
+    masks = [cv2.imread(str(path), 0) for path in sorted(folders[0].glob("*.png"))]
+    for n in (1, 2):
+        objects = rows[n]["objects"]
+        assert objects["true"] == sum(ndimage.label(truth == n)[1] for truth in truths)
+        assert objects["predicted"] == sum(
+            ndimage.label((mask == n) & (truth != 255))[1] for mask, truth in zip(masks, truths, strict=True)
+        )
+        assert objects["count_error"] == objects["predicted"] - objects["true"]
+        assert objects["panoptic_quality"]["low"] <= objects["panoptic_quality"]["value"]
+        assert rows[n]["hausdorff_95_mean_over_images"] > rows[n]["surface_distance_mean_over_images"] > 0
+        assert rows[n]["images_with_both_outlines"] == 6
+    assert found["distance_unit"] == "pixels"
+    csv = (tmp_path / "r" / "per_class.csv").read_text()
+    assert "objects_panoptic_quality_low" in csv.splitlines()[0]
+    assert "panoptic quality high" in (tmp_path / "r" / "per_image.csv").read_text()
+
+
+def test_maps_of_object_numbers(tmp_path: Path) -> None:
+    """More objects than a byte counts, one of them missing and one split, in 16 bits."""
+    truth = np.kron(np.arange(1, 401).reshape(20, 20), np.ones((6, 6))).astype(np.uint16)
+    truth.reshape(20, 6, 20, 6)[:, -1] = 0
+    truth.reshape(20, 6, 20, 6)[:, :, :, -1] = 0
+    predicted = truth + np.where(truth > 0, np.uint16(1000), np.uint16(0))
+    predicted[truth == 7] = 0
+    predicted[:2][truth[:2] == 3] = 5000
+    for name, mask in (("p.tif", predicted), ("t.tif", truth)):
+        tifffile.imwrite(tmp_path / name, mask)
+    found = evaluated(tmp_path / "r", tmp_path / "p.tif", tmp_path / "t.tif", objects="labels")
+    objects = found["per_class"][1]["objects"]
+    assert (objects["true"], objects["predicted"]) == (400, 400)
+    assert objects["object_recall"]["value"] == 399 / 400  # 3 of 5 rows of object 3 are left: IoU 0.6
+    assert objects["segmentation_quality"]["value"] == pytest.approx((398 + 0.6) / 399)
+    assert objects["average_precision_50"]["value"] == 399 / 401
+    assert found["classes"] == ["background", "object"]
+    tifffile.imwrite(tmp_path / "p.tif", predicted.astype(np.float32))
+    with pytest.raises(Exception, match="no pair could be compared"):
+        run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif", objects="labels"), Console(quiet=True))
+
+
+def test_several_processes_report_the_same(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    (folders[0] / "site1_3.png").write_bytes(b"no picture")
+    reports = []
+    for jobs in (1, 2):
+        out = tmp_path / f"r{jobs}"
+        assert run(EvalOptions(*folders, out, objects="components", boundary=(2.0, "pixels"), jobs=jobs),
+                   Console(quiet=True)) == 1  # fmt: skip
+        reports.append((out / "report.json").read_text())
+    assert reports[0] == reports[1]
+    assert json.loads(reports[0])["images"] == 5
+
+
+def test_groups(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    found = evaluated(tmp_path / "r", *folders, group_by=r"site(\d)")
+    assert [(row["group"], row["images"]) for row in found["groups"]] == [("0", 3), ("1", 3)]
+    assert sum(row["pixels"] for row in found["groups"]) == found["pixels"]
+    for path in [*folders[0].glob("site1*"), *folders[1].glob("site1*")]:
+        path.unlink()
+    alone = evaluated(tmp_path / "alone", *folders)
+    assert found["groups"][0]["mean_iou"] == alone["dataset"]["mean_iou"]["value"]
+    found = evaluated(tmp_path / "r", *folders, group_by="_[24]|nothing")
+    assert [row["group"] for row in found["groups"]] == ["(no group)", "_2", "_4"]
+
+
+def test_a_comparison_names_what_changed(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    """Predictions that are the truth, but for one image that got worse and one that the other report lacks."""
+    before = evaluated(tmp_path / "before", *folders)
+    for path in folders[0].glob("*.png"):
+        truth = cv2.imread(str(folders[1] / path.name), 0)
+        cv2.imwrite(str(path), np.where(truth == 255, 0, truth) if path.stem != "site0_0" else np.zeros_like(truth))
+    found = evaluated(tmp_path / "now", *folders, compare=tmp_path / "before")
+    comparison = found["comparison"]
+    assert comparison["images"] == 6
+    row = next(row for row in comparison["figures"] if row["figure"] == "mean_iou")
+    assert row["other"] == before["dataset"]["mean_iou"]["value"]
+    assert row["difference"] == row["value"] - row["other"]
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert comparison["most_worsened"][0][0] == "site0_0"
+    assert comparison["most_improved"][0][0] == "site1_5"
+    verdicts = {row["figure"]: row["verdict"] for row in comparison["figures"]}
+    assert verdicts["iou high"] in ("better", "unsure")
+    # The same bootstrap by hand: both reports drawn alike.
+    from segcli.measures import confusion as c
+    from segcli.measures.bootstrap import draws
+    from segcli.measures.report import dense
+
+    ours, theirs = (
+        np.stack([dense(e["counts"], 3) for e in sorted(side["per_image"], key=lambda e: e["image"])])
+        for side in (found, before)
+    )
+    weights = draws(6, 0)
+    changes = [
+        c.mean_iou((w[:, None, None] * ours).sum(0)) - c.mean_iou((w[:, None, None] * theirs).sum(0)) for w in weights
+    ]
+    assert [row["low"], row["high"]] == pytest.approx(list(np.quantile(changes, [0.025, 0.975])))
+
+
+def test_what_is_no_report_is_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    other = tmp_path / "other.json"
+    for text in ("no json", "{}", "[]", '{"schema": 1}', '{"schema": 2, "classes": ["a"], "per_image": []}',
+                 '{"schema": 2, "classes": ["a"], "per_image": [{"image": "x", "counts": [[5, 5, 1]]}]}'):  # fmt: skip
+        other.write_text(text)
+        with pytest.raises(UsageError, match=r"other\.json"):
+            run(EvalOptions(*folders, compare=other), Console(quiet=True))
+    with pytest.raises(UsageError, match="No such file"):
+        run(EvalOptions(*folders, compare=tmp_path / "none.json"), Console(quiet=True))
+
+
+def test_scores_of_predict(tmp_path: Path, rng: np.random.Generator, segcli: Program) -> None:
+    """From predict to eval, with the classes in the model's order and a truth that has them in another."""
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    for n in range(3):
+        image = rng.integers(0, 256, (40, 30, 3), np.uint8)
+        write_picture(tmp_path / "scans" / f"{n}.png", image)
+        light = image[..., 0] + rng.normal(0, 40, (40, 30)) > 128
+        write_picture(tmp_path / "truth" / f"{n}.png", np.where(light, 7, 2).astype(np.uint8))
+    table = {"classes": [{"index": 7, "name": "light"}, {"index": 2, "name": "dark"}]}
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps(table))
+    assert segcli("predict", "scans", "--out", "out", "--weights", "w.safetensors", "--probabilities",
+                  "--quantity", "float32").returncode == 0  # fmt: skip
+    result = segcli("eval", "out", "truth", "--scores", "out/probabilities", "--images", "scans", "--out", "report")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "report" / "report.json").read_text())["scores"]
+    truths = np.concatenate([cv2.imread(str(tmp_path / "truth" / f"{n}.png"), 0).ravel() for n in range(3)])
+    stored = np.concatenate(
+        [tifffile.imread(tmp_path / "out" / "probabilities" / f"{n}.tif")[..., 1].ravel() for n in range(3)]
+    )
+    assert [row["class"] for row in found["per_class"]] == ["light", "dark"]
+    assert found["per_class"][0]["roc_auc"] == pytest.approx(roc_auc_score(truths == 7, stored), abs=1e-3)
+    assert 0 < found["expected_calibration_error"] < 1
+    assert "expected calibration error" in result.stdout
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("<svg") >= 8
+    assert ">image</figcaption>" in page
+    write_picture(tmp_path / "out" / "probabilities" / "1.tif", np.zeros((40, 31), np.uint8))
+    result = segcli("eval", "out", "truth", "--scores", "out/probabilities")
+    assert (result.returncode, "1.tif: 31 x 40 pixels" in result.stderr) == (1, True)
+    (tmp_path / "out" / "probabilities" / "2.tif").unlink()
+    assert (
+        "--scores expects one for each mask" in segcli("eval", "out", "truth", "--scores", "out/probabilities").stderr
+    )
+
+
+def test_black_and_white_truth(tmp_path: Path, rng: np.random.Generator) -> None:
+    """0 and 255 mean a class each, whatever value predictions have for the second; 255 is no label elsewhere."""
+    truth = rng.integers(0, 2, (20, 20), np.uint8)
+    predicted = np.where(rng.random(truth.shape) < 0.9, truth, 1 - truth).astype(np.uint8)
+    write_picture(tmp_path / "t.png", truth * np.uint8(255))
+    expected = np.bincount(truth.ravel() * 2 + predicted.ravel(), minlength=4).reshape(2, 2).tolist()
+    for value in (255, 1, 9):
+        write_picture(tmp_path / "p.png", predicted * np.uint8(value))
+        found = evaluated(tmp_path / "r", tmp_path / "p.png", tmp_path / "t.png")
+        assert found["confusion_matrix"] == expected
+        assert found["classes"] == ["background", "foreground"]
+
+
+def test_names_come_from_the_masks_themselves(tmp_path: Path, rng: np.random.Generator, segcli: Program) -> None:
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    write_picture(tmp_path / "a.png", rng.integers(0, 256, (40, 30, 3), np.uint8))
+    write_picture(tmp_path / "t.png", rng.choice(np.array([2, 7], np.uint8), (40, 30)))
+    for name in ("m.png", "m.tif"):
+        picture = "a.png"
+        if name == "m.tif":
+            picture = "a.tif"
+            tifffile.imwrite(tmp_path / picture, cv2.imread(str(tmp_path / "a.png")), photometric="rgb")
+        assert segcli("predict", picture, "--out", name, "--weights", "w.safetensors").returncode == 0
+        assert evaluated(tmp_path / "r", tmp_path / name, tmp_path / "t.png")["classes"] == ["dark", "light"]
+
+
+def test_stacks_are_compared_image_by_image(tmp_path: Path, rng: np.random.Generator) -> None:
+    truth, predicted = rng.integers(0, 3, (2, 4, 30, 20), np.uint8)
+    for name, stack in (("t.tif", truth), ("p.tif", predicted)):
+        tifffile.imwrite(tmp_path / name, stack, imagej=True, metadata={"axes": "ZYX"})
+    found = evaluated(tmp_path / "r", tmp_path / "p.tif", tmp_path / "t.tif", objects="components")
+    expected = np.bincount(truth.ravel() * 3 + predicted.ravel(), minlength=9).reshape(3, 3)
+    assert found["confusion_matrix"] == expected.tolist()
+    assert found["per_class"][1]["objects"]["true"] == sum(ndimage.label(plane == 1)[1] for plane in truth)
+    tifffile.imwrite(tmp_path / "p.tif", predicted[:3], imagej=True, metadata={"axes": "ZYX"})
+    with pytest.raises(Exception, match="no pair could be compared"):
+        run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif"), Console(quiet=True))
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    evaluated(tmp_path / "r", *folders, objects="components", group_by=r"site(\d)", images=folders[1])
+    page = (tmp_path / "r" / "report.html").read_text()
+    outside = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)([^"'\s)>]+)""", page)
+    assert outside == []
+    assert "<script" not in page
+    assert "low <b>&" not in page  # escaped in tables, in charts, in JSON
+    assert page.count("low &lt;b&gt;&amp;") >= 5
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == 6 * 4
+    error = cv2.imdecode(np.frombuffer(base64.b64decode(pictures[3]), np.uint8), cv2.IMREAD_UNCHANGED)
+    order = re.findall(r"<h3>(\S+)", page)
+    truth, mask = (cv2.imread(str(folder / f"{order[0]}.png"), 0) for folder in (folders[1], folders[0]))
+    assert np.array_equal(error[..., 3] > 0, truth != 255)
+    assert np.array_equal(error[4:, :, 2] == 213, (truth != mask)[4:])
+    evaluated(tmp_path / "r2", *folders, objects="components", group_by=r"site(\d)", images=folders[1])
+    assert (tmp_path / "r2" / "report.html").read_text().replace("r2", "r") == page.replace("r2", "r")
+
+
+CONTRAST = """<script>
+addEventListener("load", () => {
+  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                       return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const parse = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const page = light(parse(getComputedStyle(document.body).backgroundColor));
+  const worst = [];
+  for (const element of document.querySelectorAll("h1, h2, h3, p, td, th, caption, figcaption, pre, svg text")) {
+    const style = getComputedStyle(element), color = element.closest("svg") ? style.fill : style.color;
+    if (["rgb(255, 255, 255)", "rgb(34, 34, 34)"].includes(color)) continue;  // on the cells of a matrix
+    const ink = light(parse(color));
+    worst.push((Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05));
+  }
+  document.body.innerHTML = "contrast " + Math.min(...worst) + " of " + worst.length + " page " + page;
+});
+</script>"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_reads_in_light_and_in_dark(tmp_path: Path, folders: tuple[Path, Path], dark: bool) -> None:
+    """Every text has a contrast of at least 4.5 to the page (WCAG AA), computed by a browser."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium")
+    evaluated(tmp_path / "r", *folders, group_by=r"site(\d)")
+    page = tmp_path / "r" / "report.html"
+    page.write_text(page.read_text().replace("</head>", CONTRAST + "</head>"))
+    mode = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if dark else []
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", *mode]
+    try:
+        shown = subprocess.run(
+            [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        pytest.skip(f"Chromium does not run here: {error}")
+    found = re.search(r"contrast ([\d.]+) of (\d+) page ([\d.]+)", shown)
+    assert found is not None, shown[-2000:]
+    assert float(found[1]) >= 4.5
+    assert int(found[2]) > 60
+    assert (float(found[3]) < 0.1) == dark
