@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from helpers import brightness_model, write_picture
+from helpers import SHARED, brightness_model, write_picture
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
@@ -293,3 +293,51 @@ def test_the_page_reads_in_light_and_in_dark(tmp_path: Path, folders: tuple[Path
     assert float(found[1]) >= 4.5
     assert int(found[2]) > 60
     assert (float(found[3]) < 0.1) == dark
+
+
+REAL = SHARED / "data" / "nuclei"
+
+
+@pytest.mark.skipif(not (REAL / "val").is_dir(), reason="no real masks beside the project")
+def test_figures_of_real_masks_are_those_of_the_references(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Masks of nuclei beside shifted ones: scikit-learn, scikit-image, and torchmetrics on the whole arrays."""
+    import torch
+    from skimage.metrics import hausdorff_distance
+    from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score, matthews_corrcoef
+    from torchmetrics.functional.classification import multiclass_jaccard_index
+    from torchmetrics.functional.detection import panoptic_quality
+
+    from segcli.measures.boundaries import outline
+    from segcli.measures.surfaces import surface_distances
+
+    names = sorted(path.name for path in (REAL / "val" / "masks").glob("*.png"))[:12]
+    true, found, qualities = [], [], []
+    for name in names:
+        truth = cv2.imread(str(REAL / "val" / "masks" / name), 0)
+        moved = np.roll(truth, tuple(rng.integers(-2, 3, 2)), (0, 1))
+        write_picture(tmp_path / "truth" / name, truth)
+        write_picture(tmp_path / "masks" / name, moved)
+        true.append(truth.ravel())
+        found.append(moved.ravel())
+        edges = [np.argwhere(outline(mask == 1)).astype(float) for mask in (truth, moved)]
+        grids = [np.zeros(truth.shape, bool) for _ in edges]
+        for grid, edge in zip(grids, edges, strict=True):
+            grid[tuple(edge.astype(int).T)] = True
+        assert surface_distances(*edges).hausdorff(100) == hausdorff_distance(*grids)
+        labels = [torch.from_numpy(np.stack([mask, ndimage.label(mask)[0]], -1).astype(np.int64)) for mask in
+                  (moved, truth)]  # fmt: skip
+        given_pair = [part[None] for part in labels]
+        quality = panoptic_quality(*given_pair, things={1}, stuffs={0}, return_per_class=True)
+        qualities.append(float(quality.ravel()[0]))
+    table = {"classes": [{"index": 0, "name": "background"}, {"index": 1, "name": "nucleus"}]}
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps(table))
+    report = evaluated(tmp_path / "r", tmp_path / "masks", tmp_path / "truth", objects="components")
+    one, other = np.concatenate(true), np.concatenate(found)
+    nucleus, dataset = report["per_class"][1], report["dataset"]
+    assert nucleus["iou"]["value"] == pytest.approx(jaccard_score(one, other))
+    assert nucleus["dice"]["value"] == pytest.approx(f1_score(one, other))
+    assert dataset["cohens_kappa"]["value"] == pytest.approx(cohen_kappa_score(one, other))
+    assert dataset["matthews_correlation"]["value"] == pytest.approx(matthews_corrcoef(one, other))
+    tensors = torch.from_numpy(other), torch.from_numpy(one)
+    assert dataset["mean_iou"]["value"] == pytest.approx(float(multiclass_jaccard_index(*tensors, 2)), abs=1e-6)
+    assert nucleus["objects"]["panoptic_quality_mean_over_images"] == pytest.approx(np.mean(qualities), abs=1e-6)

@@ -7,7 +7,6 @@ from typing import Any
 from segcli.classes import ClassTable
 from segcli.errors import UsageError
 from segcli.evaluation.meaning import Meaning
-from segcli.evaluation.page import page
 from segcli.evaluation.pairs import Pair
 from segcli.files import replacing
 from segcli.measures.report import SCHEMA, ImageCounts, dense, per_class_rows, per_image_rows, to_csv
@@ -19,6 +18,8 @@ def write_report(
     folder: Path, found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions
 ) -> None:
     """report.json, per_class.csv, per_image.csv and report.html, each whole or not at all."""
+    from segcli.evaluation.page import page  # here, because matplotlib takes its time
+
     images = [image for _, image in done]
     texts = {
         "report.json": json.dumps(found, indent=1) + "\n",

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from rasterio.enums import ColorInterp
 
@@ -73,7 +74,9 @@ def values_in(paths: Iterable[Path]) -> list[int]:
                 with source:
                     check_mask(source)
                     for _, pixels, valid in source.strips(STRIP_HEIGHT):
-                        seen[np.unique(pixels[0] if valid is None else pixels[0][valid])] = True
+                        mask = None if valid is None else valid.view(np.uint8)
+                        # Six times as fast as numpy's unique; float32 counts are never 0 where something was.
+                        seen |= cv2.calcHist([pixels[0]], [0], mask, [256], [0, 256]).ravel() > 0
     return list(map(int, np.flatnonzero(seen)))
 
 
