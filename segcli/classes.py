@@ -2,6 +2,7 @@
 
 import colorsys
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,12 @@ class ClassEntry:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The classes of a mask, by position in the network's output; `ignore` marks pixels without a label."""
+    """The classes of a mask, by position in the network's output; `ignore` marks pixels without a label, which have
+    `ignore_color` in masks that are colours."""
 
     entries: tuple[ClassEntry, ...]
     ignore: int | None = IGNORE
+    ignore_color: Color | None = None
 
     def __post_init__(self) -> None:
         indices = [entry.index for entry in self.entries]
@@ -51,6 +54,8 @@ class ClassTable:
             raise ValueError("a class table needs at least one class")
         if len(set(indices)) != len(indices):
             raise ValueError(f"class indices repeat: {indices}")
+        if len(set(self.names)) != len(indices):
+            raise ValueError(f"class names repeat: {', '.join(self.names)}")
         if any(not 0 <= index <= 255 for index in indices):
             raise ValueError(f"class indices must lie in 0..255: {indices}")
         if self.ignore in indices:
@@ -84,7 +89,8 @@ class ClassTable:
 
     def to_json(self) -> dict[str, Any]:
         classes = [{"index": e.index, "name": e.name, "color": hex_color(e.color)} for e in self.entries]
-        return {"classes": classes, "ignore": self.ignore}
+        color = {"ignore_color": hex_color(self.ignore_color)} if self.ignore_color is not None else {}
+        return {"classes": classes, "ignore": self.ignore, **color}
 
     @classmethod
     def from_json(cls, data: Any) -> "ClassTable":
@@ -96,7 +102,8 @@ class ClassTable:
         ignore = data.get("ignore", IGNORE)
         if not (ignore is None or (type(ignore) is int and 0 <= ignore <= 255)):
             raise ValueError(f'"ignore" must be null or lie in 0..255, found {ignore!r}')
-        return cls(entries, ignore)
+        color = data.get("ignore_color")
+        return cls(entries, ignore, None if color is None else color_of(color))
 
     @classmethod
     def read(cls, path: Path) -> "ClassTable":
@@ -129,11 +136,15 @@ def hex_color(color: Color) -> str:
     return "#{:02X}{:02X}{:02X}".format(*color)
 
 
+def color_of(text: Any) -> Color:
+    """The colour that is written #RRGGBB; ValueError where it is not."""
+    if not isinstance(text, str) or not re.fullmatch("#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"a colour is written #RRGGBB, found {text!r:.20}")
+    value = int(text[1:], 16)
+    return value >> 16, value >> 8 & 255, value & 255
+
+
 def _entry(item: Any, default: Color) -> ClassEntry:
     if not isinstance(item, dict) or type(item.get("index")) is not int or not isinstance(item.get("name"), str):
         raise ValueError(f'each class needs an "index" (a number) and a "name" (a text), found {item!r:.80}')
-    text = item.get("color", hex_color(default))
-    if not isinstance(text, str) or len(text) != 7 or text[0] != "#":
-        raise ValueError(f"a colour is written #RRGGBB, found {text!r:.20}")
-    value = int(text[1:], 16)
-    return ClassEntry(item["index"], item["name"], (value >> 16, value >> 8 & 255, value & 255))
+    return ClassEntry(item["index"], item["name"], color_of(item.get("color", hex_color(default))))

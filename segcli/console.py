@@ -1,7 +1,8 @@
 """What people see: results on stdout; messages and progress on stderr. The only user of rich."""
 
+import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -17,8 +18,8 @@ INTERVAL_S = 10.0
 class Console:
     """Messages, results and the closing line of one run."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.as_json = quiet, as_json
 
     def say(self, text: str) -> None:
         """A message for people, unless --quiet."""
@@ -31,13 +32,43 @@ class Console:
 
     def result(self, path: Path) -> None:
         """The path of a finished file, for the next program in the pipe."""
-        if not self.quiet:
+        if not self.quiet and not self.as_json:
             print(path, flush=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table on stdout, unless --quiet; the first column is names, the others are figures."""
+    def record(self, fields: Mapping[str, object]) -> None:
+        """One JSON object on a line of stdout, where --json asks for it."""
+        if self.as_json:
+            print(json.dumps(fields), flush=True)
+
+    @contextmanager
+    def growing_table(self, columns: Sequence[str]) -> Iterator[Callable[[Sequence[str], str], None]]:
+        """A table on stderr that takes rows while work goes on, each with a word on what is left; lines elsewhere."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda row, left: self.say(
+                "  ".join(f"{name} {cell}" for name, cell in zip(columns, row, strict=True)) + f"  {left}"
+            )
+            return
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+        from rich.table import Table
+
+        table = Table()
+        for column in columns:
+            table.add_column(column, justify="right")
+        with Live(table, console=RichConsole(stderr=True), auto_refresh=False, vertical_overflow="visible") as live:
+
+            def add(row: Sequence[str], left: str) -> None:
+                table.add_row(*row)
+                table.caption = left
+                live.refresh()
+
+            yield add
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], is_result: bool = True) -> None:
+        """A table on stdout, or on stderr where it is no result, unless --quiet; the first column is names."""
         if self.quiet:
             return
+        stream = sys.stdout if is_result else sys.stderr
         from rich.console import Console as RichConsole
         from rich.table import Table
 
@@ -47,7 +78,7 @@ class Console:
         for row in rows:
             table.add_row(*row)
         # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
-        RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 1000, markup=False).print(table)
+        RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False).print(table)
 
     @contextmanager
     def progress(self, total: int) -> Iterator["Progress"]:

@@ -17,7 +17,7 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.evaluation.counting import compare
-from segcli.evaluation.files import read_report, write_report
+from segcli.evaluation.files import make_folder, read_report, write_report
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair, find_pairs
 from segcli.evaluation.tables import all_tables
@@ -37,19 +37,29 @@ Counted = tuple[ImageCounts, ScoreCounts | None]
 
 def run(options: EvalOptions, console: Console) -> int:
     """Compare all pairs, report, and return the exit code."""
+    if options.objects == "labels" and options.scores is not None:
+        raise UsageError("--scores", "with --objects labels", "maps of object numbers have no classes to score")
     pairs = find_pairs(options)
+    if options.out is not None:
+        make_folder(options.out)
     meaning = find_meaning(options, pairs)
+    for line in meaning.notes:
+        console.say(line)
+    if options.objects is not None and len(meaning.classes.entries) == 256:
+        raise UsageError("--objects", "256 classes", "expected at most 255")
     classes = meaning.classes
     for name, _ in options.min_iou:
         if name not in classes.names:
             raise UsageError("--min-iou", f"no class {name!r}", f"expected one of {', '.join(classes.names)}")
     other = read_report(options.compare, classes) if options.compare is not None else None
     done: list[tuple[Pair, ImageCounts]] = []
+    failures: list[dict[str, str]] = []
     scores = ScoreCounts(len(classes.entries))
     with console.progress(len(pairs)) as progress, closing(count_all(pairs, meaning, options)) as counted:
         for pair, result in zip(pairs, counted, strict=True):
             if isinstance(result, InputError):
                 console.fail(result)
+                failures.append({"image": pair.name, "reason": str(result)})
                 continue
             image, of_image = result
             done.append((pair, image))
@@ -58,7 +68,7 @@ def run(options: EvalOptions, console: Console) -> int:
             progress.advance(1, int(image.matrix.sum()))
     if not done:
         raise NothingDoneError(options.predicted, "no pair could be compared", "", "see the lines above")
-    found = figures([image for _, image in done], scores, classes, options, other)
+    found = figures([image for _, image in done], scores, classes, options, other) | {"failed": failures}
     for title, head, rows in all_tables(found, brief=True):
         console.table(title, head, rows)
     if options.out is not None:
@@ -67,9 +77,8 @@ def run(options: EvalOptions, console: Console) -> int:
     missed = missed_bars(found, options)
     for line in missed:
         console.say(line)
-    failed = len(pairs) - len(done)
-    console.say(f"done {len(done)}  failed {failed}")
-    return 1 if failed else MISSED if missed else 0
+    console.say(f"done {len(done)}  failed {len(failures)}")
+    return 1 if failures else MISSED if missed else 0
 
 
 def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Generator[Counted | InputError, None, None]:

@@ -1,7 +1,7 @@
 """Which file belongs to which: by name without ending, also where one side adds a word."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,15 @@ def match_folders(left: Path, right: Path, recursive: bool = False) -> tuple[tup
     matched = match(_one_each(left, recursive), _one_each(right, recursive))
     alone = [*matched.left, *matched.right]
     if matched.pairs and alone:
-        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise UsageError(
-            left, f"without a partner: {', '.join(map(str, alone[:5]))}{more}",
-            f"expected one in {right} for each", "move them away, or list pairs in a CSV file",
-        )  # fmt: skip
+        sides = [(right, matched.left), (left, matched.right)]
+        listed = "; ".join(f"{place} has none for {_some(files)}" for place, files in sides if files)
+        raise UsageError(left, f"files without a partner: {listed}", "", "move them away, or list pairs in a CSV file")
     return matched.pairs
+
+
+def _some(files: Sequence[Path]) -> str:
+    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+    return ", ".join(map(str, files[:5])) + more
 
 
 def _one_each(folder: Path, recursive: bool) -> dict[str, Path]:

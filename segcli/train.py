@@ -1,113 +1,258 @@
-"""segcli train: from a folder of images and masks to weights."""
+"""segcli train: from images and masks to weights."""
 
+import copy
 import csv
-import hashlib
+import json
 import math
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import segcli
+from segcli.classes import ClassTable
 from segcli.console import Console
+from segcli.drawing.curves import curves
 from segcli.errors import NothingDoneError, UsageError
 from segcli.files import replacing
+from segcli.measures.confusion import intersection_over_union, mean_iou
 from segcli.network import checkpoint
 from segcli.network.device import choose_device, keep_freed_memory
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
-from segcli.training.loop import Epoch, fit
-from segcli.training.pairs import Splits, find_classes, find_pairs
-from segcli.training.sampling import Crops
-from segcli.training.survey import measure_normalisation, survey
+from segcli.raster.sink import faults_of_writing
+from segcli.training.interrupts import noticed
+from segcli.training.labels import Labels, find_classes
+from segcli.training.loop import Training, learning_rate, train_epoch
+from segcli.training.losses import Loss, class_weights
+from segcli.training.pairs import find_pairs
+from segcli.training.processes import Processes, started
+from segcli.training.report import write_validation
+from segcli.training.sampling import Crops, Reading
+from segcli.training.state import Averaged, Progress, load_state, save_state
+from segcli.training.survey import Survey, digest, normalisation, survey, tables, warnings
+from segcli.training.validation import Validation
+
+FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", "device", "workers", "json", "quiet",
+        "debug", "compile", "half"}  # fmt: skip
+"""Options that may change when a training is resumed."""
 
 
 def run(options: TrainOptions, console: Console) -> int:
     """Train, keep the best weights by validation mIoU in OUT/best.safetensors, and return the exit code."""
-    out = options.out or Path("runs") / options.data.resolve().name
-    best_path = out / "best.safetensors"
-    if best_path.exists() and not options.overwrite:
-        raise UsageError(best_path, "exists", "nothing is overwritten", "choose another --out or give --overwrite")
-    if options.crop < 2 << options.depth:
+    out = options.out or Path("runs") / options.data.resolve().stem
+    _check_options(options, out)
+    keep_freed_memory()
+    with started(choose_device(options.device)) as (processes, device):
+        if not processes.is_first:
+            console = Console(quiet=True)
+        splits = find_pairs(options.data, options.val, options.seed, options.group_by)
+        labels = Labels(_with_ignore(find_classes(options.data, options.classes, splits.all), options.ignore))
+        found = survey(splits, labels, console.fail)
+        for table in tables(found, labels.classes.names):
+            console.table(*table, is_result=options.check)
+        for line in warnings(found, labels.classes.names):
+            console.say(line)
+        if options.check:
+            return 0
+        if processes.is_first:
+            _make_folder(out, options)
+        return _train(options, out, found, labels, console, processes, device)
+
+
+def _check_options(options: TrainOptions, out: Path) -> None:
+    best, last = out / "best.safetensors", out / "last.safetensors"
+    if options.resume and not last.exists():
+        raise UsageError(last, "no such file", "--resume goes on with a training that was interrupted")
+    if best.exists() and not (options.overwrite or options.resume or options.check):
         raise UsageError(
-            "--crop", f"{options.crop} pixels", f"depth {options.depth} needs {2 << options.depth} or more"
+            best, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
         )
+    least = 2 << options.depth
+    if options.crop < least:
+        raise UsageError("--crop", f"{options.crop} pixels", f"depth {options.depth} needs {least} or more")
+
+
+def _make_folder(out: Path, options: TrainOptions) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"segcli": segcli.__version__, **asdict(options)}, default=str, indent=1)
+        with replacing(out / "options.json") as part:
+            part.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise NothingDoneError(
             out, error.strerror or str(error), "expected a folder for weights and history"
         ) from error
-    device = choose_device(options.device)
-    keep_freed_memory()
-    splits = find_pairs(options.data, options.val, options.seed)
-    found = survey(splits.train + splits.val)
-    classes = find_classes(options.data, options.classes, splits.train + splits.val)
-    normalisation = measure_normalisation(splits.train, found.dtype, found.bands)
 
+
+def _with_ignore(classes: ClassTable, ignore: int | None) -> ClassTable:
+    if ignore is None:
+        return classes
+    entries = tuple(entry for entry in classes.entries if entry.index != ignore)
+    return ClassTable(entries, ignore, classes.ignore_color)
+
+
+def _train(
+    options: TrainOptions, out: Path, found: Survey, labels: Labels, console: Console, processes: Processes,
+    device: torch.device,
+) -> int:  # fmt: skip
+    classes, splits = labels.classes, found.splits
+    constants = normalisation(found)
     torch.manual_seed(options.seed)
-    network = UNet(
-        NetworkConfig(found.bands, len(classes.entries), options.width, options.depth, options.norm, options.dropout)
+    config = NetworkConfig(
+        found.bands, len(classes.entries), options.width, options.depth, options.norm, options.dropout
     )
-    record: dict[str, Any] = {"options": _plain(asdict(options)), "data": digest(splits), "segcli": segcli.__version__}
-    model = checkpoint.Model(network, normalisation, classes, training=record)
-    count = len(splits.train)
-    crops = Crops(
-        splits.train, found.heights[:count], found.widths[:count], options.crop, classes, normalisation, options.seed
-    )
-    console.say(
-        f"{len(splits.train)} training and {len(splits.val)} validation images, "
-        f"{found.bands} bands, classes {', '.join(classes.names)}, on {device}"
-    )
+    training = _prepared(UNet(config), options, found, Reading(labels, constants), processes, device)
+    shown = copy.deepcopy(training.network).eval().requires_grad_(False)  # bears the averaged weights
+    validation = Validation(training.crops.reading, found.facts, device, training.half)
+    same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
+    record = {**same, "data": digest(found), "processes": processes.count}
+    progress = Progress()
+    if options.resume:
+        progress = load_state(out / "last.safetensors", training.network, training.averaged, training.optimiser, record)
+        console.say(f"going on with epoch {progress.epoch + 1}, step {progress.step + 1}")
+    model = checkpoint.Model(shown, constants, classes, None, {
+        "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
+    console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {found.bands} bands, "
+                f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip
 
-    history: list[Epoch] = []
-    best = -1.0
-    for epoch in fit(model, crops, splits.val, options, device):
-        history.append(epoch)
-        write_history(history, classes.names, out / "history.csv")
-        mark = ""
-        if epoch.mean_iou > best or epoch.number == 1:
-            best, mark = epoch.mean_iou, "  best"
-            figures = {
-                "epoch": epoch.number,
-                "mean_iou": _number(epoch.mean_iou),
-                "iou": {name: _number(value) for name, value in zip(classes.names, epoch.iou, strict=True)},
-            }
-            record["validation"], record["seconds"] = figures, round(epoch.seconds)
-            checkpoint.save(model, best_path, options.half)
-        by_class = "  ".join(f"{name} {value:.3f}" for name, value in zip(classes.names, epoch.iou, strict=True))
-        console.say(
-            f"epoch {epoch.number}/{options.epochs}  loss {epoch.loss:.4f}  mIoU {epoch.mean_iou:.4f}  {by_class}  "
-            f"{epoch.images_per_second:.1f} crops/s  {epoch.seconds:.0f} s{mark}"
-        )
-    console.result(best_path)
-    console.say(f"best mIoU {best:.4f}")
+    columns = ["epoch", "loss", "mIoU", *classes.names, "rate", "crops/s", "best"]
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(noticed())
+        add_row = stack.enter_context(console.growing_table(columns))
+        while not _is_done(training, progress):
+            seconds, seen = progress.seconds, progress.seen
+            whole = train_epoch(training, progress, lambda: bool(interrupt))
+            if not whole:
+                if processes.is_first:
+                    _save(out, training, progress, record)
+                console.say(f"stopped in epoch {progress.epoch + 1}; --resume goes on from here")
+                return interrupt.exit_code
+            speed = (progress.seen - seen) / max(progress.seconds - seconds, 1e-9)
+            shown.load_state_dict(training.averaged.tensors)
+            matrix = processes.sum(validation.matrix(shown, splits.val[processes.rank :: processes.count]), device)
+            row = _row(training, progress, matrix, classes, speed)
+            progress.history.append(row)
+            is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
+            if is_best:
+                progress.best, progress.best_epoch = row["mean_iou"] or 0.0, progress.epoch + 1
+                model.training["validation"] = {key: row[key] for key in ("epoch", "mean_iou", "iou")}
+                model.training["seconds"] = round(progress.seconds)
+            progress.epoch, progress.step, progress.loss, progress.seen = progress.epoch + 1, 0, 0.0, 0
+            if processes.is_first:
+                if is_best:
+                    checkpoint.save(model, out / "best.safetensors", options.half)
+                _save(out, training, progress, record)
+                write_history(progress.history, classes.names, out)
+            console.record(row)
+            cells = [
+                _short(row["loss"]),
+                _short(row["mean_iou"]),
+                *(_short(row["iou"][name]) for name in classes.names),
+            ]
+            left = _left(training, progress)
+            add_row([f"{progress.epoch}", *cells, f"{row['learning_rate']:.2g}", f"{speed:.1f}", "*" * is_best], left)
+    if processes.is_first:
+        best = checkpoint.load(out / "best.safetensors").network.to(device)
+        write_validation(out / "validation", validation, best, splits.val, classes)
+        (out / "last.safetensors").unlink(missing_ok=True)
+        console.result(out / "best.safetensors")
+        console.record({"best": str(out / "best.safetensors"), "epoch": progress.best_epoch, "mean_iou": progress.best})
+    console.say(
+        f"best mIoU {progress.best:.4f} in epoch {progress.best_epoch}; see {out / 'validation' / 'report.html'}"
+    )
     return 0
 
 
-def write_history(history: list[Epoch], names: tuple[str, ...], path: Path) -> None:
-    """One line an epoch."""
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+def _prepared(
+    network: UNet, options: TrainOptions, found: Survey, reading: Reading, processes: Processes, device: torch.device
+) -> Training:
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    crops = Crops(
+        found, reading, _crop(options, found), options.seed, options.augment, options.balance, options.border_weight
+    )
+    weights: Any = options.class_weights
+    if weights == "auto":
+        weights = class_weights(np.stack([found.facts[pair].pixels for pair in found.splits.train])).tolist()
+    elif weights == "none":
+        weights = None
+    elif len(weights) != network.config.classes:
+        raise UsageError(
+            "--class-weights", f"{len(weights)} weights", f"expected {network.config.classes}, one a class"
+        )
+    loss = Loss(options.loss, None if weights is None else torch.tensor(weights), options.label_smoothing)
+    averaged = Averaged(network, options.ema)
+    forward = processes.together(network, device)
+    if options.compile:
+        forward = torch.compile(forward)  # type: ignore[assignment]
+    return Training(network, forward, averaged, optimiser, crops, loss, device, processes, options)
+
+
+def _crop(options: TrainOptions, found: Survey) -> int:
+    """The side of crops: no larger than the largest image, which would be mirrored on and on."""
+    stride = 1 << options.depth
+    largest = max(max(found.facts[pair].height, found.facts[pair].width) for pair in found.splits.train)
+    return max(2 * stride, min(options.crop, -(-largest // stride) * stride))
+
+
+def _is_done(training: Training, progress: Progress) -> bool:
+    options = training.options
+    if options.patience is not None and progress.epoch - progress.best_epoch >= options.patience and progress.epoch:
+        return True
+    if options.minutes is not None:
+        return training.is_over(progress)
+    return progress.epoch >= options.epochs
+
+
+def _row(
+    training: Training, progress: Progress, matrix: np.ndarray, classes: ClassTable, speed: float
+) -> dict[str, Any]:
+    iou = intersection_over_union(matrix)
+    return {
+        "epoch": progress.epoch + 1,
+        "loss": progress.loss / max(1, progress.seen),
+        "mean_iou": _number(mean_iou(matrix)),
+        "iou": {name: _number(value) for name, value in zip(classes.names, iou, strict=True)},
+        "learning_rate": learning_rate(training.share_done(progress), training.options.learning_rate),
+        "crops_per_second": round(speed, 2),
+        "seconds": round(progress.seconds, 3),
+    }
+
+
+def _left(training: Training, progress: Progress) -> str:
+    done = training.share_done(progress)
+    return f"{progress.seconds * (1 - done) / max(done, 1e-9):.0f} s left"
+
+
+def _save(out: Path, training: Training, progress: Progress, record: dict[str, Any]) -> None:
+    path = out / "last.safetensors"
+    with faults_of_writing(path):
+        save_state(path, training.network, training.averaged, training.optimiser, progress, record)
+
+
+def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Path) -> None:
+    """history.csv, a line an epoch, and its picture."""
+    fields = ["epoch", "loss", "mean_iou", "learning_rate", "crops_per_second", "seconds"]
+    with replacing(out / "history.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["epoch", "loss", "mean_iou", *(f"iou {name}" for name in names), "learning_rate", "seconds"])
-        for epoch in history:
-            writer.writerow(
-                [epoch.number, epoch.loss, epoch.mean_iou, *epoch.iou, epoch.learning_rate, round(epoch.seconds, 3)]
-            )
-
-
-def digest(splits: Splits) -> dict[str, Any]:
-    """What the weights were trained on: counts, and one SHA-256 over the bytes of every file, in order."""
-    total = hashlib.sha256()
-    for pair in splits.train + splits.val:
-        for path in (pair.image, pair.mask):
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    return {"train": len(splits.train), "val": len(splits.val), "sha256": total.hexdigest()}
+        writer.writerow([*fields[:3], *(f"iou {name}" for name in names), *fields[3:]])
+        for row in history:
+            cells = [*(row[field] for field in fields[:3]), *(row["iou"][name] for name in names)]
+            writer.writerow([*cells, *(row[field] for field in fields[3:])])
+    with replacing(out / "curves.png") as part:
+        part.write_bytes(curves(history))
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value  # JSON has no NaN
+    return None if math.isnan(value) else float(value)  # JSON has no NaN
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from segcli.measures.calibration import ScoreCounts, levels
+from segcli.measures.calibration import LEVELS, ScoreCounts, levels
 
 
 def some(seed: int, pixels: int, classes: int, steps: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +41,8 @@ def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes
         threshold, best = curves.best_threshold()
         assert best == pytest.approx(f1.max(), abs=tolerance)
         assert np.isclose(thresholds, threshold, atol=1e-4).any()
+        reached = levels(shares[n]) >= round(threshold * (LEVELS - 1))
+        assert best == pytest.approx(2 * (is_class & reached).sum() / (is_class.sum() + reached.sum()))
         false, hits, _ = roc_curve(is_class, shares[n])
         for _, _, along, rate in curves.sampled():
             assert along == pytest.approx(np.interp(rate, false, hits), abs=0.02) or rate in false

@@ -44,8 +44,10 @@ def test_equal_to_scikit_learn(classes: int, pixels: int, seed: int) -> None:
     weighted = metrics.jaccard_score(true, found, labels=present, average="weighted")
     assert c.frequency_weighted_iou(matrix) == pytest.approx(weighted)
     assert c.pixel_accuracy(matrix) == pytest.approx(metrics.accuracy_score(true, found))
-    in_truth = c.mean_over_classes(c.recall(matrix))
-    assert in_truth == pytest.approx(metrics.balanced_accuracy_score(true, found))
+    assert c.mean_over_classes(c.recall, matrix) == pytest.approx(metrics.balanced_accuracy_score(true, found))
+    # A class that was missed altogether has no precision, and counts 0.
+    precise = metrics.precision_score(true, found, labels=present, average="macro", zero_division=0)
+    assert c.mean_over_classes(c.precision, matrix) == pytest.approx(precise)
     if len(present) > 1:
         assert c.cohens_kappa(matrix) == pytest.approx(metrics.cohen_kappa_score(true, found), nan_ok=True)
     assert c.matthews_correlation(matrix) == pytest.approx(metrics.matthews_corrcoef(true, found))
@@ -62,11 +64,16 @@ def test_many_matrices_at_once(count: int, classes: int, seed: int) -> None:
 
 
 def test_what_absent_classes_count() -> None:
-    values = np.array([0.5, np.nan, 1.0])
-    assert c.mean_over_classes(values) == 0.75
-    assert c.mean_over_classes(values, "one") == pytest.approx(2.5 / 3)
-    assert c.mean_over_classes(values, "zero") == 0.5
-    assert np.isnan(c.mean_over_classes(np.array([np.nan])))
+    matrix = np.diag([3, 0, 5])
+    matrix[0, 2] = 3
+    iou = c.intersection_over_union
+    assert c.mean_over_classes(iou, matrix) == pytest.approx((3 / 6 + 5 / 8) / 2)
+    assert c.mean_over_classes(iou, matrix, "one") == pytest.approx((3 / 6 + 1 + 5 / 8) / 3)
+    assert c.mean_over_classes(iou, matrix, "zero") == pytest.approx((3 / 6 + 5 / 8) / 3)
+    assert np.isnan(c.mean_over_classes(iou, np.zeros((2, 2))))
+    missed = np.array([[4, 0], [2, 0]])
+    for absent in ("skip", "one", "zero"):
+        assert c.mean_over_classes(c.precision, missed, absent) == pytest.approx(4 / 6 / 2)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 300_000), st.integers(0, 99), st.sampled_from([1000, 2**16, 2**23]))

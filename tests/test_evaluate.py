@@ -111,7 +111,7 @@ def test_an_undefined_figure_misses_its_bar(tmp_path: Path) -> None:
 
 def test_what_has_no_partner_is_listed(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     (folders[1] / "2_mask.png").unlink()
-    with pytest.raises(UsageError, match=r"without a partner: .*masks/2\.png"):
+    with pytest.raises(UsageError, match=r"truth has none for .*masks/2\.png"):
         run(EvalOptions(*folders), Console(quiet=True))
     for path in folders[1].glob("*.png"):
         path.unlink()
@@ -147,6 +147,10 @@ def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
     write_picture(tmp_path / "b.png", np.full((4, 4), 255, np.uint8))
     with pytest.raises(NothingDoneError, match="not one pixel has a true and a predicted class"):
         run(EvalOptions(tmp_path / "a.png", tmp_path / "b.png"), Console(quiet=True))
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": [{"index": 0, "name": "all"}]}))
+    with pytest.raises(NothingDoneError, match="no pair could be compared"):
+        run(EvalOptions(tmp_path / "b.png", tmp_path / "a.png"), Console(quiet=True))
+    (tmp_path / "classes.json").unlink()
     with pytest.raises(NothingDoneError, match="no class in any mask"):
         run(EvalOptions(tmp_path / "b.png", tmp_path / "b.png"), Console(quiet=True))
 
@@ -221,8 +225,8 @@ def test_outlines_over_strips(tmp_path: Path, rng: np.random.Generator) -> None:
         _, found = evaluated(tmp_path, one, other, boundary=boundary)
         for n, row in enumerate(found["per_class"]):  # type: ignore[arg-type]
             expected = boundary_counts(truth == n, predicted == n, 2.0, known)
-            assert row["boundary_iou"] == expected.boundary_iou  # type: ignore[index]
-            assert row["boundary_f_score"] == expected.f_score  # type: ignore[index]
+            assert row["boundary_iou"]["value"] == expected.boundary_iou  # type: ignore[index]
+            assert row["boundary_f_score"]["value"] == expected.f_score  # type: ignore[index]
     picture = write_picture(tmp_path / "t.png", truth)
     with pytest.raises(NothingDoneError):
         run(EvalOptions(picture, picture, boundary=(5.0, "metres")), Console(quiet=True))

@@ -55,6 +55,6 @@ def test_outlines_over_strips_are_those_of_the_whole(seed: int, rows: list[int],
     outlines.end_image()
     assert outlines.distances is not None
     for n in range(2):
-        edges = [np.argwhere(outline(mask == n) & known) * (2.0, 0.5) for mask in masks]
+        edges = [np.argwhere(outline(mask == n, known)) * (2.0, 0.5) for mask in masks]
         expected = surface_distances(*edges)
         np.testing.assert_allclose(outlines.distances[n], [expected.hausdorff(), expected.average])

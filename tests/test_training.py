@@ -1,27 +1,42 @@
 import csv
 import json
+import os
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import rasterio
 import torch
 from helpers import write_picture
+from rasterio.transform import from_origin
 from safetensors import safe_open
+from scipy import ndimage
 
 from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
+from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.train import run
-from segcli.training.augmentation import augment
-from segcli.training.loop import labelled_cross_entropy, learning_rate
-from segcli.training.pairs import find_classes, find_pairs
-from segcli.training.sampling import Crops, read_pair
-from segcli.training.survey import measure_normalisation, survey
+from segcli.training.augmentation import Crop, augment
+from segcli.training.borders import border_weights
+from segcli.training.interrupts import noticed
+from segcli.training.labels import Labels, find_classes
+from segcli.training.loop import learning_rate
+from segcli.training.losses import Loss, class_weights
+from segcli.training.pairs import Splits, find_pairs
+from segcli.training.sampling import Crops, Reading
+from segcli.training.state import Averaged
+from segcli.training.survey import Survey, normalisation, survey, warnings
+from segcli.training.validation import Validation
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -109,11 +124,11 @@ def test_other_names_for_the_folder_of_masks(tmp_path: Path, masks: str) -> None
 
 
 def test_what_is_wrong_with_a_data_set_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no images/ and masks/"):
+    with pytest.raises(UsageError, match="no images/ and no masks/"):
         find_pairs(tmp_path, 0.2, 0)
     blobs(tmp_path, 2)
     (tmp_path / "masks" / "01.png").rename(tmp_path / "masks" / "02.png")
-    with pytest.raises(UsageError, match=r"without a partner: .*images/01\.png, .*masks/02\.png"):
+    with pytest.raises(UsageError, match=r"masks has none for .*images/01\.png; .*images has none for .*masks/02\.png"):
         find_pairs(tmp_path, 0.2, 0)
     (tmp_path / "masks" / "02.png").unlink()
     (tmp_path / "images" / "01.png").unlink()
@@ -121,31 +136,95 @@ def test_what_is_wrong_with_a_data_set_is_said(tmp_path: Path) -> None:
         find_pairs(tmp_path, 0.2, 0)
 
 
+def looked_at(data: Path, classes: tuple[int, ...] = (0, 1), val: float = 0.5) -> Survey:
+    said: list[Exception] = []
+    try:
+        return survey(find_pairs(data, val, 0), Labels(ClassTable.from_indices(classes)), said.append)
+    except UsageError as error:
+        raise UsageError("", "; ".join(map(str, [*said, error]))) from error
+
+
 def test_images_and_masks_that_do_not_fit(tmp_path: Path) -> None:
-    blobs(tmp_path, 2)
+    """All of them are named, not the first alone."""
+    blobs(tmp_path, 4)
     write_picture(tmp_path / "masks" / "01.png", np.zeros((9, 8), np.uint8))
-    splits = find_pairs(tmp_path, 0.5, 0)
-    with pytest.raises(InputError, match=r"01\.png: 9 x 8 pixels .*; its image has 48 x 64"):
-        survey(splits.train + splits.val)
-    write_picture(tmp_path / "masks" / "01.png", np.zeros((48, 64), np.uint16))
-    with pytest.raises(InputError, match=r"01\.png: 1 bands of uint16; expected one band"):
-        survey(splits.train + splits.val)
-    write_pair(tmp_path, "01", np.zeros((48, 64, 3), np.uint16), np.zeros((48, 64), np.uint8))
+    write_picture(tmp_path / "masks" / "02.png", np.full((48, 64), 7, np.uint8))
+    (tmp_path / "images" / "03.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError) as caught:
+        looked_at(tmp_path)
+    text = str(caught.value)
+    assert "01.png: 9 x 8 pixels (height x width); its image has 48 x 64" in text
+    assert "02.png: values 7 (3072 pixels) are no class; expected 0, 1" in text
+    assert "03.png" in text
+    assert "3 of 4 pairs cannot be used" in text
+
+
+def test_data_that_cannot_be_learnt_from_together(tmp_path: Path) -> None:
+    blobs(tmp_path, 3)
+    alone = Labels(ClassTable(ClassTable.from_indices([0, 1]).entries[:1]))
+    for path in (tmp_path / "masks").iterdir():
+        write_picture(path, np.zeros((48, 64), np.uint8))
+    with pytest.raises(UsageError, match="one class alone"):
+        survey(find_pairs(tmp_path, 0.5, 0), alone, lambda _: None)
+    write_picture(tmp_path / "images" / "01.png", np.zeros((48, 64, 3), np.uint16))
     with pytest.raises(UsageError, match="dtypes differ"):
-        survey(splits.train + splits.val)
+        looked_at(tmp_path)
+    write_picture(tmp_path / "images" / "01.png", np.full((48, 64, 4), 200, np.uint8))
+    assert looked_at(tmp_path).bands == 3  # alpha is none
+    with rasterio.open(tmp_path / "images" / "01.tif", "w", driver="GTiff", count=5, height=48, width=64,
+                       dtype="uint8", transform=from_origin(500, 900, 1, 1)) as file:  # fmt: skip
+        file.write(np.zeros((5, 48, 64), np.uint8))
+    (tmp_path / "images" / "01.png").unlink()
+    with pytest.raises(UsageError, match=r"band counts differ: .* has 3, .*01\.tif has 5"):
+        looked_at(tmp_path)
 
 
-def test_a_value_that_is_no_class_is_named(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a", np.zeros((4, 4), np.uint8), np.full((4, 4), 7, np.uint8))
-    pair = find_pairs_of_one(tmp_path)
-    with pytest.raises(InputError, match=r"a\.png: values \[7\] are no class; expected \[0, 1\]"):
-        read_pair(pair, 0, 0, 4, 4, ClassTable.from_indices([0, 1]), Normalisation("uint8", (0.0,), (1.0,)))
+def test_masks_in_16_bits_and_in_colours(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Each kind gives the positions that 8-bit indices give."""
+    indices = rng.choice(np.array([0, 3, 255], np.uint8), (20, 30))
+    colors = {0: (0x3C, 0x10, 0x98), 3: (0xFE, 0xDD, 0x3A), 255: (0x9B, 0x9B, 0x9B)}
+    rgb = np.zeros((20, 30, 3), np.uint8)
+    for value, color in colors.items():
+        rgb[indices == value] = color
+    table = "index,name,color\n0,building,#3C1098\n3,vegetation,#FEDD3A\n255,unlabelled,#9B9B9B\n"
+    (tmp_path / "classes.csv").write_text(table)
+    write_pair(tmp_path, "a", np.zeros((20, 30, 3), np.uint8), indices)
+    write_pair(tmp_path, "b", np.ones((20, 30, 3), np.uint8), indices.astype(np.uint16))
+    write_pair(tmp_path, "c", np.full((20, 30, 3), 2, np.uint8), rgb)
+    splits = find_pairs(tmp_path, 0.3, 0)
+    labels = Labels(find_classes(tmp_path, None, splits.all))
+    assert labels.classes.names == ("building", "vegetation")
+    found = survey(splits, labels, lambda error: pytest.fail(str(error)))
+    expected = [(indices == 0).sum(), (indices == 3).sum()]
+    assert [fact.pixels.tolist() for fact in found.facts.values()] == [expected] * 3
+    reading = Reading(labels, Normalisation("uint8", (0.0,) * 3, (1.0,) * 3))
+    targets = [reading.window(pair, 0, 0, 20, 30)[1] for pair in splits.all]
+    assert np.array_equal(targets[0], np.select([indices == 0, indices == 3], [0, 1], -1))
+    assert np.array_equal(targets[0], targets[1])
+    assert np.array_equal(targets[0], targets[2])
+    rgb[0, 0] = (1, 2, 3)
+    write_picture(tmp_path / "masks" / "c.png", rgb)
+    with pytest.raises(
+        UsageError, match=r"c\.png: values #010203 \(1 pixels\) are no class; expected #3C1098 building"
+    ):
+        survey_all = []
+        try:
+            survey(splits, labels, survey_all.append)
+        except UsageError as error:
+            raise UsageError("", f"{survey_all[0]}; {error}") from error
+    (tmp_path / "classes.csv").unlink()
+    (tmp_path / "masks" / "a.png").write_bytes((tmp_path / "masks" / "c.png").read_bytes())
+    with pytest.raises(InputError, match=r"nothing says which colour is which class; write .*classes\.csv"):
+        find_classes(tmp_path, None, find_pairs(tmp_path, 0.3, 0).all)
 
 
-def find_pairs_of_one(folder: Path) -> object:
-    from segcli.training.pairs import Pair
-
-    return Pair(folder / "images" / "a.png", folder / "masks" / "a.png")
+def test_black_and_white_masks(tmp_path: Path) -> None:
+    blobs(tmp_path, 2)
+    for path in (tmp_path / "masks").iterdir():
+        mask = cv2.imread(str(path), 0)
+        write_picture(path, np.where(mask == 1, 255, 0).astype(np.uint8))
+    classes = find_classes(tmp_path, None, find_pairs(tmp_path, 0.5, 0).all)
+    assert (classes.indices.tolist(), classes.names, classes.ignore) == ([0, 255], ("background", "foreground"), None)
 
 
 def test_classes_from_a_file_or_from_the_masks(tmp_path: Path) -> None:
@@ -157,93 +236,469 @@ def test_classes_from_a_file_or_from_the_masks(tmp_path: Path) -> None:
     assert find_classes(tmp_path, None, pairs).names == ("disc", "ground")
 
 
+def test_pairs_from_a_table(tmp_path: Path) -> None:
+    blobs(tmp_path / "all", 4)
+    rows = [
+        f"all/images/0{n}.png,all/masks/0{n}.png,{split}" for n, split in enumerate(["train", "val", "test", "train"])
+    ]
+    table = tmp_path / "pairs.csv"
+    table.write_text("\n".join(["image,mask,split", *rows]))
+    splits = find_pairs(table, 0.2, 0)
+    assert [[pair.image.stem for pair in part] for part in (splits.train, splits.val)] == [["00", "03"], ["01"]]
+    table.write_text(
+        "\n".join(["image,mask,group", *(f"all/images/0{n}.png,all/masks/0{n}.png,g{n // 2}" for n in range(4))])
+    )
+    splits = find_pairs(table, 0.5, 0)
+    assert [{pair.group for pair in part} for part in (splits.train, splits.val)] in (
+        [{"g0"}, {"g1"}],
+        [{"g1"}, {"g0"}],
+    )
+    for bad in ("a,b\n1,2\n", "image,mask,split\na.png,b.png,later\n", "image,mask\na.png,\n"):
+        table.write_text(bad)
+        with pytest.raises(UsageError, match=r"pairs\.csv"):
+            find_pairs(table, 0.2, 0)
+
+
+def test_groups_stay_together(tmp_path: Path) -> None:
+    for scene in range(5):
+        for part in range(scene + 1):
+            write_pair(tmp_path, f"scene{scene}_{part}", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))
+    for seed in range(6):
+        splits = find_pairs(tmp_path, 0.3, seed, r"scene(\d)")
+        sides = [{pair.group for pair in part} for part in (splits.train, splits.val)]
+        assert not sides[0] & sides[1]
+        assert sides[0] | sides[1] == set("01234")
+        assert 1 <= len(splits.val) <= 9
+    with pytest.raises(UsageError, match="finds nothing in its name"):
+        find_pairs(tmp_path, 0.3, 0, "tile")
+    with pytest.raises(UsageError, match="all pairs are of group 'scene'"):
+        find_pairs(tmp_path, 0.3, 0, "scene")
+
+
+def test_what_is_odd_about_data_is_said(tmp_path: Path) -> None:
+    for side in ("train", "val"):
+        blobs(tmp_path / side, 2, seed=3)  # the same images on both sides
+    write_pair(tmp_path / "train", "flat", np.full((9, 9, 3), 5, np.uint8), np.full((9, 9), 255, np.uint8))
+    found = looked_at(tmp_path, (0, 1, 4))
+    said = list(warnings(found, ("ground", "disc", "ghost")))
+    assert any("flat.png: constant" in line for line in said)
+    assert any("flat.png: not one labelled pixel" in line for line in said)
+    assert any("class ghost is in no training mask" in line for line in said)
+    assert sum("the same image is in training and in validation" in line for line in said) == 2
+
+
+def test_tiles_of_one_scene_on_both_sides_are_said(tmp_path: Path, rng: np.random.Generator) -> None:
+    for scene in "ab":
+        for n in range(4):
+            write_pair(tmp_path / "names", f"{scene}_{n:03}", rng.integers(0, 9, (8, 8), np.uint8),
+                       rng.integers(0, 2, (8, 8), np.uint8))  # fmt: skip
+    found = looked_at(tmp_path / "names")
+    assert any("parts of a are in training and in validation" in line for line in warnings(found, ("0", "1")))
+    kept = survey(find_pairs(tmp_path / "names", 0.5, 0, "^."), Labels(ClassTable.from_indices([0, 1])), lambda _: None)
+    assert not any("parts of" in line for line in warnings(kept, ("0", "1")))
+    (tmp_path / "earth" / "images").mkdir(parents=True)
+    (tmp_path / "earth" / "masks").mkdir()
+    for n, left in enumerate((0, 80, 4000, 9000)):  # the first two lie side by side
+        for kind in ("images", "masks"):
+            with rasterio.open(
+                tmp_path / "earth" / kind / f"{'pqrs'[n]}.tif", "w", driver="GTiff", count=1, height=8, width=8,
+                dtype="uint8", crs="EPSG:32633", transform=from_origin(500_000 + left, 5_300_000, 10, 10),
+            ) as file:  # fmt: skip
+                file.write(rng.integers(0, 2, (8, 8), np.uint8), 1)
+    pairs = {pair.image.stem: pair for pair in find_pairs(tmp_path / "earth", 0.5, 0).all}
+    for val, touching in (("qs", True), ("rs", False)):
+        splits = Splits(tuple(pairs[n] for n in "pqrs" if n not in val), tuple(pairs[n] for n in val))
+        lines = list(warnings(survey(splits, Labels(ClassTable.from_indices([0, 1])), lambda _: None), ("0", "1")))
+        assert any("touch training images on earth" in line for line in lines) == touching
+
+
 def test_normalisation_is_mean_and_deviation_over_all_pixels(tmp_path: Path, rng: np.random.Generator) -> None:
     images = [rng.integers(0, 255, (9, 7, 3), np.uint8), rng.integers(0, 90, (5, 5, 3), np.uint8)]
     grey = rng.integers(0, 255, (6, 6), np.uint8)
     for n, image in enumerate([*images, grey]):
-        write_pair(tmp_path, str(n), image, np.zeros(image.shape[:2], np.uint8))
-    splits = find_pairs(tmp_path, 0.3, 0)
-    pairs = tuple(sorted(splits.train + splits.val, key=lambda pair: pair.image.name))
-    found = survey(pairs)
-    assert (found.dtype, found.bands, found.heights, found.widths) == ("uint8", 3, (9, 5, 6), (7, 5, 6))
+        write_pair(tmp_path, str(n), image, rng.integers(0, 2, image.shape[:2], np.uint8))
+    pairs = find_pairs(tmp_path, 0.3, 0).all
+    found = survey(Splits(pairs, pairs[:1]), Labels(ClassTable.from_indices([0, 1])), lambda _: None)
+    assert (found.dtype, found.bands) == ("uint8", 3)
     values = np.concatenate([*[image.reshape(-1, 3) for image in images], np.repeat(grey.reshape(-1, 1), 3, 1)])
-    constants = measure_normalisation(pairs, "uint8", 3)
+    constants = normalisation(found)
     assert constants.mean == pytest.approx(values.mean(0))
     assert constants.deviation == pytest.approx(values.std(0))
 
 
-def test_a_constant_band_does_not_divide_by_zero(tmp_path: Path) -> None:
-    write_pair(tmp_path, "a", np.full((4, 4), 9, np.uint8), np.zeros((4, 4), np.uint8))
-    constants = measure_normalisation((find_pairs_of_one(tmp_path),), "uint8", 1)  # type: ignore[arg-type]
+def test_16_bit_images_are_normalised_without_their_outliers(tmp_path: Path, rng: np.random.Generator) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    image = rng.normal(3000, 100, (2, 90, 90)).astype(np.uint16)
+    image[:, 3, 3:20] = 65535
+    image[:, :10] = 0  # no data
+    for n in range(2):
+        with rasterio.open(tmp_path / "images" / f"{n}.tif", "w", driver="GTiff", count=2, height=90, width=90,
+                           dtype="uint16", nodata=0, transform=from_origin(500, 900, 1, 1)) as file:  # fmt: skip
+            file.write(image)
+        write_picture(tmp_path / "masks" / f"{n}.png", rng.integers(0, 2, (90, 90), np.uint8))
+    constants = normalisation(looked_at(tmp_path))
+    assert constants.mean == pytest.approx((3000, 3000), abs=10)
+    assert constants.deviation == pytest.approx((100, 100), rel=0.1)
+    pair = find_pairs(tmp_path, 0.5, 0).train[0]
+    pixels, target = Reading(Labels(ClassTable.from_indices([0, 1])), constants).window(pair, 0, 0, 90, 90)
+    assert (pixels[:, :10] == 0).all()
+    assert (target[:10] == -1).all()
+    assert (target[10:] >= 0).all()
+
+
+def test_a_constant_band_does_not_divide_by_zero(tmp_path: Path, rng: np.random.Generator) -> None:
+    for name in "ab":
+        write_pair(tmp_path, name, np.full((4, 4), 9, np.uint8), rng.integers(0, 2, (4, 4), np.uint8))
+    constants = normalisation(looked_at(tmp_path))
     assert (constants.mean, constants.deviation) == ((9.0,), (1.0,))
 
 
 @pytest.fixture
-def crops(tmp_path: Path) -> Crops:
+def found(tmp_path: Path) -> Survey:
     """One image as large as four crops, one smaller than a crop; band 0 of the image is its mask."""
     rng = np.random.default_rng(2)
     for name, shape in (("large", (40, 40)), ("small", (11, 25))):
         mask = rng.integers(0, 2, shape).astype(np.uint8)
         write_pair(tmp_path, name, mask, mask)
-    pairs = find_pairs(tmp_path, 0.5, 0)
-    ordered = tuple(sorted(pairs.train + pairs.val, key=lambda pair: pair.image.name))
+    pairs = find_pairs(tmp_path, 0.5, 0).all
+    ordered = tuple(sorted(pairs, key=lambda pair: pair.image.name))
+    return survey(Splits(ordered, ordered[:1]), Labels(ClassTable.from_indices([0, 1])), lambda _: None)
+
+
+def crops_of(found: Survey, cache: int = 2**20, **more: object) -> Crops:
     identity = Normalisation("uint8", (0.0,), (1.0,))
-    return Crops(ordered, (40, 11), (40, 25), 20, ClassTable.from_indices([0, 1]), identity, seed=5)
+    return Crops(found, Reading(Labels(ClassTable.from_indices([0, 1])), identity, cache), 20, 5, **more)  # type: ignore[arg-type]
 
 
-def test_an_epoch_covers_each_image_about_once(crops: Crops) -> None:
+def test_an_epoch_covers_each_image_about_once(found: Survey) -> None:
+    crops = crops_of(found)
     assert sorted(crops.order(0)) == [0, 0, 0, 0, 1]
     assert crops.order(0).tolist() == crops.order(0).tolist()
     assert any(crops.order(0).tolist() != crops.order(epoch).tolist() for epoch in range(1, 6))
-    images, targets = next(crops.batches(0, 4))
-    assert (images.shape, targets.shape) == ((4, 1, 20, 20), (4, 20, 20))
-    assert [len(images) for images, _ in crops.batches(0, 2)] == [2, 2]
-    assert [len(images) for images, _ in crops.batches(0, 9)] == [5]
+    with closing(crops.batches(0, 4)) as batches:
+        batch = next(batches)
+    assert (batch.images.shape, batch.targets.shape) == ((4, 1, 20, 20), (4, 20, 20))
+    assert [len(batch.images) for batch in crops.batches(0, 2)] == [2, 2]
+    assert [len(batch.images) for batch in crops.batches(0, 9)] == [5]
 
 
-def test_image_and_target_stay_together(crops: Crops) -> None:
+def test_batches_are_the_same_by_threads_from_the_middle_and_in_parts(found: Survey) -> None:
+    crops, uncached = crops_of(found), crops_of(found, cache=0)
+    whole = list(crops.batches(2, 2))
+    for others in (crops.batches(2, 2, workers=3), uncached.batches(2, 2)):
+        assert all(torch.equal(one.images, other.images) for one, other in zip(whole, others, strict=True))
+    (last,) = crops.batches(2, 2, first_step=1)
+    assert torch.equal(last.targets, whole[1].targets)
+    parts = [list(crops.batches(2, 2, part=(rank, 2))) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([parts[0][step].images, parts[1][step].images]), batch.images)
+
+
+def test_image_and_target_stay_together(found: Survey) -> None:
+    crops = crops_of(found)
     for number in range(20):
-        image, target = crops.crop(number % 2, 3, number)
-        known = target >= 0
+        crop = crops.crop(number % 2, 3, number)
+        known = crop.target >= 0
         # Contrast and brightness change both values, and by the same amounts everywhere.
-        dark, light = image[0][known & (target == 0)], image[0][known & (target == 1)]
+        dark, light = crop.image[0][known & (crop.target == 0)], crop.image[0][known & (crop.target == 1)]
         assert np.ptp(dark) < 1e-6
         assert np.ptp(light) < 1e-6
         assert light[0] - dark[0] > 0.7
         assert known.mean() == (1 if number % 2 == 0 else 11 / 20)
-    assert np.array_equal(crops.crop(0, 3, 1)[0], crops.crop(0, 3, 1)[0])
-    assert not np.array_equal(crops.crop(0, 3, 1)[0], crops.crop(0, 4, 1)[0])
+    assert np.array_equal(crops.crop(0, 3, 1).image, crops.crop(0, 3, 1).image)
+    assert not np.array_equal(crops.crop(0, 3, 1).image, crops.crop(0, 4, 1).image)
+
+
+def test_rare_classes_are_sought(tmp_path: Path) -> None:
+    """One image in ten holds a small disc: with balance about a quarter of the crops show it."""
+    for n in range(10):
+        mask = np.zeros((256, 256), np.uint8)
+        if n == 3:
+            mask[200:210, 30:40] = 1
+        write_pair(tmp_path, str(n), mask, mask)
+    pairs = find_pairs(tmp_path, 0.1, 0).all
+    found = survey(Splits(pairs, pairs[:1]), Labels(ClassTable.from_indices([0, 1])), lambda _: None)
+    shares = []
+    for balance in (False, True):
+        crops = Crops(found, Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,))),
+                      64, 0, balance=balance)  # fmt: skip
+        shown = [(crops.crop(n % 10, 0, n).target == 1).any() for n in range(400)]
+        shares.append(np.mean(shown))
+    assert shares[0] < 0.05
+    assert 0.12 < shares[1] < 0.35
 
 
 def test_all_eight_symmetries_occur() -> None:
     image = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
     rng = np.random.default_rng(0)
-    orders = {tuple(augment(image, image[0].astype(np.int16), rng)[1].ravel()) for _ in range(200)}
-    assert len(orders) == 8
+    crop = Crop(image, image[0].astype(np.int16), image[0])
+    changed = [augment(crop, rng, "light") for _ in range(200)]
+    assert len({tuple(one.target.ravel()) for one in changed}) == 8
+    assert all(np.array_equal(one.target, one.weights) for one in changed)
+    assert augment(crop, rng, "none") is crop
 
 
-def test_loss_counts_labelled_pixels_only() -> None:
-    scores = torch.randn(2, 3, 4, 4)
-    targets = torch.randint(0, 3, (2, 4, 4))
-    targets[:, :2] = -1
-    expected = torch.nn.functional.cross_entropy(scores[:, :, 2:], targets[:, 2:])
-    assert torch.isclose(labelled_cross_entropy(scores, targets), expected)
-    assert labelled_cross_entropy(scores, torch.full((2, 4, 4), -1)) == 0
+def test_full_augmentation_moves_labels_with_the_image() -> None:
+    """Of a picture whose labels are its brightness, also after turning, scaling and deforming."""
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[:96, :96]
+    mask = (((rows - 40) ** 2 + (cols - 55) ** 2) < 25**2).astype(np.int16)
+    crop = Crop(np.stack([mask, -mask]).astype(np.float32), mask)
+    moved = [augment(crop, rng, "full") for _ in range(40)]
+    for one in moved:
+        assert one.image.shape == (2, 96, 96)
+        assert one.image.dtype == np.float32
+        inside, outside = ndimage.binary_erosion(one.target == 1, iterations=3), one.target == 0
+        outside = ndimage.binary_erosion(outside, iterations=3)
+        if inside.any() and outside.any():
+            assert np.median(one.image[0][inside]) - np.median(one.image[0][outside]) > 0.5
+            assert np.median(one.image[1][outside]) - np.median(one.image[1][inside]) > 0.5
+    areas = [(one.target == 1).mean() for one in moved]
+    assert min(areas) < 0.7 * mask.mean()
+    assert max(areas) > 1.3 * mask.mean()
+
+
+SCORES = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.randint(0, 3, (2, 6, 5), generator=torch.Generator().manual_seed(1))
+TARGETS[:, :2] = -1
+
+
+def test_cross_entropy_counts_labelled_pixels_only() -> None:
+    expected = torch.nn.functional.cross_entropy(SCORES[:, :, 2:], TARGETS[:, 2:])
+    assert torch.isclose(Loss("ce")(SCORES, TARGETS), expected)
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    expected = torch.nn.functional.cross_entropy(SCORES, TARGETS, weights, ignore_index=-1, label_smoothing=0)
+    assert torch.isclose(Loss("ce", weights)(SCORES, TARGETS), expected)
+    expected = torch.nn.functional.cross_entropy(SCORES, TARGETS, ignore_index=-1, label_smoothing=0.1)
+    assert torch.isclose(Loss("ce", None, 0.1)(SCORES, TARGETS), expected)
+    twice = torch.cat([SCORES, SCORES[:1]]), torch.cat([TARGETS, TARGETS[:1]])
+    pixel = torch.ones(TARGETS.shape)
+    pixel[0] = 2  # counts the first image twice
+    assert torch.isclose(Loss("ce")(SCORES, TARGETS, pixel), Loss("ce")(*twice))
+
+
+@pytest.mark.parametrize("kind", ["ce", "dice", "ce+dice", "focal", "lovasz"])
+def test_losses(kind: str) -> None:
+    """Least for what is right, larger the more is wrong, 0 without labels, and a gradient that leads down."""
+    loss = Loss(kind)  # type: ignore[arg-type]
+    right = 20 * torch.nn.functional.one_hot(TARGETS.clamp(min=0), 3).movedim(-1, 1).float()
+    assert loss(right, TARGETS) < 1e-3
+    assert loss(right, TARGETS) < loss(SCORES, TARGETS) < loss(-right, TARGETS)
+    assert loss(SCORES, torch.full_like(TARGETS, -1)) == 0
+    scores = SCORES.clone().requires_grad_()
+    first = loss(scores, TARGETS)
+    first.backward()
+    assert scores.grad is not None
+    assert (scores.grad[:, :, :2] == 0).all()  # without a label
+    assert loss(scores - 0.5 * scores.grad, TARGETS) < first
+
+
+def test_dice_focal_and_lovasz_by_hand() -> None:
+    scores, targets = SCORES[:, :, 2:], TARGETS[:, 2:]
+    shares = scores.softmax(1).movedim(1, -1).reshape(-1, 3).numpy()
+    truth = np.eye(3)[targets.reshape(-1).numpy()]
+    dice = 2 * (shares * truth).sum(0) / (shares + truth).sum(0)
+    assert float(Loss("dice")(SCORES, TARGETS)) == pytest.approx(1 - dice.mean(), abs=1e-6)
+    right = (shares * truth).sum(1)
+    assert float(Loss("focal")(SCORES, TARGETS)) == pytest.approx(
+        (-((1 - right) ** 2) * np.log(right)).mean(), abs=1e-6
+    )
+    # Where shares are 0 or 1, the Lovasz extension is the IoU loss itself.
+    hard = torch.nn.functional.one_hot(scores.argmax(1), 3).movedim(-1, 1).float() * 200
+    found = np.eye(3)[scores.argmax(1).reshape(-1).numpy()]
+    iou = (found * truth).sum(0) / np.maximum(found, truth).sum(0)
+    assert float(Loss("lovasz")(hard, targets)) == pytest.approx(1 - iou.mean(), abs=1e-5)
+
+
+def test_class_weights_balance_by_the_median() -> None:
+    pixels = np.array([[90, 10, 0], [80, 0, 20], [100, 0, 0]])
+    # Shares in the images that hold the class: 270 / 300, 10 / 100, 20 / 100.
+    assert class_weights(pixels) == pytest.approx([0.2 / 0.9, 2.0, 1.0])
+    assert class_weights(np.array([[10**6, 1, 0]]))[1] == 10
+
+
+def test_border_weights_are_those_of_the_paper(rng: np.random.Generator) -> None:
+    """Equation 2, with the distance to every object measured."""
+    numbers = np.zeros((50, 60), np.int32)
+    for n in range(1, 9):
+        row, col = rng.integers(3, 44), rng.integers(3, 54)
+        numbers[row : row + 6, col : col + 5] = n * 7
+    found = border_weights(numbers, 10)
+    distances = np.sort([ndimage.distance_transform_edt(numbers != n) for n in np.unique(numbers[numbers > 0])], axis=0)
+    expected = 10 * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * 25)) * (numbers == 0)
+    np.testing.assert_allclose(found, expected, atol=10 * np.exp(-8))
+    assert found.max() > 1
+    assert (border_weights(np.zeros((5, 5), np.uint8), 10) == 0).all()
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
-    rates = [learning_rate(step, 100, 0.1) for step in range(101)]
+    rates = [learning_rate(step / 100, 0.1) for step in range(101)]
     assert max(rates) == pytest.approx(0.1)
-    assert rates.index(max(rates)) == 4
-    assert rates[0] == pytest.approx(0.02)
+    assert rates.index(max(rates)) == 5
+    assert 0 < rates[0] < 0.01
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[100] == pytest.approx(0)
 
 
+def test_averaged_weights_follow_and_settle() -> None:
+    network = torch.nn.BatchNorm1d(1)
+    averaged = Averaged(network, 0.9)
+    for step in range(200):
+        network.weight.data.fill_(1 + (step % 2))
+        network.num_batches_tracked.fill_(step)
+        averaged.update(network, step)
+    assert averaged.tensors["weight"].item() == pytest.approx(1.5, abs=0.06)
+    assert averaged.tensors["num_batches_tracked"].item() == 199
+
+
+def history_of(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+SMALL = ("--width", 2, "--depth", 1, "--crop", 32, "--batch", 2)
+
+
 def test_weights_that_run_away_are_said(tmp_path: Path, segcli: Program) -> None:
     blobs(tmp_path / "data", 3)
-    small = ("--width", 2, "--depth", 1, "--norm", "none", "--crop", 32, "--epochs", 2, "--batch", 1)
-    result = segcli("train", "data", *small, "--learning-rate", 1e30)
+    result = segcli("train", "data", *SMALL, "--norm", "none", "--epochs", 2, "--clip", 0, "--learning-rate", 1e30)
     assert result.returncode == 3
-    assert "--learning-rate" in result.stderr
+    assert "lower --learning-rate" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_check_looks_and_stops(tmp_path: Path, segcli: Program) -> None:
+    blobs(tmp_path / "data", 6)
+    result = segcli("train", "data", "--check")
+    assert result.returncode == 0
+    assert "class 1" in result.stdout
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "data" / "images" / "02.png").write_bytes(b"x")
+    result = segcli("train", "data", "--check")
+    assert (result.returncode, "02.png" in result.stderr) == (2, True)
+    assert not (tmp_path / "runs").exists()
+    for folder, text in (("nowhere", "no such file or folder"), (".", "no images/ and no masks/ in it")):
+        result = segcli("train", folder)
+        assert (result.returncode, text in result.stderr) == (2, True)
+
+
+def test_a_run_leaves_all_that_one_asks_for_later(tmp_path: Path, segcli: Program) -> None:
+    blobs(tmp_path / "data", 6)
+    result = segcli("train", "data", *SMALL, "--epochs", 2, "--json", "--loss", "ce+dice", "--class-weights", "auto",
+                    "--augment", "full", "--balance", "--dropout", 0.1, "--label-smoothing", 0.05)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line.get("epoch") for line in lines[:2]] == [1, 2]
+    assert lines[2]["best"] == "runs/data/best.safetensors"
+    out = tmp_path / "runs" / "data"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "best.safetensors", "curves.png", "history.csv", "options.json", "validation",
+    ]  # fmt: skip
+    assert json.loads((out / "options.json").read_text())["loss"] == "ce+dice"
+    assert cv2.imread(str(out / "curves.png")).shape[2] == 3
+    report = json.loads((out / "validation" / "report.json").read_text())
+    assert report["dataset"]["mean_iou"]["value"] == pytest.approx(lines[2]["mean_iou"])
+    # The same by the program's own verbs.
+    result = segcli("eval", out / "validation" / "masks", out / "validation" / "truth", "--out", "again")
+    assert result.returncode == 0, result.stderr
+    again = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert again["confusion_matrix"] == report["confusion_matrix"]
+    assert again["classes"] == report["classes"]
+
+
+def test_a_stopped_training_goes_on_as_if_nothing_had_been(tmp_path: Path, segcli: Program) -> None:
+    """By SIGTERM in the middle of an epoch, and by a kill: the same history, the same weights."""
+    blobs(tmp_path / "data", 6)
+    options = [*SMALL, "--batch", 1, "--epochs", 6, "--dropout", 0.2, "--augment", "full"]
+    assert segcli("train", "data", "--out", "whole", *options).returncode == 0
+    for way in (signal.SIGTERM, signal.SIGKILL):
+        out = tmp_path / f"stopped{way}"
+        command = [sys.executable, "-m", "segcli", "train", "data", "--out", out.name, *map(str, options)]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("epoch 2"):
+                    process.send_signal(way)
+                    break
+            rest = process.stderr.read()
+        assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[way], rest
+        assert (out / "last.safetensors").exists()
+        assert len(history_of(out / "history.csv")) < 6
+        other = segcli("train", "data", "--out", out.name, *options, "--learning-rate", 0.1, "--resume")
+        assert (other.returncode, "learning_rate was 0.001" in other.stderr) == (2, True)
+        result = segcli("train", "data", "--out", out.name, *options, "--resume")
+        assert result.returncode == 0, result.stderr
+        histories = [history_of(tmp_path / name / "history.csv") for name in ("whole", out.name)]
+        for one, again in zip(*histories, strict=True):
+            for field in one.keys() - {"seconds", "crops_per_second"}:
+                assert one[field] == again[field], (way, field)
+        states = [
+            checkpoint.load(tmp_path / name / "best.safetensors").network.state_dict() for name in ("whole", out.name)
+        ]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        assert not (out / "last.safetensors").exists()
+    assert "no such file" in segcli("train", "data", "--out", "whole", *options, "--resume").stderr
+
+
+def test_the_first_signal_is_noted_and_the_second_ends_the_program() -> None:
+    with noticed() as interrupt:
+        assert not interrupt
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt
+        assert interrupt.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_training_ends_early(tmp_path: Path, segcli: Program) -> None:
+    blobs(tmp_path / "data", 6)
+    result = segcli("train", "data", "--out", "a", *SMALL, "--epochs", 40, "--patience", 2, "--learning-rate", 1e-12)
+    assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "a" / "history.csv").read_text().splitlines()) < 12
+    result = segcli("train", "data", "--out", "b", *SMALL, "--minutes", 0.03)
+    assert result.returncode == 0, result.stderr
+    last = history_of(tmp_path / "b" / "history.csv")[-1]
+    assert 1.8 <= float(last["seconds"]) < 10
+    assert float(last["learning_rate"]) < 1e-4
+
+
+def test_large_validation_images_go_through_in_rows(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same matrix as in one pass, with pixels that have no data."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in "ab":
+        with rasterio.open(tmp_path / "images" / f"{name}.tif", "w", driver="GTiff", count=1, height=150, width=70,
+                           dtype="uint8", nodata=0, transform=from_origin(500, 900, 1, 1)) as file:  # fmt: skip
+            file.write(rng.integers(0, 3, (150, 70), np.uint8) * 100, 1)
+        write_picture(tmp_path / "masks" / f"{name}.png", rng.integers(0, 2, (150, 70), np.uint8))
+    found = looked_at(tmp_path)
+    torch.manual_seed(0)
+    network = UNet(NetworkConfig(1, 2, 4, 2)).eval()
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), normalisation(found))
+    validation = Validation(reading, found.facts, torch.device("cpu"), half=False)
+    whole = validation.matrix(network, found.splits.all)
+    monkeypatch.setattr("segcli.training.validation.WHOLE_PIXELS", 0)
+    assert np.array_equal(validation.matrix(network, found.splits.all), whole)
+    assert 0 < whole.sum() < 2 * 150 * 70
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one(tmp_path: Path) -> None:
+    """By torchrun on the CPU: the same losses as one process with the same global batch."""
+    blobs(tmp_path / "data", 8)
+    options = ["--width", 4, "--depth", 2, "--norm", "none", "--crop", 32, "--batch", 4, "--epochs", 3,
+               "--loss", "ce+dice", "--class-weights", "1,3"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    several = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    for name, start in (("one", [sys.executable]), ("two", several)):
+        command = [*start, "-m", "segcli", "train", "data", "--out", name, *map(str, options), "--debug"]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+    histories = [history_of(tmp_path / name / "history.csv") for name in ("one", "two")]
+    for one, two in zip(*histories, strict=True):
+        assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
+        assert float(one["mean_iou"]) == pytest.approx(float(two["mean_iou"]), abs=1e-3)

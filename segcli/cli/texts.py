@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Literal
 
 from segcli.errors import UsageError
 from segcli.options import BoundaryUnit
@@ -63,3 +64,16 @@ def pattern(option: str, text: str | None) -> str | None:
     except re.error as error:
         raise UsageError(option, f"found {text!r}", f"expected a regular expression: {error}") from None
     return text
+
+
+def class_weights(text: str) -> Literal["none", "auto"] | tuple[float, ...]:
+    """none, auto, or numbers from 0 on."""
+    if text in ("none", "auto"):
+        return "none" if text == "none" else "auto"
+    try:
+        weights = tuple(map(float, text.split(",")))
+    except ValueError:
+        weights = (math.nan,)
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise UsageError("--class-weights", f"found {text!r}", "expected none, auto, or numbers such as 1,2,0.5")
+    return weights

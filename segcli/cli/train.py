@@ -5,51 +5,101 @@ from typing import Annotated
 
 import typer
 
+from segcli.cli import texts
 from segcli.cli.shared import Debug, Device, Overwrite, Quiet, end_with
-from segcli.options import Norm, TrainOptions, TrainPrecision
+from segcli.options import Augment, LossKind, Norm, TrainOptions, TrainPrecision
 
 
 def train(
     data: Annotated[
-        Path, typer.Argument(help="Folder with images/ and masks/, or with train/ and val/ that hold them.")
+        Path,
+        typer.Argument(
+            help="Folder with images/ and masks/, or with train/ and val/ that hold them; or a CSV file with the "
+            "columns image, mask and maybe split, group, instances."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for weights and history (default: runs/NAME OF DATA).")
     ] = TrainOptions.out,
     classes: Annotated[
         Path | None,
-        typer.Option(help="Class table in JSON (default: DATA/classes.json, or the values found in the masks)."),
+        typer.Option(
+            help="Class table: JSON, CSV, QGIS .qml or .clr (default: DATA/classes.json or .csv, or the values found)."
+        ),
     ] = TrainOptions.classes,
     val: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share to validate on where DATA has no val/.")
     ] = TrainOptions.val,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Images in whose names it finds the same stay in one split."),
+    ] = TrainOptions.group_by,
+    check: Annotated[bool, typer.Option("--check", help="Look at the data, say what is odd, and stop.")] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = TrainOptions.epochs,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.001, help="Train for so long, however many epochs that is.")
+    ] = TrainOptions.minutes,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many epochs without a better mIoU.")
+    ] = TrainOptions.patience,
     width: Annotated[
         int, typer.Option(min=1, max=1024, help="Channels of the first level; doubled at each.")
     ] = TrainOptions.width,
     depth: Annotated[int, typer.Option(min=1, max=8, help="How often the image is halved.")] = TrainOptions.depth,
     norm: Annotated[Norm, typer.Option(help="Normalisation between convolutions.")] = TrainOptions.norm,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="At the deepest level.")] = TrainOptions.dropout,
-    crop: Annotated[int, typer.Option(min=16, help="Side of the training crops in pixels.")] = TrainOptions.crop,
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = TrainOptions.batch,
+    crop: Annotated[
+        int, typer.Option(min=16, help="Side of the training crops in pixels; at most the largest image's.")
+    ] = TrainOptions.crop,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step, over all processes.")] = TrainOptions.batch,
+    augment: Annotated[
+        Augment,
+        typer.Option(help="light: flips, quarter turns, light. full: any angle, scale, deformation, noise."),
+    ] = TrainOptions.augment,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Take every other crop where a class is that is drawn from all.")
+    ] = TrainOptions.balance,
+    loss: Annotated[LossKind, typer.Option(help="What is made small.")] = TrainOptions.loss,
+    class_weights: Annotated[
+        str, typer.Option(metavar="none|auto|N,N,...", help="auto: by median frequency; or one for each class.")
+    ] = "none",
+    border_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the gap between touching objects; needs instances/ (paper: 10).")
+    ] = TrainOptions.border_weight,
+    label_smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the cross entropy.")] = 0.0,
+    ignore: Annotated[
+        int | None, typer.Option(min=0, max=255, help="Mask value without a label (default: the class table's, 255).")
+    ] = TrainOptions.ignore,
     learning_rate: Annotated[float, typer.Option(min=0, help="Highest rate of AdamW.")] = TrainOptions.learning_rate,
     weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay of AdamW.")] = TrainOptions.weight_decay,
+    ema: Annotated[
+        float, typer.Option(min=0, max=0.99999, help="Decay of the averaged weights that are kept; 0: the last ones.")
+    ] = TrainOptions.ema,
+    clip: Annotated[float, typer.Option(min=0, help="Largest norm of the gradient; 0: no limit.")] = TrainOptions.clip,
     seed: Annotated[int, typer.Option(min=0, help="Split, first weights, crops and augmentation follow it.")] = 0,
     precision: Annotated[
         TrainPrecision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")
     ] = TrainOptions.precision,
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the network first.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store weights in half precision: half the file.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that make crops (default: one for each core).")
+    ] = TrainOptions.workers,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT that was stopped.")] = False,
     overwrite: Overwrite = False,
     device: Device = TrainOptions.device,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object for each epoch on stdout.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
-        data, out, classes, val, epochs, width, depth, norm, dropout, crop, batch, learning_rate, weight_decay,
-        seed, precision, half, overwrite, device, quiet, debug,
+        data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, width, depth,
+        norm, dropout, crop, batch, augment, balance, loss, texts.class_weights(class_weights), border_weight,
+        label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers,
+        resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run
 
-    end_with(lambda: run(options, Console(quiet)))
+    end_with(lambda: run(options, Console(quiet, json)))

@@ -114,7 +114,8 @@ def curves(rows: Sequence[dict[str, Any]], colors: Sequence[str], kind: str) -> 
         labels = ("recall", "precision") if kind == "pr" else ("false positive rate", "recall")
         _square(axes, *labels)
         if len(rows) <= MOST_NUMBERS and any(row["curve"] for row in rows):
-            axes.legend(fontsize=7)
+            # By hand: matplotlib leaves names out that begin with an underscore.
+            axes.legend(axes.get_lines(), [row["class"] for row in rows if row["curve"]], fontsize=7)
         return _svg(figure, kind)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from segcli.ahead import ahead
 from segcli.errors import InputError
+from segcli.evaluation.grids import aligned, differ
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.objects import ObjectMatcher
 from segcli.evaluation.outlines import Outlines
@@ -18,7 +19,6 @@ from segcli.measures.calibration import ScoreCounts
 from segcli.measures.confusion import Matrix, count_values
 from segcli.measures.report import ImageCounts
 from segcli.options import EvalOptions
-from segcli.raster.align import aligned
 from segcli.raster.labels import check_mask
 from segcli.raster.source import Source, Strip, open_images
 from segcli.validity import both, written_out
@@ -41,7 +41,7 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
                     counts.add(one, other)
             counts.end_image()
         image = counts.of_pair(pair)
-    scores = count_scores(pair, meaning) if pair.scores is not None else None
+    scores = count_scores(pair, meaning, options.align) if pair.scores is not None else None
     return image, scores
 
 
@@ -52,12 +52,12 @@ def side_by_side(files: ExitStack, pair: Pair, options: EvalOptions) -> list[tup
         raise InputError(pair.predicted, f"{len(given)} images", f"{pair.truth} has {len(truth)}")
     planes = []
     for true, found in zip(truth, given, strict=True):
-        if _differ(true, found) and not options.align:
+        if differ(true, found) and not options.align:
             raise InputError(
                 pair.predicted, f"{_size(found)} on another grid than {pair.truth}", f"expected {_size(true)}",
                 "--align resamples it where both lie on earth",
             )  # fmt: skip
-        planes.append((true, aligned(found, true.grid) if _differ(true, found) else found))
+        planes.append((true, aligned(found, true.grid) if differ(true, found) else found))
     return planes
 
 
@@ -92,7 +92,7 @@ class Counts:
         one, other = true.pixels[0], found.pixels[0]
         numbers = one, other
         if self._is_labels:
-            one, other = (one > 0).view(np.uint8), (other > 0).view(np.uint8)
+            one, other = (one != 0).view(np.uint8), (other != 0).view(np.uint8)
         valid = both(true.valid, found.valid)
         if valid is None:
             self._values += count_values(one, other)
@@ -104,7 +104,7 @@ class Counts:
             return
         # What has no label, or no data in the prediction, is nothing in either.
         places = self._meaning.true[one], self._meaning.predicted[other]
-        labelled = (places[0] >= 0) & written_out(valid, one.shape)
+        labelled = (places[0] >= 0) & (places[1] >= 0) & written_out(valid, one.shape)
         if self._outlines is not None:
             self._outlines.add(*places, labelled)
         if self._objects is not None:
@@ -119,7 +119,10 @@ class Counts:
     def of_pair(self, pair: Pair) -> ImageCounts:
         """All that was counted. InputError where a value is no class."""
         matrix, unpredicted = by_class(pair, self._values, self._lost, self._meaning)
-        boundaries = self._outlines.boundaries if self._outlines is not None else ()
+        if unpredicted and not matrix.any():
+            raise InputError(pair.predicted, "nothing in common with the truth",
+                             f"expected predictions for {unpredicted} pixels with a true class")  # fmt: skip
+        boundaries = self._outlines.boundaries if self._outlines is not None else None
         distances = self._outlines.distances if self._outlines is not None else None
         objects = self._objects.counts if self._objects is not None else None
         return ImageCounts(pair.name, matrix, unpredicted, boundaries, distances, objects)
@@ -159,18 +162,12 @@ def _steps(truth: Source, unit: str) -> tuple[float, float]:
 
 
 def _in_pixels(truth: Source, width: float, unit: str) -> float:
-    return width / _steps(truth, unit)[1]
+    down, across = _steps(truth, unit)
+    if abs(down - across) > 0.01 * across:
+        raise InputError(truth.path, f"pixels of {down:g} x {across:g}", "--boundary in metres needs square ones",
+                         "give pixels, or use --distances metres")  # fmt: skip
+    return width / across
 
 
 def _size(source: Source) -> str:
     return f"{source.grid.width} x {source.grid.height} pixels"
-
-
-def _differ(one: Source, other: Source) -> bool:
-    first, second = one.grid, other.grid
-    if (first.height, first.width) != (second.height, second.width):
-        return True
-    if first.transform is None or second.transform is None:
-        return False  # a picture's mask has no place to disagree about
-    moved = np.abs(np.array(first.transform[:6]) - np.array(second.transform[:6])).max()
-    return first.crs != second.crs or moved > 1e-3 * abs(first.transform.a)

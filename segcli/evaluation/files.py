@@ -1,17 +1,20 @@
 """The report on disk: JSON, CSV and a page; and a report that was written before."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from segcli.classes import ClassTable
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import replacing
 from segcli.measures.report import SCHEMA, ImageCounts, dense, per_class_rows, per_image_rows, to_csv
 from segcli.options import EvalOptions
 from segcli.raster.sink import faults_of_writing
+
+PAGE = "report.html"
 
 
 def write_report(
@@ -20,12 +23,31 @@ def write_report(
     """report.json, per_class.csv, per_image.csv and report.html, each whole or not at all."""
     from segcli.evaluation.page import page  # here, because matplotlib takes its time
 
-    images = [image for _, image in done]
+    write_texts(folder, found, [image for _, image in done], meaning.classes, options)
+    with replacing(folder / PAGE, faults_of_writing) as part, faults_of_writing(folder / PAGE):
+        part.write_text(page(found, done, meaning, options), encoding="utf-8", errors="replace")
+
+
+def make_folder(folder: Path) -> None:
+    """NothingDoneError where the report could not be written: before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise NothingDoneError(
+            folder, f"cannot be written: {error.strerror}", "expected a folder for the report", "choose another --out"
+        ) from error
+
+
+def write_texts(
+    folder: Path, found: dict[str, Any], images: list[ImageCounts], classes: ClassTable, options: EvalOptions
+) -> None:
+    """What programs read."""
     texts = {
         "report.json": json.dumps(found, indent=1) + "\n",
         "per_class.csv": to_csv(per_class_rows(found)),
-        "per_image.csv": to_csv(per_image_rows(images, meaning.classes.names, options.absent)),
-        "report.html": page(found, done, meaning, options),
+        "per_image.csv": to_csv(per_image_rows(images, classes.names, options.absent)),
     }
     for name, text in texts.items():
         with replacing(folder / name, faults_of_writing) as part, faults_of_writing(folder / name):

@@ -1,12 +1,12 @@
 """Which class each value of a true and of a predicted mask stands for."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.classes import ClassEntry, ClassTable
+from segcli.errors import UsageError
 from segcli.evaluation.pairs import Pair
 from segcli.options import EvalOptions
 from segcli.raster.labels import BINARY, embedded_table, table_of, values_in, written_table
@@ -17,11 +17,15 @@ LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "o
 
 @dataclass(frozen=True)
 class Meaning:
-    """The classes, and the position of each value among them in either mask, (256,): -1 no label, -2 no class."""
+    """The classes, and the position of each value among them in either mask, (256,): -1 no label, -2 no class.
+
+    `notes` are lines for people on what was concluded.
+    """
 
     classes: ClassTable
     true: NDArray[np.int16]
     predicted: NDArray[np.int16]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, classes: ClassTable) -> "Meaning":
@@ -31,36 +35,68 @@ class Meaning:
 def find_meaning(options: EvalOptions, pairs: list[Pair]) -> Meaning:
     """The given table, `classes.json` beside the truth, what the masks say themselves, or the values in them.
 
-    A truth of 0 and 255 alone is black and white; a prediction of 0 and one other value then means the same.
+    Predictions that name the same classes with other values are read by name.
     """
     if options.objects == "labels":
         return Meaning.of(LABEL_MAP)
     first = pairs[0]
     folder = options.truth if options.truth is not None and options.truth.is_dir() else first.truth.parent
     table = written_table(options.classes, [folder, folder.parent]) or embedded_table(first.truth)
+    named = embedded_table(first.predicted)
     if table is not None:
-        return Meaning.of(table)
+        return _by_name(table, named) if named is not None else Meaning.of(table)
     true = values_in(pair.truth for pair in pairs)
-    predicted_table = embedded_table(first.predicted)
-    if true == [0, 255]:
-        return _black_and_white(predicted_table, [pair.predicted for pair in pairs])
-    if predicted_table is not None:
-        return Meaning.of(predicted_table)
+    if true == [0, 255] and named is not None:
+        return _black_and_white(true, [entry.index for entry in named.entries], named, first)
+    if named is not None:
+        return Meaning.of(named)
     predicted = values_in(pair.predicted for pair in pairs)
-    return Meaning.of(table_of(sorted({*true, *predicted} - {255}), first.truth))
+    both = sorted({*true, *predicted})
+    if true == [0, 255] or (255 in predicted and set(predicted) <= {0, 255} and 0 in both and len(both) <= 3):
+        return _black_and_white(true, predicted, None, first)
+    if 255 in predicted and 255 not in true:
+        raise UsageError(first.predicted.parent, "predictions hold 255", "it may be a class or stand for no label",
+                         "say with --classes")  # fmt: skip
+    return Meaning.of(table_of([value for value in both if value != 255], first.truth))
 
 
-def _black_and_white(predicted: ClassTable | None, paths: list[Path]) -> Meaning:
-    found = [entry.index for entry in predicted.entries] if predicted is not None else values_in(paths)
-    others = [value for value in found if value != 0]
-    if len(others) > 1 or others == [255]:
-        return Meaning.of(BINARY)
-    positions = BINARY.positions()
-    if others:
-        positions[[255, others[0]]] = -1, 1
-    classes = BINARY
-    if predicted is not None and len(predicted.entries) == 2:  # its names say more
-        names = {entry.index: entry for entry in predicted.entries}
-        black, white = names[0], names[others[0]]
-        classes = ClassTable((black, ClassEntry(255, white.name, white.color)), None)
-    return Meaning(classes, BINARY.positions(), positions)
+def _by_name(table: ClassTable, named: ClassTable) -> Meaning:
+    """Of predictions that name their classes beside a table for the truth."""
+    meaning = Meaning.of(table)
+    if set(named.names) == set(table.names):
+        values = {entry.name: entry.index for entry in named.entries}
+        positions = named.positions()
+        for place, name in enumerate(table.names):
+            positions[values[name]] = place
+        return replace(meaning, predicted=positions)
+    names = {entry.index: entry.name for entry in table.entries}
+    other = [f"{e.index} {e.name}, not {names[e.index]}" for e in named.entries if names.get(e.index, e.name) != e.name]
+    if not other:
+        return meaning
+    return replace(meaning, notes=(f"predictions name their classes otherwise ({'; '.join(other[:3])}); "
+                                   "they are compared by value",))  # fmt: skip
+
+
+def _black_and_white(true: list[int], predicted: list[int], named: ClassTable | None, first: Pair) -> Meaning:
+    """Of masks with 0 and one other value on each side, 255 on one of them at least."""
+    sides = []
+    for path, values in ((first.truth, true), (first.predicted, predicted)):
+        others = [value for value in values if value != 0]
+        if 255 in others and len(others) > 1:
+            others.remove(255)  # no label
+        if len(others) > 1:
+            raise UsageError(path.parent, f"values {', '.join(map(str, values[:6]))} beside masks of 0 and 255", "",
+                             "say with --classes what they mean")  # fmt: skip
+        sides.append(others[0] if others else 255)
+    names = ("background", "foreground")
+    if named is not None and len(named.entries) == 2:  # its names say more
+        names = (named.entries[0].name, named.entries[1].name)
+    classes = ClassTable(
+        tuple(ClassEntry(e.index, name, e.color) for e, name in zip(BINARY.entries, names, strict=True)), None
+    )
+    tables = []
+    for value in sides:
+        positions = np.full(256, -2, np.int16)
+        positions[[255, 0, value]] = -1, 0, 1
+        tables.append(positions)
+    return Meaning(classes, tables[0], tables[1])

@@ -51,7 +51,7 @@ class Outlines:
                 self._boundaries[n] += boundary_counts(one, other, self._width, known, rows)
             if self._steps is not None:
                 for mask, points in zip((one, other), self._points[n], strict=True):
-                    found_at = np.argwhere((outline(mask) & known)[rows])
+                    found_at = np.argwhere(outline(mask, known)[rows])
                     points.append(found_at + np.array([self._first_row + self._due, 0]))
         kept = max(0, end - self._margin)
         self._held, self._due = (true[kept:], found[kept:], known[kept:]), end - kept
@@ -68,9 +68,11 @@ class Outlines:
         self._begin()
 
     @property
-    def boundaries(self) -> tuple[BoundaryCounts, ...]:
-        """By class; none where no width was given."""
-        return tuple(self._boundaries) if self._width is not None else ()
+    def boundaries(self) -> NDArray[np.float64] | None:
+        """The fields of `BoundaryCounts` by class, (class, 6); None where no width was given."""
+        if self._width is None:
+            return None
+        return np.array([list(vars(counts).values()) for counts in self._boundaries], np.float64)
 
     @property
     def distances(self) -> NDArray[np.float64] | None:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def page(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: M
 
 
 def _mean_iou(image: ImageCounts, absent: Absent) -> float:
-    return float(mean_over_classes(intersection_over_union(image.matrix), absent))
+    return float(mean_over_classes(intersection_over_union, image.matrix, absent))
 
 
 def _charts(found: dict[str, Any], figures: list[float], classes: ClassTable) -> dict[str, Markup | None]:
@@ -94,10 +94,7 @@ def _pictures(
     shown = []
     for n in chosen:
         pair = done[n][0]
-        try:
-            pictures = _picture_row(pair, meaning, options)
-        except InputError:  # it has been read before, and is gone now: the figures stand
-            continue
+        pictures = _picture_row(pair, meaning, options)
         shown.append({"name": pair.name, "figure": written(figures[n]), "pictures": pictures})
     return shown
 
@@ -105,10 +102,10 @@ def _pictures(
 def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tuple[str, str]]:
     row = []
     if pair.image is not None:
-        with Source(pair.image) as source:
+        with suppress(InputError), Source(pair.image) as source:  # a stack, say: the masks can be shown all the same
             pixels, valid = thumbnail(source, SIDE)
-        low, high = _range(pixels[:, written_out(valid, pixels.shape[1:])])
-        row.append(("image", _png(to_picture(pixels, low, high).transpose(1, 2, 0), valid)))
+            low, high = _range(pixels[:, written_out(valid, pixels.shape[1:])])
+            row.append(("image", _png(to_picture(pixels, low, high).transpose(1, 2, 0), valid)))
     with ExitStack() as files:
         true, found = side_by_side(files, pair, options)[0]
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)

@@ -29,9 +29,14 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
     """
     predicted, truth = options.predicted, options.truth
     if truth is None:
+        if not predicted.is_file():
+            kind = "a folder" if predicted.is_dir() else "no such file"
+            raise UsageError(
+                predicted, f"{kind}, and no true masks", "expected PREDICTED TRUTH, or a CSV file of pairs"
+            )
         pairs = list(_table(predicted))
     elif predicted.is_file() and truth.is_file():
-        pairs = [Pair(predicted.stem, predicted, truth)]
+        pairs = [Pair(truth.stem, predicted, truth)]
     elif predicted.is_dir() and truth.is_dir():
         pairs = [Pair(*entry) for entry in match_folders(predicted, truth, options.recursive)]
         if not pairs:
@@ -55,7 +60,8 @@ def _beside(option: str, pairs: list[Pair], place: Path, options: EvalOptions) -
     if not place.is_dir():
         raise UsageError(place, "no such folder", f"{option} expects files with the names of the masks")
     files = {name: paths[0] for name, paths in named(rasters_in(place, options.recursive), place).items()}
-    found = {path: other for _, path, other in match({pair.name: pair.predicted for pair in pairs}, files).pairs}
+    names = {pair.predicted.stem if options.truth is None else pair.name: pair.predicted for pair in pairs}
+    found = {path: other for _, path, other in match(names, files).pairs}
     for pair in pairs:
         if pair.predicted not in found:
             raise UsageError(pair.predicted, f"no file of its name in {place}", f"{option} expects one for each mask")
@@ -71,8 +77,14 @@ def _table(path: Path) -> Iterator[Pair]:
         raise UsageError(path, f"cannot be read: {error}", "expected TRUTH, or a CSV file of pairs") from error
     if not rows or not {"predicted", "truth"} <= rows[0].keys():
         raise UsageError(path, "no table of pairs", "expected the columns predicted and truth")
+    seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
         if not row["predicted"] or not row["truth"]:
             raise UsageError(path, f"line {number} lacks one of the two", "expected a predicted and a true mask")
         scores, image = (path.parent / row[name] if row.get(name) else None for name in ("scores", "image"))
-        yield Pair(row["predicted"], path.parent / row["predicted"], path.parent / row["truth"], scores, image)
+        name = row.get("name") or Path(row["truth"]).with_suffix("").as_posix()
+        if name in seen:
+            raise UsageError(path, f"line {number}: a second pair of the name {name}", "expected one pair a name",
+                             "give a column name")  # fmt: skip
+        seen.add(name)
+        yield Pair(name, path.parent / row["predicted"], path.parent / row["truth"], scores, image)

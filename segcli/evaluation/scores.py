@@ -6,6 +6,7 @@ import numpy as np
 
 from segcli.classes import ClassTable
 from segcli.errors import InputError
+from segcli.evaluation.grids import aligned, differ
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.measures.calibration import ScoreCounts, levels
@@ -16,40 +17,49 @@ PIXELS = 2**21
 """Are counted at once."""
 
 
-def count_scores(pair: Pair, meaning: Meaning) -> ScoreCounts:
+def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
     """Count the probabilities of one image. InputError where they do not fit the truth or the classes."""
     assert pair.scores is not None
     counts = ScoreCounts(len(meaning.classes.entries))
-    with Source(pair.truth, "mask") as truth, Source(pair.scores, "mask") as scores:
-        if (truth.grid.height, truth.grid.width) != (scores.grid.height, scores.grid.width):
+    with Source(pair.truth, "mask") as truth, Source(pair.scores, "mask") as given:
+        bands = bands_of_classes(pair.scores, given, meaning.classes)
+        scale = np.array([given.scales[band] for band in bands])
+        if differ(truth, given) and not align:
             raise InputError(
-                pair.scores, f"{scores.grid.width} x {scores.grid.height} pixels",
-                f"{pair.truth} has {truth.grid.width} x {truth.grid.height}",
+                pair.scores, f"{given.grid.width} x {given.grid.height} pixels on another grid than {pair.truth}",
+                f"expected {truth.grid.width} x {truth.grid.height}", "--align resamples them where both lie on earth",
             )  # fmt: skip
-        bands = bands_of_classes(pair.scores, scores, meaning.classes)
-        scale = np.array([scores.scales[band] for band in bands])
+        scores = aligned(given, truth.grid) if differ(truth, given) else given
         height = max(1, min(512, PIXELS // truth.grid.width))
         for true, found in zip(truth.strips(height), scores.strips(height, bands), strict=True):
             places = meaning.true[true.pixels[0]]
             known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)
+            if found.pixels.dtype.kind == "f":
+                known &= np.isfinite(found.pixels).all(0)
             counts.add(places[known], _steps(pair.scores, found.pixels[:, known], scale))
     return counts
 
 
 def _steps(path: Path, stored: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if stored.size and (stored.min() < -1e-3 or stored.max() * scale.max() > 1.001):
+        low, high = stored.min() * scale.min(), stored.max() * scale.max()
+        raise InputError(path, f"values from {low:g} to {high:g}", "expected probabilities, 0 to 1",
+                         "or bytes with a scale, as segcli predict --probabilities writes them")  # fmt: skip
     if stored.dtype == np.uint8:
         return levels(np.arange(256) * scale[:, None])[np.arange(len(stored))[:, None], stored]
-    values = stored * scale[:, None]
-    if values.size and (values.min() < -1e-3 or values.max() > 1.001):
-        raise InputError(path, f"values from {values.min():g} to {values.max():g}", "expected probabilities, 0 to 1")
-    return levels(values)
+    return levels(stored * scale[:, None])
 
 
 def bands_of_classes(path: Path, scores: Source, classes: ClassTable) -> list[int]:
-    """The band of each class: by the bands' names where they are the classes', else in order."""
-    names = scores.band_names
-    if set(classes.names) <= set(names):
-        return [names.index(name) for name in classes.names]
-    if scores.bands != len(classes.entries):
-        raise InputError(path, f"{scores.bands} bands", f"expected one for each of {len(classes.entries)} classes")
+    """The band of each class: by the bands' names where they have some, else in order."""
+    names = [name.casefold() for name in scores.band_names]
+    wanted = [name.casefold() for name in classes.names]
+    if any(names):
+        missing = sorted(set(wanted) - set(names))
+        if missing or len(set(names)) < len(names):
+            raise InputError(path, f"bands named {', '.join(scores.band_names)}",
+                             f"expected the classes {', '.join(classes.names)}")  # fmt: skip
+        return [names.index(name) for name in wanted]
+    if scores.bands != len(wanted):
+        raise InputError(path, f"{scores.bands} bands", f"expected one for each of {len(wanted)} classes")
     return list(range(scores.bands))

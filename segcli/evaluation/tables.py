@@ -34,24 +34,40 @@ def all_tables(found: dict[str, Any], brief: bool = False) -> list[Table]:
     rows = [[name.replace("_", " "), written(dataset[name]), written(mean[name])] for name in dataset]
     tables = [
         _table("all pixels together", "class", PER_CLASS, found["per_class"], brief),
-        (f"{found['images']} images", ["figure", "all pixels together", "mean over images"], rows),
+        (_counted(found), ["figure", "all pixels together", "mean over images"], rows),
     ]
     if any(field in found["per_class"][0] for field in OUTLINES.values()):
         unit = f", distances in {found['distance_unit']}" if "distance_unit" in found else ""
         tables.append(_table(f"outlines{unit}", "class", OUTLINES, found["per_class"], brief))
     objects = [row["objects"] | {"class": row["class"]} for row in found["per_class"] if row.get("objects")]
     if objects:
+        if len(objects) > 1:
+            objects.append({"class": "mean", "true": None, "predicted": None, **found["objects"]})
         tables.append(_table("objects", "class", OBJECTS, objects, brief))
     if "scores" in found:
         scores = found["scores"]
         error = written(scores["expected_calibration_error"])
         tables.append(_table(f"scores, expected calibration error {error}", "class", SCORES, scores["per_class"]))
     if "groups" in found:
-        ious = {f"IoU {name}": name for name in found["classes"]}
-        tables.append(_table("groups", "group", GROUPS | ious, [row | row["iou"] for row in found["groups"]]))
+        ious = {f"IoU {name}": f"IoU {name}" for name in found["classes"]}
+        rows_of = [row | {f"IoU {name}": iou for name, iou in row["iou"].items()} for row in found["groups"]]
+        tables.append(_table("groups", "group", GROUPS | ious, rows_of))
     if "comparison" in found:
         tables.append(_compared(found["comparison"]))
+        changed = found["comparison"]["most_improved"], found["comparison"]["most_worsened"]
+        rows = [[name, written(change, sign=True)] for part in changed for name, change in part[:5]]
+        if rows:
+            tables.append(("images that changed most", ["image", "mean IoU"], rows))
     return tables
+
+
+def _counted(found: dict[str, Any]) -> str:
+    """How many images, and whether pixels were left out for want of a prediction."""
+    lost = found["unpredicted_pixels"]
+    share = lost / (lost + found["pixels"])
+    failed = f", {len(found['failed'])} more failed" if found.get("failed") else ""
+    left_out = f", {lost} pixels ({share:.1%}) without a prediction left out" if lost else ""
+    return f"{found['images']} images{failed}{left_out}"
 
 
 def _table(title: str, first: str, columns: dict[str, str], rows: list[dict[str, Any]], brief: bool = False) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Figures = NDArray[np.float64]
 
 
 @dataclass
@@ -36,18 +37,33 @@ class BoundaryCounts:
 
     @property
     def boundary_iou(self) -> float:
-        """Boundary IoU of Cheng et al. (2021): IoU of the parts of both masks that lie near their own outlines."""
-        return self.band_hits / self.band_union if self.band_union else float("nan")
+        return float(boundary_iou(np.array(list(vars(self).values()), np.float64)))
 
     @property
     def f_score(self) -> float:
-        """Boundary F1 (Csurka et al., 2013): harmonic mean of the shares of outline found within the tolerance."""
-        if not self.true_total and not self.predicted_total:
-            return float("nan")
-        if not self.true_total or not self.predicted_total:
-            return 0.0
-        recall, precision = self.true_found / self.true_total, self.predicted_found / self.predicted_total
-        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return float(f_score(np.array(list(vars(self).values()), np.float64)))
+
+
+def boundary_iou(counts: Figures) -> Figures:
+    """Boundary IoU of Cheng et al. (2021): IoU of the parts of both masks that lie near their own outlines.
+
+    `counts`, (..., 6), are the fields of `BoundaryCounts`, of any number of images; NaN where there is no outline.
+    """
+    return _ratio(counts[..., 0], counts[..., 1])
+
+
+def f_score(counts: Figures) -> Figures:
+    """Boundary F1 (Csurka et al., 2013): harmonic mean of the shares of outline found within the tolerance.
+
+    0 where one side alone has an outline, NaN where neither has.
+    """
+    recall, precision = (np.nan_to_num(_ratio(counts[..., n], counts[..., n + 1])) for n in (2, 4))
+    score = np.nan_to_num(_ratio(2 * precision * recall, precision + recall))
+    return np.where(counts[..., 3] + counts[..., 5] == 0, np.nan, score)
+
+
+def _ratio(part: Figures, whole: Figures) -> Figures:
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole != 0)
 
 
 def boundary_counts(
@@ -60,8 +76,7 @@ def boundary_counts(
     """
     kept = np.zeros(truth.shape, bool)
     kept[rows] = True if known is None else known[rows]
-    seen = np.ones(truth.shape, bool) if known is None else known
-    true_edge, found_edge = outline(truth) & seen, outline(predicted) & seen
+    true_edge, found_edge = outline(truth, known), outline(predicted, known)
     to_true, to_found = distance_to(true_edge), distance_to(found_edge)
     # In the band is what is nearer to the outline than the tolerance; the outline itself is at distance 0.
     true_band, found_band = truth & (to_true < tolerance) & kept, predicted & (to_found < tolerance) & kept
@@ -78,11 +93,12 @@ def margin_of(tolerance: float) -> int:
     return math.ceil(tolerance) + 1
 
 
-def outline(mask: Mask) -> Mask:
-    """Boundary pixels of a mask, (row, col)."""
-    padded = np.pad(mask, 1, mode="edge")
-    inner = padded[1:-1, 1:-1]
-    return inner & ~(padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:])
+def outline(mask: Mask, known: Mask | None = None) -> Mask:
+    """Boundary pixels of a mask, (row, col); towards pixels that are not `known` there is no boundary."""
+    inside = mask if known is None else mask | ~known
+    padded = np.pad(inside, 1, mode="edge")
+    edge = mask & ~(padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:])
+    return edge if known is None else edge & known
 
 
 def distance_to(edge: Mask) -> NDArray[np.float32]:

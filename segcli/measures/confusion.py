@@ -5,6 +5,7 @@ them at once. A figure is NaN where it is undefined, 0 / 0: the IoU of a class t
 precision of one never predicted, the recall of one not in the truth.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -67,15 +68,23 @@ def recall(matrix: Matrix) -> Figures:
     return _ratio(_hits(matrix), matrix.sum(-1))
 
 
-def mean_over_classes(values: Figures, absent: Absent = "skip") -> Figures:
-    """Mean of (..., classes), in which an undefined figure counts nothing (skip), 1 or 0; NaN where nothing counts."""
-    filled = values if absent == "skip" else np.where(np.isnan(values), 1.0 if absent == "one" else 0.0, values)
-    return _ratio(np.nansum(filled, axis=-1), (~np.isnan(filled)).sum(-1))
+def mean_over_classes(figure: Callable[[Matrix], Figures], matrix: Matrix, absent: Absent = "skip") -> Figures:
+    """Mean of a figure over the classes, (...,); NaN where nothing counts.
+
+    Where it is undefined, a class that is in the truth counts 0: the precision of one that was missed altogether. One
+    that is not there counts nothing (skip), 1 or 0.
+    """
+    values = figure(matrix)
+    is_absent = np.isnan(values) & (matrix.sum(-1) == 0)
+    values = np.nan_to_num(values)
+    counted = np.ones_like(is_absent) if absent != "skip" else ~is_absent
+    values = np.where(is_absent, 1.0 if absent == "one" else 0.0, values)
+    return _ratio((values * counted).sum(-1), counted.sum(-1))
 
 
 def mean_iou(matrix: Matrix) -> float:
     """Mean over the classes that occur in the truth or the prediction; NaN where none does."""
-    return float(mean_over_classes(intersection_over_union(matrix)))
+    return float(mean_over_classes(intersection_over_union, matrix))
 
 
 def pixel_accuracy(matrix: Matrix) -> Figures:

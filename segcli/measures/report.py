@@ -13,7 +13,7 @@ import numpy as np
 from segcli.measures import confusion as c
 from segcli.measures import objects as o
 from segcli.measures.bootstrap import interval, resampled
-from segcli.measures.boundaries import BoundaryCounts
+from segcli.measures.boundaries import boundary_iou, f_score
 from segcli.measures.calibration import ScoreCounts
 from segcli.measures.confusion import Figures, Matrix
 from segcli.measures.objects import ObjectCounts
@@ -34,7 +34,7 @@ def overall_figures(absent: Absent) -> dict[str, Callable[[Matrix], Figures]]:
     """Figures of a matrix as a whole, by name."""
 
     def mean_of(figure: Callable[[Matrix], Figures], matrix: Matrix) -> Figures:
-        return c.mean_over_classes(figure(matrix), absent)
+        return c.mean_over_classes(figure, matrix, absent)
 
     means = {f"mean_{name}": partial(mean_of, figure) for name, figure in PER_CLASS.items()}
     return means | {
@@ -48,12 +48,13 @@ def overall_figures(absent: Absent) -> dict[str, Callable[[Matrix], Figures]]:
 @dataclass(frozen=True)
 class ImageCounts:
     """One pair: its name, its confusion matrix, pixels that have a true class and none predicted; by class what was
-    asked for: counts of boundaries, Hausdorff 95 and average surface distance (class, 2), counts of objects."""
+    asked for: counts of boundaries (class, 6), Hausdorff 95 and average surface distance (class, 2), counts of
+    objects (class, COLUMNS)."""
 
     name: str
     matrix: Matrix
     unpredicted: int = 0
-    boundaries: tuple[BoundaryCounts, ...] = ()
+    boundaries: Figures | None = None
     distances: Figures | None = None
     objects: ObjectCounts | None = None
 
@@ -74,6 +75,7 @@ def report(
         "confidence": confidence,
         "images": len(images),
         "pixels": int(total.sum()),
+        "failed": [],
         "unpredicted_pixels": sum(image.unpredicted for image in images),
         "classes": list(names),
         "confusion_matrix": total.tolist(),
@@ -82,22 +84,44 @@ def report(
         "per_class": _by_class(matrices, drawn, names, confidence),
         "per_image": [{"image": image.name, "counts": sparse(image.matrix)} for image in images],
     }
-    if images[0].boundaries:
+    if images[0].boundaries is not None:
+        counts = np.stack([image.boundaries for image in images if image.boundaries is not None])
+        sums = resampled(counts)
         for n, row in enumerate(found["per_class"]):
-            counts = sum((image.boundaries[n] for image in images), BoundaryCounts())
-            row["boundary_iou"] = _number(counts.boundary_iou)
-            row["boundary_f_score"] = _number(counts.f_score)
+            for name, figure in BOUNDARIES.items():
+                row[name] = _with_interval(figure(counts.sum(0)[n]), figure(sums[:, n]), confidence)
     if images[0].distances is not None:
         distances = np.stack([image.distances for image in images if image.distances is not None])
         for n, row in enumerate(found["per_class"]):
-            row["hausdorff_95_mean_over_images"] = _mean(distances[:, n, 0])
-            row["surface_distance_mean_over_images"] = _mean(distances[:, n, 1])
-            row["images_with_both_outlines"] = int((~np.isnan(distances[:, n, 0])).sum())
+            row |= _of_distances(distances[:, n], confidence)
     if images[0].objects is not None:
-        counts_of = np.stack([image.objects for image in images if image.objects is not None])
-        for row, of_class in zip(found["per_class"], _of_objects(counts_of, confidence), strict=True):
+        counts = np.stack([image.objects for image in images if image.objects is not None])
+        rows = _of_objects(counts, confidence)
+        for row, of_class in zip(found["per_class"], rows, strict=True):
             row["objects"] = of_class
+        found["objects"] = _mean_of_objects([row for row in rows if row is not None])
     return found
+
+
+BOUNDARIES: dict[str, Callable[[Figures], Figures]] = {"boundary_iou": boundary_iou, "boundary_f_score": f_score}
+
+
+def _of_distances(distances: Figures, confidence: float) -> dict[str, Any]:
+    """Means over the images, (image, 2), that have outlines on both sides, with intervals."""
+    known = ~np.isnan(distances[:, 0])
+    drawn = resampled(np.concatenate([np.where(known[:, None], distances, 0), known[:, None]], axis=1))
+    with np.errstate(invalid="ignore"):
+        means = drawn[:, :2] / drawn[:, 2:]
+    row: dict[str, Any] = {}
+    for n, name in enumerate(("hausdorff_95", "surface_distance")):
+        value = distances[known, n].mean() if known.any() else np.nan
+        row[f"{name}_mean_over_images"] = _with_interval(value, means[:, n], confidence)
+    return row | {"images_with_both_outlines": int(known.sum())}
+
+
+def _mean_of_objects(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Of each figure the mean over the classes in which it is defined."""
+    return {name: _mean(np.array([row[name]["value"] for row in rows], np.float64)) for name in o.FIGURES}
 
 
 def sparse(matrix: Matrix) -> list[list[int]]:
@@ -206,6 +230,9 @@ def per_image_rows(images: Sequence[ImageCounts], names: Sequence[str], absent: 
         row |= {name: _number(figure(matrix)) for name, figure in overall_figures(absent).items()}
         for n, name in enumerate(names):
             row[f"iou {name}"] = _number(PER_CLASS["iou"](matrix)[n])
+            if image.boundaries is not None:
+                row |= {f"{key.replace('_', ' ')} {name}": _number(of(image.boundaries[n])) for key, of in
+                        BOUNDARIES.items()}  # fmt: skip
             if image.distances is not None:
                 row[f"hausdorff 95 {name}"], row[f"surface distance {name}"] = map(_number, image.distances[n])
             if image.objects is not None:

@@ -12,30 +12,36 @@ from rasterio.enums import ColorInterp
 
 from segcli.classes import IGNORE, ClassEntry, ClassTable, distinct_colors
 from segcli.errors import InputError, NothingDoneError
+from segcli.palettes import read_classes
 from segcli.raster.readers import GdalReader
 from segcli.raster.source import Source, open_images
 
-TABLE = "classes.json"
-"""The file that is looked for beside masks."""
+TABLES = ("classes.json", "classes.csv")
+"""Files that are looked for beside masks."""
 
 BINARY = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(255, "foreground", (230, 159, 0))), None)
 """What masks of 0 and 255 alone mean: black and white, as drawing programs write them."""
 
 STRIP_HEIGHT = 512
 
+MOST_CLASSES = 100
+"""More values than that, with nothing to say what they mean, are grey levels."""
+
 
 def written_table(given: Path | None, folders: Iterable[Path]) -> ClassTable | None:
     """The table in the file `given`, or in the first of `folders` that holds one."""
     if given is not None:
-        return ClassTable.read(given)
-    return next((ClassTable.read(folder / TABLE) for folder in folders if (folder / TABLE).exists()), None)
+        return read_classes(given)
+    places = (folder / name for folder in folders for name in TABLES)
+    return next((read_classes(place) for place in places if place.exists()), None)
 
 
 def check_mask(source: Source) -> None:
     """InputError unless it is one band of class indices, uint8."""
     if source.bands != 1 or source.dtype != "uint8":
         found = f"{source.bands} band{'s' * (source.bands != 1)} of {source.dtype}"
-        raise InputError(source.path, found, "expected a mask: one band of class indices, uint8")
+        remedy = "colours are to be turned into indices" if source.bands >= 3 else ""
+        raise InputError(source.path, found, "expected a mask: one band of class indices, uint8", remedy)
 
 
 def embedded_table(path: Path) -> ClassTable | None:
@@ -85,6 +91,9 @@ def table_of(values: Sequence[int], where: Path) -> ClassTable:
     if list(values) == [0, 255]:
         return BINARY
     classes = [value for value in values if value != IGNORE]
+    if len(classes) > MOST_CLASSES:
+        raise NothingDoneError(where, f"{len(classes)} values in masks without a class table", "these may be images",
+                               "if they are masks, give --classes")  # fmt: skip
     if not classes:
         raise NothingDoneError(where, "no class in any mask", "expected class indices in 0..254, 255 for no label")
     return ClassTable.from_indices(classes)

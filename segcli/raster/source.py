@@ -70,9 +70,12 @@ class Source:
         dataset = _dataset(reader)
         kinds = _kinds(reader)
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha] or [0]
-        # GDAL's mask follows alpha where it is the last of two or four bands, and only there.
+        # GDAL's mask follows alpha where it is the last of two or four bands of 8 or 16 bits, and only there.
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
-        self._alpha = alphas[0] if alphas and (alphas[0] + 1, len(kinds)) not in ((2, 2), (4, 4)) else None
+        followed = (
+            alphas and (alphas[0] + 1, len(kinds)) in ((2, 2), (4, 4)) and reader.dtypes[0] in ("uint8", "uint16")
+        )
+        self._alpha = alphas[0] if alphas and not followed else None
         self._lookup: NDArray[np.uint8] | None = None
         self._stretch: NDArray[np.uint8] | None = None
         self._opaque: NDArray[np.bool_] | None = None  # by palette index, where some are transparent
@@ -207,6 +210,12 @@ class Source:
     def window(self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None) -> NDArray[Any]:
         """The pixels of one rectangle, (band, row, col) in the file's dtype."""
         return self._read(row, col, height, width, bands, with_valid=False)[0]
+
+    def patch(
+        self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None
+    ) -> tuple[NDArray[Any], Valid]:
+        """As `window`, and where there are data."""
+        return self._read(row, col, height, width, bands, with_valid=True)
 
     def _read(
         self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None, with_valid: bool

@@ -1,19 +1,83 @@
-"""Changes that keep an image and its labels true: the same turn for both, other light for the image alone."""
+"""Changes that keep an image and its labels true: the same move for both, other light for the image alone.
 
+Everything follows from the generator that is given, so that a crop is the same in whichever thread it is made.
+"""
+
+from dataclasses import dataclass
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
+from segcli.options import Augment
+
+MOST_TURN_DEGREES, SCALES = 180.0, (0.7, 1.4)
+ELASTIC_STEP, ELASTIC_SHIFT = 64, 6.0
+"""Pixels between the points that elastic deformation moves, and the deviation of their shifts (Ronneberger et al.,
+2015, moved a grid of 3 x 3 by 10 pixels)."""
 
 
-def augment(
-    image: NDArray[np.float32], target: NDArray[np.int16], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """One of the eight symmetries of the square for both; contrast and brightness, the same for all bands.
+@dataclass(frozen=True)
+class Crop:
+    """A normalised image (band, row, col), class positions (row, col), -1 without a label, and weights of pixels."""
 
-    `image` is normalised, (band, row, col); `target` (row, col); both square.
+    image: NDArray[np.float32]
+    target: NDArray[np.int16]
+    weights: NDArray[np.float32] | None = None
+
+
+def augment(crop: Crop, rng: np.random.Generator, level: Augment) -> Crop:
+    """A square crop changed at random.
+
+    light: one of the eight symmetries of the square; contrast and brightness, the same for all bands. full: also turned
+    by any angle, scaled, deformed (mirrored at the border), gain by band, blur and noise.
     """
-    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    image, target = np.rot90(image, turns, (1, 2)), np.rot90(target, turns)
-    if flip:
-        image, target = image[:, :, ::-1], target[:, ::-1]
+    if level == "none":
+        return crop
+    crop = turned(crop, int(rng.integers(4)), bool(rng.integers(2)))
+    if level == "full" and rng.random() < 0.7:
+        crop = warped(crop, rng)
     contrast, brightness = rng.uniform(0.75, 1.25), rng.uniform(-0.25, 0.25)
-    return image * np.float32(contrast) + np.float32(brightness), target
+    image = crop.image * np.float32(contrast) + np.float32(brightness)
+    if level == "full":
+        image *= rng.normal(1, 0.05, (len(image), 1, 1)).astype(np.float32)
+        if rng.random() < 0.2:
+            sigma = rng.uniform(0.3, 1.2)
+            image = np.stack([cv2.GaussianBlur(np.ascontiguousarray(band), (0, 0), sigma) for band in image])
+        if rng.random() < 0.3:
+            image = image + rng.normal(0, rng.uniform(0.02, 0.15), image.shape).astype(np.float32)
+    return Crop(image, crop.target, crop.weights)
+
+
+def turned(crop: Crop, turns: int, flip: bool) -> Crop:
+    """By quarter turns to the left, then mirrored left to right if asked for."""
+
+    def move(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        array = np.rot90(array, turns, (-2, -1))
+        return array[..., ::-1] if flip else array
+
+    weights = None if crop.weights is None else move(crop.weights)
+    return Crop(move(crop.image), move(crop.target), weights)  # type: ignore[arg-type]
+
+
+def warped(crop: Crop, rng: np.random.Generator) -> Crop:
+    """Turned, scaled and deformed by one map, so that the image is resampled once; labels by nearest neighbour."""
+    side = crop.target.shape[0]
+    angle = np.radians(rng.uniform(-MOST_TURN_DEGREES, MOST_TURN_DEGREES))
+    scale = float(np.exp(rng.uniform(*np.log(SCALES))))
+    rows, cols = np.mgrid[:side, :side].astype(np.float32) - (side - 1) / 2
+    across = (np.cos(angle) * cols - np.sin(angle) * rows) / scale + (side - 1) / 2
+    down = (np.sin(angle) * cols + np.cos(angle) * rows) / scale + (side - 1) / 2
+    points = 3 + side // ELASTIC_STEP
+    for moved in (across, down):
+        shifts = rng.normal(0, ELASTIC_SHIFT, (points, points))
+        moved += ndimage.zoom(shifts, side / points, order=3, grid_mode=True, mode="nearest")[:side, :side]
+    across, down = across.astype(np.float32), down.astype(np.float32)
+
+    def sample(array: NDArray[np.generic], how: int) -> NDArray[np.generic]:
+        return cv2.remap(np.ascontiguousarray(array), across, down, how, borderMode=cv2.BORDER_REFLECT)
+
+    image = np.stack([sample(band, cv2.INTER_LINEAR) for band in crop.image])
+    weights = None if crop.weights is None else sample(crop.weights, cv2.INTER_LINEAR)
+    return Crop(image, sample(crop.target, cv2.INTER_NEAREST), weights)  # type: ignore[arg-type]

@@ -1,24 +1,29 @@
-"""From a folder to pairs of image and mask, by split. Knows names of folders and files, and class tables."""
+"""From a folder or a table to pairs of image and mask, by split. Knows names of folders and files."""
 
+import csv
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segcli.classes import ClassTable
 from segcli.errors import UsageError
 from segcli.matching import match_folders
-from segcli.raster.labels import table_of, values_in, written_table
 from segcli.raster.names import SUFFIXES, rasters_in
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
+INSTANCES = "instances"
+"""The folder beside images and masks where masks hold a number for each object."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its labels, of one size."""
+    """One image and its labels, of one size; images of one `group` stay in one split."""
 
     image: Path
     mask: Path
+    group: str = ""
+    instances: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -28,39 +33,104 @@ class Splits:
     train: tuple[Pair, ...]
     val: tuple[Pair, ...]
 
+    @property
+    def all(self) -> tuple[Pair, ...]:
+        return self.train + self.val
 
-def find_pairs(data: Path, val: float, seed: int) -> Splits:
-    """The pairs below `data`: as train/ and val/ where they are there, else split by a hash of the name.
+
+def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -> Splits:
+    """The pairs below `data`, or in the table that it is: by train/ and val/ or a column `split` where these are there,
+    else split by a hash of the group, or of the name where there are no groups.
 
     Raises UsageError where there are none, or where an image or a mask has no partner.
     """
-    if (data / "train").is_dir() and (data / "val").is_dir():
+    if not data.exists():
+        raise UsageError(data, "no such file or folder", "expected a folder with images/ and masks/, or a CSV file")
+    if data.is_file():
+        rows = _table(data)
+        given = {name: tuple(pair for pair, split in rows if split == name) for name in ("train", "val")}
+        if given["train"] and given["val"]:
+            return Splits(given["train"], given["val"])
+        pairs = [pair for pair, split in rows if split in ("", "train")]
+    elif (data / "train").is_dir() and (data / "val").is_dir():
         return Splits(_pairs_in(data / "train"), _pairs_in(data / "val"))
-    # Sorting by hash gives the same split whatever else lies in the folder, and exactly the share asked for.
-    pairs = sorted(_pairs_in(data), key=lambda p: hashlib.sha256(f"{seed}/{p.image.stem}".encode()).digest())
-    count = max(1, round(val * len(pairs)))
-    if count >= len(pairs):
+    else:
+        pairs = list(_pairs_in(data / "train" if (data / "train").is_dir() else data))
+    if group_by is not None:
+        pairs = [replace(pair, group=_group(pair, group_by)) for pair in pairs]
+    return _split(data, pairs, val, seed)
+
+
+def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
+    """Whole groups, in the order of their hash, until the share is reached as nearly as may be."""
+    if len(pairs) < 2:
         raise UsageError(data, f"{len(pairs)} pairs", "expected at least 2, to train on some and validate on others")
-    return Splits(tuple(sorted(pairs[count:], key=_name)), tuple(sorted(pairs[:count], key=_name)))
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.group or pair.image.stem, []).append(pair)
+    if len(groups) < 2:
+        raise UsageError(data, f"all pairs are of group {next(iter(groups))!r}", "expected at least 2 groups",
+                         "give another --group-by, or name the parts in train/ and val/")  # fmt: skip
+    # Sorting by hash gives the same split whatever else lies in the folder.
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+    wanted, taken = val * len(pairs), 0
+    chosen: list[str] = []
+    for group in order[:-1]:
+        if chosen and abs(taken + len(groups[group]) - wanted) >= abs(taken - wanted):
+            break
+        chosen.append(group)
+        taken += len(groups[group])
+    rest = [group for group in order if group not in chosen]
+    return Splits(_sorted(pair for g in rest for pair in groups[g]), _sorted(p for g in chosen for p in groups[g]))
 
 
-def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> ClassTable:
-    """The class table: the given file, `classes.json` in `data`, or the values that occur in the masks."""
-    return written_table(given, [data]) or table_of(values_in(pair.mask for pair in pairs), data)
+def _sorted(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    return tuple(sorted(pairs, key=lambda pair: str(pair.image)))
+
+
+def _group(pair: Pair, pattern: str) -> str:
+    found = re.search(pattern, pair.image.stem)
+    if found is None:
+        raise UsageError(pair.image, f"--group-by {pattern!r} finds nothing in its name", "", "give another pattern")
+    return (found[1] or "") if found.re.groups else found[0]
 
 
 def _pairs_in(folder: Path) -> tuple[Pair, ...]:
     images = folder / "images"
     masks = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     if not images.is_dir() or masks is None:
-        raise UsageError(folder, "no images/ and masks/ in it", "expected images and masks of the same names")
+        missing = [name for name, there in (("images/", images.is_dir()), ("masks/", masks is not None)) if not there]
+        raise UsageError(folder, f"no {' and no '.join(missing)} in it", "expected images and masks of the same names",
+                         f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file")  # fmt: skip
     if not rasters_in(images):
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
     pairs = match_folders(images, masks)
     if not pairs:
         raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike")
-    return tuple(Pair(image, mask) for _, image, mask in pairs)
+    numbered = {}
+    if (folder / INSTANCES).is_dir():
+        numbered = {image: path for _, image, path in match_folders(images, folder / INSTANCES)}
+    return tuple(Pair(image, mask, instances=numbered.get(image)) for _, image, mask in pairs)
 
 
-def _name(pair: Pair) -> str:
-    return pair.image.name
+def _table(path: Path) -> list[tuple[Pair, str]]:
+    """Pairs and their splits from a CSV file; relative paths are relative to it."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(path, f"cannot be read: {error}", "expected a folder, or a CSV file of pairs") from error
+    if not rows or not {"image", "mask"} <= rows[0].keys():
+        raise UsageError(path, "no table of pairs", "expected the columns image and mask, and maybe split and group")
+    found = []
+    for number, row in enumerate(rows, start=2):
+        split = (row.get("split") or "").strip().lower()
+        split = "val" if split in ("valid", "validation") else split
+        if not row["image"] or not row["mask"] or split not in ("", "train", "val", "test"):
+            raise UsageError(
+                path, f"line {number}: {row}", "expected an image, a mask, and train, val, test or no split"
+            )
+        instances = path.parent / row["instances"] if row.get("instances") else None
+        pair = Pair(path.parent / row["image"], path.parent / row["mask"], row.get("group") or "", instances)
+        found.append((pair, split))
+    return found

@@ -1,83 +1,200 @@
 """Crops to learn from, read as windows, each fixed by (seed, epoch, number) alone."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from segcli.classes import ClassTable
-from segcli.errors import InputError
 from segcli.network.normalise import Normalisation
+from segcli.options import Augment
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
-from segcli.training.augmentation import augment
+from segcli.training.augmentation import Crop, augment
+from segcli.training.borders import border_weights
+from segcli.training.labels import Labels
 from segcli.training.pairs import Pair
+from segcli.training.survey import CELL, Survey
+from segcli.validity import Valid, written_out
+
+CACHE_BYTES = 2**31
+"""Decoded images are kept in memory up to this; of those beyond it the windows are read each time."""
+
+BALANCED = 0.5
+"""Share of crops that are placed by class where `balance` is asked for."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (image, band, row, col), targets (image, row, col), -1 without a label, weights of pixels (or None)."""
+
+    images: Tensor
+    targets: Tensor
+    weights: Tensor | None
+
+
+class Reading:
+    """Windows of images and their labels as the network sees them; small files are decoded once and kept."""
+
+    def __init__(self, labels: Labels, constants: Normalisation, cache_bytes: int = CACHE_BYTES) -> None:
+        self._labels, self.constants = labels, constants
+        self._left = cache_bytes
+        self._kept: dict[tuple[object, str], tuple[NDArray[np.generic], Valid]] = {}
+        self._lock = threading.Lock()
+
+    def window(
+        self, pair: Pair, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        """Normalised image (band, row, col) and class positions (row, col) of a window, cut at the image's borders.
+
+        Where the image has no data it is 0, the mean, and has no label. InputError on a mask value that is no class.
+        """
+        pixels, valid = self._patch(pair.image, "image", row, col, height, width)
+        target = self.target(pair, row, col, height, width)
+        mean = np.array(self.constants.mean, np.float32)[:, None, None]
+        deviation = np.array(self.constants.deviation, np.float32)[:, None, None]
+        image = (pixels.astype(np.float32) - mean) / deviation
+        if pixels.dtype.kind == "f":
+            image = np.nan_to_num(image, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        if valid is not None:
+            image[:, ~valid] = 0
+            target = np.where(valid, target, np.int16(-1))
+        return image, target
+
+    def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
+        """Class positions of a window, (row, col), -1 without a label."""
+        values, valid = self._patch(pair.mask, "mask", row, col, height, width)
+        return np.where(written_out(valid, values.shape[1:]), self._labels.positions(pair.mask, values), np.int16(-1))
+
+    def instances(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
+        """Numbers of objects, (row, col)."""
+        assert pair.instances is not None
+        return self._patch(pair.instances, "mask", row, col, height, width)[0][0]
+
+    def _patch(
+        self, path: object, purpose: str, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.generic], Valid]:
+        kept = self._kept.get((path, purpose))
+        if kept is None:
+            with Source(path, purpose) as source:  # type: ignore[arg-type]
+                bands = match_bands(source, len(self.constants.mean)) if purpose == "image" else None
+                with self._lock:
+                    keep = source.size_bytes <= self._left
+                    self._left -= source.size_bytes if keep else 0
+                if not keep:
+                    height, width = min(height, source.grid.height - row), min(width, source.grid.width - col)
+                    return source.patch(row, col, height, width, bands)
+                kept = source.patch(0, 0, source.grid.height, source.grid.width, bands)
+            self._kept[path, purpose] = kept
+        pixels, valid = kept
+        place = slice(row, row + height), slice(col, col + width)
+        return pixels[:, *place], None if valid is None else valid[place]
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Square crops of `size` pixels from `pairs`, as many an epoch as it takes to cover the images once.
+    """Square crops of `size` pixels of the training pairs, as many an epoch as it takes to cover the images once."""
 
-    `heights` and `widths` are those of the pairs, in their order.
-    """
-
-    pairs: tuple[Pair, ...]
-    heights: tuple[int, ...]
-    widths: tuple[int, ...]
+    found: Survey
+    reading: Reading
     size: int
-    classes: ClassTable
-    normalisation: Normalisation
     seed: int
+    augment: Augment = "light"
+    balance: bool = False
+    border_weight: float = 0.0
+    _places: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.balance:
+            return
+        present = [self.found.facts[pair].present for pair in self.pairs]
+        for n in range(present[0].shape[2]):
+            cells = [np.argwhere(where[..., n]) for where in present]
+            numbers = np.repeat(np.arange(len(cells)), [len(part) for part in cells])
+            if len(numbers):
+                self._places.append((numbers, np.concatenate(cells)))
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        return self.found.splits.train
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Which pair each crop of an epoch comes from, shuffled."""
-        areas = np.array(self.heights, np.float64) * np.array(self.widths)
+        facts = [self.found.facts[pair] for pair in self.pairs]
+        areas = np.array([float(fact.height * fact.width) for fact in facts])
         times = np.maximum(1, np.round(areas / self.size**2)).astype(np.int64)
-        return np.random.default_rng((self.seed, epoch)).permutation(np.repeat(np.arange(len(self.pairs)), times))
+        return np.random.default_rng((self.seed, epoch)).permutation(np.repeat(np.arange(len(facts)), times))
 
-    def batches(self, epoch: int, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield images (image, band, row, col) float32 and targets (image, row, col) int64, -1 without a label.
+    def steps(self, batch: int) -> int:
+        """Batches an epoch. Crops that fill none are left to the next shuffle, unless there is no full batch at all."""
+        return max(1, len(self.order(0)) // batch)
 
-        Crops that do not fill a batch are left to the next epoch's shuffle, unless there is no full batch at all.
+    def batches(
+        self, epoch: int, batch: int, first_step: int = 0, part: tuple[int, int] = (0, 1), workers: int = 1
+    ) -> Generator[Batch, None, None]:
+        """The batches of an epoch from `first_step` on; of each the share `part[0]` of `part[1]`, for one process.
+
+        `workers` threads make them ahead. Close the generator when stopping early.
         """
         order = self.order(epoch)
-        last = max(1, len(order) // batch) * batch
-        for first in range(0, last, batch):
-            crops = [self.crop(int(pair), epoch, first + n) for n, pair in enumerate(order[first : first + batch])]
-            images, targets = zip(*crops, strict=True)
-            yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets)).long()
+        pool = ThreadPoolExecutor(workers, "segcli-crops")
+        waiting: deque[list[Future[Crop]]] = deque()
+        try:
+            for step in range(first_step, self.steps(batch)):
+                numbers = range(step * batch, min((step + 1) * batch, len(order)))[part[0] :: part[1]]
+                waiting.append([pool.submit(self.crop, int(order[n]), epoch, n) for n in numbers])
+                if len(waiting) > 2:
+                    yield _stacked(waiting.popleft())
+            while waiting:
+                yield _stacked(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def crop(self, pair: int, epoch: int, number: int) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    def crop(self, number_of_pair: int, epoch: int, number: int) -> Crop:
         """One augmented crop; mirrored at the borders (without labels there) where the image is smaller."""
         rng = np.random.default_rng((self.seed, epoch, number))
-        row = int(rng.integers(max(0, self.heights[pair] - self.size) + 1))
-        col = int(rng.integers(max(0, self.widths[pair] - self.size) + 1))
-        image, target = read_pair(self.pairs[pair], row, col, self.size, self.size, self.classes, self.normalisation)
+        pair, row, col = self._place(number_of_pair, rng)
+        image, target = self.reading.window(pair, row, col, self.size, self.size)
+        weights = None
+        if self.border_weight:
+            height, width = target.shape
+            weights = np.ones(target.shape, np.float32)
+            if pair.instances is not None:
+                weights += border_weights(self.reading.instances(pair, row, col, height, width), self.border_weight)
         bottom, right = self.size - target.shape[0], self.size - target.shape[1]
         if bottom or right:
             image = np.pad(image, ((0, 0), (0, bottom), (0, right)), "symmetric")
             target = np.pad(target, ((0, bottom), (0, right)), constant_values=-1)
-        return augment(image, target, rng)
+            weights = None if weights is None else np.pad(weights, ((0, bottom), (0, right)))
+        return augment(Crop(image, target, weights), rng, self.augment)
+
+    def _place(self, number_of_pair: int, rng: np.random.Generator) -> tuple[Pair, int, int]:
+        """Where a crop lies: anywhere in its image; with `balance` every other one around a cell that has a class
+        drawn from all, wherever that is."""
+        by_class = self.balance and rng.random() < BALANCED
+        cell = None
+        if by_class:
+            numbers, cells = self._places[int(rng.integers(len(self._places)))]
+            chosen = int(rng.integers(len(numbers)))
+            number_of_pair, cell = int(numbers[chosen]), cells[chosen] * CELL + CELL // 2
+        pair = self.pairs[number_of_pair]
+        fact = self.found.facts[pair]
+        free = max(0, fact.height - self.size), max(0, fact.width - self.size)
+        if cell is None:
+            return pair, int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
+        reach = max(1, self.size - CELL)
+        row, col = (int(at - self.size // 2 + rng.integers(-reach // 2, reach // 2 + 1)) for at in cell)
+        return pair, min(max(row, 0), free[0]), min(max(col, 0), free[1])
 
 
-def read_pair(
-    pair: Pair, row: int, col: int, height: int, width: int, classes: ClassTable, constants: Normalisation
-) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """Normalised image (band, row, col) and class positions (row, col), -1 without a label, of one window.
-
-    The window is cut at the image's borders. Raises InputError on a mask value that is no class.
-    """
-    with Source(pair.image) as source, Source(pair.mask, "mask") as mask:
-        height, width = min(height, source.grid.height - row), min(width, source.grid.width - col)
-        bands = match_bands(source, len(constants.mean))
-        pixels = source.window(row, col, height, width, bands)
-        indices = mask.window(row, col, height, width, (0,))[0]
-    mean = np.array(constants.mean, np.float32)[:, None, None]
-    deviation = np.array(constants.deviation, np.float32)[:, None, None]
-    target = classes.positions()[indices]
-    if (target == -2).any():
-        values = sorted({int(value) for value in indices[target == -2]})
-        raise InputError(pair.mask, f"values {values[:10]} are no class", f"expected {classes.indices.tolist()}")
-    return (pixels.astype(np.float32) - mean) / deviation, target
+def _stacked(crops: list[Future[Crop]]) -> Batch:
+    done = [crop.result() for crop in crops]
+    images = torch.from_numpy(np.stack([crop.image for crop in done]))
+    targets = torch.from_numpy(np.stack([crop.target for crop in done])).long()
+    weights = [crop.weights for crop in done if crop.weights is not None]
+    return Batch(images, targets, torch.from_numpy(np.stack(weights)) if weights else None)

@@ -1,0 +1,92 @@
+"""Class tables in the formats that people have them in: JSON, CSV, QGIS's .qml and .clr. Knows text, no rasters."""
+
+import csv
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from segcli.classes import ClassEntry, ClassTable, Color, color_of, distinct_colors
+from segcli.errors import UsageError
+
+TABLE_BYTES = 2**22
+"""A table that is larger is none."""
+
+
+def read_classes(path: Path) -> ClassTable:
+    """The table in a file, by its ending. UsageError where it is none."""
+    readers = {".csv": _csv, ".qml": _qml, ".clr": _clr, ".txt": _clr}
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        return ClassTable.read(path)
+    try:
+        if path.stat().st_size > TABLE_BYTES:
+            raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
+        found = read(path.read_text(encoding="utf-8-sig"))
+        classes = [row for row in found if not _UNLABELLED.fullmatch(row[1])]
+        unlabelled = next((row for row in found if _UNLABELLED.fullmatch(row[1])), None)
+        ignore = unlabelled[0] if unlabelled is not None else None if any(row[0] == 255 for row in classes) else 255
+        entries = [
+            ClassEntry(index, name, color or default)
+            for (index, name, color), default in zip(classes, distinct_colors(len(classes)), strict=True)
+        ]
+        return ClassTable(tuple(entries), ignore, unlabelled[2] if unlabelled is not None else None)
+    except OSError as error:
+        raise UsageError(path, error.strerror or "cannot be read", "expected a class table") from error
+    except (ValueError, KeyError, ElementTree.ParseError) as error:
+        raise UsageError(path, f"not a class table: {error}", _EXPECTED[path.suffix.lower()]) from error
+
+
+_UNLABELLED = re.compile(r"(un|no[ _-]?)label(l?ed)?|ignored?|void|unknown|no[ _-]?data", re.IGNORECASE)
+"""Names of what is no class, but stands for pixels without a label."""
+
+_EXPECTED = {
+    ".csv": "expected the columns index, name, color (#RRGGBB) or r, g, b",
+    ".qml": "expected a QGIS style of palette entries",
+    ".clr": "expected lines of value red green blue",
+    ".txt": "expected lines of value red green blue",
+}
+Rows = list[tuple[int, str, Color | None]]
+
+
+def _csv(text: str) -> Rows:
+    lines = text.splitlines()
+    dialect = csv.Sniffer().sniff(lines[0], ",;\t") if lines and re.search("[,;\t]", lines[0]) else "excel"
+    rows = [{(key or "").strip().lower(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
+            for row in csv.DictReader(lines, dialect=dialect)]  # fmt: skip
+    if not rows:
+        raise ValueError("no rows")
+    found: Rows = []
+    for number, row in enumerate(rows):
+        color = row.get("color") or row.get("colour") or ""
+        parts = [row.get(name, "") for name in ("r", "g", "b")]
+        rgb = color_of(f"#{color.removeprefix('#')}") if color else _rgb(parts) if all(parts) else None
+        found.append((int(row.get("index") or row.get("value") or number), row["name"], rgb))
+    return found
+
+
+def _qml(text: str) -> Rows:
+    if "<!DOCTYPE qgis PUBLIC" in text:  # QGIS writes this one line, which names no entities
+        text = text.split("]>", 1)[-1] if "]>" in text[:500] else re.sub(r"<!DOCTYPE[^>\[]*>", "", text, count=1)
+    if "<!ENTITY" in text or "<!DOCTYPE" in text:
+        raise ValueError("it defines entities")
+    root = ElementTree.fromstring(text)
+    entries = [*root.iter("paletteEntry")] or [*root.iter("item")]
+    return [(int(float(e.attrib["value"])), e.get("label") or f"class {e.attrib['value']}", color_of(e.attrib["color"]))
+            for e in entries]  # fmt: skip
+
+
+def _clr(text: str) -> Rows:
+    found: Rows = []
+    for line in text.splitlines():
+        words = line.replace(",", " ").split()
+        if not words or words[0].startswith("#") or words[0].upper().startswith("INTERPOLATION"):
+            continue
+        rest = words[4:]
+        name = " ".join(rest[1:] if rest and rest[0].isdigit() else rest)  # after an alpha, if there is one
+        found.append((int(float(words[0])), name or f"class {words[0]}", _rgb(words[1:4])))
+    return found
+
+
+def _rgb(parts: list[str]) -> Color:
+    red, green, blue = (int(float(part)) for part in parts)
+    return red, green, blue

@@ -1,0 +1,98 @@
+"""From masks as people have them to class positions: indices, colours, black and white. numpy only, besides reading."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.classes import ClassTable, hex_color
+from segcli.errors import InputError
+from segcli.raster.labels import table_of, values_in, written_table
+from segcli.raster.source import Source
+from segcli.training.pairs import Pair
+
+Positions = NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How masks are read: as indices, or as colours of the class table."""
+
+    classes: ClassTable
+
+    def read(self, mask: Source, row: int, col: int, height: int, width: int) -> Positions:
+        """Class positions of a window, (row, col), -1 without a label. InputError on a value that is no class."""
+        return self.positions(mask.path, mask.window(row, col, height, width))
+
+    def positions(self, path: object, pixels: NDArray[np.generic]) -> Positions:
+        """The same for pixels, (band, row, col), of one band of indices or three of colours."""
+        found = self._by_color(pixels) if len(pixels) >= 3 else self._by_index(pixels[0])
+        if (found == -2).any():
+            raise InputError(path, f"{self._foreign(pixels, found)} are no class", f"expected {self._expected(pixels)}",
+                             "give --classes with all of them, or 255 where there is no label")  # fmt: skip
+        return found
+
+    def _by_index(self, values: NDArray[np.generic]) -> Positions:
+        table = self.classes.positions()
+        if values.dtype == np.uint8:
+            return table[values]
+        whole = np.asarray(values, np.int64)
+        return np.where((whole >= 0) & (whole < 256), table[whole.clip(0, 255)], np.int16(-2))
+
+    def _by_color(self, pixels: NDArray[np.generic]) -> Positions:
+        """By exact colour."""
+        codes = _codes(pixels)
+        known = np.array([_code(entry.color) for entry in self.classes.entries])
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
+        found = np.where(known[order][place] == codes, order[place], -2).astype(np.int16)
+        if self.classes.ignore_color is not None:
+            found[(found == -2) & (codes == _code(self.classes.ignore_color))] = -1
+        return found
+
+    def _foreign(self, pixels: NDArray[np.generic], found: Positions) -> str:
+        odd = _codes(pixels)[found == -2] if len(pixels) >= 3 else pixels[0][found == -2]
+        values, counts = np.unique(odd, return_counts=True)
+        order = np.argsort(-counts)[:5]
+        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        shown = [f"#{int(v):06X}" if len(pixels) >= 3 else str(v) for v in values[order]]
+        return f"values {', '.join(f'{v} ({counts[n]} pixels)' for v, n in zip(shown, order, strict=True))}{more}"
+
+    def _expected(self, pixels: NDArray[np.generic]) -> str:
+        if len(pixels) >= 3:
+            return ", ".join(f"{hex_color(entry.color)} {entry.name}" for entry in self.classes.entries[:12])
+        return ", ".join(map(str, self.classes.indices.tolist()))
+
+
+def _codes(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
+    red, green, blue = pixels[:3].astype(np.int64)
+    return (red << 16) | (green << 8) | blue
+
+
+def _code(color: tuple[int, int, int]) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def check_mask(mask: Source) -> None:
+    """InputError unless it can be labels: one band of whole numbers, or three or four of 8-bit colours."""
+    is_indices = mask.bands == 1 and np.dtype(mask.dtype).kind in "ui"
+    if not is_indices and not (mask.bands in (3, 4) and mask.dtype == "uint8"):
+        found = f"{mask.bands} band{'s' * (mask.bands != 1)} of {mask.dtype}"
+        raise InputError(mask.path, found, "expected class indices, one band of whole numbers, or 8-bit colours")
+
+
+def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> ClassTable:
+    """The class table: the given file, `classes.json` or `.csv` in `data`, or the values that occur in the masks.
+
+    Raises InputError where masks are colours and nothing says what these mean.
+    """
+    folder = data.parent if data.is_file() else data
+    table = written_table(given, [folder])
+    if table is not None:
+        return table
+    with Source(pairs[0].mask, "mask") as mask:
+        if mask.bands >= 3:
+            raise InputError(pairs[0].mask, "a mask in colours", "nothing says which colour is which class",
+                             f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
+    return table_of(values_in(pair.mask for pair in pairs), data)

@@ -1,0 +1,70 @@
+"""Training by several processes, as torchrun starts them: each takes its share of every batch."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number, and how many there are."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, through which gradients flow."""
+        if self.count == 1:
+            return tensor
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(tensor)  # type: ignore[no-untyped-call]
+
+    def sum(self, counts: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:
+        """The sum over all processes of whole numbers."""
+        if self.count == 1:
+            return counts
+        tensor = torch.from_numpy(counts).to(device)
+        dist.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+    def any(self, asked: bool, device: torch.device) -> bool:
+        """Whether any process says so."""
+        return bool(self.sum(np.array([int(asked)]), device)[0])
+
+    def together(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network, with gradients averaged over the processes."""
+        if self.count == 1:
+            return network
+        if device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            return nn.parallel.DistributedDataParallel(network, device_ids=[device.index])
+        return nn.parallel.DistributedDataParallel(network)
+
+
+@contextmanager
+def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
+    """The processes that torchrun started, and this one's device; one process where nothing did."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(), device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count), device
+    finally:
+        dist.destroy_process_group()

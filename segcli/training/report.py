@@ -1,0 +1,42 @@
+"""The validation part as files that people look at: masks, truth, and the report of `eval` on them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from segcli.classes import ClassTable
+from segcli.evaluation.counting import compare
+from segcli.evaluation.files import write_report
+from segcli.evaluation.meaning import Meaning
+from segcli.evaluation.pairs import Pair as Compared
+from segcli.measures.report import report
+from segcli.network.unet import UNet
+from segcli.options import EvalOptions
+from segcli.raster.sink import create, empty_value, mask_layout
+from segcli.raster.source import Source
+from segcli.training.pairs import Pair
+from segcli.training.validation import Validation
+
+
+def write_validation(
+    folder: Path, validation: Validation, network: UNet, pairs: tuple[Pair, ...], classes: ClassTable
+) -> None:
+    """FOLDER/masks, FOLDER/truth, and the report of the one against the other."""
+    nothing = empty_value(classes)
+    values = np.append(classes.indices, np.uint8(0 if nothing is None else nothing))  # -1 takes the last
+    compared = []
+    for number, pair in enumerate(pairs):
+        name = f"{number:04}_{pair.image.stem}"
+        with Source(pair.image) as image:
+            grid = image.grid
+        mask, truth = (folder / kind / f"{name}.tif" for kind in ("masks", "truth"))
+        layout = mask_layout(classes)
+        with create(mask, grid, layout) as found, create(truth, grid, layout) as true:
+            for strip in validation.strips(network, pair):
+                found.write(strip.first_row, values[strip.predicted])
+                true.write(strip.first_row, values[strip.true])
+        compared.append(Compared(name, mask, truth, image=pair.image))
+    options = EvalOptions(folder / "masks", folder / "truth", folder)
+    meaning = Meaning.of(classes)
+    done = [(pair, compare(pair, meaning, options)[0]) for pair in compared]
+    write_report(folder, report([image for _, image in done], classes.names), done, meaning, options)

@@ -1,0 +1,100 @@
+"""All that an interrupted training needs to go on as if nothing had been. Tensors and JSON in safetensors, no code."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from segcli.errors import UsageError
+from segcli.files import replacing
+
+KEY = "segcli-training"
+
+
+@dataclass
+class Progress:
+    """Where training is: `epoch` and `step` are the next ones; `loss` and `seen` are sums over this epoch so far."""
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    seen: int = 0
+    seconds: float = 0.0  # over all runs
+    best: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Averaged:
+    """A moving average of a network's weights and buffers (Polyak and Juditsky, 1992); the first steps count less."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """After optimiser step number `step`, from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, 1 - decay)
+            else:
+                self.tensors[name].copy_(tensor)
+
+
+def save_state(
+    path: Path, network: nn.Module, averaged: Averaged, optimiser: torch.optim.Optimizer, progress: Progress,
+    record: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write everything; the file is there whole, or the one before it still is. `record` is compared at resuming."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.tensors.items()}
+    for number, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
+    tensors["random"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"progress": vars(progress), "record": record})
+    with replacing(path) as part:
+        part.write_bytes(to_bytes(plain, {KEY: text}))
+
+
+def load_state(
+    path: Path, network: nn.Module, averaged: Averaged, optimiser: torch.optim.Optimizer, record: dict[str, Any]
+) -> Progress:
+    """Bring everything to where it was. UsageError where the file is none, or of a training with another `record`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {})[KEY])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(
+            path, f"cannot be resumed: {error}", "expected what an interrupted segcli train wrote"
+        ) from error
+    for name, value in record.items():
+        if found["record"].get(name) != value:
+            raise UsageError(path, f"{name} was {found['record'].get(name)}", f"now it is {value}",
+                             "resume with the same options and data, or begin anew in another --out")  # fmt: skip
+    network.load_state_dict(_part(tensors, "network."))
+    for name, tensor in _part(tensors, "averaged.").items():
+        averaged.tensors[name].copy_(tensor)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(tensors, "optimiser.").items():
+        number, _, kind = name.partition(".")
+        state.setdefault(int(number), {})[kind] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Progress(**found["progress"])
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,88 @@
+"""What the network makes of the validation part: as `predict` does it, each image in one pass, small or in rows."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segcli.ahead import ahead
+from segcli.measures.confusion import confusion_matrix
+from segcli.network.device import return_freed_memory
+from segcli.network.normalise import normalise
+from segcli.network.scorer import make_scorer
+from segcli.network.unet import UNet
+from segcli.options import PredictOptions
+from segcli.raster.fit import match_bands
+from segcli.raster.source import Source
+from segcli.training.pairs import Pair
+from segcli.training.sampling import Reading
+from segcli.training.survey import Facts
+from segcli.validity import Validity, written_out
+
+WHOLE_PIXELS = 2**21
+"""Images up to this go through the network whole, larger ones in rows."""
+
+STRIP_HEIGHT = 64
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of one image: class positions, true ones (-1 without a label or without data) and predicted ones."""
+
+    first_row: int
+    true: NDArray[np.int16]
+    predicted: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How pairs are predicted while training: by which device, and whether in half precision."""
+
+    reading: Reading
+    facts: dict[Pair, Facts]
+    device: torch.device
+    half: bool
+
+    def matrix(self, network: UNet, pairs: tuple[Pair, ...]) -> NDArray[np.int64]:
+        """The confusion matrix over all pixels of the pairs."""
+        count = network.config.classes
+        matrix = np.zeros((count, count), np.int64)
+        for pair in pairs:
+            for strip in self.strips(network, pair):
+                matrix += confusion_matrix(strip.true, strip.predicted, count)
+        return matrix
+
+    def strips(self, network: UNet, pair: Pair) -> Iterator[Strip]:
+        """One pair, from the top. `network` is in eval mode, on the device."""
+        fact = self.facts[pair]
+        if fact.height * fact.width <= WHOLE_PIXELS:
+            image, true = self.reading.window(pair, 0, 0, fact.height, fact.width)
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                batch = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
+                found = network(batch)[0].argmax(0).cpu().numpy()
+            yield Strip(0, true, found)
+        else:
+            yield from self._in_rows(network, pair)
+
+    def _in_rows(self, network: UNet, pair: Pair) -> Iterator[Strip]:
+        dtype = torch.bfloat16 if self.half else torch.float32
+        scorer = make_scorer(network, self.device, dtype, PredictOptions((), Path()), lambda _: None)
+        with Source(pair.image) as image:
+            bands = match_bands(image, network.config.bands)
+            seen = Validity()
+            read = ahead(
+                (row, pixels[None], None if valid is None else valid[None])
+                for row, pixels, valid in image.strips(STRIP_HEIGHT, bands)
+            )
+            with closing(read):
+                inputs = normalise(seen.noted(read), self.reading.constants, [None], self.device, dtype)
+                for first_row, scores in scorer.scores(inputs, image.grid.height):
+                    found = scores[0].argmax(0).cpu().numpy()
+                    true = self.reading.target(pair, first_row, 0, *found.shape)
+                    known = written_out(seen.take(len(found)), (1, *found.shape))[0]
+                    yield Strip(first_row, np.where(known, true, np.int16(-1)), found)
+        return_freed_memory()
