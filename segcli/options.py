@@ -16,6 +16,11 @@ BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
 ObjectKind = Literal["components", "labels"]
 Norm = Literal["batch", "none"]
+Up = Literal["transpose", "nearest", "bilinear", "unpool", "bed-of-nails"]
+Skip = Literal["concat", "add", "none"]
+EncoderName = Literal[
+    "plain", "resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenet_v3_large", "convnext_tiny"
+]
 Augment = Literal["none", "light", "full"]
 LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]
 
@@ -91,6 +96,11 @@ class TrainOptions:
     depth: int = 4
     norm: Norm = "batch"
     dropout: float = 0.0
+    up: Up = "transpose"
+    skip: Skip = "concat"
+    encoder: EncoderName = "plain"
+    pretrained: bool = True
+    freeze: int = 0
     crop: int = 256
     batch: int = 8
     augment: Augment = "light"

@@ -16,6 +16,7 @@ from segcli import batch, outputs
 from segcli.ahead import ahead, behind
 from segcli.console import Console, Progress
 from segcli.errors import InputError
+from segcli.files import all_or_none
 from segcli.network import checkpoint
 from segcli.network.device import (
     choose_device,
@@ -174,8 +175,8 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
 
 
 def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progress) -> None:
-    """Files to products, images of one size together."""
-    with ExitStack() as files:
+    """Files to products, images of one size together. All products of an image are there, or none."""
+    with all_or_none(output for scan in scans for output in scan.outputs), ExitStack() as files:
         works = [work for scan in scans for work in open_sinks(files, scan, setting)]
         for size, alike in groupby(works, lambda work: (work.source.grid.height, work.source.grid.width)):
             waiting, together = list(alike), scorer.together(*size)

@@ -21,6 +21,7 @@ from segcli.files import replacing
 from segcli.measures.confusion import intersection_over_union, mean_iou
 from segcli.network import checkpoint
 from segcli.network.device import choose_device, keep_freed_memory
+from segcli.network.encoders import STRIDES
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.sink import faults_of_writing
@@ -71,6 +72,10 @@ def _check_options(options: TrainOptions, out: Path) -> None:
         raise UsageError(
             best, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
         )
+    if options.encoder != "plain" and options.up == "unpool":
+        raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
+    if options.freeze and options.encoder == "plain":
+        raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with another --encoder than plain")
     least = 2 << options.depth
     if options.crop < least:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {options.depth} needs {least} or more")
@@ -102,10 +107,13 @@ def _train(
     classes, splits = labels.classes, found.splits
     constants = normalisation(found)
     torch.manual_seed(options.seed)
+    depth = options.depth if options.encoder == "plain" else STRIDES
     config = NetworkConfig(
-        found.bands, len(classes.entries), options.width, options.depth, options.norm, options.dropout
-    )
-    training = _prepared(UNet(config), options, found, Reading(labels, constants), processes, device)
+        found.bands, len(classes.entries), options.width, depth, options.norm, options.dropout, options.up,
+        options.skip, options.encoder,
+    )  # fmt: skip
+    network = UNet(config, pretrained=options.pretrained and not options.resume)
+    training = _prepared(network, options, found, Reading(labels, constants), processes, device)
     shown = copy.deepcopy(training.network).eval().requires_grad_(False)  # bears the averaged weights
     validation = Validation(training.crops.reading, found.facts, device, training.half)
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
@@ -124,6 +132,8 @@ def _train(
         interrupt = stack.enter_context(noticed())
         add_row = stack.enter_context(console.growing_table(columns))
         while not _is_done(training, progress):
+            if options.encoder != "plain":
+                training.network.encoder.requires_grad_(progress.epoch >= options.freeze)
             seconds, seen = progress.seconds, progress.seen
             whole = train_epoch(training, progress, lambda: bool(interrupt))
             if not whole:
@@ -171,7 +181,8 @@ def _prepared(
     network: UNet, options: TrainOptions, found: Survey, reading: Reading, processes: Processes, device: torch.device
 ) -> Training:
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    learnt = [weights for weights in network.parameters() if weights.requires_grad]
+    optimiser = torch.optim.AdamW(learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
     crops = Crops(
         found, reading, _crop(options, found), options.seed, options.augment, options.balance, options.border_weight
     )

@@ -1,26 +1,32 @@
 """Data that must not be lost, files that are not what they say, and systems that are full."""
 
+import os
 import resource
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import tifffile
-from helpers import write_picture
+from helpers import brightness_model, write_picture
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from test_products import labels_of, polygons_of, predict, write_raster, write_stack
 
+from segcli import files
 from segcli.console import Console
-from segcli.errors import InputError
+from segcli.errors import InputError, NothingDoneError
+from segcli.network import checkpoint
 from segcli.options import PredictOptions
 from segcli.predict import run
 from segcli.raster.fit import match_bands, match_ranges
+from segcli.raster.names import rasters_in
 from segcli.raster.source import Source, open_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -386,3 +392,43 @@ def test_transparent_colours_are_no_data(tmp_path: Path) -> None:
             (strip,) = source.strips(4)
         assert strip.valid is not None
         assert np.flatnonzero(~strip.valid.ravel()).tolist() == [0, 2]
+
+
+def test_products_of_an_image_are_all_there_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in the last moments, when the first of them has its name already."""
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    write_picture(tmp_path / "a.png", np.full((20, 20, 3), 90, np.uint8))
+    options = PredictOptions((tmp_path / "a.png",), tmp_path / "out", str(tmp_path / "w.safetensors"), confidence=True)
+    whole = files.replacing
+
+    @contextmanager
+    def failing(path: Path, *more: object) -> Iterator[Path]:
+        with whole(path, *more) as part:  # type: ignore[arg-type]
+            yield part
+            if path.parent.name == "out" and path.suffix == ".png":
+                raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("segcli.raster.sink.replacing", failing)
+    assert run(options, Console(quiet=True)) == 1
+    assert not list((tmp_path / "out").rglob("a.*"))
+    monkeypatch.undo()
+    assert run(options, Console(quiet=True)) == 0
+    assert len(list((tmp_path / "out").rglob("a.*"))) == 2
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root nothing is locked, so the system's answer is played."""
+    (tmp_path / "a" / "locked").mkdir(parents=True)
+    (tmp_path / "a" / "b.png").touch()
+    (tmp_path / "a" / ".hidden.png").touch()
+    assert [path.name for path in rasters_in(tmp_path / "a", recursive=True)] == ["b.png"]
+    listed = os.scandir
+
+    def refused(path: Path) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(NothingDoneError, match="locked: cannot be listed: Permission denied"):
+        rasters_in(tmp_path / "a", recursive=True)

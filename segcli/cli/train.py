@@ -7,7 +7,7 @@ import typer
 
 from segcli.cli import texts
 from segcli.cli.shared import Debug, Device, Overwrite, Quiet, end_with
-from segcli.options import Augment, LossKind, Norm, TrainOptions, TrainPrecision
+from segcli.options import Augment, EncoderName, LossKind, Norm, Skip, TrainOptions, TrainPrecision, Up
 
 
 def train(
@@ -48,6 +48,17 @@ def train(
     depth: Annotated[int, typer.Option(min=1, max=8, help="How often the image is halved.")] = TrainOptions.depth,
     norm: Annotated[Norm, typer.Option(help="Normalisation between convolutions.")] = TrainOptions.norm,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="At the deepest level.")] = TrainOptions.dropout,
+    up: Annotated[Up, typer.Option(help="How the decoder doubles rows and columns.")] = TrainOptions.up,
+    skip: Annotated[Skip, typer.Option(help="What becomes of the encoder's features beside the decoder's.")] = "concat",
+    encoder: Annotated[
+        EncoderName, typer.Option(help="plain is the U-Net's own; the others are torchvision's, of depth 5.")
+    ] = TrainOptions.encoder,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained/--no-pretrained", help="Fetch ImageNet weights for torchvision's encoders.")
+    ] = TrainOptions.pretrained,
+    freeze: Annotated[
+        int, typer.Option(min=0, help="Leave the encoder as it is for so many epochs.")
+    ] = TrainOptions.freeze,
     crop: Annotated[
         int, typer.Option(min=16, help="Side of the training crops in pixels; at most the largest image's.")
     ] = TrainOptions.crop,
@@ -95,9 +106,9 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, width, depth,
-        norm, dropout, crop, batch, augment, balance, loss, texts.class_weights(class_weights), border_weight,
-        label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers,
-        resume, overwrite, device, json, quiet, debug,
+        norm, dropout, up, skip, encoder, pretrained, freeze, crop, batch, augment, balance, loss,
+        texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate, weight_decay, ema,
+        clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -23,7 +23,9 @@ from segcli.network.operators import (
     interpolate_reach,
     repeat_reach,
     same_reach,
+    whole,
 )
+from segcli.network.ups import FirstMax
 
 Make = Callable[[], Operator]
 
@@ -84,6 +86,8 @@ def module_rule(module: nn.Module, inplace: bool) -> Rule | None:
             module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
             module.divisor_override,
         )  # fmt: skip
+    if isinstance(module, FirstMax):
+        return Rule(partial(Join, lambda parts: module(whole(parts[0]), whole(parts[1])), 2))
     if isinstance(module, nn.Upsample):
         return _upsampling(module.size, module.scale_factor, module.mode, module.align_corners)
     if isinstance(module, nn.modules.pooling._AdaptiveAvgPoolNd | nn.modules.pooling._AdaptiveMaxPoolNd):

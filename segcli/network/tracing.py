@@ -32,6 +32,7 @@ from segcli.network.rules import (
     function_rule,
     module_rule,
 )
+from segcli.network.ups import FirstMax
 
 SUMS: dict[Any, Callable[..., Tensor]] = {
     operator.add: torch.add, operator.iadd: torch.add, torch.add: torch.add, "add": torch.add, "add_": torch.add,
@@ -68,7 +69,7 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
     A copy: the network is left as it is. Raises NotStreamableError where its code cannot be traced.
     """
     network = sharing_weights(network).eval()
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     tracer.traced_func_name = method
     try:
         traced = fx.GraphModule(network, tracer.trace(network))
@@ -92,6 +93,13 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return copy.deepcopy(traced, new)  # the rest still is the network's own
+
+
+class _Tracer(fx.Tracer):
+    """Does not look into what has a rule as a whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, FirstMax) or super().is_leaf_module(m, module_qualified_name)
 
 
 def sharing_weights(network: Net) -> Net:

@@ -1,20 +1,23 @@
 """The U-Net of Ronneberger, Fischer and Brox (2015), "U-Net: Convolutional Networks for Biomedical Image
-Segmentation", with same padding. Knows tensors and nothing of files or classes' names.
+Segmentation", with same padding, and its relatives: other ways up, other skips, encoders from torchvision. Knows
+tensors and nothing of files or classes' names.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Norm = Literal["batch", "none"]
+from segcli.network.encoders import STRIDES, Encoder, feature_channels
+from segcli.network.ups import make_up
+from segcli.options import EncoderName, Norm, Skip, Up
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Every choice that rebuilds the network; travels in the checkpoint."""
+    """Every choice that rebuilds the network; travels in the checkpoint. `depth` is 5 with torchvision's encoders."""
 
     bands: int
     classes: int
@@ -22,12 +25,19 @@ class NetworkConfig:
     depth: int = 4
     norm: Norm = "batch"
     dropout: float = 0.0
+    up: Up = "transpose"
+    skip: Skip = "concat"
+    encoder: EncoderName = "plain"
 
     def __post_init__(self) -> None:
         if not (1 <= self.bands <= 4096 and 1 <= self.classes <= 256 and 1 <= self.width <= 1024):
             raise ValueError(f"bands, classes or width out of range: {self}")
-        if not (1 <= self.depth <= 8 and 0 <= self.dropout < 1 and self.norm in ("batch", "none")):
+        if not (1 <= self.depth <= 8 and 0 <= self.dropout < 1 and self.norm in get_args(Norm)):
             raise ValueError(f"depth, dropout or norm out of range: {self}")
+        if self.up not in get_args(Up) or self.skip not in get_args(Skip) or self.encoder not in get_args(EncoderName):
+            raise ValueError(f"up, skip or encoder not known: {self}")
+        if self.encoder != "plain" and (self.depth != STRIDES or self.up == "unpool"):
+            raise ValueError(f"encoder {self.encoder} has depth {STRIDES}, and no positions to unpool to")
 
     @property
     def total_stride(self) -> int:
@@ -42,26 +52,47 @@ class UNet(nn.Module):
     convolution that halves them, the encoder's features beside, two 3x3 convolutions; at the end 1x1 to the classes.
     At depth 4 and width 64 that makes the paper's 23 convolutions. Dropout, where asked for, stands at the end of the
     contracting path as in the paper. Weights start as in He et al. (2015), which the paper asks for.
+
+    Without skips and with transposed convolutions it is the plain encoder and decoder of Long, Shelhamer and Darrell
+    (2015), with unpooling the deconvolution network of Noh, Hong and Han (2015). With `pretrained` an encoder of
+    torchvision's comes with its ImageNet weights.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
         super().__init__()
         self.config = config
-        channels = [config.width << level for level in range(config.depth + 1)]
-        self.encoder = nn.ModuleList(
-            double_convolution(inputs, outputs, config.norm)
-            for inputs, outputs in zip([config.bands, *channels], channels, strict=False)
-        )
+        decoded = [config.width << level for level in range(config.depth)]
+        if config.encoder == "plain":
+            encoded = [*decoded, config.width << config.depth]
+            self.encoder: nn.Module = nn.ModuleList(
+                double_convolution(inputs, outputs, config.norm)
+                for inputs, outputs in zip([config.bands, *encoded], encoded, strict=False)
+            )
+        else:
+            encoded = feature_channels(config.encoder)
+            self.encoder = Encoder(config.encoder, config.bands, pretrained)
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(config.dropout)
-        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in pairs)
-        self.decoder = nn.ModuleList(double_convolution(deep, shallow, config.norm) for deep, shallow in pairs)
+        levels = range(config.depth - 1, -1, -1)
+        below = [encoded[-1], *(decoded[level] for level in levels)]
+        self.up = nn.ModuleList(
+            make_up(config.up, deep, decoded[level]) for deep, level in zip(below, levels, strict=False)
+        )
+        self.decoder = nn.ModuleList()
+        self.match = nn.ModuleDict()  # what brings features to the channels that they are added to
+        for level in levels:
+            beside = encoded[level] if config.skip == "concat" else 0
+            self.decoder.append(double_convolution(decoded[level] + beside, decoded[level], config.norm))
+            if config.skip == "add" and encoded[level] not in (0, decoded[level]):
+                self.match[str(level)] = nn.Conv2d(encoded[level], decoded[level], 1)
         self.head = nn.Conv2d(config.width, config.classes, 1)
-        for module in self.modules():
+        self._has_features = [count > 0 for count in encoded[:-1]]
+        parts = [self.up, self.decoder, self.match, self.head, *([self.encoder] if config.encoder == "plain" else [])]
+        for module in (module for part in parts for module in part.modules()):
             # Numbers drawn for the meta device are none, and torch would load its compiler (1 s, 100 MB) to draw them.
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.weight.requires_grad:
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -72,15 +103,31 @@ class UNet(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """`forward` for an image whose size is a multiple of the total stride; free of control flow on sizes."""
-        skips = []
+        features = self.features(x)
+        x = self.dropout(features[-1])
+        for n, (up, decode) in enumerate(zip(self.up, self.decoder, strict=True)):
+            level = self.config.depth - 1 - n
+            skip = features[level]
+            x = up(x, skip) if self.config.up == "unpool" else up(x)  # (image, channel, 2 row, 2 col)
+            if skip is not None and self.config.skip == "concat":
+                x = torch.cat([skip, x], dim=1)
+            elif skip is not None and self.config.skip == "add":
+                x = (self.match[str(level)](skip) if str(level) in self.match else skip) + x
+            x = decode(x)
+        return self.head(x)
+
+    def features(self, x: Tensor) -> list[Tensor | None]:
+        """From the image's size down, by level; None where the encoder has none."""
+        if not isinstance(self.encoder, nn.ModuleList):
+            found = self.encoder(x)
+            below = iter(found[:-1])
+            return [*(next(below) if there else None for there in self._has_features), found[-1]]
+        features: list[Tensor | None] = []
         for level in self.encoder[:-1]:
             x = level(x)
-            skips.append(x)
+            features.append(x)
             x = self.pool(x)  # (image, channel, row/2, col/2)
-        x = self.dropout(self.encoder[-1](x))
-        for up, decode, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
-            x = decode(torch.cat([skip, up(x)], dim=1))  # (image, channel, 2 row, 2 col)
-        return self.head(x)
+        return [*features, self.encoder[-1](x)]
 
 
 def double_convolution(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:

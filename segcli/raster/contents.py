@@ -51,6 +51,8 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
 
     Raises InputError, naming the file, what was found and what was expected.
     """
+    if isinstance(name, Path) and not name.exists():
+        raise InputError(name, "no such file or folder", "expected an image")
     with faults_of(name, EXPECTED):
         found = structure(name) if isinstance(name, Path) and name.is_file() else None
         if found is None or isinstance(name, str):

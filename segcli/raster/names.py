@@ -1,10 +1,11 @@
 """What users may name as an image, and what GDAL calls it: paths, archives, URLs, buckets, data sets inside a file."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
 
-from segcli.errors import InputError
+from segcli.errors import InputError, NothingDoneError
 
 Name = Path | str
 """A file or folder of this machine as a Path; whatever else GDAL opens (a URL, /vsizip/..., NETCDF:...) as text."""
@@ -50,11 +51,24 @@ def gdal_name(name: Name) -> Name:
 
 
 def rasters_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """The files in a folder whose endings are among SUFFIXES, sorted; hidden ones are none of the user's data."""
-    entries = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(
-        path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    """The files in a folder whose endings are among SUFFIXES, sorted; hidden ones are none of the user's data.
+
+    NothingDoneError where a folder cannot be listed: nobody would miss what is in it.
+    """
+    found: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir() and recursive and not entry.is_symlink():
+                        waiting.append(place / entry.name)
+                    elif Path(entry.name).suffix.lower() in SUFFIXES and entry.name[0] != "." and entry.is_file():
+                        found.append(place / entry.name)
+        except OSError as error:
+            raise NothingDoneError(place, f"cannot be listed: {error.strerror}", "", "give permission") from error
+    return sorted(found)
 
 
 def is_folder(name: Name) -> bool:
@@ -63,7 +77,7 @@ def is_folder(name: Name) -> bool:
 
 
 def is_zarr(path: Path) -> bool:
-    return any((path / marker).is_file() for marker in (".zarray", ".zgroup", "zarr.json"))
+    return any(os.path.isfile(path / marker) for marker in (".zarray", ".zgroup", "zarr.json"))  # noqa: PTH113
 
 
 def relative_name(name: Name) -> Path:
