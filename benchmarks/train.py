@@ -69,9 +69,7 @@ def main() -> None:
     for name, seconds in rows:
         best[name] = min(seconds, best.get(name, seconds))
     floor = best["segcli, batches in memory"]
-    print(
-        f"{len(held)} steps of {options.batch} crops of {options.crop}, width {options.width}, {options.augment}, {device}"
-    )
+    print(f"{len(held)} steps of {options.batch} x {options.crop}, width {options.width}, {options.augment}, {device}")
     print(f"{'way':36} {'s a step':>9} {'ratio':>6}")
     for name, seconds in best.items():
         print(f"{name:36} {seconds:9.3f} {seconds / floor:6.2f}")

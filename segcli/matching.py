@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcli.errors import UsageError
-from segcli.raster.names import rasters_in
+from segcli.raster.names import SUFFIXES, rasters_in
 
 _WORDS = r"masks?|gt|labels?|labelids|groundtruth|truth|annotations?|seg|pred|manual\d*"
 _ADDED = re.compile(rf"[-_. ]({_WORDS})$", re.IGNORECASE)
@@ -38,12 +38,14 @@ def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
     )
 
 
-def match_folders(left: Path, right: Path, recursive: bool = False) -> tuple[tuple[str, Path, Path], ...]:
-    """The rasters in two folders, paired by name; none where no name is in both.
+def match_folders(
+    left: Path, right: Path, recursive: bool = False, more: frozenset[str] = frozenset()
+) -> tuple[tuple[str, Path, Path], ...]:
+    """The rasters in two folders, paired by name; none where no name is in both. `more` are endings on the right.
 
     Raises UsageError where some of them have no partner, or two of them one name.
     """
-    matched = match(_one_each(left, recursive), _one_each(right, recursive))
+    matched = match(_one_each(left, recursive, SUFFIXES), _one_each(right, recursive, SUFFIXES | more))
     alone = [*matched.left, *matched.right]
     if matched.pairs and alone:
         sides = [(right, matched.left), (left, matched.right)]
@@ -57,8 +59,8 @@ def _some(files: Sequence[Path]) -> str:
     return ", ".join(map(str, files[:5])) + more
 
 
-def _one_each(folder: Path, recursive: bool) -> dict[str, Path]:
-    found = named(rasters_in(folder, recursive), folder)
+def _one_each(folder: Path, recursive: bool, suffixes: frozenset[str]) -> dict[str, Path]:
+    found = named(rasters_in(folder, recursive, suffixes), folder)
     for name, paths in found.items():
         if len(paths) > 1:
             raise UsageError(folder, f"{len(paths)} files of the name {name}", "expected one file a name")

@@ -4,8 +4,7 @@ import copy
 import csv
 import json
 import math
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes
 from segcli.training.loop import Training, learning_rate, train_epoch
 from segcli.training.losses import Loss, class_weights
-from segcli.training.pairs import find_pairs
+from segcli.training.pairs import INSTANCES, find_pairs
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading
@@ -51,6 +50,8 @@ def run(options: TrainOptions, console: Console) -> int:
         if not processes.is_first:
             console = Console(quiet=True)
         splits = find_pairs(options.data, options.val, options.seed, options.group_by)
+        if options.border_weight and not any(pair.instances for pair in splits.train):
+            raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
         labels = Labels(_with_ignore(find_classes(options.data, options.classes, splits.all), options.ignore))
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
@@ -127,53 +128,76 @@ def _train(
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {found.bands} bands, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip
 
-    columns = ["epoch", "loss", "mIoU", *classes.names, "rate", "crops/s", "best"]
-    with ExitStack() as stack:
-        interrupt = stack.enter_context(noticed())
-        add_row = stack.enter_context(console.growing_table(columns))
-        while not _is_done(training, progress):
-            if options.encoder != "plain":
-                training.network.encoder.requires_grad_(progress.epoch >= options.freeze)
-            seconds, seen = progress.seconds, progress.seen
-            whole = train_epoch(training, progress, lambda: bool(interrupt))
-            if not whole:
-                if processes.is_first:
-                    _save(out, training, progress, record)
-                console.say(f"stopped in epoch {progress.epoch + 1}; --resume goes on from here")
-                return interrupt.exit_code
-            speed = (progress.seen - seen) / max(progress.seconds - seconds, 1e-9)
-            shown.load_state_dict(training.averaged.tensors)
-            matrix = processes.sum(validation.matrix(shown, splits.val[processes.rank :: processes.count]), device)
-            row = _row(training, progress, matrix, classes, speed)
-            progress.history.append(row)
-            is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
-            if is_best:
-                progress.best, progress.best_epoch = row["mean_iou"] or 0.0, progress.epoch + 1
-                model.training["validation"] = {key: row[key] for key in ("epoch", "mean_iou", "iou")}
-                model.training["seconds"] = round(progress.seconds)
-            progress.epoch, progress.step, progress.loss, progress.seen = progress.epoch + 1, 0, 0.0, 0
-            if processes.is_first:
-                if is_best:
-                    checkpoint.save(model, out / "best.safetensors", options.half)
-                _save(out, training, progress, record)
-                write_history(progress.history, classes.names, out)
-            console.record(row)
-            cells = [
-                _short(row["loss"]),
-                _short(row["mean_iou"]),
-                *(_short(row["iou"][name]) for name in classes.names),
-            ]
-            left = _left(training, progress)
-            add_row([f"{progress.epoch}", *cells, f"{row['learning_rate']:.2g}", f"{speed:.1f}", "*" * is_best], left)
+    kept = Kept(out, model, record, console)
+    code = _epochs(training, validation, progress, kept)
+    if code:
+        return code
     if processes.is_first:
         best = checkpoint.load(out / "best.safetensors").network.to(device)
         write_validation(out / "validation", validation, best, splits.val, classes)
         (out / "last.safetensors").unlink(missing_ok=True)
         console.result(out / "best.safetensors")
         console.record({"best": str(out / "best.safetensors"), "epoch": progress.best_epoch, "mean_iou": progress.best})
-    console.say(
-        f"best mIoU {progress.best:.4f} in epoch {progress.best_epoch}; see {out / 'validation' / 'report.html'}"
-    )
+    page = out / "validation" / "report.html"
+    console.say(f"best mIoU {progress.best:.4f} in epoch {progress.best_epoch}; see {page}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run leaves behind: weights with their `model`'s meaning, the state to resume from, and its `record`."""
+
+    out: Path
+    model: checkpoint.Model
+    record: dict[str, Any]
+    console: Console
+
+    def state(self, training: Training, progress: Progress) -> None:
+        """All that --resume needs."""
+        path = self.out / "last.safetensors"
+        with faults_of_writing(path):
+            save_state(path, training.network, training.averaged, training.optimiser, progress, self.record)
+
+    def best(self, row: dict[str, Any], half: bool) -> None:
+        """The averaged weights of an epoch better than those before."""
+        self.model.training["validation"] = {key: row[key] for key in ("epoch", "mean_iou", "iou")}
+        self.model.training["seconds"] = round(row["seconds"])
+        with faults_of_writing(self.out / "best.safetensors"):
+            checkpoint.save(self.model, self.out / "best.safetensors", half)
+
+
+def _epochs(training: Training, validation: Validation, progress: Progress, kept: Kept) -> int:
+    """Train and validate until the end is reached (0), or until a signal comes (its exit code)."""
+    options, processes, names = training.options, training.processes, kept.model.classes.names
+    splits, shown = training.crops.found.splits, kept.model.network
+    columns = ["epoch", "loss", "mIoU", *names, "rate", "crops/s", "best"]
+    with noticed() as interrupt, kept.console.growing_table(columns) as add_row:
+        while not _is_done(training, progress):
+            if options.encoder != "plain":
+                training.network.encoder.requires_grad_(progress.epoch >= options.freeze)
+            seconds, seen = progress.seconds, progress.seen
+            if not train_epoch(training, progress, lambda: bool(interrupt)):
+                if processes.is_first:
+                    kept.state(training, progress)
+                kept.console.say(f"stopped in epoch {progress.epoch + 1}; --resume goes on from here")
+                return interrupt.exit_code
+            speed = (progress.seen - seen) / max(progress.seconds - seconds, 1e-9)
+            shown.load_state_dict(training.averaged.tensors)
+            mine = splits.val[processes.rank :: processes.count]
+            matrix = processes.sum(validation.matrix(shown, mine), training.device)
+            row = _row(training, progress, matrix, kept.model.classes, speed)
+            is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
+            progress.end_epoch(row, is_best)
+            if processes.is_first:
+                if is_best:
+                    kept.best(row, options.half)
+                kept.state(training, progress)
+                with faults_of_writing(kept.out / "history.csv"):
+                    write_history(progress.history, names, kept.out)
+            kept.console.record(row)
+            cells = [_short(value) for value in (row["loss"], row["mean_iou"], *row["iou"].values())]
+            cells += [f"{row['learning_rate']:.2g}", f"{speed:.1f}", "*" * is_best]
+            add_row([f"{progress.epoch}", *cells], _left(training, progress))
     return 0
 
 
@@ -237,12 +261,6 @@ def _row(
 def _left(training: Training, progress: Progress) -> str:
     done = training.share_done(progress)
     return f"{progress.seconds * (1 - done) / max(done, 1e-9):.0f} s left"
-
-
-def _save(out: Path, training: Training, progress: Progress, record: dict[str, Any]) -> None:
-    path = out / "last.safetensors"
-    with faults_of_writing(path):
-        save_state(path, training.network, training.averaged, training.optimiser, progress, record)
 
 
 def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Path) -> None:

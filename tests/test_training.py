@@ -1,9 +1,11 @@
 import csv
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +22,7 @@ from scipy import ndimage
 
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
@@ -702,3 +704,52 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     for one, two in zip(*histories, strict=True):
         assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
         assert float(one["mean_iou"]) == pytest.approx(float(two["mean_iou"]), abs=1e-3)
+
+
+def test_encoders_of_torchvision(tmp_path: Path, segcli: Program) -> None:
+    """Trained without ImageNet weights, and used by predict without a word about what they are."""
+    blobs(tmp_path / "data", 4)
+    result = segcli("train", "data", "--out", "run", "--encoder", "resnet18", "--no-pretrained", "--up", "nearest",
+                    "--width", 4, "--crop", 64, "--epochs", 2, "--freeze", 1, "--batch", 2)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    result = segcli("predict", "data/images", "--out", "masks", "--weights", "run/best.safetensors")
+    assert result.returncode == 0, result.stderr
+    assert "does not stream" not in result.stderr
+    network = checkpoint.load(tmp_path / "run" / "best.safetensors").network
+    assert (network.config.encoder, network.config.depth) == ("resnet18", 5)
+    for more, text in ((("--freeze", 2), "--freeze"), (("--encoder", "resnet18", "--up", "unpool"), "--up unpool"),
+                       (("--border-weight", 10), "no instances/")):  # fmt: skip
+        result = segcli("train", "data", "--out", "none", "--width", 4, *more)
+        assert (result.returncode, text in result.stderr) == (2, True), result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_a_network_imagenet_weights_are_missed_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("[Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(NothingDoneError, match=r"resnet18: .*could not be fetched.*--no-pretrained"):
+        UNet(NetworkConfig(3, 2, 4, 5, encoder="resnet18"), pretrained=True)
+
+
+def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second training fills the disk up with its first weights: one line, and the old ones as they were."""
+    blobs(tmp_path / "data", 4)
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, epochs=1, crop=32, batch=2)
+    assert run(options, Console(quiet=True)) == 0
+    before = (tmp_path / "out" / "best.safetensors").read_bytes()
+
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    for place, name in (("checkpoint", "best"), ("state", "last")):
+        with monkeypatch.context() as patch:
+            module = "segcli.network.checkpoint" if place == "checkpoint" else "segcli.training.state"
+            patch.setattr(f"{module}.to_bytes", full)
+            with pytest.raises(NothingDoneError, match=rf"{name}\.safetensors: cannot be written: No space left"):
+                run(dataclasses.replace(options, overwrite=True, seed=1), Console(quiet=True))
+        if name == "best":
+            assert (tmp_path / "out" / "best.safetensors").read_bytes() == before
+        checkpoint.load(tmp_path / "out" / "best.safetensors")
+        assert not list((tmp_path / "out").glob(".*"))

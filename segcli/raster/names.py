@@ -50,8 +50,8 @@ def gdal_name(name: Name) -> Name:
     return f"/vsizip/{name}/{rasters[0]}"
 
 
-def rasters_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """The files in a folder whose endings are among SUFFIXES, sorted; hidden ones are none of the user's data.
+def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """The files in a folder whose endings are among `suffixes`, sorted; hidden ones are none of the user's data.
 
     NothingDoneError where a folder cannot be listed: nobody would miss what is in it.
     """
@@ -64,7 +64,7 @@ def rasters_in(folder: Path, recursive: bool = False) -> list[Path]:
                 for entry in entries:
                     if entry.is_dir() and recursive and not entry.is_symlink():
                         waiting.append(place / entry.name)
-                    elif Path(entry.name).suffix.lower() in SUFFIXES and entry.name[0] != "." and entry.is_file():
+                    elif Path(entry.name).suffix.lower() in suffixes and entry.name[0] != "." and entry.is_file():
                         found.append(place / entry.name)
         except OSError as error:
             raise NothingDoneError(place, f"cannot be listed: {error.strerror}", "", "give permission") from error

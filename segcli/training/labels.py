@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from segcli.classes import ClassTable, hex_color
 from segcli.errors import InputError
+from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.labels import table_of, values_in, written_table
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
@@ -21,12 +22,16 @@ class Labels:
 
     classes: ClassTable
 
-    def read(self, mask: Source, row: int, col: int, height: int, width: int) -> Positions:
-        """Class positions of a window, (row, col), -1 without a label. InputError on a value that is no class."""
-        return self.positions(mask.path, mask.window(row, col, height, width))
+    def open(self, pair: Pair) -> Source:
+        """The mask of a pair; polygons as they lie on the image."""
+        if not is_vector(pair.mask):
+            return Source(pair.mask, "mask")
+        with Source(pair.image) as image:
+            return burnt(pair.mask, image.grid, self.classes)
 
     def positions(self, path: object, pixels: NDArray[np.generic]) -> Positions:
-        """The same for pixels, (band, row, col), of one band of indices or three of colours."""
+        """Class positions, (row, col), -1 without a label, of pixels, (band, row, col): one band of indices or three of
+        colours. InputError on a value that is no class."""
         found = self._by_color(pixels) if len(pixels) >= 3 else self._by_index(pixels[0])
         if (found == -2).any():
             raise InputError(path, f"{self._foreign(pixels, found)} are no class", f"expected {self._expected(pixels)}",
@@ -91,6 +96,12 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
     table = written_table(given, [folder])
     if table is not None:
         return table
+    vectors = [pair.mask for pair in pairs if is_vector(pair.mask)]
+    if len(vectors) == len(pairs):
+        return table_of_kinds(sorted(set().union(*map(kinds_in, vectors))))
+    if vectors:
+        raise InputError(vectors[0], "polygons beside masks of pixels", "nothing says which value is which class",
+                         f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
     with Source(pairs[0].mask, "mask") as mask:
         if mask.bands >= 3:
             raise InputError(pairs[0].mask, "a mask in colours", "nothing says which colour is which class",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segcli.errors import UsageError
 from segcli.matching import match_folders
+from segcli.raster.burn import VECTORS
 from segcli.raster.names import SUFFIXES, rasters_in
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
@@ -104,7 +105,7 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
                          f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file")  # fmt: skip
     if not rasters_in(images):
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
-    pairs = match_folders(images, masks)
+    pairs = match_folders(images, masks, more=VECTORS)
     if not pairs:
         raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike")
     numbered = {}

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,13 +39,16 @@ class Batch:
     weights: Tensor | None
 
 
+Kind = Literal["image", "mask", "instances"]
+
+
 class Reading:
     """Windows of images and their labels as the network sees them; small files are decoded once and kept."""
 
     def __init__(self, labels: Labels, constants: Normalisation, cache_bytes: int = CACHE_BYTES) -> None:
         self._labels, self.constants = labels, constants
         self._left = cache_bytes
-        self._kept: dict[tuple[object, str], tuple[NDArray[np.generic], Valid]] = {}
+        self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
         self._lock = threading.Lock()
 
     def window(
@@ -54,7 +58,7 @@ class Reading:
 
         Where the image has no data it is 0, the mean, and has no label. InputError on a mask value that is no class.
         """
-        pixels, valid = self._patch(pair.image, "image", row, col, height, width)
+        pixels, valid = self._patch(pair, "image", row, col, height, width)
         target = self.target(pair, row, col, height, width)
         mean = np.array(self.constants.mean, np.float32)[:, None, None]
         deviation = np.array(self.constants.deviation, np.float32)[:, None, None]
@@ -68,21 +72,28 @@ class Reading:
 
     def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
         """Class positions of a window, (row, col), -1 without a label."""
-        values, valid = self._patch(pair.mask, "mask", row, col, height, width)
+        values, valid = self._patch(pair, "mask", row, col, height, width)
         return np.where(written_out(valid, values.shape[1:]), self._labels.positions(pair.mask, values), np.int16(-1))
 
     def instances(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
         """Numbers of objects, (row, col)."""
+        return self._patch(pair, "instances", row, col, height, width)[0][0]
+
+    def _open(self, pair: Pair, kind: Kind) -> Source:
+        if kind == "image":
+            return Source(pair.image)
+        if kind == "mask":
+            return self._labels.open(pair)
         assert pair.instances is not None
-        return self._patch(pair.instances, "mask", row, col, height, width)[0][0]
+        return Source(pair.instances, "mask")
 
     def _patch(
-        self, path: object, purpose: str, row: int, col: int, height: int, width: int
+        self, pair: Pair, kind: Kind, row: int, col: int, height: int, width: int
     ) -> tuple[NDArray[np.generic], Valid]:
-        kept = self._kept.get((path, purpose))
+        kept = self._kept.get((pair, kind))
         if kept is None:
-            with Source(path, purpose) as source:  # type: ignore[arg-type]
-                bands = match_bands(source, len(self.constants.mean)) if purpose == "image" else None
+            with self._open(pair, kind) as source:
+                bands = match_bands(source, len(self.constants.mean)) if kind == "image" else None
                 with self._lock:
                     keep = source.size_bytes <= self._left
                     self._left -= source.size_bytes if keep else 0
@@ -90,7 +101,7 @@ class Reading:
                     height, width = min(height, source.grid.height - row), min(width, source.grid.width - col)
                     return source.patch(row, col, height, width, bands)
                 kept = source.patch(0, 0, source.grid.height, source.grid.width, bands)
-            self._kept[path, purpose] = kept
+            self._kept[pair, kind] = kept
         pixels, valid = kept
         place = slice(row, row + height), slice(col, col + width)
         return pixels[:, *place], None if valid is None else valid[place]

@@ -29,6 +29,13 @@ class Progress:
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def end_epoch(self, row: dict[str, Any], is_best: bool) -> None:
+        """Note an epoch's figures, and stand at the beginning of the next one."""
+        self.history.append(row)
+        if is_best:
+            self.best, self.best_epoch = row["mean_iou"] or 0.0, self.epoch + 1
+        self.epoch, self.step, self.loss, self.seen = self.epoch + 1, 0, 0.0, 0
+
 
 class Averaged:
     """A moving average of a network's weights and buffers (Polyak and Juditsky, 1992); the first steps count less."""

@@ -105,7 +105,7 @@ def _attempt(pair: Pair, labels: Labels) -> Facts | InputError:
 
 
 def _look(pair: Pair, labels: Labels) -> Facts:
-    with Source(pair.image) as image, Source(pair.mask, "mask") as mask:
+    with Source(pair.image) as image, labels.open(pair) as mask:
         check_mask(mask)
         height, width = image.grid.height, image.grid.width
         if (height, width) != (mask.grid.height, mask.grid.width):

@@ -1,0 +1,112 @@
+"""Polygons as masks: where they lie, what they are, and training on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from helpers import write_picture
+from rasterio.transform import from_origin
+from rasterio.warp import transform_geom
+
+from segcli.classes import ClassEntry, ClassTable
+from segcli.errors import InputError
+from segcli.network.normalise import Normalisation
+from segcli.raster.burn import burnt, table_of_kinds
+from segcli.raster.grid import Grid
+from segcli.raster.source import Source
+from segcli.training.labels import Labels, find_classes
+from segcli.training.pairs import find_pairs
+from segcli.training.sampling import Reading
+from segcli.training.survey import survey
+
+TABLE = ClassTable(
+    (ClassEntry(0, "background", (0, 0, 0)), ClassEntry(2, "pond", (1, 2, 3)), ClassEntry(5, "roof", (4, 5, 6)))
+)
+
+
+def write_shapes(path: Path, shapes: list[tuple[object, object]], crs: str | None = None, key: str = "class") -> Path:
+    """Polygons with what they are; GeoJSON by hand, other formats by pyogrio."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".geojson":
+        features = [{"type": "Feature", "properties": {key: kind}, "geometry": shapely.geometry.mapping(shape)}
+                    for shape, kind in shapes]  # fmt: skip
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        return path
+    import pyogrio.raw
+
+    polygons = np.array([shapely.to_wkb(shape) for shape, _ in shapes], object)
+    kinds = np.array([kind for _, kind in shapes], object)
+    pyogrio.raw.write(path, polygons, [kinds], [key], geometry_type="Polygon", crs=crs, driver="GPKG")
+    return path
+
+
+def whole(source: Source) -> np.ndarray:
+    with source:
+        return source.window(0, 0, source.grid.height, source.grid.width)[0]
+
+
+def test_polygons_in_pixels(tmp_path: Path) -> None:
+    """On an image that lies nowhere coordinates are columns and rows; the later polygon is on top; a hole is a hole."""
+    ring = shapely.Polygon([(2, 3), (12, 3), (12, 9), (2, 9)], [[(4, 5), (6, 5), (6, 7), (4, 7)]])
+    path = write_shapes(tmp_path / "a.geojson", [(ring, "pond"), (shapely.box(10, 6, 15, 8), "roof")])
+    expected = np.zeros((11, 20), np.uint8)
+    expected[3:9, 2:12] = 2
+    expected[5:7, 4:6] = 0
+    expected[6:8, 10:15] = 5
+    assert np.array_equal(whole(burnt(path, Grid(11, 20), TABLE)), expected)
+    with burnt(path, Grid(11, 20), TABLE) as source:
+        assert np.array_equal(source.window(5, 7, 4, 6)[0], expected[5:9, 7:13])
+        strips = [strip.pixels[0] for strip in source.strips(4)]
+    assert np.array_equal(np.concatenate(strips), expected)
+
+
+def test_polygons_in_another_system(tmp_path: Path) -> None:
+    grid = Grid(60, 50, rasterio.crs.CRS.from_epsg(32633), from_origin(500_000, 5_300_000, 10, 10))
+    box = {"type": "Polygon", "coordinates": [[(500_100, 5_299_900), (500_300, 5_299_900), (500_300, 5_299_700),
+                                               (500_100, 5_299_700), (500_100, 5_299_900)]]}  # fmt: skip
+    expected = np.zeros((60, 50), np.uint8)
+    expected[10:30, 10:30] = 5
+    for crs, name in (("EPSG:4326", "a.geojson"), ("EPSG:3857", "a.gpkg"), ("EPSG:32633", "b.gpkg")):
+        moved = shapely.geometry.shape(transform_geom("EPSG:32633", crs, box))
+        path = write_shapes(tmp_path / name, [(moved, "5")], crs, key="label")
+        assert np.array_equal(whole(burnt(path, grid, TABLE)), expected), name
+
+
+def test_what_is_wrong_with_polygons_is_said(tmp_path: Path) -> None:
+    path = write_shapes(tmp_path / "a.geojson", [(shapely.box(0, 0, 2, 2), "tree")])
+    with pytest.raises(InputError, match=r"a\.geojson: polygons of tree; expected background, pond, roof"):
+        burnt(path, Grid(5, 5), TABLE)
+    path = write_shapes(tmp_path / "b.geojson", [(shapely.box(0, 0, 2, 2), 3)], key="height")
+    with pytest.raises(InputError, match=r"b\.geojson: attributes height; expected one of class, label"):
+        burnt(path, Grid(5, 5), TABLE)
+    (tmp_path / "c.geojson").write_text("{")
+    with pytest.raises(InputError, match=r"c\.geojson"):
+        burnt(tmp_path / "c.geojson", Grid(5, 5), TABLE)
+    empty = write_shapes(tmp_path / "d.geojson", [])
+    assert not whole(burnt(empty, Grid(5, 5), TABLE)).any()
+
+
+def test_classes_of_polygons_without_a_table() -> None:
+    table = table_of_kinds(["3", "pond", "0", "roof"])
+    assert [(entry.index, entry.name) for entry in table.entries] == [
+        (0, "background"), (3, "class 3"), (1, "pond"), (2, "roof"),
+    ]  # fmt: skip
+
+
+def test_polygons_as_training_masks(tmp_path: Path, rng: np.random.Generator) -> None:
+    for name in "ab":
+        write_picture(tmp_path / "images" / f"{name}.png", rng.integers(0, 99, (30, 40, 3), np.uint8))
+        box = shapely.box(5, 10, 15, 20)
+        write_shapes(tmp_path / "masks" / f"{name}.geojson", [(box, "pond"), (shapely.box(30, 0, 40, 9), "roof")])
+    splits = find_pairs(tmp_path, 0.5, 0)
+    labels = Labels(find_classes(tmp_path, None, splits.all))
+    assert labels.classes.names == ("background", "pond", "roof")
+    found = survey(splits, labels, lambda error: pytest.fail(str(error)))
+    assert [fact.pixels.tolist() for fact in found.facts.values()] == [[1010, 100, 90]] * 2
+    _, target = Reading(labels, Normalisation("uint8", (0.0,) * 3, (1.0,) * 3), 0).window(splits.train[0], 8, 2, 6, 9)
+    expected = np.zeros((6, 9), np.int16)
+    expected[2:, 3:] = 1
+    assert np.array_equal(target, expected)
