@@ -450,3 +450,113 @@ def test_figures_of_real_masks_are_those_of_the_references(tmp_path: Path, rng: 
     tensors = torch.from_numpy(other), torch.from_numpy(one)
     assert dataset["mean_iou"]["value"] == pytest.approx(float(multiclass_jaccard_index(*tensors, 2)), abs=1e-6)
     assert nucleus["objects"]["panoptic_quality_mean_over_images"] == pytest.approx(np.mean(qualities), abs=1e-6)
+
+
+def write_band(path: Path, bands: np.ndarray, names: tuple[str, ...] = (), **more: Any) -> Path:
+    bands = bands if bands.ndim == 3 else bands[None]
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 2, 2)} | more
+    with rasterio.open(path, "w", driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2],
+                       dtype=bands.dtype, **place) as file:  # fmt: skip
+        file.write(bands)
+        for number, name in enumerate(names, start=1):
+            file.set_band_description(number, name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("scores", "names", "said"),
+    [
+        (np.full((2, 20, 20), 128, np.uint8), (), "values from 128 to 128; expected probabilities"),
+        (np.full((3, 20, 20), 0.3, np.float32), (), "3 bands; expected one for each of 2 classes"),
+        (np.full((2, 20, 20), 0.5, np.float32), ("road", "roof"), "bands named road, roof; expected the classes"),
+        (np.full((2, 20, 20), -0.5, np.float32), (), "values from -0.5 to -0.5"),
+    ],
+)
+def test_scores_that_cannot_be_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: np.ndarray, names: tuple[str, ...], said: str
+) -> None:
+    mask = write_band(tmp_path / "m.tif", np.kron([[0, 1], [1, 0]], np.ones((10, 10))).astype(np.uint8))
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"classes": [{"index": 0, "name": "ground"}, {"index": 1, "name": "roof"}]})
+    )
+    write_band(tmp_path / "s.tif", scores, names)
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(mask, mask, scores=tmp_path / "s.tif"), Console(quiet=True))
+    assert said in capsys.readouterr().err
+    with pytest.raises(UsageError, match="maps of object numbers have no classes"):
+        run(EvalOptions(mask, mask, scores=tmp_path / "s.tif", objects="labels"), Console(quiet=True))
+
+
+def test_scores_in_another_order_elsewhere_and_with_holes(tmp_path: Path, rng: np.random.Generator) -> None:
+    truth = rng.integers(0, 2, (20, 20), np.uint8)
+    mask = write_band(tmp_path / "m.tif", truth)
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"classes": [{"index": 0, "name": "ground"}, {"index": 1, "name": "roof"}]})
+    )
+    roof = np.clip(truth + rng.normal(0, 0.4, truth.shape), 0, 1).astype(np.float32)
+    stored = np.stack([roof, 1 - roof])
+    stored[0, 3, 3] = np.nan
+    write_band(tmp_path / "s.tif", stored, ("Roof", "GROUND"))
+    found = evaluated(tmp_path / "r", mask, mask, scores=tmp_path / "s.tif")["scores"]
+    known = np.isfinite(stored).all(0)
+    expected = roc_auc_score(truth[known] == 1, roof[known])
+    assert found["per_class"][1]["roc_auc"] == pytest.approx(expected, abs=1e-4)
+    assert sum(n for n, _, _ in found["reliability"]) == known.sum()
+    write_band(tmp_path / "s.tif", stored, ("Roof", "GROUND"), transform=from_origin(500_008, 5_300_000, 2, 2))
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(mask, mask, scores=tmp_path / "s.tif"), Console(quiet=True))
+    found = evaluated(tmp_path / "r", mask, mask, scores=tmp_path / "s.tif", align=True)["scores"]
+    assert sum(n for n, _, _ in found["reliability"]) == 20 * 16 - 1
+
+
+def test_grids_are_compared_by_their_corners(tmp_path: Path) -> None:
+    mask = np.zeros((10, 3000), np.uint8)
+    mask[:, ::2] = 1
+    truth = write_band(tmp_path / "t.tif", mask, transform=from_origin(500_000, 5_300_000, 10, 10))
+    for pixel, same in ((10.00001, True), (10.009, False)):
+        other = write_band(tmp_path / "p.tif", mask, transform=from_origin(500_000, 5_300_000, pixel, 10))
+        if same:
+            evaluated(tmp_path / "r", other, truth)
+        else:
+            with pytest.raises(NothingDoneError):
+                run(EvalOptions(other, truth), Console(quiet=True))
+
+
+def test_metres_of_oblong_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, predicted = np.zeros((2, 40, 40), np.uint8)
+    truth[10:20], predicted[14:24] = 1, 1
+    place = {"transform": from_origin(500_000, 5_300_000, 1, 4)}
+    files = write_band(tmp_path / "p.tif", predicted, **place), write_band(tmp_path / "t.tif", truth, **place)
+    found = evaluated(tmp_path / "r", *files, distances="metres")
+    assert found["per_class"][1]["hausdorff_95_mean_over_images"]["value"] == 16
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(*files, boundary=(5.0, "metres")), Console(quiet=True))
+    assert "--boundary in metres needs square ones" in capsys.readouterr().err
+
+
+def test_tables_name_their_pairs(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    rows = [f"masks/site0_{n}.png,truth/site0_{n}.png" for n in (0, 2)]
+    table = tmp_path / "pairs.csv"
+    table.write_text("\n".join(["predicted,truth", *rows]), encoding="utf-8-sig")
+    found = evaluated(tmp_path / "r", table, None)
+    assert [entry["image"] for entry in found["per_image"]] == ["truth/site0_0", "truth/site0_2"]
+    table.write_text("\n".join(["predicted,truth,name", *(f"{row},image{n}" for n, row in enumerate(rows))]))
+    found = evaluated(tmp_path / "n", table, None)
+    assert [entry["image"] for entry in found["per_image"]] == ["image0", "image1"]
+    assert evaluated(tmp_path / "m", table, None, compare=tmp_path / "n")["comparison"]["images"] == 2
+    table.write_text("\n".join(["predicted,truth", rows[0], rows[0]]))
+    with pytest.raises(UsageError, match="a second pair of the name"):
+        run(EvalOptions(table), Console(quiet=True))
+
+
+def test_names_of_classes_that_get_in_the_way(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    """Names that are also names of columns, one that begins with an underscore, and two that are the same."""
+    table = folders[1] / "classes.json"
+    names = ["images", "_group", "pixels $x$"]
+    table.write_text(json.dumps({"classes": [{"index": n, "name": name} for n, name in enumerate(names)]}))
+    found = evaluated(tmp_path / "r", *folders, group_by=r"site(\d)")
+    assert [row["images"] for row in found["groups"]] == [3, 3]
+    assert ">3</td>" in (tmp_path / "r" / "report.html").read_text()
+    table.write_text(json.dumps({"classes": [{"index": n, "name": "same"} for n in range(3)]}))
+    with pytest.raises(UsageError, match="class names repeat"):
+        run(EvalOptions(*folders), Console(quiet=True))
