@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,9 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
             speed = (progress.seen - seen) / max(progress.seconds - seconds, 1e-9)
             shown.load_state_dict(training.averaged.tensors)
             mine = splits.val[processes.rank :: processes.count]
+            began = monotonic()
             matrix = processes.sum(validation.matrix(shown, mine), training.device)
+            progress.seconds += monotonic() - began  # --minutes means all of it
             row = _row(training, progress, matrix, kept.model.classes, speed)
             is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
             progress.end_epoch(row, is_best)

@@ -142,7 +142,7 @@ def _values(image: Source) -> tuple[float, float, Any, NDArray[np.float32]]:
     low, high = math.inf, -math.inf
     step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
     samples = []
-    for first_row, strip, valid in image.strips(256):
+    for first_row, strip, valid in image.strips(CELL):
         known = strip.reshape(image.bands, -1) if valid is None else strip[:, valid]
         known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
         if known.size:
@@ -217,17 +217,17 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
 
 def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
     """Tiles of one scene on both sides: validation figures would be too good."""
-    touching = [
-        (one, other)
-        for other in splits.val
-        for one in splits.train
-        if (a := facts[one].bounds) and (b := facts[other].bounds)
-        and a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
-    ]  # fmt: skip
+    placed = [[(pair, box) for pair in part if (box := facts[pair].bounds)] for part in (splits.train, splits.val)]
+    boxes = np.array([box for _, box in placed[0]]).reshape(-1, 4)
+    touching = []
+    for pair, (left, bottom, right, top) in placed[1]:
+        near = (boxes[:, 0] <= right) & (boxes[:, 2] >= left) & (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom)
+        if near.any():
+            touching.append((pair, placed[0][int(near.argmax())][0]))
     if touching:
         one, other = touching[0]
-        count = len({val for _, val in touching})
-        yield f"{count} validation images touch training images on earth, {other.image.name} {one.image.name}; {_KEEP}"
+        yield (f"{len(touching)} validation images touch training images on earth, such as {one.image.name} and "
+               f"{other.image.name}; {_KEEP}")  # fmt: skip
         return
     names = [{_scene(pair) for pair in part if not pair.group} for part in (splits.train, splits.val)]
     counts = Counter(map(_scene, splits.all))
