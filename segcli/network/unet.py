@@ -87,7 +87,7 @@ class UNet(nn.Module):
                 self.match[str(level)] = nn.Conv2d(encoded[level], decoded[level], 1)
         self.head = nn.Conv2d(config.width, config.classes, 1)
         self._has_features = [count > 0 for count in encoded[:-1]]
-        parts = [self.up, self.decoder, self.match, self.head, *([self.encoder] if config.encoder == "plain" else [])]
+        parts = [*([self.encoder] if config.encoder == "plain" else []), self.up, self.decoder, self.match, self.head]
         for module in (module for part in parts for module in part.modules()):
             # Numbers drawn for the meta device are none, and torch would load its compiler (1 s, 100 MB) to draw them.
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
