@@ -26,7 +26,7 @@ from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.sink import faults_of_writing
 from segcli.training.interrupts import noticed
-from segcli.training.labels import Labels, find_classes
+from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import Training, learning_rate, train_epoch
 from segcli.training.losses import Loss, class_weights
 from segcli.training.pairs import INSTANCES, find_pairs
@@ -53,7 +53,7 @@ def run(options: TrainOptions, console: Console) -> int:
         splits = find_pairs(options.data, options.val, options.seed, options.group_by)
         if options.border_weight and not any(pair.instances for pair in splits.train):
             raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
-        labels = Labels(_with_ignore(find_classes(options.data, options.classes, splits.all), options.ignore))
+        labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
@@ -61,6 +61,7 @@ def run(options: TrainOptions, console: Console) -> int:
             console.say(line)
         if options.check:
             return 0
+        _check_fit(options, found, labels, processes)
         if processes.is_first:
             _make_folder(out, options)
         return _train(options, out, found, labels, console, processes, device)
@@ -69,7 +70,7 @@ def run(options: TrainOptions, console: Console) -> int:
 def _check_options(options: TrainOptions, out: Path) -> None:
     best, last = out / "best.safetensors", out / "last.safetensors"
     if options.resume and not last.exists():
-        raise UsageError(last, "no such file", "--resume goes on with a training that was interrupted")
+        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there")
     if best.exists() and not (options.overwrite or options.resume or options.check):
         raise UsageError(
             best, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
@@ -78,9 +79,31 @@ def _check_options(options: TrainOptions, out: Path) -> None:
         raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
     if options.freeze and options.encoder == "plain":
         raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with another --encoder than plain")
-    least = 2 << options.depth
-    if options.crop < least:
-        raise UsageError("--crop", f"{options.crop} pixels", f"depth {options.depth} needs {least} or more")
+    depth = _depth(options)
+    if options.crop < 2 << depth:
+        raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
+    no_pixels = options.loss in ("dice", "lovasz")
+    for name, given, idle in (
+        ("--class-weights", options.class_weights != "none", no_pixels),
+        ("--border-weight", options.border_weight > 0, no_pixels),
+        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal"),
+    ):
+        if given and idle:
+            raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
+
+
+def _depth(options: TrainOptions) -> int:
+    return options.depth if options.encoder == "plain" else STRIDES
+
+
+def _check_fit(options: TrainOptions, found: Survey, labels: Labels, processes: Processes) -> None:
+    """UsageError where options do not fit the data, before anything is made."""
+    classes = len(labels.classes.entries)
+    if isinstance(options.class_weights, tuple) and len(options.class_weights) != classes:
+        raise UsageError("--class-weights", f"{len(options.class_weights)} weights", f"expected {classes}, one a class")
+    if min(options.batch, len(found.splits.train)) < processes.count:
+        raise UsageError("--batch", f"{options.batch} crops of {len(found.splits.train)} images",
+                         f"expected at least one for each of {processes.count} processes")  # fmt: skip
 
 
 def _make_folder(out: Path, options: TrainOptions) -> None:
@@ -95,13 +118,6 @@ def _make_folder(out: Path, options: TrainOptions) -> None:
         ) from error
 
 
-def _with_ignore(classes: ClassTable, ignore: int | None) -> ClassTable:
-    if ignore is None:
-        return classes
-    entries = tuple(entry for entry in classes.entries if entry.index != ignore)
-    return ClassTable(entries, ignore, classes.ignore_color)
-
-
 def _train(
     options: TrainOptions, out: Path, found: Survey, labels: Labels, console: Console, processes: Processes,
     device: torch.device,
@@ -109,9 +125,8 @@ def _train(
     classes, splits = labels.classes, found.splits
     constants = normalisation(found)
     torch.manual_seed(options.seed)
-    depth = options.depth if options.encoder == "plain" else STRIDES
     config = NetworkConfig(
-        found.bands, len(classes.entries), options.width, depth, options.norm, options.dropout, options.up,
+        found.bands, len(classes.entries), options.width, _depth(options), options.norm, options.dropout, options.up,
         options.skip, options.encoder,
     )  # fmt: skip
     network = UNet(config, pretrained=options.pretrained and not options.resume)
@@ -119,7 +134,7 @@ def _train(
     shown = copy.deepcopy(training.network).eval().requires_grad_(False)  # bears the averaged weights
     validation = Validation(training.crops.reading, found.facts, device, training.half)
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
-    record = {**same, "data": digest(found), "processes": processes.count}
+    record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count}
     progress = Progress()
     if options.resume:
         progress = load_state(out / "last.safetensors", training.network, training.averaged, training.optimiser, record)
@@ -136,7 +151,6 @@ def _train(
     if processes.is_first:
         best = checkpoint.load(out / "best.safetensors").network.to(device)
         write_validation(out / "validation", validation, best, splits.val, classes)
-        (out / "last.safetensors").unlink(missing_ok=True)
         console.result(out / "best.safetensors")
         console.record({"best": str(out / "best.safetensors"), "epoch": progress.best_epoch, "mean_iou": progress.best})
     page = out / "validation" / "report.html"
@@ -174,8 +188,6 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
     columns = ["epoch", "loss", "mIoU", *names, "rate", "crops/s", "best"]
     with noticed() as interrupt, kept.console.growing_table(columns) as add_row:
         while not _is_done(training, progress):
-            if options.encoder != "plain":
-                training.network.encoder.requires_grad_(progress.epoch >= options.freeze)
             seconds, seen = progress.seconds, progress.seen
             if not train_epoch(training, progress, lambda: bool(interrupt)):
                 if processes.is_first:
@@ -198,6 +210,9 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                 with faults_of_writing(kept.out / "history.csv"):
                     write_history(progress.history, names, kept.out)
             kept.console.record(row)
+            if processes.any(bool(interrupt), training.device) and not _is_done(training, progress):
+                kept.console.say(f"stopped after epoch {progress.epoch}; --resume goes on from here")
+                return interrupt.exit_code
             cells = [_short(value) for value in (row["loss"], row["mean_iou"], *row["iou"].values())]
             cells += [f"{row['learning_rate']:.2g}", f"{speed:.1f}", "*" * is_best]
             add_row([f"{progress.epoch}", *cells], _left(training, progress))
@@ -218,13 +233,9 @@ def _prepared(
         weights = class_weights(np.stack([found.facts[pair].pixels for pair in found.splits.train])).tolist()
     elif weights == "none":
         weights = None
-    elif len(weights) != network.config.classes:
-        raise UsageError(
-            "--class-weights", f"{len(weights)} weights", f"expected {network.config.classes}, one a class"
-        )
     loss = Loss(options.loss, None if weights is None else torch.tensor(weights), options.label_smoothing)
     averaged = Averaged(network, options.ema)
-    forward = processes.together(network, device)
+    forward = processes.together(network, device, options.freeze > 0)
     if options.compile:
         forward = torch.compile(forward)  # type: ignore[assignment]
     return Training(network, forward, averaged, optimiser, crops, loss, device, processes, options)
@@ -232,7 +243,7 @@ def _prepared(
 
 def _crop(options: TrainOptions, found: Survey) -> int:
     """The side of crops: no larger than the largest image, which would be mirrored on and on."""
-    stride = 1 << options.depth
+    stride = 1 << _depth(options)
     largest = max(max(found.facts[pair].height, found.facts[pair].width) for pair in found.splits.train)
     return max(2 * stride, min(options.crop, -(-largest // stride) * stride))
 

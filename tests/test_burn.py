@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
 from segcli.classes import ClassEntry, ClassTable
-from segcli.errors import InputError
+from segcli.errors import InputError, UsageError
 from segcli.network.normalise import Normalisation
 from segcli.raster.burn import burnt, table_of_kinds
 from segcli.raster.grid import Grid
@@ -85,6 +85,19 @@ def test_what_is_wrong_with_polygons_is_said(tmp_path: Path) -> None:
     (tmp_path / "c.geojson").write_text("{")
     with pytest.raises(InputError, match=r"c\.geojson"):
         burnt(tmp_path / "c.geojson", Grid(5, 5), TABLE)
+    path = write_shapes(tmp_path / "e.geojson", [(shapely.LineString([(0, 0), (2, 2)]), "pond")])
+    with pytest.raises(InputError, match=r"e\.geojson: 1 lines, points or empty shapes"):
+        burnt(path, Grid(5, 5), TABLE)
+    path = write_shapes(tmp_path / "f.geojson", [(shapely.box(0, 0, 2, 2), None), (shapely.box(0, 0, 1, 1), "pond")])
+    with pytest.raises(InputError, match=r"f\.geojson: 1 polygons with nothing in 'class'"):
+        burnt(path, Grid(5, 5), TABLE)
+    both = shapely.GeometryCollection([shapely.box(0, 0, 2, 2), shapely.box(3, 3, 5, 5)])
+    mask = whole(burnt(write_shapes(tmp_path / "g.geojson", [(both, "pond")]), Grid(5, 5), TABLE))
+    assert (mask == 2).sum() == 8
+    path = write_shapes(tmp_path / "h.geojson", [(shapely.box(0, 0, 2, 2), "clutter")])
+    assert (whole(burnt(path, Grid(5, 5), TABLE, frozenset({"clutter"}))) == 255).sum() == 4
+    with pytest.raises(UsageError, match="class 1000; expected 0 to 254"):
+        table_of_kinds(["1000"])
     empty = write_shapes(tmp_path / "d.geojson", [])
     assert not whole(burnt(empty, Grid(5, 5), TABLE)).any()
 

@@ -27,16 +27,16 @@ from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
-from segcli.train import run
+from segcli.train import Kept, run
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import border_weights
 from segcli.training.interrupts import noticed
-from segcli.training.labels import Labels, find_classes
+from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import learning_rate
 from segcli.training.losses import Loss, class_weights
 from segcli.training.pairs import Splits, find_pairs
 from segcli.training.sampling import Crops, Reading
-from segcli.training.state import Averaged
+from segcli.training.state import Averaged, Progress
 from segcli.training.survey import Survey, normalisation, survey, warnings
 from segcli.training.validation import Validation
 
@@ -421,14 +421,14 @@ def test_rare_classes_are_sought(tmp_path: Path) -> None:
         write_pair(tmp_path, str(n), mask, mask)
     pairs = find_pairs(tmp_path, 0.1, 0).all
     found = survey(Splits(pairs, pairs[:1]), Labels(ClassTable.from_indices([0, 1])), lambda _: None)
-    shares = []
-    for balance in (False, True):
-        crops = Crops(found, Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,))),
-                      64, 0, balance=balance)  # fmt: skip
-        shown = [(crops.crop(n % 10, 0, n).target == 1).any() for n in range(400)]
-        shares.append(np.mean(shown))
-    assert shares[0] < 0.05
-    assert 0.12 < shares[1] < 0.35
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
+    for size in (32, 64, 100):
+        shares = []
+        for balance in (False, True):
+            crops = Crops(found, reading, size, 0, "none", balance)
+            shares.append(np.mean([(crops.crop(n % 10, 0, n).target == 1).any() for n in range(400)]))
+        assert shares[0] < 0.07
+        assert 0.18 < shares[1] < 0.4, size
 
 
 def test_all_eight_symmetries_occur() -> None:
@@ -595,7 +595,7 @@ def test_a_run_leaves_all_that_one_asks_for_later(tmp_path: Path, segcli: Progra
     assert lines[2]["best"] == "runs/data/best.safetensors"
     out = tmp_path / "runs" / "data"
     assert sorted(path.name for path in out.iterdir()) == [
-        "best.safetensors", "curves.png", "history.csv", "options.json", "validation",
+        "best.safetensors", "curves.png", "history.csv", "last.safetensors", "options.json", "validation",
     ]  # fmt: skip
     assert json.loads((out / "options.json").read_text())["loss"] == "ce+dice"
     assert cv2.imread(str(out / "curves.png")).shape[2] == 3
@@ -639,8 +639,15 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(tmp_path: Path, segcl
             checkpoint.load(tmp_path / name / "best.safetensors").network.state_dict() for name in ("whole", out.name)
         ]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-        assert not (out / "last.safetensors").exists()
-    assert "no such file" in segcli("train", "data", "--out", "whole", *options, "--resume").stderr
+    assert "no such file" in segcli("train", "data", "--out", "new", *options, "--resume").stderr
+    more = [*options[:-5], 7, *options[-4:]]  # one epoch more than a training that came to its end
+    assert more[more.index("--epochs") + 1] == 7
+    result = segcli("train", "data", "--out", "whole", *more, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert [row["epoch"] for row in history_of(tmp_path / "whole" / "history.csv")] == list("1234567")
+    (tmp_path / "data" / "classes.csv").write_text("index,name\n1,disc\n0,ground\n")
+    result = segcli("train", "data", "--out", "whole", *more, "--resume")
+    assert (result.returncode, "classes was" in result.stderr) == (2, True)
 
 
 def test_the_first_signal_is_noted_and_the_second_ends_the_program() -> None:
@@ -753,3 +760,112 @@ def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path: Path, monkeypa
             assert (tmp_path / "out" / "best.safetensors").read_bytes() == before
         checkpoint.load(tmp_path / "out" / "best.safetensors")
         assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_what_is_ignored_is_no_label_in_any_kind_of_mask(tmp_path: Path, rng: np.random.Generator) -> None:
+    """--ignore 2, with 255 as before: indices, colours, masks with nodata of their own, 16 bits."""
+    indices = rng.choice(np.array([0, 1, 2, 255], np.uint8), (20, 30))
+    (tmp_path / "classes.csv").write_text("index,name,color\n0,a,#000001\n1,b,#000002\n2,clutter,#0000FF\n")
+    colors = np.zeros((20, 30, 3), np.uint8)
+    colors[..., 2] = np.select([indices == 0, indices == 1, indices == 2], [1, 2, 255], 1)
+    for name, mask in (("a", indices), ("b", np.where(indices == 255, 0, indices).astype(np.uint16)), ("c", colors)):
+        write_pair(tmp_path, name, np.full((20, 30, 3), ord(name), np.uint8), mask)
+    with rasterio.open(tmp_path / "masks" / "d.tif", "w", driver="GTiff", count=1, height=20, width=30, dtype="uint8",
+                       nodata=99, transform=from_origin(500, 900, 1, 1)) as file:  # fmt: skip
+        file.write(np.where(indices == 255, 99, indices).astype(np.uint8), 1)
+    write_picture(tmp_path / "images" / "d.png", np.full((20, 30, 3), 9, np.uint8))
+    splits = find_pairs(tmp_path, 0.3, 0)
+    labels = without(find_classes(tmp_path, None, splits.all), 2)
+    assert (labels.classes.names, labels.classes.ignore) == (("a", "b"), 255)
+    found = survey(splits, labels, lambda error: pytest.fail(str(error)))
+    counts = {pair.image.stem: fact.pixels.tolist() for pair, fact in found.facts.items()}
+    zero, one, none = ((indices == value).sum() for value in (0, 1, 255))
+    assert counts == {"a": [zero, one], "b": [zero + none, one], "c": [zero + none, one], "d": [zero, one]}
+    with pytest.raises(UsageError, match="is the only class"):
+        without(ClassTable.from_indices([4]), 4)
+    (tmp_path / "classes.csv").unlink()
+    sixteen = [pair for pair in splits.all if pair.image.stem == "b"]
+    assert find_classes(tmp_path, None, tuple(sixteen)).indices.tolist() == [0, 1, 2]
+
+
+def test_a_column_split_may_be_half_filled(tmp_path: Path) -> None:
+    blobs(tmp_path / "all", 4)
+    rows = [f"all/images/0{n}.png,all/masks/0{n}.png,{'valid' if n == 2 else ''}" for n in range(4)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    splits = find_pairs(tmp_path / "pairs.csv", 0.2, 0)
+    assert [[pair.image.stem for pair in part] for part in (splits.train, splits.val)] == [["00", "01", "03"], ["02"]]
+    for side in ("train", "valid"):
+        blobs(tmp_path / "folders" / side, 1)
+    assert len(find_pairs(tmp_path / "folders", 0.2, 0).val) == 1
+
+
+def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np.random.Generator) -> None:
+    numbers = np.zeros((120, 110), np.uint16)
+    for n in range(1, 60):
+        row, col = rng.integers(0, 112), rng.integers(0, 102)
+        numbers[row : row + 7, col : col + 6] = n
+    write_pair(tmp_path, "a", rng.integers(0, 9, numbers.shape, np.uint8), (numbers > 0).astype(np.uint8))
+    write_pair(tmp_path, "b", rng.integers(0, 9, numbers.shape, np.uint8), (numbers > 0).astype(np.uint8))
+    for name in "ab":
+        write_picture(tmp_path / "instances" / f"{name}.png", numbers)
+    found = looked_at(tmp_path)
+    whole = 1 + border_weights(numbers, 10)
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
+    crops = Crops(found, reading, 40, 0, "none", border_weight=10)
+    for number in range(12):
+        crop = crops.crop(0, 0, number)
+        places = [(row, col) for row in range(81) for col in range(71)
+                  if np.array_equal((numbers > 0)[row : row + 40, col : col + 40], crop.target == 1)]  # fmt: skip
+        row, col = places[0]
+        np.testing.assert_allclose(crop.weights, whole[row : row + 40, col : col + 40], atol=10 * np.exp(-8))
+
+
+def test_options_that_do_nothing_or_do_not_fit_are_refused(tmp_path: Path) -> None:
+    blobs(tmp_path / "data", 4)
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, crop=32)
+    for more, text in (
+        ({"loss": "dice", "class_weights": (1.0, 2.0)}, "--class-weights: has no part in --loss dice"),
+        ({"loss": "focal", "label_smoothing": 0.1}, "--label-smoothing: has no part"),
+        ({"class_weights": (1.0, 2.0, 3.0)}, "3 weights; expected 2"),
+        ({"encoder": "resnet18", "pretrained": False}, "depth 5 needs 64"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            run(dataclasses.replace(options, **more), Console(quiet=True))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+    for path in (tmp_path / "data" / "masks").iterdir():
+        if path.stem == find_pairs(tmp_path / "data", 0.2, 0).val[0].image.stem:
+            write_picture(path, np.full((48, 64), 255, np.uint8))
+    with pytest.raises(UsageError, match="not one labelled pixel in the validation masks"):
+        run(options, Console(quiet=True))
+
+
+def test_a_frozen_encoder_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs(tmp_path / "data", 4)
+    states = []
+    saved = Kept.state
+
+    def note(kept: Kept, training: object, progress: object) -> None:
+        states.append({n: t.clone() for n, t in training.network.encoder.state_dict().items()})  # type: ignore[attr-defined]
+        saved(kept, training, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Kept, "state", note)
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, crop=64, batch=2, epochs=3, encoder="resnet18",
+                           pretrained=False, freeze=2)  # fmt: skip
+    assert run(options, Console(quiet=True)) == 0
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[1]["body.conv1.weight"], states[2]["body.conv1.weight"])
+
+
+def test_a_signal_is_heard_where_an_epoch_is_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs(tmp_path / "data", 4)
+    saved = Kept.state
+
+    def interrupted(kept: Kept, training: object, progress: Progress) -> None:
+        if progress.epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+        saved(kept, training, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Kept, "state", interrupted)
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, crop=32, batch=50, epochs=9)
+    assert run(options, Console(quiet=True)) == 143
+    assert len(history_of(tmp_path / "out" / "history.csv")) == 2

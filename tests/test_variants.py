@@ -101,13 +101,12 @@ def test_bed_of_nails_puts_values_in_a_corner() -> None:
     assert not found[:, :, :, 1::2].any()
 
 
-@pytest.mark.parametrize(
-    ("size", "kernel", "stride", "padding", "extra"), [(5, 2, 2, 0, 0), (7, 3, 2, 1, 1), (4, 4, 3, 0, 2)]
-)
-def test_size_of_a_transposed_convolution(size: int, kernel: int, stride: int, padding: int, extra: int) -> None:
-    """(n - 1) stride - 2 padding + kernel + extra (Dumoulin and Visin, 2016, relationship 14)."""
-    layer = nn.ConvTranspose2d(1, 1, kernel, stride, padding, extra)
-    assert layer(torch.zeros(1, 1, size, size)).shape[2] == (size - 1) * stride - 2 * padding + kernel + extra
+@pytest.mark.parametrize("kind", [up for up in UPS if up != "unpool"])
+def test_every_way_up_doubles_the_size(kind: str) -> None:
+    """(n - 1) stride - 2 padding + kernel (Dumoulin and Visin, 2016, relationship 14), with 2, 0 and 2."""
+    up = make_up(kind, 6, 3)  # type: ignore[arg-type]
+    for height, width in ((1, 1), (5, 8)):
+        assert up(torch.zeros(1, 6, height, width)).shape == (1, 3, (height - 1) * 2 + 2, 2 * width)
 
 
 def test_what_cannot_be_is_refused() -> None:

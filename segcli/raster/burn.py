@@ -28,20 +28,20 @@ def is_vector(path: Path) -> bool:
     return path.suffix.lower() in VECTORS
 
 
-def burnt(path: Path, grid: Grid, classes: ClassTable) -> Source:
+def burnt(path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str] = frozenset()) -> Source:
     """A mask of the polygons of a file on an image's grid; later polygons lie over earlier ones.
 
     Where there are none it holds 0, or what marks no label if no class has that index. Polygons are transformed to the
-    image's reference system; for an image without one, their coordinates are columns and rows. InputError where the
-    file cannot be read or a polygon is of no class.
+    image's reference system; for an image without one, their coordinates are columns and rows. Polygons of an `ignored`
+    name have no label. InputError where the file cannot be read or a polygon is of no class.
     """
-    return Source(path, "mask", Contents((BurntReader(path, grid, classes),)))
+    return Source(path, "mask", Contents((BurntReader(path, grid, classes, ignored),)))
 
 
 class BurntReader:
     """As `readers.Reader`: one band of class indices."""
 
-    def __init__(self, path: Path, grid: Grid, classes: ClassTable) -> None:
+    def __init__(self, path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str]) -> None:
         self.height, self.width = grid.height, grid.width
         self.dtypes: tuple[str, ...] = ("uint8",)
         self.block = (min(512, grid.height), grid.width)
@@ -50,6 +50,8 @@ class BurntReader:
         values = {entry.name: entry.index for entry in classes.entries} | {
             str(entry.index): entry.index for entry in classes.entries
         }
+        if classes.ignore is not None:
+            values |= dict.fromkeys(ignored, classes.ignore)
         unknown = sorted({kind for kind in kinds if kind not in values})
         if unknown:
             raise InputError(path, f"polygons of {', '.join(unknown[:5])}", f"expected {', '.join(classes.names)}",
@@ -86,6 +88,8 @@ def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     """Background and a class for each kind; numbers are their own indices."""
     names = [kind for kind in kinds if not kind.isdigit()]
     numbers = sorted(int(kind) for kind in kinds if kind.isdigit() and kind != "0")
+    if numbers and numbers[-1] > 254:
+        raise UsageError("polygons", f"class {numbers[-1]}", "expected 0 to 254, or names", "give --classes")
     free = iter(n for n in range(1, 255) if n not in numbers)
     entries = [
         (0, "background"),
@@ -116,11 +120,21 @@ def _read(path: Path) -> tuple[Any, list[dict[str, Any]], list[str]]:
     else:
         kinds = [_kind(value) for value in columns[names.index(column)]]
     geometries = shapely.from_wkb(shapes)
-    kept = [n for n, shape in enumerate(geometries) if shape is not None and shape.area > 0]
-    return meta["crs"], [shapely.geometry.mapping(geometries[n]) for n in kept], [kinds[n] for n in kept]
+    flat = sum(shape is not None and shape.area == 0 for shape in geometries)
+    if flat:
+        raise InputError(path, f"{flat} lines, points or empty shapes", "expected polygons", "take them out")
+    unnamed = sum(kind == "" for kind in kinds)
+    if unnamed:
+        raise InputError(path, f"{unnamed} polygons with nothing in {column!r}", "expected a class for each")
+    found = [(part, kind) for shape, kind in zip(geometries, kinds, strict=True) if shape is not None
+             for part in shapely.get_parts(shape) if part.area > 0]  # fmt: skip
+    return meta["crs"], [shapely.geometry.mapping(part) for part, _ in found], [kind for _, kind in found]
 
 
 def _kind(value: Any) -> str:
+    """As text; nothing for what is missing."""
+    if value is None or value != value:  # NaN
+        return ""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)

@@ -78,8 +78,13 @@ def values_in(paths: Iterable[Path]) -> list[int]:
         with suppress(InputError):
             for source in open_images(path, "mask").planes:
                 with source:
-                    check_mask(source)
+                    if source.bands != 1 or np.dtype(source.dtype).kind not in "ui":
+                        continue
                     for _, pixels, valid in source.strips(STRIP_HEIGHT):
+                        if pixels.dtype != np.uint8:
+                            found = np.unique(pixels[0] if valid is None else pixels[0][valid])
+                            seen[found[(found >= 0) & (found < 256)].astype(np.int64)] = True
+                            continue
                         mask = None if valid is None else valid.view(np.uint8)
                         # Six times as fast as numpy's unique; float32 counts are never 0 where something was.
                         seen |= cv2.calcHist([pixels[0]], [0], mask, [256], [0, 256]).ravel() > 0

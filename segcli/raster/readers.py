@@ -16,7 +16,8 @@ from segcli.raster.gdal import gdal, opened
 from segcli.raster.ifd import page_at
 from segcli.raster.tiffs import Plane, Raw
 
-cv2.utils.logging.setLogLevel(0)  # what it would print is raised here as an error, in one line
+# What it would print is raised here as an error, in one line. OpenCV 4 and 5 have this in two places.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 GDAL_CODECS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32909, 32946, 34887, 34925, 50000, 50001})
 """Compressions of TIFF that the GDAL of rasterio's wheels reads; for others imagecodecs is asked, if it is there."""

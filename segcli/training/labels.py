@@ -6,33 +6,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli.classes import ClassTable, hex_color
-from segcli.errors import InputError
+from segcli.classes import IGNORE, ClassEntry, ClassTable, hex_color
+from segcli.errors import InputError, UsageError
 from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.labels import table_of, values_in, written_table
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
+from segcli.validity import Valid
 
 Positions = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """How masks are read: as indices, or as colours of the class table."""
+    """How masks are read: as indices, or as colours of the class table. What is `ignored` is no label, too."""
 
     classes: ClassTable
+    ignored: tuple[ClassEntry, ...] = ()
 
     def open(self, pair: Pair) -> Source:
         """The mask of a pair; polygons as they lie on the image."""
         if not is_vector(pair.mask):
             return Source(pair.mask, "mask")
         with Source(pair.image) as image:
-            return burnt(pair.mask, image.grid, self.classes)
+            names = frozenset(entry.name for entry in self.ignored)
+            return burnt(pair.mask, image.grid, self.classes, names)
 
-    def positions(self, path: object, pixels: NDArray[np.generic]) -> Positions:
-        """Class positions, (row, col), -1 without a label, of pixels, (band, row, col): one band of indices or three of
-        colours. InputError on a value that is no class."""
+    def positions(self, path: object, pixels: NDArray[np.generic], valid: Valid = None) -> Positions:
+        """Class positions, (row, col), -1 without a label or data, of pixels, (band, row, col): one band of indices or
+        three of colours. InputError on a value that is no class."""
         found = self._by_color(pixels) if len(pixels) >= 3 else self._by_index(pixels[0])
+        if valid is not None:
+            found[~valid] = -1
         if (found == -2).any():
             raise InputError(path, f"{self._foreign(pixels, found)} are no class", f"expected {self._expected(pixels)}",
                              "give --classes with all of them, or 255 where there is no label")  # fmt: skip
@@ -40,6 +45,8 @@ class Labels:
 
     def _by_index(self, values: NDArray[np.generic]) -> Positions:
         table = self.classes.positions()
+        for entry in self.ignored:
+            table[entry.index] = -1
         if values.dtype == np.uint8:
             return table[values]
         whole = np.asarray(values, np.int64)
@@ -52,8 +59,9 @@ class Labels:
         order = np.argsort(known)
         place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
         found = np.where(known[order][place] == codes, order[place], -2).astype(np.int16)
-        if self.classes.ignore_color is not None:
-            found[(found == -2) & (codes == _code(self.classes.ignore_color))] = -1
+        for color in (self.classes.ignore_color, *(entry.color for entry in self.ignored)):
+            if color is not None:
+                found[(found == -2) & (codes == _code(color))] = -1
         return found
 
     def _foreign(self, pixels: NDArray[np.generic], found: Positions) -> str:
@@ -107,3 +115,18 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
             raise InputError(pairs[0].mask, "a mask in colours", "nothing says which colour is which class",
                              f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
     return table_of(values_in(pair.mask for pair in pairs), data)
+
+
+def without(classes: ClassTable, ignore: int | None) -> Labels:
+    """The labels with a mask value left out that is, or is not, a class. UsageError where no class is left."""
+    if ignore is None or ignore == classes.ignore:
+        return Labels(classes)
+    left = tuple(entry for entry in classes.entries if entry.index != ignore)
+    if not left:
+        raise UsageError("--ignore", f"{ignore} is the only class", "nothing is left to learn")
+    ignored = [entry for entry in classes.entries if entry.index == ignore]
+    ignored = ignored or [ClassEntry(ignore, "", classes.ignore_color or (255, 255, 255))]
+    # What marks pixels without a label in masks that predict writes stays what it was.
+    return Labels(
+        ClassTable(left, IGNORE if classes.ignore is None else classes.ignore, classes.ignore_color), tuple(ignored)
+    )

@@ -52,6 +52,10 @@ class Training:
         steps = self.crops.steps(self.options.batch)
         return (progress.epoch * steps + progress.step) / (self.options.epochs * steps)
 
+    def learns_encoder(self, progress: Progress) -> bool:
+        """Whether the first epochs, in which the encoder is left as it is, are behind."""
+        return progress.epoch >= self.options.freeze
+
     def is_over(self, progress: Progress) -> bool:
         """Whether time is up; the same in all processes."""
         if self.options.minutes is None:
@@ -66,6 +70,9 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
     """
     options, device = training.options, training.device
     training.network.train()
+    if not training.learns_encoder(progress):
+        training.network.encoder.eval()  # its running means, too, stay what they are
+    training.network.encoder.requires_grad_(training.learns_encoder(progress))
     part = training.processes.rank, training.processes.count
     workers = options.workers or torch.get_num_threads()
     batches = training.crops.batches(progress.epoch, options.batch, progress.step, part, workers)

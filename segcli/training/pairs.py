@@ -13,6 +13,7 @@ from segcli.raster.burn import VECTORS
 from segcli.raster.names import SUFFIXES, rasters_in
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
+VAL_FOLDERS = ("val", "valid", "validation")
 INSTANCES = "instances"
 """The folder beside images and masks where masks hold a number for each object."""
 
@@ -49,12 +50,14 @@ def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -
         raise UsageError(data, "no such file or folder", "expected a folder with images/ and masks/, or a CSV file")
     if data.is_file():
         rows = _table(data)
-        given = {name: tuple(pair for pair, split in rows if split == name) for name in ("train", "val")}
-        if given["train"] and given["val"]:
-            return Splits(given["train"], given["val"])
         pairs = [pair for pair, split in rows if split in ("", "train")]
-    elif (data / "train").is_dir() and (data / "val").is_dir():
-        return Splits(_pairs_in(data / "train"), _pairs_in(data / "val"))
+        val_pairs = tuple(pair for pair, split in rows if split == "val")
+        if val_pairs:
+            if not pairs:
+                raise UsageError(data, "all pairs are for validation", "expected some to train on")
+            return Splits(tuple(pairs), val_pairs)
+    elif (data / "train").is_dir() and (given := next((data / n for n in VAL_FOLDERS if (data / n).is_dir()), None)):
+        return Splits(_pairs_in(data / "train"), _pairs_in(given))
     else:
         pairs = list(_pairs_in(data / "train" if (data / "train").is_dir() else data))
     if group_by is not None:
@@ -126,7 +129,7 @@ def _table(path: Path) -> list[tuple[Pair, str]]:
     found = []
     for number, row in enumerate(rows, start=2):
         split = (row.get("split") or "").strip().lower()
-        split = "val" if split in ("valid", "validation") else split
+        split = "val" if split in VAL_FOLDERS else split
         if not row["image"] or not row["mask"] or split not in ("", "train", "val", "test"):
             raise UsageError(
                 path, f"line {number}: {row}", "expected an image, a mask, and train, val, test or no split"

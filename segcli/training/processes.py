@@ -43,14 +43,16 @@ class Processes:
         """Whether any process says so."""
         return bool(self.sum(np.array([int(asked)]), device)[0])
 
-    def together(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network, with gradients averaged over the processes."""
+    def together(self, network: nn.Module, device: torch.device, some_rest: bool) -> nn.Module:
+        """The network, with gradients averaged over the processes; `some_rest` where parts may be left as they are."""
         if self.count == 1:
             return network
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-            return nn.parallel.DistributedDataParallel(network, device_ids=[device.index])
-        return nn.parallel.DistributedDataParallel(network)
+            return nn.parallel.DistributedDataParallel(
+                network, device_ids=[device.index], find_unused_parameters=some_rest
+            )
+        return nn.parallel.DistributedDataParallel(network, find_unused_parameters=some_rest)
 
 
 @contextmanager

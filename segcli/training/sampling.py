@@ -17,11 +17,11 @@ from segcli.options import Augment
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
-from segcli.training.borders import border_weights
+from segcli.training.borders import REACH, border_weights
 from segcli.training.labels import Labels
 from segcli.training.pairs import Pair
 from segcli.training.survey import CELL, Survey
-from segcli.validity import Valid, written_out
+from segcli.validity import Valid
 
 CACHE_BYTES = 2**31
 """Decoded images are kept in memory up to this; of those beyond it the windows are read each time."""
@@ -73,7 +73,7 @@ class Reading:
     def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
         """Class positions of a window, (row, col), -1 without a label."""
         values, valid = self._patch(pair, "mask", row, col, height, width)
-        return np.where(written_out(valid, values.shape[1:]), self._labels.positions(pair.mask, values), np.int16(-1))
+        return self._labels.positions(pair.mask, values, valid)
 
     def instances(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
         """Numbers of objects, (row, col)."""
@@ -118,7 +118,7 @@ class Crops:
     augment: Augment = "light"
     balance: bool = False
     border_weight: float = 0.0
-    _places: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
+    _places: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if not self.balance:
@@ -128,7 +128,7 @@ class Crops:
             cells = [np.argwhere(where[..., n]) for where in present]
             numbers = np.repeat(np.arange(len(cells)), [len(part) for part in cells])
             if len(numbers):
-                self._places.append((numbers, np.concatenate(cells)))
+                self._places.append((n, numbers, np.concatenate(cells)))
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -173,10 +173,7 @@ class Crops:
         image, target = self.reading.window(pair, row, col, self.size, self.size)
         weights = None
         if self.border_weight:
-            height, width = target.shape
-            weights = np.ones(target.shape, np.float32)
-            if pair.instances is not None:
-                weights += border_weights(self.reading.instances(pair, row, col, height, width), self.border_weight)
+            weights = 1 + self._border_weights(pair, row, col, *target.shape)
         bottom, right = self.size - target.shape[0], self.size - target.shape[1]
         if bottom or right:
             image = np.pad(image, ((0, 0), (0, bottom), (0, right)), "symmetric")
@@ -184,23 +181,35 @@ class Crops:
             weights = None if weights is None else np.pad(weights, ((0, bottom), (0, right)))
         return augment(Crop(image, target, weights), rng, self.augment)
 
+    def _border_weights(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
+        """Of a window, with the objects around it."""
+        if pair.instances is None:
+            return np.zeros((height, width), np.float32)
+        top, left = max(0, row - REACH), max(0, col - REACH)
+        size = row - top + height + REACH, col - left + width + REACH
+        found = border_weights(self.reading.instances(pair, top, left, *size), self.border_weight)
+        return found[row - top : row - top + height, col - left : col - left + width]
+
     def _place(self, number_of_pair: int, rng: np.random.Generator) -> tuple[Pair, int, int]:
-        """Where a crop lies: anywhere in its image; with `balance` every other one around a cell that has a class
-        drawn from all, wherever that is."""
-        by_class = self.balance and rng.random() < BALANCED
-        cell = None
-        if by_class:
-            numbers, cells = self._places[int(rng.integers(len(self._places)))]
-            chosen = int(rng.integers(len(numbers)))
-            number_of_pair, cell = int(numbers[chosen]), cells[chosen] * CELL + CELL // 2
-        pair = self.pairs[number_of_pair]
-        fact = self.found.facts[pair]
-        free = max(0, fact.height - self.size), max(0, fact.width - self.size)
-        if cell is None:
+        """Where a crop lies: anywhere in its image; with `balance` every other one over a pixel of a class that is
+        drawn from all, in a cell that is drawn from those that have it."""
+        if not (self.balance and rng.random() < BALANCED):
+            pair = self.pairs[number_of_pair]
+            free = self._free(pair)
             return pair, int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
-        reach = max(1, self.size - CELL)
-        row, col = (int(at - self.size // 2 + rng.integers(-reach // 2, reach // 2 + 1)) for at in cell)
+        n, numbers, cells = self._places[int(rng.integers(len(self._places)))]
+        chosen = int(rng.integers(len(numbers)))
+        pair, (top, left) = self.pairs[int(numbers[chosen])], cells[chosen] * CELL
+        inside = np.argwhere(self.reading.target(pair, int(top), int(left), CELL, CELL) == n)
+        pixel = inside[int(rng.integers(len(inside)))] + (top, left)
+        row, col = (int(at) - int(rng.integers(self.size)) for at in pixel)
+        free = self._free(pair)
         return pair, min(max(row, 0), free[0]), min(max(col, 0), free[1])
+
+    def _free(self, pair: Pair) -> tuple[int, int]:
+        """The last row and column where a crop can begin."""
+        fact = self.found.facts[pair]
+        return max(0, fact.height - self.size), max(0, fact.width - self.size)
 
 
 def _stacked(crops: list[Future[Crop]]) -> Batch:

@@ -92,8 +92,9 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
     if len(labels.classes.entries) < 2:
         raise UsageError(splits.train[0].mask.parent, f"one class alone, {labels.classes.names[0]}",
                          "expected at least two to tell apart")  # fmt: skip
-    if not sum(fact.pixels.sum() for pair, fact in facts.items() if pair in set(splits.train)):
-        raise UsageError(splits.train[0].mask.parent, "not one labelled pixel in the training masks")
+    for name, pairs in (("training", splits.train), ("validation", splits.val)):
+        if not sum(facts[pair].pixels.sum() for pair in pairs):
+            raise UsageError(pairs[0].mask.parent, f"not one labelled pixel in the {name} masks")
     return Survey(splits, facts, next(iter(dtypes)), count)
 
 
@@ -123,7 +124,7 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
         pixels, unlabelled = np.zeros(classes, np.int64), 0
         for first_row, values, valid in mask.strips(CELL):
-            places = np.where(written_out(valid, values.shape[1:]), labels.positions(pair.mask, values), np.int16(-1))
+            places = labels.positions(pair.mask, values, valid)
             for col in range(0, width, CELL):
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
@@ -186,6 +187,7 @@ def normalisation(found: Survey) -> Normalisation:
         low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
         clipped = np.clip(sample, low, high).astype(np.float64)
         mean, deviation = clipped.mean(1), clipped.std(1)
+        deviation = np.where(deviation == 0, sample.astype(np.float64).std(1), deviation)
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
     deviation = np.where(deviation == 0, 1, deviation)
     return Normalisation(found.dtype, tuple(map(float, mean)), tuple(map(float, deviation)))

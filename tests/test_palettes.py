@@ -1,0 +1,51 @@
+"""Class tables as other programs write them."""
+
+from pathlib import Path
+
+import pytest
+
+from segcli.errors import UsageError
+from segcli.palettes import read_classes
+
+QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<qgis version="3.34.1"><pipe><rasterrenderer type="paletted" band="1"><colorPalette>
+<paletteEntry value="1" color="#e31a1c" label="roof" alpha="255"/>
+<paletteEntry value="4" color="#33a02c" label="tree" alpha="255"/>
+<paletteEntry value="0" color="#808080" label="no data" alpha="0"/>
+</colorPalette></rasterrenderer></pipe></qgis>"""
+CLR = "# by QGIS\nINTERPOLATION:EXACT\n1 227 26 28 255 roof\n4,51,160,44,255,tree\n"
+CSV = "\ufeffName;Index;R;G;B\nroof;1;227;26;28\ntree;4;51;160;44\n"
+
+
+@pytest.mark.parametrize(("name", "text", "ignore"), [("a.qml", QML, 0), ("a.clr", CLR, 255), ("a.csv", CSV, 255)])
+def test_tables_of_other_programs(tmp_path: Path, name: str, text: str, ignore: int) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    table = read_classes(tmp_path / name)
+    assert [(entry.index, entry.name, entry.color) for entry in table.entries] == [
+        (1, "roof", (227, 26, 28)), (4, "tree", (51, 160, 44)),
+    ]  # fmt: skip
+    assert table.ignore == ignore
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", ""),
+        ("a.csv", "index,name\n"),
+        ("a.csv", "index,label\n1,x\n"),
+        ("a.csv", "index,name,color\n1,x,red\n"),
+        ("a.csv", "index,name\n1,x\n1,y\n"),
+        ("a.clr", "1 2\n"),
+        ("a.clr", "1 300 0 0\n"),
+        ("a.qml", "<qgis>"),
+        ("a.qml", "<qgis/>"),
+        ("a.qml", '<!DOCTYPE x [<!ENTITY a "b">]><qgis/>'),
+        ("a.json", "[]"),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=rf"{name}: not a class table"):
+        read_classes(tmp_path / name)
+    with pytest.raises(UsageError, match="No such file"):
+        read_classes(tmp_path / "none.csv")
