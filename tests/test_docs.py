@@ -56,7 +56,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write(slide[::2, ::2], photometric="rgb", tile=(64, 64), subfiletype=1)
     for n in range(4):
         mask = cv2.circle(np.zeros((48, 48), np.uint8), (20 + n, 24), 12, 1, -1)
-        image = (60 + 120 * mask + rng.integers(0, 30, mask.shape)).astype(np.uint8)
+        image = (60 + 120 * mask[..., None] + rng.integers(0, 30, (48, 48, 3))).astype(np.uint8)
         for kind, pixels in (("images", image), ("masks", mask)):
             (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / "data" / kind / f"{n}.png"), pixels)

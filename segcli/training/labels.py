@@ -127,6 +127,7 @@ def without(classes: ClassTable, ignore: int | None) -> Labels:
     ignored = [entry for entry in classes.entries if entry.index == ignore]
     ignored = ignored or [ClassEntry(ignore, "", classes.ignore_color or (255, 255, 255))]
     # What marks pixels without a label in masks that predict writes stays what it was.
-    return Labels(
-        ClassTable(left, IGNORE if classes.ignore is None else classes.ignore, classes.ignore_color), tuple(ignored)
-    )
+    marks = classes.ignore
+    if marks is None and all(entry.index != IGNORE for entry in left):
+        marks = IGNORE
+    return Labels(ClassTable(left, marks, classes.ignore_color), tuple(ignored))
