@@ -49,14 +49,15 @@ def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 999), st.integers(100, 3000), st.integers(2, 5), st.sampled_from([None, 257]))
-def test_calibration_error_is_torchmetrics_s(seed: int, pixels: int, classes: int, steps: int | None) -> None:
+@given(st.integers(0, 999), st.integers(100, 3000), st.integers(2, 5), st.sampled_from([257, 4369]))
+def test_calibration_error_is_torchmetrics_s(seed: int, pixels: int, classes: int, steps: int) -> None:
+    # Both divide 65535, and neither has a step on a border of the 15 bins, where the two would count it differently.
     truth, shares = some(seed, pixels, classes, steps)
     counts = ScoreCounts(classes)
     counts.add(truth, levels(shares))
     given_pairs = torch.from_numpy(shares.T.copy()), torch.from_numpy(truth)
     expected = multiclass_calibration_error(*given_pairs, num_classes=classes, n_bins=15, norm="l1")
-    assert counts.expected_calibration_error() == pytest.approx(float(expected), abs=1e-4)
+    assert counts.expected_calibration_error() == pytest.approx(float(expected), abs=1e-5)  # it sums in float32
     bins = counts.reliability()
     assert sum(n for n, _, _ in bins) == pixels
     assert all((k + 1) / 15 >= confidence > k / 15 for k, (n, confidence, _) in enumerate(bins) if n)
