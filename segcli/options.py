@@ -16,6 +16,7 @@ BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
 ObjectKind = Literal["components", "labels"]
 Norm = Literal["batch", "none"]
+Padding = Literal["same", "valid"]
 Up = Literal["transpose", "nearest", "bilinear", "unpool", "bed-of-nails"]
 Skip = Literal["concat", "add", "none"]
 EncoderName = Literal[
@@ -96,6 +97,7 @@ class TrainOptions:
     depth: int = 4
     norm: Norm = "batch"
     dropout: float = 0.0
+    padding: Padding = "same"
     up: Up = "transpose"
     skip: Skip = "concat"
     encoder: EncoderName = "plain"

@@ -22,6 +22,7 @@ from segcli.measures.confusion import intersection_over_union, mean_iou
 from segcli.network import checkpoint
 from segcli.network.device import choose_device, keep_freed_memory
 from segcli.network.encoders import STRIDES
+from segcli.network.frame import beyond
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.sink import faults_of_writing
@@ -77,6 +78,8 @@ def _check_options(options: TrainOptions, out: Path) -> None:
         )
     if options.encoder != "plain" and options.up == "unpool":
         raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
+    if options.encoder != "plain" and options.padding == "valid":
+        raise UsageError("--padding valid", f"{options.encoder} pads its own convolutions", "expected --encoder plain")
     if options.freeze and options.encoder == "plain":
         raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with another --encoder than plain")
     depth = _depth(options)
@@ -127,7 +130,7 @@ def _train(
     torch.manual_seed(options.seed)
     config = NetworkConfig(
         found.bands, len(classes.entries), options.width, _depth(options), options.norm, options.dropout, options.up,
-        options.skip, options.encoder,
+        options.skip, options.encoder, options.padding,
     )  # fmt: skip
     network = UNet(config, pretrained=options.pretrained and not options.resume)
     training = _prepared(network, options, found, Reading(labels, constants), processes, device)
@@ -226,7 +229,14 @@ def _prepared(
     learnt = [weights for weights in network.parameters() if weights.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
     crops = Crops(
-        found, reading, _crop(options, found), options.seed, options.augment, options.balance, options.border_weight
+        found,
+        reading,
+        _crop(options, found),
+        options.seed,
+        options.augment,
+        options.balance,
+        options.border_weight,
+        network.config.context,
     )
     weights: Any = options.class_weights
     if weights == "auto":
@@ -242,10 +252,11 @@ def _prepared(
 
 
 def _crop(options: TrainOptions, found: Survey) -> int:
-    """The side of crops: no larger than the largest image, which would be mirrored on and on."""
+    """The side of crops that fits the network: no larger than the largest image, which would be mirrored on and on."""
     stride = 1 << _depth(options)
     largest = max(max(found.facts[pair].height, found.facts[pair].width) for pair in found.splits.train)
-    return max(2 * stride, min(options.crop, -(-largest // stride) * stride))
+    side = max(2 * stride, min(options.crop, -(-largest // stride) * stride))
+    return side + beyond(side, stride, int(options.padding == "valid"))
 
 
 def _is_done(training: Training, progress: Progress) -> bool:

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from segcli.network.unet import NetworkConfig, UNet, pad_to_multiple
+from segcli.network.frame import frame
+from segcli.network.unet import NetworkConfig, UNet
 
 
 def kinds(network: UNet) -> list[tuple[str, int, int, int]]:
@@ -75,11 +77,41 @@ def test_any_size_is_the_padded_pass_cut(height: int, width: int, depth: int, ba
 
 def test_padding_leaves_multiples_alone() -> None:
     image = torch.randn(1, 1, 8, 16)
-    assert pad_to_multiple(image, 8) is image
+    assert frame(image, 8, 0) is image
 
 
-def test_gradient_reaches_every_parameter() -> None:
-    network = UNet(NetworkConfig(3, 4, width=2, depth=3, dropout=0.5))
+@pytest.mark.parametrize(("given", "back"), [(572, 388), (188, 4), (380, 196)])
+def test_without_padding_sizes_are_the_paper_s(given: int, back: int) -> None:
+    network = UNet(NetworkConfig(1, 2, width=1, depth=4, norm="none", padding="valid"))
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, given, given), with_context=True).shape == (1, 2, back, back)
+    assert network.config.context == (given - back) // 2 == 92
+
+
+def test_without_padding_the_passes_are_written_out() -> None:
+    """Depth 1, mirrored by numpy: every convolution without padding, the features cropped to what comes up."""
+    torch.manual_seed(0)
+    network = UNet(NetworkConfig(2, 3, width=3, depth=1, norm="none", padding="valid")).eval()
+    image = torch.randn(1, 2, 7, 10)
+
+    def twice(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        for conv in (block[0], block[2]):  # type: ignore[index]
+            x = nn.functional.conv2d(x, conv.weight, conv.bias).relu()
+        return x
+
+    x = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, 0), (8, 9), (8, 8)), "symmetric"))  # 7 + 1 rows
+    with torch.no_grad():
+        one = twice(network.encoder[0], x)
+        two = twice(network.encoder[1], nn.functional.max_pool2d(one, 2))
+        up = nn.functional.conv_transpose2d(two, network.up[0].weight, network.up[0].bias, stride=2)
+        x = twice(network.decoder[0], torch.cat([one[..., 4:-4, 4:-4], up], 1))
+        expected = nn.functional.conv2d(x, network.head.weight, network.head.bias)[..., :7, :]
+        torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_gradient_reaches_every_parameter(padding: str) -> None:
+    network = UNet(NetworkConfig(3, 4, width=2, depth=3, dropout=0.5, padding=padding))  # type: ignore[arg-type]
     network(torch.randn(2, 3, 21, 18)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 

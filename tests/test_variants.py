@@ -1,15 +1,22 @@
 """Relatives of the U-Net: sizes, gradients, streaming, and what they are said to be."""
 
 import itertools
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_stream import small_integers
 from torch import nn
 from torch.nn import functional
 
 from segcli.network.encoders import FEATURES, Encoder, feature_channels
+from segcli.network.frame import frame, framed
 from segcli.network.normalise import Inputs
-from segcli.network.stream import Stream
+from segcli.network.plan import Plan
+from segcli.network.stream import RowStream, Stream
 from segcli.network.tracing import NotStreamableError
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.network.ups import Unpool, make_up
@@ -17,16 +24,18 @@ from segcli.network.ups import Unpool, make_up
 UPS, SKIPS = ("transpose", "nearest", "bilinear", "unpool", "bed-of-nails"), ("concat", "add", "none")
 STREAMED = ("resnet18", "resnet34", "resnet50")
 VARIANTS = [
-    *itertools.product(UPS, SKIPS, ["plain"]),
+    *itertools.product(UPS, SKIPS, ["plain", "valid"]),
     *(("nearest", "concat", encoder) for encoder in FEATURES),
     ("transpose", "add", "resnet18"),
 ]
 
 
 def network_of(up: str, skip: str, encoder: str) -> UNet:
+    """`encoder` is one of torchvision's, plain, or valid: plain without padding."""
     torch.manual_seed(0)
-    depth = 2 if encoder == "plain" else 5
-    return UNet(NetworkConfig(2, 3, 4, depth, "batch", 0.0, up, skip, encoder))  # type: ignore[arg-type]
+    depth = 5 if encoder in FEATURES else 2
+    name, padding = ("plain", "valid") if encoder == "valid" else (encoder, "same")
+    return UNet(NetworkConfig(2, 3, 4, depth, "batch", 0.0, up, skip, name, padding))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("up", "skip", "encoder"), VARIANTS)
@@ -44,12 +53,12 @@ def test_any_size_and_every_weight_learns(up: str, skip: str, encoder: str) -> N
 
 def streamed(network: UNet, image: torch.Tensor, strip: int) -> torch.Tensor:
     config = network.config
-    stream = Stream(network, config.bands, config.total_stride, image.device, image.dtype, "scores")
+    stream = Stream(network, config.bands, config.total_stride, image.device, image.dtype, "scores", config.context)
     strips = (Inputs(row, image[:, :, row : row + strip]) for row in range(0, image.shape[2], strip))
     return torch.cat([scores for _, scores in stream.scores(strips, image.shape[2])], dim=2)
 
 
-@pytest.mark.parametrize(("up", "skip", "encoder"), [v for v in VARIANTS if v[2] in ("plain", *STREAMED)])
+@pytest.mark.parametrize(("up", "skip", "encoder"), [v for v in VARIANTS if v[2] in ("plain", "valid", *STREAMED)])
 def test_streaming_equals_the_whole_pass(up: str, skip: str, encoder: str) -> None:
     network = network_of(up, skip, encoder).double()
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -59,10 +68,81 @@ def test_streaming_equals_the_whole_pass(up: str, skip: str, encoder: str) -> No
     image = torch.randn(1, 2, 101, 75, dtype=torch.float64)
     with torch.inference_mode():
         whole = network(image)
-    for strip in (7, 32) if encoder == "plain" else (32,):
+    for strip in (7, 32) if encoder in ("plain", "valid") else (32,):
         found = streamed(network, image, strip)
         assert found.shape == whole.shape
         assert (found - whole).abs().max() <= 1e-9 * whole.abs().max()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.integers(1, 2))
+def test_an_image_in_strips_is_framed_as_the_whole_is(
+    depth: int, height: int, width: int, strip: int, images: int
+) -> None:
+    """Mirrored on and on where it is smaller than the context; in numbers of rows that are those of the strips."""
+    context, stride = 6 * 2**depth - 4, 2**depth
+    image = torch.randn(images, 2, height, width)
+    for around in (0, context):
+        whole = frame(image, stride, around)
+        strips = (Inputs(row, image[:, :, row : row + strip]) for row in range(0, height, strip))
+        found = list(framed(strips, height, stride, around))
+        assert torch.equal(torch.cat([part.inputs.values for part in found], 2), whole)
+        assert [part.last for part in found] == [False] * (len(found) - 1) + [True]
+        firsts = [0, *np.cumsum([part.inputs.values.shape[2] for part in found])[:-1]]
+        assert [part.inputs.first_row for part in found] == [first - around for first in firsts]
+    expected = np.pad(image.numpy(), ((0, 0), (0, 0), (context, context), (context, context)), "symmetric")
+    rows, columns = expected.shape[2:]
+    assert np.array_equal(whole.numpy()[..., :rows, :columns], expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 90), st.integers(1, 90), st.integers(1, 60),
+       st.integers(0, 99))  # fmt: skip
+def test_without_padding_streaming_gives_the_same_numbers(
+    depth: int, width: int, height: int, columns: int, strip: int, seed: int
+) -> None:
+    """To the last bit, in arithmetic without rounding."""
+    network = small_integers(UNet(NetworkConfig(2, 3, width, depth, "none", padding="valid")), seed)
+    image = torch.randint(-3, 4, (1, 2, height, columns), generator=torch.Generator().manual_seed(seed)).double()
+    with torch.inference_mode():
+        assert torch.equal(streamed(network, image, strip), network(image))
+
+
+def test_without_padding_panels_give_the_same_numbers() -> None:
+    network = small_integers(UNet(NetworkConfig(2, 3, 3, 2, "none", padding="valid")), 3)
+    image = torch.randint(-3, 4, (1, 2, 60, 333), generator=torch.Generator().manual_seed(3)).double()
+    stream = Stream(network, 2, 4, image.device, image.dtype, "scores", network.config.context)
+    parts = []
+    for panel in Plan(16, 64, stream.margin).panels(333):
+        scores = streamed(network, image[..., panel.read_first : panel.read_end], 16)
+        parts.append(scores[..., panel.first - panel.read_first : panel.end - panel.read_first])
+    with torch.inference_mode():
+        assert torch.equal(torch.cat(parts, 3), network(image))
+    assert stream.margin == 20  # what it uses up, and no more
+
+
+def test_without_padding_empty_strips_are_skipped_and_no_score_changes() -> None:
+    network = small_integers(UNet(NetworkConfig(1, 2, 2, 2, "none", padding="valid")), 5)
+    image = torch.randint(-3, 4, (1, 1, 400, 30), generator=torch.Generator().manual_seed(5)).double()
+    image[:, :, 60:330] = 0
+    stream = Stream(network, 1, 4, image.device, image.dtype, "scores", network.config.context)
+    strips = [Inputs(row, image[:, :, row : row + 8], not image[:, :, row : row + 8].any()) for row in range(0, 400, 8)]
+    given = list(stream.scores(strips, 400))
+    assert sum(one[1] is two[1] for one, two in pairwise(given)) > 15  # the same scores again, not computed
+    with torch.inference_mode():
+        assert torch.equal(torch.cat([scores for _, scores in given], 2), network(image))
+
+
+def test_memory_without_padding_is_estimated_from_the_network_itself() -> None:
+    network = UNet(NetworkConfig(3, 2, 8, 2, padding="valid")).eval()
+    stream = Stream(network, 3, 4, torch.device("cpu"), method="scores", context=network.config.context)
+    for strip_height, columns, images in ((16, 64, 1), (48, 128, 1), (32, 32, 3)):
+        alive: list[int] = []
+        flow = RowStream(stream._steps, alive.append)
+        for _ in range(8):
+            wide = columns + 2 * network.config.context
+            list(flow.push(torch.zeros(images, 3, strip_height, wide), last=False))
+        assert 0.95 <= stream.costs.times(images).of(strip_height, columns) / max(alive) <= 1.25
 
 
 @pytest.mark.parametrize("encoder", sorted(set(FEATURES) - set(STREAMED)))
@@ -111,6 +191,7 @@ def test_every_way_up_doubles_the_size(kind: str) -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     for more in ({"up": "sideways"}, {"skip": "some"}, {"encoder": "vgg"}, {"encoder": "resnet18", "depth": 4},
-                 {"encoder": "resnet18", "depth": 5, "up": "unpool"}):  # fmt: skip
-        with pytest.raises(ValueError, match=r"not known|has depth"):
+                 {"encoder": "resnet18", "depth": 5, "up": "unpool"}, {"padding": "full"},
+                 {"encoder": "resnet18", "depth": 5, "padding": "valid"}):  # fmt: skip
+        with pytest.raises(ValueError, match=r"not known|has depth|valid goes with plain"):
             NetworkConfig(3, 2, **more)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import typer
 
 from segcli.cli import texts
 from segcli.cli.shared import Debug, Device, Overwrite, Quiet, end_with
-from segcli.options import Augment, EncoderName, LossKind, Norm, Skip, TrainOptions, TrainPrecision, Up
+from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
 def train(
@@ -48,6 +48,9 @@ def train(
     depth: Annotated[int, typer.Option(min=1, max=8, help="How often the image is halved.")] = TrainOptions.depth,
     norm: Annotated[Norm, typer.Option(help="Normalisation between convolutions.")] = TrainOptions.norm,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="At the deepest level.")] = TrainOptions.dropout,
+    padding: Annotated[
+        Padding, typer.Option(help="same: zeros at the border. valid: none, the image mirrored, as in the paper.")
+    ] = TrainOptions.padding,
     up: Annotated[Up, typer.Option(help="How the decoder doubles rows and columns.")] = TrainOptions.up,
     skip: Annotated[Skip, typer.Option(help="What becomes of the encoder's features beside the decoder's.")] = "concat",
     encoder: Annotated[
@@ -106,7 +109,7 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, width, depth,
-        norm, dropout, up, skip, encoder, pretrained, freeze, crop, batch, augment, balance, loss,
+        norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, balance, loss,
         texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate, weight_decay, ema,
         clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip

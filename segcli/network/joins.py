@@ -1,11 +1,11 @@
-"""Row operators of several inputs: branches whose delays differ wait for each other in queues."""
+"""Row operators that let rows wait in queues: branches whose delays differ, for each other; a crop, for the end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from segcli.network.operators import Scratch, Strip, Window, fill, put
+from segcli.network.operators import Scratch, Strip, Window, fill, put, whole
 
 
 @dataclass
@@ -68,6 +68,31 @@ class JoinedWindow:
 
     def unfinished(self) -> bool:
         return self.join.unfinished()
+
+
+@dataclass
+class Trim:
+    """An image less `pixels` of it on each side: the last rows wait until it is known whether more follow."""
+
+    pixels: int
+    _queue: list[Tensor] = field(default_factory=list)
+    _cut: int = 0  # rows at the top that are gone
+
+    def push(self, inputs: list[Strip], last: bool) -> Strip:
+        if inputs[0] is not None:
+            self._queue.append(inputs[0])
+        waiting = sum(rows.shape[2] for rows in self._queue)
+        above = min(self.pixels - self._cut, waiting)
+        _take(self._queue, above)
+        self._cut += above
+        count = waiting - above - self.pixels
+        return whole(_take(self._queue, count))[..., self.pixels : -self.pixels] if count > 0 else None
+
+    def held(self) -> list[Tensor]:
+        return self._queue
+
+    def unfinished(self) -> bool:
+        return False
 
 
 def concatenate(branches: list[list[Tensor]]) -> Tensor:

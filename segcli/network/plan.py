@@ -48,18 +48,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes of one column of a strip: `fixed` whatever its height, and `per_row` for each row."""
+    """Bytes of one column of a strip: `fixed` whatever its height, and `per_row` for each row. There are `beside`
+    columns more than those of the image."""
 
     fixed: float
     per_row: float
+    beside: int = 0
 
     def of(self, strip_height: int, columns: int) -> float:
         """Bytes at the peak."""
-        return (self.fixed + self.per_row * strip_height) * columns
+        return (self.fixed + self.per_row * strip_height) * (columns + self.beside)
 
     def times(self, images: int) -> "Costs":
         """Of several images that go through together."""
-        return Costs(self.fixed * images, self.per_row * images)
+        return Costs(self.fixed * images, self.per_row * images, self.beside)
 
 
 def plans(

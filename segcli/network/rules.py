@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from segcli.network.joins import Join, concatenate
+from segcli.network.crop import Crop
+from segcli.network.joins import Join, Trim, concatenate
 from segcli.network.operators import (
     Geometry,
     Interpolate,
@@ -88,6 +89,8 @@ def module_rule(module: nn.Module, inplace: bool) -> Rule | None:
         )  # fmt: skip
     if isinstance(module, FirstMax):
         return Rule(partial(Join, lambda parts: module(whole(parts[0]), whole(parts[1])), 2))
+    if isinstance(module, Crop):
+        return _crop(module.pixels)
     if isinstance(module, nn.Upsample):
         return _upsampling(module.size, module.scale_factor, module.mode, module.align_corners)
     if isinstance(module, nn.modules.pooling._AdaptiveAvgPoolNd | nn.modules.pooling._AdaptiveMaxPoolNd):
@@ -128,6 +131,13 @@ def concatenation_rule(node: fx.Node) -> Rule:
 def concatenated(node: fx.Node) -> list[Any]:
     """What torch.cat is given."""
     return list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
+
+
+def _crop(pixels: int) -> Rule:
+    def columns(first: int, last: int) -> tuple[int, int]:
+        return first + pixels, last + pixels
+
+    return Rule(partial(Trim, pixels), columns)
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

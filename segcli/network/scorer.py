@@ -60,7 +60,7 @@ def make_scorer(
     config = network.config
     if options.stitch != "windows" and not options.tta:
         try:
-            stream = Stream(network, config.bands, config.total_stride, device, dtype, method="scores")
+            stream = Stream(network, config.bands, config.total_stride, device, dtype, "scores", config.context)
             return Scorer(network, stream, device, dtype, options)
         except NotStreamableError as error:
             if options.stitch == "stream":

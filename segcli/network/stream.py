@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from segcli.network.frame import beyond, framed
 from segcli.network.joins import JoinedWindow
 from segcli.network.normalise import Inputs
 from segcli.network.operators import Scratch, Strip, Window
@@ -82,7 +82,8 @@ class Stream:
     """A network made ready for row streaming on one device, in one precision.
 
     `method` of the network is what streams: its output has one row and column for each of the input, whose size must
-    be a multiple of `total_stride`. Raises NotStreamableError.
+    be a multiple of `total_stride`; or, where it pads nothing, `context` less of them on each side. Raises
+    NotStreamableError.
     """
 
     def __init__(
@@ -93,13 +94,15 @@ class Stream:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         method: str = "forward",
+        context: int = 0,
     ) -> None:
         folded = fold(network, method)
-        _try_out(network, trace(folded), method, bands, total_stride)
+        _try_out(network, trace(folded), method, bands, total_stride, context)
         self._steps = trace(folded.to(device, dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
+        self.context = context
         self._is_square = all(map(_is_square, folded.modules()))  # then it reaches as far along rows as along columns
-        low, high = reach(self._steps, 0, total_stride - 1)
+        low, high = (column - context for column in reach(self._steps, 0, total_stride - 1))
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
         self.costs = self._measure_costs()
 
@@ -112,8 +115,8 @@ class Stream:
     def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """Scores of images of `height` rows that come in strips, (image, band, row, col).
 
-        Yields (first_row, (image, class, row, col)), of other heights than the strips. The images are padded with zeros
-        at the right and the bottom to multiples of the total stride, and the scores are cut back.
+        Yields (first_row, (image, class, row, col)), of other heights than the strips. The images are padded as
+        `frame` does it, and the scores are cut back.
 
         Where empty strips follow each other for longer than the network sees, its rows do not change any more from
         strip to strip: further ones get the last scores again, and are not computed.
@@ -122,9 +125,8 @@ class Stream:
         done = 0
         empty_rows = 0  # just now, one after the other
         previous: Tensor | None = None  # the scores of the last strip, where that was a full one
-        for first_row, strip, empty in strips:
-            rows, width = strip.shape[-2:]
-            last = first_row + rows >= height
+        for (first_row, strip, empty), last, width in framed(strips, height, self.total_stride, self.context):
+            rows = strip.shape[2]
             settled = self._is_square and first_row - empty_rows <= done - rows - self.margin
             empty_rows = empty_rows + rows if empty else 0
             repeats = previous is not None and previous.shape[2] == rows and rows % self.total_stride == 0
@@ -132,9 +134,7 @@ class Stream:
                 yield done, previous
                 done += rows
                 continue
-            bottom, right = (-height % self.total_stride if last else 0), -width % self.total_stride
-            padded = functional.pad(strip, (0, right, 0, bottom)) if bottom or right else strip
-            for scores in flow.push(padded, last):
+            for scores in flow.push(strip, last):
                 count = min(scores.shape[2], height - done)
                 if count > 0:
                     previous = scores[:, :, :count, :width]
@@ -142,19 +142,26 @@ class Stream:
                 done += count
 
     def _measure_costs(self) -> Costs:
-        """Bytes of one image by strip height, from pushing narrow strips of zeros through."""
-        columns = 4 * self.total_stride
-        peaks = []
-        for strip_height in (2 * self.total_stride, 4 * self.total_stride):
-            alive: list[int] = []
-            flow = RowStream(self._steps, alive.append)
-            strip = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
-            # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
-            for _ in range(2 + self.margin // strip_height):
-                list(flow.push(strip.contiguous(memory_format=torch.channels_last), last=False))
-            peaks.append(max(alive) / columns)
-        per_row = (peaks[1] - peaks[0]) / (2 * self.total_stride)
-        return Costs(peaks[0] - per_row * 2 * self.total_stride, per_row)
+        """Bytes of one image by strip height and columns, from pushing narrow strips of zeros through."""
+        columns = 4 * self.total_stride + 2 * self.context
+        heights = [step * self.total_stride for step in ((4, 8) if self.context else (2, 4))]
+        narrow = [self._peak(height, columns) for height in heights]
+        # What stands beside the image and is used up on the way costs less than the image.
+        wide = [self._peak(height, 2 * columns) for height in heights] if self.context else [2 * p for p in narrow]
+        low, high = ((twice - once) / columns for once, twice in zip(narrow, wide, strict=True))
+        per_row = (high - low) / (heights[1] - heights[0])
+        return Costs(low - per_row * heights[0], per_row, round(narrow[1] / high) - columns)
+
+    def _peak(self, strip_height: int, columns: int) -> int:
+        """Most bytes alive while strips of an image of so many columns go through."""
+        alive: list[int] = []
+        flow = RowStream(self._steps, alive.append)
+        columns += beyond(columns, self.total_stride, self.context) + 2 * self.context
+        strip = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
+        # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
+        for _ in range(2 + (self.margin + self.context) // strip_height):
+            list(flow.push(strip.contiguous(memory_format=torch.channels_last), last=False))
+        return max(alive)
 
 
 def _is_square(module: nn.Module) -> bool:
@@ -162,9 +169,12 @@ def _is_square(module: nn.Module) -> bool:
     return all(not isinstance(value, tuple) or len(set(value)) == 1 for value in settings)
 
 
-def _try_out(network: nn.Module, steps: tuple[Step, ...], method: str, bands: int, total_stride: int) -> None:
+def _try_out(
+    network: nn.Module, steps: tuple[Step, ...], method: str, bands: int, total_stride: int, context: int
+) -> None:
     """Compare the two ways on a small image of noise, in case that the traced code does not do what the code does."""
     side = 4 * total_stride
+    side += beyond(side, total_stride, context) + 2 * context
     like = next(network.parameters())
     image = torch.randn(1, bands, side, side, generator=torch.Generator().manual_seed(0)).to(like)
     flow = RowStream(steps)

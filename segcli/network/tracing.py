@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from segcli.network.crop import Crop
 from segcli.network.joins import Join, JoinedWindow, concatenate
 from segcli.network.operators import Geometry, Pointwise, Reach, Window, whole
 from segcli.network.rules import (
@@ -99,7 +100,7 @@ class _Tracer(fx.Tracer):
     """Does not look into what has a rule as a whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FirstMax) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, FirstMax | Crop) or super().is_leaf_module(m, module_qualified_name)
 
 
 def sharing_weights(network: Net) -> Net:

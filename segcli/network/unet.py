@@ -1,6 +1,6 @@
 """The U-Net of Ronneberger, Fischer and Brox (2015), "U-Net: Convolutional Networks for Biomedical Image
-Segmentation", with same padding, and its relatives: other ways up, other skips, encoders from torchvision. Knows
-tensors and nothing of files or classes' names.
+Segmentation", and its relatives: padded or not, other ways up, other skips, encoders from torchvision. Knows tensors
+and nothing of files or classes' names.
 """
 
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from segcli.network.crop import Crop
 from segcli.network.encoders import STRIDES, Encoder, feature_channels
+from segcli.network.frame import frame
 from segcli.network.ups import make_up
-from segcli.options import EncoderName, Norm, Skip, Up
+from segcli.options import EncoderName, Norm, Padding, Skip, Up
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class NetworkConfig:
     up: Up = "transpose"
     skip: Skip = "concat"
     encoder: EncoderName = "plain"
+    padding: Padding = "same"
 
     def __post_init__(self) -> None:
         if not (1 <= self.bands <= 4096 and 1 <= self.classes <= 256 and 1 <= self.width <= 1024):
@@ -38,11 +40,18 @@ class NetworkConfig:
             raise ValueError(f"up, skip or encoder not known: {self}")
         if self.encoder != "plain" and (self.depth != STRIDES or self.up == "unpool"):
             raise ValueError(f"encoder {self.encoder} has depth {STRIDES}, and no positions to unpool to")
+        if self.padding not in get_args(Padding) or (self.padding == "valid" and self.encoder != "plain"):
+            raise ValueError(f"padding {self.padding!r:.20} with encoder {self.encoder}: valid goes with plain alone")
 
     @property
     def total_stride(self) -> int:
         """Rows and columns of the image for one of the deepest level."""
         return 1 << self.depth
+
+    @property
+    def context(self) -> int:
+        """Rows and columns on each side of an image that convolutions without padding use up: 92 at depth 4."""
+        return 6 * self.total_stride - 4 if self.padding == "valid" else 0
 
 
 class UNet(nn.Module):
@@ -55,7 +64,8 @@ class UNet(nn.Module):
 
     Without skips and with transposed convolutions it is the plain encoder and decoder of Long, Shelhamer and Darrell
     (2015), with unpooling the deconvolution network of Noh, Hong and Han (2015). With `pretrained` an encoder of
-    torchvision's comes with its ImageNet weights.
+    torchvision's comes with its ImageNet weights. With valid padding it is the paper's: convolutions pad nothing, what
+    they use up is the image mirrored, and the encoder's features are cropped to the decoder's.
     """
 
     def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
@@ -65,7 +75,7 @@ class UNet(nn.Module):
         if config.encoder == "plain":
             encoded = [*decoded, config.width << config.depth]
             self.encoder: nn.Module = nn.ModuleList(
-                double_convolution(inputs, outputs, config.norm)
+                double_convolution(inputs, outputs, config.norm, config.padding)
                 for inputs, outputs in zip([config.bands, *encoded], encoded, strict=False)
             )
         else:
@@ -82,10 +92,15 @@ class UNet(nn.Module):
         self.match = nn.ModuleDict()  # what brings features to the channels that they are added to
         for level in levels:
             beside = encoded[level] if config.skip == "concat" else 0
-            self.decoder.append(double_convolution(decoded[level] + beside, decoded[level], config.norm))
+            self.decoder.append(
+                double_convolution(decoded[level] + beside, decoded[level], config.norm, config.padding)
+            )
             if config.skip == "add" and encoded[level] not in (0, decoded[level]):
                 self.match[str(level)] = nn.Conv2d(encoded[level], decoded[level], 1)
         self.head = nn.Conv2d(config.width, config.classes, 1)
+        # What the convolutions from a level of the encoder down and up again to the decoder's take from each side.
+        used_up = [(6 << config.depth - level) - 8 if config.padding == "valid" else 0 for level in levels]
+        self.crop = nn.ModuleList(Crop(pixels) if pixels else nn.Identity() for pixels in used_up)
         self._has_features = [count > 0 for count in encoded[:-1]]
         parts = [*([self.encoder] if config.encoder == "plain" else []), self.up, self.decoder, self.match, self.head]
         for module in (module for part in parts for module in part.modules()):
@@ -96,18 +111,21 @@ class UNet(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, with_context: bool = False) -> Tensor:
+        """`with_context` says that the image brings the context that valid padding uses up, and fits the network."""
+        if with_context and self.config.context:
+            return self.scores(image)
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image, self.config.total_stride)
-        return self.scores(padded)[..., :height, :width]
+        return self.scores(frame(image, self.config.total_stride, self.config.context))[..., :height, :width]
 
     def scores(self, x: Tensor) -> Tensor:
-        """`forward` for an image whose size is a multiple of the total stride; free of control flow on sizes."""
+        """`forward` for an image in its `frame`; free of control flow on sizes."""
         features = self.features(x)
         x = self.dropout(features[-1])
         for n, (up, decode) in enumerate(zip(self.up, self.decoder, strict=True)):
             level = self.config.depth - 1 - n
             skip = features[level]
+            skip = None if skip is None else self.crop[n](skip)
             x = up(x, skip) if self.config.up == "unpool" else up(x)  # (image, channel, 2 row, 2 col)
             if skip is not None and self.config.skip == "concat":
                 x = torch.cat([skip, x], dim=1)
@@ -130,20 +148,13 @@ class UNet(nn.Module):
         return [*features, self.encoder[-1](x)]
 
 
-def double_convolution(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
-    """Two 3x3 convolutions of same size, each with ReLU, and with batch norm between them if asked for."""
+def double_convolution(inputs: int, outputs: int, norm: Norm, padding: Padding = "same") -> nn.Sequential:
+    """Two 3x3 convolutions, each with ReLU, and with batch norm between them if asked for."""
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         # A bias before batch norm would be subtracted again by it.
-        layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=norm == "none"))
+        layers.append(nn.Conv2d(channels, outputs, 3, padding=int(padding == "same"), bias=norm == "none"))
         if norm == "batch":
             layers.append(nn.BatchNorm2d(outputs))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
-
-
-def pad_to_multiple(image: Tensor, stride: int) -> Tensor:
-    """The image with zeros at the right and the bottom up to the next multiple of `stride`."""
-    height, width = image.shape[-2:]
-    right, bottom = -width % stride, -height % stride
-    return functional.pad(image, (0, right, 0, bottom)) if right or bottom else image

@@ -29,7 +29,7 @@ class Training:
     """What a step needs. `forward` runs `network`, maybe compiled and together with other processes."""
 
     network: UNet
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor, bool], Tensor]
     averaged: Averaged
     optimiser: torch.optim.Optimizer
     crops: Crops
@@ -107,7 +107,7 @@ def _step(training: Training, images: Tensor, targets: Tensor, weights: Tensor |
     device, processes = training.device, training.processes
     images = images.to(device, memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=training.half):
-        scores = training.forward(images)
+        scores = training.forward(images, True)
     weights = None if weights is None else weights.to(device)
     loss = training.loss(scores, targets.to(device), weights, processes.total)
     training.optimiser.zero_grad(set_to_none=True)

@@ -109,7 +109,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Crops:
-    """Square crops of `size` pixels of the training pairs, as many an epoch as it takes to cover the images once."""
+    """Square crops of `size` pixels of the training pairs, as many an epoch as it takes to cover the images once.
+
+    Images come with `context` pixels more on each side.
+    """
 
     found: Survey
     reading: Reading
@@ -118,6 +121,7 @@ class Crops:
     augment: Augment = "light"
     balance: bool = False
     border_weight: float = 0.0
+    context: int = 0
     _places: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -167,19 +171,26 @@ class Crops:
             pool.shutdown(cancel_futures=True)
 
     def crop(self, number_of_pair: int, epoch: int, number: int) -> Crop:
-        """One augmented crop; mirrored at the borders (without labels there) where the image is smaller."""
+        """One augmented crop; mirrored (without labels there) where it reaches over the image's border."""
         rng = np.random.default_rng((self.seed, epoch, number))
         pair, row, col = self._place(number_of_pair, rng)
-        image, target = self.reading.window(pair, row, col, self.size, self.size)
+        top, left = max(0, row - self.context), max(0, col - self.context)
+        bottom, right = row + self.size + self.context, col + self.size + self.context
+        image, target = self.reading.window(pair, top, left, bottom - top, right - left)
         weights = None
         if self.border_weight:
-            weights = 1 + self._border_weights(pair, row, col, *target.shape)
-        bottom, right = self.size - target.shape[0], self.size - target.shape[1]
-        if bottom or right:
-            image = np.pad(image, ((0, 0), (0, bottom), (0, right)), "symmetric")
-            target = np.pad(target, ((0, bottom), (0, right)), constant_values=-1)
-            weights = None if weights is None else np.pad(weights, ((0, bottom), (0, right)))
-        return augment(Crop(image, target, weights), rng, self.augment)
+            weights = 1 + self._border_weights(pair, top, left, *target.shape)
+        around = (
+            (top - row + self.context, bottom - top - target.shape[0]),
+            (left - col + self.context, right - left - target.shape[1]),
+        )
+        if np.any(around):
+            image = np.pad(image, ((0, 0), *around), "symmetric")
+            target = np.pad(target, around, constant_values=-1)
+            weights = None if weights is None else np.pad(weights, around)
+        crop = augment(Crop(image, target, weights), rng, self.augment)
+        inner = (slice(self.context, self.context + self.size),) * 2
+        return Crop(crop.image, crop.target[inner], None if crop.weights is None else crop.weights[inner])
 
     def _border_weights(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
         """Of a window, with the objects around it."""
