@@ -21,6 +21,21 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert (progress.images, progress.megapixels) == (1, 4)
 
 
+def test_a_table_that_grows_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Console().growing_table(["epoch", "loss"]) as add:
+        add(["1", "0.5"], "9 s left")
+        once = capsys.readouterr().err
+        add(["2", "0.25"], "4 s left")
+    assert all(text in once for text in ("epoch", "loss", "0.5", "9 s left"))
+    shown = capsys.readouterr()
+    assert all(text in shown.err for text in ("0.5", "0.25", "4 s left"))
+    assert "9 s left" not in shown.err  # the table is drawn anew
+    assert shown.out == ""
+
+
 def test_a_line_now_and_then_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with Console().progress(4) as progress:
         progress.advance(1, 1_000_000)

@@ -412,6 +412,83 @@ def test_image_and_target_stay_together(found: Survey) -> None:
     assert not np.array_equal(crops.crop(0, 3, 1).image, crops.crop(0, 4, 1).image)
 
 
+def test_crops_bring_the_image_around_them(found: Survey, tmp_path: Path) -> None:
+    """12 pixels on each side, from the image where it has them and mirrored elsewhere; labels of the crop alone."""
+    crops = crops_of(found, context=12, augment="none")
+    pixels = cv2.imread(str(tmp_path / "images" / "large.png"), cv2.IMREAD_UNCHANGED).astype(np.float32)
+    around = np.pad(pixels, 12, "symmetric")
+    for number in range(10):
+        _, row, col = crops._place(0, np.random.default_rng((5, 1, number)))
+        crop = crops.crop(0, 1, number)
+        assert (crop.image.shape, crop.target.shape) == ((1, 44, 44), (20, 20))
+        assert np.array_equal(crop.image[0, 12:32, 12:32], crop.target)
+        inside = slice(max(0, row - 12), row + 32), slice(max(0, col - 12), col + 32)
+        cut = slice(max(0, 12 - row), 12 - row + 40), slice(max(0, 12 - col), 12 - col + 40)
+        assert np.array_equal(crop.image[0][cut], pixels[inside])
+        if min(row, col) >= 1 and max(row, col) <= 19:
+            assert np.array_equal(crop.image[0], around[row : row + 44, col : col + 44])
+
+
+def test_without_padding_it_learns_and_predicts_in_rows(tmp_path: Path, segcli: Program) -> None:
+    blobs(tmp_path / "data", 6)
+    result = segcli("train", "data", "--out", "run", "--padding", "valid", "--width", 8, "--depth", 2, "--crop", 32,
+                    "--epochs", 12, "--batch", 4, "--learning-rate", 0.01)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    model = checkpoint.load(tmp_path / "run" / "best.safetensors")
+    assert model.network.config.padding == "valid"
+    assert model.training["validation"]["mean_iou"] > 0.8
+    result = segcli(
+        "predict", "data/images", "--out", "masks", "--weights", "run/best.safetensors", "--stitch", "stream"
+    )
+    assert result.returncode == 0, result.stderr
+    pixels = cv2.imread(str(tmp_path / "data" / "images" / "03.png"))[:, :, ::-1].transpose(2, 0, 1)
+    mean, deviation = (
+        np.array(part)[:, None, None] for part in (model.normalisation.mean, model.normalisation.deviation)
+    )
+    with torch.inference_mode():
+        scores = model.network(torch.from_numpy((pixels - mean) / deviation).float()[None])[0]
+    top = scores.topk(2, dim=0).values
+    clear = (top[0] - top[1] > 1e-3).numpy()
+    with rasterio.open(tmp_path / "masks" / "03.png") as file:
+        mask = file.read(1)
+    assert np.array_equal(mask[clear], scores.argmax(0).numpy()[clear])
+    assert clear.mean() > 0.99
+    result = segcli("train", "data", "--out", "no", "--padding", "valid", "--encoder", "resnet18")
+    assert (result.returncode, "--padding valid: resnet18 pads" in result.stderr) == (2, True), result.stderr
+
+
+def test_half_precision_and_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 on the CPU learns as float32 does; --compile trains what the compiler gives back."""
+    blobs(tmp_path / "data", 4)
+    options = TrainOptions(tmp_path / "data", tmp_path / "a", width=8, depth=1, epochs=6, crop=32, batch=2,
+                           learning_rate=0.01, device="cpu")  # fmt: skip
+    compiled: list[object] = []
+    seen: list[torch.dtype] = []
+
+    def compiler(network: UNet) -> object:
+        compiled.append(network)
+
+        def forward(images: torch.Tensor, with_context: bool) -> torch.Tensor:
+            scores = network(images, with_context)
+            seen.append(scores.dtype)
+            return scores
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    runs = [options, dataclasses.replace(options, out=tmp_path / "b", precision="bf16", compile=True)]
+    for each in runs:
+        assert run(each, Console(quiet=True)) == 0
+    assert len(compiled) == 1
+    assert set(seen) == {torch.bfloat16}
+    full, half = (checkpoint.load(each.out / "best.safetensors") for each in runs if each.out)
+    histories = [history_of(tmp_path / name / "history.csv") for name in "ab"]
+    differences = [float(row["loss"]) - float(other["loss"]) for row, other in zip(*histories, strict=True)]
+    assert 0 < max(map(abs, differences)) < 0.05
+    assert half.training["validation"]["mean_iou"] == pytest.approx(full.training["validation"]["mean_iou"], abs=0.05)
+    assert all(weights.dtype == torch.float32 for weights in half.network.parameters())
+
+
 def test_rare_classes_are_sought(tmp_path: Path) -> None:
     """One image in ten holds a small disc: with balance about a quarter of the crops show it."""
     for n in range(10):

@@ -22,7 +22,7 @@ from segcli.network.unet import NetworkConfig, UNet
 from segcli.network.ups import Unpool, make_up
 
 UPS, SKIPS = ("transpose", "nearest", "bilinear", "unpool", "bed-of-nails"), ("concat", "add", "none")
-STREAMED = ("resnet18", "resnet34", "resnet50")
+STREAMED = ("resnet18", "resnet34", "resnet50", "convnext_tiny")
 VARIANTS = [
     *itertools.product(UPS, SKIPS, ["plain", "valid"]),
     *(("nearest", "concat", encoder) for encoder in FEATURES),

@@ -29,6 +29,10 @@ def feature_channels(name: str) -> list[int]:
     return [0, *(count for _, count in FEATURES[name])]
 
 
+class Pixelwise(nn.Sequential):
+    """Layers that look at one pixel at a time; torch.fx takes them as one operator."""
+
+
 class Encoder(nn.Module):
     """(image, band, row, col) to features at strides 2 to 32; a stride without any is left out."""
 
@@ -44,7 +48,9 @@ class Encoder(nn.Module):
                 name, f"its ImageNet weights could not be fetched: {error}", "", "--no-pretrained does without them"
             ) from error
         _adapt(model, bands)
-        self.body = create_feature_extractor(model, {node: node for node, _ in FEATURES[name] if node is not None})
+        _gather(model)
+        nodes = {node: node for node, _ in FEATURES[name] if node is not None}
+        self.body = create_feature_extractor(model, nodes, tracer_kwargs={"leaf_modules": [Pixelwise]})
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return list(self.body(image).values())
@@ -62,3 +68,15 @@ def _adapt(model: nn.Module, bands: int) -> None:
         if first.bias is not None and new.bias is not None:
             new.bias.copy_(first.bias)
     model.set_submodule(name, new)
+
+
+def _gather(model: nn.Module) -> None:
+    """Make what ConvNeXt does to each pixel, with its axes turned, one module: norms, and the end of each block."""
+    from torchvision.models.convnext import CNBlock, LayerNorm2d
+
+    for name, part in list(model.named_modules()):
+        if isinstance(part, CNBlock):
+            convolution, *rest = part.block
+            part.block = nn.Sequential(convolution, Pixelwise(*rest))
+        elif isinstance(part, LayerNorm2d):
+            model.set_submodule(name, Pixelwise(part))

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from segcli.network.crop import Crop
+from segcli.network.encoders import Pixelwise
 from segcli.network.joins import Join, Trim, concatenate
 from segcli.network.operators import (
     Geometry,
@@ -78,7 +79,7 @@ def module_rule(module: nn.Module, inplace: bool) -> Rule | None:
             module = copy.copy(module)
             module.inplace = False  # type: ignore[assignment]  # the rows may be views of what others keep
         return Rule(partial(Pointwise, module))
-    if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
+    if isinstance(module, Pixelwise) or (isinstance(module, nn.BatchNorm2d) and module.track_running_stats):
         return Rule(partial(Pointwise, module))
     if isinstance(module, nn.MaxPool2d):
         return _max_pool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
@@ -100,6 +101,11 @@ def module_rule(module: nn.Module, inplace: bool) -> Rule | None:
     raise NoRuleError(f"no rule for {type(module).__name__}")
 
 
+def is_dropout(target: Any) -> bool:
+    """Whether a function is one that does nothing in eval mode; torchvision's own is known without loading it."""
+    return target in DROPOUTS or getattr(target, "__module__", None) == "torchvision.ops.stochastic_depth"
+
+
 def function_rule(node: fx.Node) -> Rule | None:
     """The same for functions, with the arguments where these have them."""
 
@@ -107,8 +113,9 @@ def function_rule(node: fx.Node) -> Rule | None:
         given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
         return [given.get(name, defaults.get(name)) for name in names]
 
-    if node.target in DROPOUTS:
-        if arguments("p", "training", training=True)[1]:
+    if is_dropout(node.target):
+        before = ("p",) if node.target in DROPOUTS else ("p", "mode")
+        if arguments(*before, "training", training=True)[-1]:
             raise NoRuleError("it drops in eval mode, too: training=True")
         return None
     if node.target is functional.interpolate:

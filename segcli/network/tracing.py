@@ -16,11 +16,11 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segcli.network.crop import Crop
+from segcli.network.encoders import Pixelwise
 from segcli.network.joins import Join, JoinedWindow, concatenate
 from segcli.network.operators import Geometry, Pointwise, Reach, Window, whole
 from segcli.network.rules import (
     CONCATENATIONS,
-    DROPOUTS,
     FUNCTIONS,
     RELU,
     VALUE_FUNCTIONS,
@@ -31,6 +31,7 @@ from segcli.network.rules import (
     concatenated,
     concatenation_rule,
     function_rule,
+    is_dropout,
     module_rule,
 )
 from segcli.network.ups import FirstMax
@@ -100,7 +101,7 @@ class _Tracer(fx.Tracer):
     """Does not look into what has a rule as a whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FirstMax | Crop) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, FirstMax | Crop | Pixelwise) or super().is_leaf_module(m, module_qualified_name)
 
 
 def sharing_weights(network: Net) -> Net:
@@ -188,7 +189,7 @@ class _Translation:
             if any(isinstance(value, fx.Node) for value in (*node.args[1:], *settings.values())):
                 raise NoRuleError("no rule for tensors as its settings")
             return Rule(partial(Pointwise, lambda rows: call(rows, *node.args[1:], **settings)))
-        if node.target in (*FUNCTIONS, *DROPOUTS):
+        if node.target in FUNCTIONS or is_dropout(node.target):
             return function_rule(node)
         raise NoRuleError(f"no rule for {getattr(node.target, '__name__', node.target)}")
 
