@@ -1,11 +1,10 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar
 
 import segcli
@@ -18,6 +17,10 @@ from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_
 MANIFEST = "segcli.jsonl"
 OVERLAYS = "overlays"
 """The folder, inside the output folder, that takes blended pictures."""
+
+Beside = tuple[str, str | None]
+"""Another file of each job: its folder inside the output folder ("" for that itself), and its ending, None for the one
+of the output."""
 
 
 Item = TypeVar("Item")
@@ -51,13 +54,13 @@ def plan(
     out: Path,
     output_suffix: Callable[[Name], str],
     recursive: bool,
-    beside: Mapping[str, str | None] = MappingProxyType({}),
+    beside: Sequence[Beside] = (),
 ) -> tuple[Path, list[Job]]:
     """The output folder and a job for each input, in order.
 
     A folder gives the rasters in it, and an output keeps its path below that folder; nothing inside an output folder
-    below it is an input. `out` is a file name where there is one input, a file, and it has a suffix. `beside` names
-    folders in the output folder where each job writes another file of that name, and its ending there.
+    below it is an input. `out` is a file name where there is one input, a file, and it has a suffix. `beside` are
+    the other files that each job writes.
     Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
     inputs = list(inputs)
@@ -82,18 +85,19 @@ def plan(
     return out, _without_clashes(jobs, out, beside)
 
 
-def output_beside(folder: Path, job: Job, name: str, ending: str | None) -> Path:
-    """The file of a job in the folder `name` of the output folder; with the mask's ending where none is given."""
+def output_beside(folder: Path, job: Job, beside: Beside) -> Path:
+    """Another file of a job."""
+    name, ending = beside
     path = folder / name / job.output.relative_to(folder)
     return path.with_suffix(ending) if ending else path
 
 
-def _without_clashes(jobs: list[Job], folder: Path, beside: Mapping[str, str | None]) -> list[Job]:
+def _without_clashes(jobs: list[Job], folder: Path, beside: Sequence[Beside]) -> list[Job]:
     """The jobs, if no two files that they write have one name and none is an input; else UsageError."""
     sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
     written: dict[Path, Name] = {}
     for job in jobs:
-        outputs = [job.output, *(output_beside(folder, job, name, ending) for name, ending in beside.items())]
+        outputs = [job.output, *(output_beside(folder, job, other) for other in beside)]
         for output in outputs:
             if output in written:
                 raise UsageError(

@@ -1,8 +1,6 @@
 """The class table: which index means what, in which colour. Knows JSON and numpy; no files but its own, no torch."""
 
-import colorsys
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segcli.colors import Color, color_of, distinct_colors, hex_color
 from segcli.errors import UsageError
-
-Color = tuple[int, int, int]
 
 IGNORE = 255
 """The index that marks pixels without a label, unless a class table says otherwise."""
-
-# Okabe and Ito (2008), "Color Universal Design": told apart by colour-blind eyes.
-OKABE_ITO: tuple[Color, ...] = (
-    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115),
-    (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,28 +111,6 @@ class ClassTable:
         """A table with made-up names and colours for the given mask values."""
         colors = distinct_colors(len(indices))
         return cls(tuple(ClassEntry(i, f"class {i}", color) for i, color in zip(indices, colors, strict=True)))
-
-
-def distinct_colors(count: int) -> list[Color]:
-    """`count` colours that differ: Okabe and Ito's eight, then hues a golden angle apart."""
-    colors = list(OKABE_ITO[:count])
-    for n in range(len(colors), count):
-        red, green, blue = colorsys.hsv_to_rgb(n * 0.618034 % 1, 0.55 + 0.15 * (n % 4), 0.95 - 0.15 * (n % 3))
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return colors
-
-
-def hex_color(color: Color) -> str:
-    """#RRGGBB."""
-    return "#{:02X}{:02X}{:02X}".format(*color)
-
-
-def color_of(text: Any) -> Color:
-    """The colour that is written #RRGGBB; ValueError where it is not."""
-    if not isinstance(text, str) or not re.fullmatch("#[0-9a-fA-F]{6}", text):
-        raise ValueError(f"a colour is written #RRGGBB, found {text!r:.20}")
-    value = int(text[1:], 16)
-    return value >> 16, value >> 8 & 255, value & 255
 
 
 def _entry(item: Any, default: Color) -> ClassEntry:

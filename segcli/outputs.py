@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segcli import products
-from segcli.batch import OVERLAYS, Job, output_beside
+from segcli.batch import OVERLAYS, Beside, Job, output_beside
 from segcli.classes import ClassTable
 from segcli.drawing.overlay import blend, shown_colors, to_picture
 from segcli.errors import InputError, UsageError
@@ -36,18 +36,18 @@ def encoding(options: PredictOptions) -> Encoding:
     return Encoding(options.compress.upper(), options.format == "cog")
 
 
-def folders_beside(options: PredictOptions) -> dict[str, str | None]:
-    """Folders in the output folder that take a file of each job, and the ending of these (None: as the mask's)."""
-    folders: dict[str, str | None] = {}
+def beside(options: PredictOptions) -> list[Beside]:
+    """The files that are written beside each mask."""
+    found: list[Beside] = []
     if options.overlay:
-        folders[OVERLAYS] = None
+        found.append((OVERLAYS, None))
     if options.probabilities:
-        folders[PROBABILITIES] = ".tif"
+        found.append((PROBABILITIES, ".tif"))
     if options.confidence:
-        folders[CONFIDENCE] = ".tif"
+        found.append((CONFIDENCE, ".tif"))
     if options.polygons is not None:
-        folders[POLYGONS] = f".{options.polygons}"
-    return folders
+        found.append((POLYGONS, f".{options.polygons}"))
+    return found
 
 
 def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Product, ...]:
@@ -67,8 +67,8 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
         if product.folder is None:
             return job.output
         if product.folder == CONFIDENCE and not options.confidence:
-            return part_of(output_beside(folder, job, POLYGONS, ".confidence.tif"))
-        return output_beside(folder, job, product.folder, ".tif")
+            return part_of(output_beside(folder, job, (POLYGONS, ".confidence.tif")))
+        return output_beside(folder, job, (product.folder, ".tif"))
 
     return tuple(map(place, wanted))
 
@@ -101,7 +101,7 @@ def add_drawings(
     files = {product.folder: path for product, path in paths}
     written = [files[PROBABILITIES]] if options.probabilities else []
     if options.overlay and single is not None:
-        overlay = output_beside(folder, job, OVERLAYS, None)
+        overlay = output_beside(folder, job, (OVERLAYS, None))
         draw_overlay(single, job.output, overlay, classes, options)
         written.append(overlay)
     confidence = files.get(CONFIDENCE)
@@ -109,7 +109,7 @@ def add_drawings(
         return written
     try:
         if options.polygons is not None and single is not None:
-            shapes = output_beside(folder, job, POLYGONS, f".{options.polygons}")
+            shapes = output_beside(folder, job, (POLYGONS, f".{options.polygons}"))
             settings = Shapes(options.polygons, options.min_area, options.simplify)
             write_polygons(job.output, confidence, shapes, classes, single.grid, settings)
             written.append(shapes)
@@ -124,7 +124,7 @@ def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, 
     colors = shown_colors(classes, options.alpha)
     low, high = source.value_range()
     strip_height = max(1, 2**20 // source.grid.width)
-    layout = Layout(3, "uint8", overviews="average")
+    layout = Layout(3, "uint8", is_rgb=True, overviews="average")
     with Source(mask, "mask") as labels, create(output, source.grid, layout, encoding(options)) as sink:
         for (first_row, pixels), (_, indices) in zip(source.rows(strip_height), labels.rows(strip_height), strict=True):
             sink.write(first_row, blend(to_picture(pixels, low, high), indices[0], colors))

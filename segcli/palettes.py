@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from segcli.classes import ClassEntry, ClassTable, Color, color_of, distinct_colors
+from segcli.classes import ClassEntry, ClassTable
+from segcli.colors import Color, color_of, distinct_colors
 from segcli.errors import UsageError
 
 TABLE_BYTES = 2**22

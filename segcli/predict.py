@@ -103,7 +103,7 @@ def run(options: PredictOptions, console: Console) -> int:
     model = checkpoint.load(path)
     outputs.check(options)
     suffix = partial(outputs.suffix, options.format)
-    beside = outputs.folders_beside(options)
+    beside = outputs.beside(options)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
     manifest = batch.Manifest(folder)
     memory = Memory(options.memory_bytes or default_budget(device))
@@ -117,7 +117,7 @@ def run(options: PredictOptions, console: Console) -> int:
     gc.collect()  # traces of the network refer to themselves, and hold weights
 
     def outputs_of(job: batch.Job) -> list[Path]:
-        return [job.output, *(batch.output_beside(folder, job, name, end) for name, end in beside.items())]
+        return [job.output, *(batch.output_beside(folder, job, other) for other in beside)]
 
     def prepare(job: batch.Job) -> Scan:
         for output in outputs_of(job):

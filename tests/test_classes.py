@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segcli.classes import ClassEntry, ClassTable, distinct_colors
+from segcli.classes import ClassEntry, ClassTable
+from segcli.colors import distinct_colors
 from segcli.errors import UsageError
 
 TABLE = ClassTable((ClassEntry(1, "a", (1, 2, 3)), ClassEntry(0, "b", (255, 0, 16))), 255)

@@ -1,6 +1,5 @@
 """What is counted of one pair of masks, strip by strip, side by side; neither is ever in memory whole."""
 
-import math
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -151,13 +150,9 @@ def _steps(truth: Source, unit: str) -> tuple[float, float]:
     """Height and width of a pixel in the unit; InputError where they are asked for in metres and have none."""
     if unit == "pixels":
         return 1.0, 1.0
-    grid = truth.grid
-    if grid.transform is not None and grid.crs is not None and grid.crs.is_projected:
-        factor = float(grid.crs.linear_units_factor[1])
-        place = grid.transform
-        return math.hypot(place.b, place.e) * factor, math.hypot(place.a, place.d) * factor
-    if "X" in grid.calibration and "Y" in grid.calibration:
-        return grid.calibration["Y"] / 1e6, grid.calibration["X"] / 1e6
+    size = truth.grid.pixel_size_m()
+    if size is not None:
+        return size
     raise InputError(truth.path, "its pixels have no size in metres", "metres were asked for", "give pixels")
 
 

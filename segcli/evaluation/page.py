@@ -14,7 +14,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 import segcli
-from segcli.classes import ClassTable, hex_color
+from segcli.classes import ClassTable
+from segcli.colors import hex_color
 from segcli.drawing import charts
 from segcli.drawing.overlay import to_picture
 from segcli.errors import InputError

@@ -11,7 +11,8 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
-from segcli.classes import ClassEntry, ClassTable, distinct_colors
+from segcli.classes import ClassEntry, ClassTable
+from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
 from segcli.raster.contents import Contents
 from segcli.raster.gdal import deaf_to

@@ -1,5 +1,6 @@
 """Where pixels lie."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,16 @@ class Grid:
     @property
     def is_georeferenced(self) -> bool:
         return self.crs is not None or self.transform is not None or bool(self.gcps) or self.rpcs is not None
+
+    def pixel_size_m(self) -> tuple[float, float] | None:
+        """Height and width of a pixel in metres, where they are the same all over the raster and known."""
+        if self.transform is not None and self.crs is not None and self.crs.is_projected:
+            factor = float(self.crs.linear_units_factor[1])
+            place = self.transform
+            return math.hypot(place.b, place.e) * factor, math.hypot(place.a, place.d) * factor
+        if "X" in self.calibration and "Y" in self.calibration:
+            return self.calibration["Y"] / 1e6, self.calibration["X"] / 1e6
+        return None
 
     def at(self, height: int, width: int) -> "Grid":
         """The same place in other pixels, such as those of a pyramid level."""

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from segcli.classes import IGNORE, ClassEntry, ClassTable, distinct_colors
+from segcli.classes import IGNORE, ClassEntry, ClassTable
+from segcli.colors import distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.palettes import read_classes
 from segcli.raster.readers import GdalReader

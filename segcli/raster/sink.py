@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
@@ -25,6 +26,7 @@ from rasterio.windows import Window
 from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
+from segcli.raster.canvas import MOST_BYTES, Canvas
 from segcli.raster.gdal import gdal, opened
 from segcli.raster.grid import Grid
 from segcli.raster.statistics import Statistics
@@ -44,8 +46,8 @@ class Layout:
     """What the file holds. `colors` (value to RGB) makes it an indexed picture of one band; `names` are the bands'.
 
     `scale` is what a stored value is to be multiplied with. `class_names`, by value, are embedded as metadata;
-    `statistics` are counted while rows come. `half` stores float32 as half floats. `overviews` is how a GeoTIFF's
-    smaller versions are made.
+    `statistics` are counted while rows come. With `is_rgb` its bands are red, green, blue and, of four, alpha. `half`
+    stores float32 as half floats. `overviews` is how a GeoTIFF's smaller versions are made.
     """
 
     bands: int
@@ -57,6 +59,7 @@ class Layout:
     class_names: dict[int, str] = field(default_factory=dict)
     half: bool = False
     statistics: bool = False
+    is_rgb: bool = False
     overviews: Literal["mode", "average"] | None = None
 
 
@@ -101,6 +104,8 @@ class Sink:
         self._dataset = dataset
         self._grid = grid
         self.statistics = Statistics(layout.bands, layout.nodata) if layout.statistics else None
+        self.is_opaque = True  # of red, green, blue and alpha
+        self._has_alpha = layout.is_rgb and layout.bands == 4
         self._waiting: list[NDArray[Any]] = []
         self._first_col, self._end_col = 0, 0  # of the panel that is being written
         self._next_row = 0  # the first of the panel that GDAL does not have yet
@@ -123,6 +128,7 @@ class Sink:
         """Forget what came: it comes again, from the first row of the first column on."""
         self._waiting = []
         self._first_col = self._end_col = self._next_row = 0
+        self.is_opaque = True
         if self.statistics is not None:
             self.statistics.restart()
 
@@ -150,6 +156,8 @@ class Sink:
             self._dataset.write(whole[:, :height], window=window)
         if self.statistics is not None:
             self.statistics.add(whole[:, :height])
+        if self._has_alpha and self.is_opaque:
+            self.is_opaque = bool((whole[3, :height] == 255).all())
         self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
         self._next_row += height
 
@@ -161,13 +169,22 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
     Raises InputError where the file cannot be written, NothingDoneError where nothing can be: no room, no permission.
     """
     with replacing(path, faults_of_writing) as part:
-        if path.suffix.lower() == ".png" or encoding.cog:
+        is_png = path.suffix.lower() == ".png"
+        if is_png and layout.is_rgb and grid.height * grid.width * layout.bands <= MOST_BYTES:
+            canvas = Canvas(grid.height, grid.width, layout.bands)
+            sink = Sink(path, canvas, grid, layout)
+            yield sink
+            sink.finish()
+            with faults_of_writing(path):
+                part.write_bytes(canvas.png(3 if sink.is_opaque else 4))
+        elif is_png or encoding.cog:
             scratch = part_of(part)
             try:
                 with _geotiff(path, scratch, grid, layout, "NONE" if not encoding.cog else encoding.compress) as sink:
                     yield sink
                 with faults_of_writing(path):
-                    _convert(scratch, part, layout, encoding)
+                    drops_alpha = is_png and layout.is_rgb and layout.bands == 4 and sink.is_opaque
+                    _convert(_first_three(scratch, grid) if drops_alpha else scratch, part, layout, encoding)
                     if encoding.cog:
                         _check_blocks(part)
             finally:
@@ -180,7 +197,18 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                     _check_blocks(part, 1 + _add_overviews(part, grid, layout))
 
 
-def _convert(scratch: Path, part: Path, layout: Layout, encoding: Encoding) -> None:
+def _first_three(scratch: Path, grid: Grid) -> str:
+    """The file without its alpha, as GDAL knows to name it: a virtual data set."""
+    bands = [
+        f'<VRTRasterBand dataType="Byte" band="{n}"><ColorInterp>{color}</ColorInterp><SimpleSource>'
+        f"<SourceFilename>{escape(str(scratch.absolute()))}</SourceFilename><SourceBand>{n}</SourceBand>"
+        "</SimpleSource></VRTRasterBand>"
+        for n, color in enumerate(("Red", "Green", "Blue"), start=1)
+    ]
+    return f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{"".join(bands)}</VRTDataset>'
+
+
+def _convert(scratch: Path | str, part: Path, layout: Layout, encoding: Encoding) -> None:
     """The finished scratch GeoTIFF as a PNG, or as a COG."""
     if not encoding.cog:
         # Without PAM no .aux.xml is left beside the picture.
@@ -266,8 +294,9 @@ def _profile(grid: Grid, layout: Layout, compress: str) -> dict[str, Any]:
         profile["nbits"] = 16
     if min(grid.height, grid.width) > BLOCK:
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
-    if layout.bands == 3 and layout.dtype == "uint8":
-        profile["photometric"] = "RGB"
+    if layout.colors is None:  # three or four bands of bytes are a picture to GDAL unless it is told otherwise
+        profile["photometric"] = "RGB" if layout.is_rgb else "MINISBLACK"
+        profile["alpha"] = "UNASSOCIATED" if layout.is_rgb and layout.bands == 4 else "NO"
     return profile
 
 

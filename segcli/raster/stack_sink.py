@@ -68,6 +68,7 @@ def create_stack(
 
 
 def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArray[Any]]:
+    """(band, row, col) of each plane; a picture lies in the file pixel by pixel."""
     dtype = np.dtype(np.float16 if layout.half else layout.dtype)
     sizes = [layout.bands * grid.height * grid.width for grid in grids]
     with scratch.open("wb") as file:
@@ -75,10 +76,10 @@ def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArra
         os.posix_fallocate(file.fileno(), 0, sum(sizes) * dtype.itemsize)
     whole = np.memmap(scratch, dtype, "r+", shape=(sum(sizes),))
     ends = np.cumsum(sizes)
-    return [
-        whole[end - size : end].reshape(layout.bands, grid.height, grid.width)
-        for end, size, grid in zip(ends, sizes, grids, strict=True)
-    ]
+    parts = [whole[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    if layout.is_rgb:
+        return [part.reshape(g.height, g.width, -1).transpose(2, 0, 1) for part, g in zip(parts, grids, strict=True)]
+    return [part.reshape(layout.bands, g.height, g.width) for part, g in zip(parts, grids, strict=True)]
 
 
 def _write(
@@ -87,11 +88,13 @@ def _write(
     total = sum(plane.nbytes for plane in planes)
     alike = all(plane.shape == planes[0].shape for plane in planes)
     names = {str(value): name for value, name in layout.class_names.items()}
-    bands = "C" if layout.bands > 1 else ""
+    before, after = ("", "S") if layout.is_rgb else ("C" if layout.bands > 1 else "", "")
     imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and layout.dtype == "uint8"
     ome = dialect == "ome" and alike
-    metadata: dict[str, Any] = {"axes": f"{axes}{bands}YX"}
-    options: dict[str, Any] = {"photometric": "minisblack"}
+    metadata: dict[str, Any] = {"axes": f"{axes}{before}YX{after}"}
+    options: dict[str, Any] = {"photometric": "rgb" if layout.is_rgb else "minisblack"}
+    if layout.is_rgb and layout.bands == 4:
+        options["extrasamples"] = ["unassalpha"]
     if ome:
         metadata["Description"] = json.dumps({"classes": names})
         for axis, step in first.calibration.items():
@@ -117,11 +120,14 @@ def _write(
             size = planes[0].shape[1:]
             if min(size) > TILE and not imagej:
                 options["tile"] = (TILE, TILE)
-            data = planes[0].base.reshape(*shape, *([layout.bands] if bands else []), *size)  # type: ignore[union-attr]
+            samples = [layout.bands]
+            inner = [*(samples if before else []), *size, *(samples if after else [])]
+            data = planes[0].base.reshape(*shape, *inner)  # type: ignore[union-attr]
             file.write(data, metadata=metadata, **options)
         else:
             for plane in planes:
-                file.write(plane if bands else plane[0], metadata={"axes": f"{bands}YX", "classes": names}, **options)
+                pixels = plane.transpose(1, 2, 0) if after else plane if before else plane[0]
+                file.write(pixels, metadata={"axes": f"{before}YX{after}", "classes": names}, **options)
 
 
 def _colormap(colors: dict[int, tuple[int, int, int]], dtype: type[np.integer[Any]]) -> NDArray[Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli.classes import IGNORE, ClassEntry, ClassTable, hex_color
+from segcli.classes import IGNORE, ClassEntry, ClassTable
+from segcli.colors import hex_color
 from segcli.errors import InputError, UsageError
 from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.labels import table_of, values_in, written_table
