@@ -18,13 +18,14 @@ from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.evaluation.counting import compare
 from segcli.evaluation.files import make_folder, read_report, write_report
-from segcli.evaluation.meaning import Meaning, find_meaning
+from segcli.evaluation.meaning import LABEL_MAP, Meaning, find_meaning
 from segcli.evaluation.pairs import Pair, find_pairs
 from segcli.evaluation.tables import all_tables
 from segcli.measures.calibration import ScoreCounts
 from segcli.measures.comparison import compared
 from segcli.measures.report import ImageCounts, by_group, dense, of_scores, report
 from segcli.options import EvalOptions
+from segcli.raster.labels import written_table
 
 MISSED = 4
 """Exit code where a bar that was asked for is missed."""
@@ -42,7 +43,7 @@ def run(options: EvalOptions, console: Console) -> int:
     pairs = find_pairs(options)
     if options.out is not None:
         make_folder(options.out)
-    meaning = find_meaning(options, pairs)
+    meaning = _meaning(options, pairs)
     for line in meaning.notes:
         console.say(line)
     if options.objects is not None and len(meaning.classes.entries) == 256:
@@ -79,6 +80,14 @@ def run(options: EvalOptions, console: Console) -> int:
         console.say(line)
     console.say(f"done {len(done)}  failed {len(failures)}")
     return 1 if failures else MISSED if missed else 0
+
+
+def _meaning(options: EvalOptions, pairs: list[Pair]) -> Meaning:
+    """By the class table that is given, or that lies beside the truth, else by the masks."""
+    if options.objects == "labels":
+        return Meaning.of(LABEL_MAP)
+    folder = options.truth if options.truth is not None and options.truth.is_dir() else pairs[0].truth.parent
+    return find_meaning(written_table(options.classes, folder), pairs)
 
 
 def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Generator[Counted | InputError, None, None]:

@@ -23,6 +23,7 @@ EncoderName = Literal[
     "plain", "resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenet_v3_large", "convnext_tiny"
 ]
 Augment = Literal["none", "light", "full"]
+Legend = Literal["none", "picture", "file"]
 LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]
 
 
@@ -78,6 +79,30 @@ class EvalOptions:
     min_iou: tuple[tuple[str, float], ...] = ()
     jobs: int | None = None
     recursive: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class ColorizeOptions:
+    inputs: tuple[Path | str, ...]
+    out: Path
+    palette: str | None = None  # a name or a file
+    classes: tuple[str, ...] | None = None  # values or names
+    palette_only: bool = False
+    over: Path | None = None
+    bands: tuple[int, ...] | None = None  # counted from 1
+    alpha: float = 0.5
+    contours: int = 0  # pixels
+    legend: Legend = "none"
+    scale_bar: bool = False
+    compare: Path | None = None
+    to_index: bool = False
+    tolerance: float = 0.0  # in RGB
+    format: Format = "auto"
+    compress: Compression = "deflate"
+    recursive: bool = False
+    overwrite: bool = False
     quiet: bool = False
     debug: bool = False
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from segcli import products
 from segcli.batch import OVERLAYS, Beside, Job, output_beside
 from segcli.classes import ClassTable
-from segcli.drawing.overlay import blend, shown_colors, to_picture
+from segcli.drawing.overlay import over_picture
 from segcli.errors import InputError, UsageError
 from segcli.files import part_of
 from segcli.options import PredictOptions
+from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.names import PICTURES, Name
-from segcli.raster.sink import Encoding, Layout, create
+from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
+from segcli.raster.stretch import shown_bands
 from segcli.raster.vectors import POLYGONS, Shapes, check_polygons, write_polygons
 
 
@@ -121,10 +123,9 @@ def add_drawings(
 
 def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:
     """The image with the classes of its finished mask in colour over it, as 8-bit RGB on the same grid."""
-    colors = shown_colors(classes, options.alpha)
-    low, high = source.value_range()
-    strip_height = max(1, 2**20 // source.grid.width)
-    layout = Layout(3, "uint8", is_rgb=True, overviews="average")
-    with Source(mask, "mask") as labels, create(output, source.grid, layout, encoding(options)) as sink:
-        for (first_row, pixels), (_, indices) in zip(source.rows(strip_height), labels.rows(strip_height), strict=True):
-            sink.write(first_row, blend(to_picture(pixels, low, high), indices[0], colors))
+    style = Style(over_picture(classes), options.alpha)
+    height = strip_height(source)
+    with Source(mask, "mask") as labels, create(output, source.grid, OVER, encoding(options)) as sink:
+        indices = ((row, pixels[0]) for row, pixels in labels.rows(height))
+        for first_row, picture in painted(indices, style, pictured(source, shown_bands(source), height)):
+            sink.write(first_row, picture)

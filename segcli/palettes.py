@@ -1,13 +1,18 @@
-"""Class tables in the formats that people have them in: JSON, CSV, QGIS's .qml and .clr. Knows text, no rasters."""
+"""Class tables in the formats that people have them in: JSON, CSV, QGIS's .qml and .clr, GIMP's .gpl, and in weights.
+Knows text, no rasters.
+"""
 
 import csv
+import json
 import re
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
 
 from segcli.classes import ClassEntry, ClassTable
-from segcli.colors import Color, color_of, distinct_colors
+from segcli.colors import Color, color_of, distinct_colors, hex_color
 from segcli.errors import UsageError
+from segcli.known_palettes import KNOWN
 
 TABLE_BYTES = 2**22
 """A table that is larger is none."""
@@ -15,7 +20,9 @@ TABLE_BYTES = 2**22
 
 def read_classes(path: Path) -> ClassTable:
     """The table in a file, by its ending. UsageError where it is none."""
-    readers = {".csv": _csv, ".qml": _qml, ".clr": _clr, ".txt": _clr}
+    readers = {".csv": _csv, ".qml": _qml, ".clr": _clr, ".txt": _clr, ".gpl": _gpl}
+    if path.suffix.lower() == ".safetensors":
+        return _of_weights(path)
     read = readers.get(path.suffix.lower())
     if read is None:
         return ClassTable.read(path)
@@ -45,6 +52,7 @@ _EXPECTED = {
     ".qml": "expected a QGIS style of palette entries",
     ".clr": "expected lines of value red green blue",
     ".txt": "expected lines of value red green blue",
+    ".gpl": "expected a GIMP palette: lines of red green blue name",
 }
 Rows = list[tuple[int, str, Color | None]]
 
@@ -86,6 +94,61 @@ def _clr(text: str) -> Rows:
         name = " ".join(rest[1:] if rest and rest[0].isdigit() else rest)  # after an alpha, if there is one
         found.append((int(float(words[0])), name or f"class {words[0]}", _rgb(words[1:4])))
     return found
+
+
+def _gpl(text: str) -> Rows:
+    lines = text.splitlines()
+    if not lines or lines[0].strip() != "GIMP Palette":
+        raise ValueError("it does not begin with GIMP Palette")
+    found: Rows = []
+    for line in lines[1:]:
+        if re.match(r"\s*\d", line):
+            red, green, blue, *name = line.split(maxsplit=3)
+            label = name[0].strip() if name else ""
+            index = len(found)
+            taken = {row[1] for row in found}
+            found.append((index, label if label and label not in taken | {"Untitled"} else f"class {index}",
+                          _rgb([red, green, blue])))  # fmt: skip
+    return found
+
+
+def _of_weights(path: Path) -> ClassTable:
+    """Of a checkpoint, of which only the header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            record = json.loads((file.metadata() or {})["segcli"])
+        return ClassTable.from_json(record)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(path, f"no class table: {error}", "expected weights that segcli train wrote") from error
+
+
+def find_palette(text: str) -> ClassTable:
+    """The palette of that name, or in that file."""
+    if text in KNOWN:
+        return KNOWN[text]()
+    path = Path(text)
+    if not path.exists():
+        raise UsageError(
+            "--palette", f"no palette {text!r}, and no such file", f"expected a file, or {', '.join(KNOWN)}"
+        )
+    return read_classes(path)
+
+
+def to_qml(classes: ClassTable) -> str:
+    """A style for QGIS, which takes it for a raster of the same name: each value's colour and name."""
+    entries = "".join(
+        f'<paletteEntry value="{entry.index}" color="{hex_color(entry.color).lower()}" alpha="255" '
+        f"label={quoteattr(entry.name)}/>"
+        for entry in classes.entries
+    )
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.0" styleCategories="Symbology"><pipe>'
+        '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
+        f"<rasterTransparency/><colorPalette>{entries}</colorPalette></rasterrenderer></pipe></qgis>\n"
+    )
 
 
 def _rgb(parts: list[str]) -> Color:

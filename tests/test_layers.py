@@ -10,8 +10,32 @@ import segcli
 PACKAGE = Path(segcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 VERBS = {"predict", "train", "tile", "colorize", "evaluate"}
-LEAVES = {"ahead", "classes", "colors", "components", "errors", "files", "options", "palettes", "validity"}
-NO_TORCH = {"raster", "measures", "drawing", "evaluation", "matching", "batch", "console", "cli", "__main__"} | LEAVES
+LEAVES = {
+    "ahead",
+    "classes",
+    "colors",
+    "components",
+    "errors",
+    "files",
+    "known_palettes",
+    "options",
+    "palettes",
+    "validity",
+}
+NO_TORCH = {
+    "raster",
+    "measures",
+    "drawing",
+    "evaluation",
+    "matching",
+    "coloring",
+    "colorize",
+    "pictures",
+    "batch",
+    "console",
+    "cli",
+    "__main__",
+} | LEAVES
 ONLY_USER = {"typer": "cli", "rich": "console"}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import segcli
+from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
 from segcli.cli.shared import INTERRUPTED
@@ -30,6 +31,7 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 
 app.command(epilog="Example: segcli predict scans/ --out masks/ --weights runs/mine/best.safetensors")(predict)
 app.command(name="eval", epilog="Example: segcli eval masks/ truth/ --out report/ --min-miou 0.8")(evaluate)
+app.command(epilog="Example: segcli colorize masks/ --out pictures/ --over scans/ --legend picture")(colorize)
 app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")(train)
 
 

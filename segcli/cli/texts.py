@@ -36,6 +36,16 @@ def band_numbers(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, text.split(",")))
 
 
+def names(text: str | None) -> tuple[str, ...] | None:
+    """What stands between commas."""
+    if text is None:
+        return None
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise UsageError("--classes", f"found {text!r}", "expected values or names, such as 1,3 or road,water")
+    return found
+
+
 def number_pair(option: str, text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import UsageError
 from segcli.evaluation.pairs import Pair
-from segcli.options import EvalOptions
-from segcli.raster.labels import BINARY, embedded_table, table_of, values_in, written_table
+from segcli.raster.labels import BINARY, embedded_table, table_of, values_in
 
 LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "object", (230, 159, 0))), None)
 """What a map of object numbers says of classes."""
@@ -32,16 +31,13 @@ class Meaning:
         return cls(classes, classes.positions(), classes.positions())
 
 
-def find_meaning(options: EvalOptions, pairs: list[Pair]) -> Meaning:
-    """The given table, `classes.json` beside the truth, what the masks say themselves, or the values in them.
+def find_meaning(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
+    """By the table that is given, else by what the masks say themselves, or by the values in them.
 
     Predictions that name the same classes with other values are read by name.
     """
-    if options.objects == "labels":
-        return Meaning.of(LABEL_MAP)
     first = pairs[0]
-    folder = options.truth if options.truth is not None and options.truth.is_dir() else first.truth.parent
-    table = written_table(options.classes, [folder, folder.parent]) or embedded_table(first.truth)
+    table = table or embedded_table(first.truth)
     named = embedded_table(first.predicted)
     if table is not None:
         return _by_name(table, named) if named is not None else Meaning.of(table)

@@ -27,6 +27,7 @@ from segcli.measures.confusion import intersection_over_union, mean_over_classes
 from segcli.measures.report import ImageCounts
 from segcli.options import Absent, EvalOptions
 from segcli.raster.source import Source
+from segcli.raster.stretch import cut, shown_bands
 from segcli.raster.thumbnail import thumbnail
 from segcli.validity import both, written_out
 
@@ -104,9 +105,9 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
     row = []
     if pair.image is not None:
         with suppress(InputError), Source(pair.image) as source:  # a stack, say: the masks can be shown all the same
-            pixels, valid = thumbnail(source, SIDE)
-            low, high = _range(pixels[:, written_out(valid, pixels.shape[1:])])
-            row.append(("image", _png(to_picture(pixels, low, high).transpose(1, 2, 0), valid)))
+            pixels, known = thumbnail(source, SIDE, shown_bands(source))
+            picture = to_picture(pixels, *cut(pixels, known))
+            row.append(("image", _png(picture.transpose(1, 2, 0), known)))
     with ExitStack() as files:
         true, found = side_by_side(files, pair, options)[0]
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
@@ -119,16 +120,6 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
     error = np.where((places[0] == places[1])[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     row.append(("errors", _png(error, both(both(one_valid, other_valid), (places[0] >= 0) & (places[1] >= 0)))))
     return row
-
-
-def _range(values: NDArray[np.generic]) -> tuple[float, float]:
-    """What is drawn black and white: all of 8 bits, else the middle 96 % of the values."""
-    if values.dtype == np.uint8:
-        return 0.0, 255.0
-    known = values.astype(np.float64)
-    known = known[np.isfinite(known)]
-    low, high = np.percentile(known, [2, 98]) if known.size else (0.0, 1.0)
-    return float(low), float(max(high, low + 1e-9))
 
 
 def _png(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> str:

@@ -4,8 +4,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
+from rasterio.errors import CRSError
 from rasterio.rpc import RPC
+from rasterio.warp import transform
+
+EARTH_RADIUS_M = 6_371_008.8
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,22 @@ class Grid:
         if "X" in self.calibration and "Y" in self.calibration:
             return self.calibration["Y"] / 1e6, self.calibration["X"] / 1e6
         return None
+
+    def middle_pixel_m(self) -> float | None:
+        """How wide the pixel in the middle is on the ground, or under the microscope, in metres; None if unknown."""
+        if self.transform is None or self.crs is None:
+            return self.calibration["X"] / 1e6 if "X" in self.calibration else None
+        row, col = self.height / 2, self.width / 2
+        ends = [self.transform @ (col + side, row) for side in (-0.5, 0.5)]
+        try:
+            longitudes, latitudes = transform(self.crs, "EPSG:4326", *zip(*ends, strict=True))
+        except (CRSError, CPLE_BaseError):
+            return None
+        (west, east), (one, other) = np.radians(longitudes), np.radians(latitudes)
+        # The haversine formula; on a sphere, which is within 0.6 %.
+        share = np.sin((other - one) / 2) ** 2 + np.cos(one) * np.cos(other) * np.sin((east - west) / 2) ** 2
+        metres = float(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(share)))
+        return metres if math.isfinite(metres) and metres > 0 else None
 
     def at(self, height: int, width: int) -> "Grid":
         """The same place in other pixels, such as those of a pyramid level."""

@@ -29,11 +29,12 @@ MOST_CLASSES = 100
 """More values than that, with nothing to say what they mean, are grey levels."""
 
 
-def written_table(given: Path | None, folders: Iterable[Path]) -> ClassTable | None:
-    """The table in the file `given`, or in the first of `folders` that holds one."""
+def written_table(given: Path | None, folder: Path, above: int = 2) -> ClassTable | None:
+    """The table in the file `given`, or one in `folder`, or so many folders above: masks may lie in DATA/val/masks."""
     if given is not None:
         return read_classes(given)
-    places = (folder / name for folder in folders for name in TABLES)
+    whole = folder.absolute()
+    places = (place / name for place in (whole, *whole.parents[:above]) for name in TABLES)
     return next((read_classes(place) for place in places if place.exists()), None)
 
 

@@ -296,7 +296,7 @@ def _profile(grid: Grid, layout: Layout, compress: str) -> dict[str, Any]:
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     if layout.colors is None:  # three or four bands of bytes are a picture to GDAL unless it is told otherwise
         profile["photometric"] = "RGB" if layout.is_rgb else "MINISBLACK"
-        profile["alpha"] = "UNASSOCIATED" if layout.is_rgb and layout.bands == 4 else "NO"
+        profile["alpha"] = "YES" if layout.is_rgb and layout.bands == 4 else "NO"
     return profile
 
 

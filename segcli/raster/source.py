@@ -127,6 +127,12 @@ class Source:
         return tuple(dataset.scales[n] for n in self._indexes) if dataset is not None else (1.0,) * self.bands
 
     @property
+    def nodata(self) -> float | None:
+        """The value that stands for no data, as the file says."""
+        dataset = _dataset(self._reader)
+        return None if dataset is None or dataset.nodata is None else float(dataset.nodata)
+
+    @property
     def band_names(self) -> tuple[str, ...]:
         """As the file says them, by band; empty where it does not."""
         dataset = _dataset(self._reader)

@@ -102,7 +102,7 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
     Raises InputError where masks are colours and nothing says what these mean.
     """
     folder = data.parent if data.is_file() else data
-    table = written_table(given, [folder])
+    table = written_table(given, folder, above=0)
     if table is not None:
         return table
     vectors = [pair.mask for pair in pairs if is_vector(pair.mask)]

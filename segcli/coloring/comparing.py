@@ -1,0 +1,157 @@
+"""A mask, the true one, and where they agree, side by side in one picture."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.batch import Job
+from segcli.classes import ClassTable
+from segcli.coloring.drawing import Advance, legend_lines, open_partner, write, write_legend
+from segcli.coloring.setting import Setting, shown_values
+from segcli.drawing.agreement import KINDS, TRUE_NEGATIVE, agreement
+from segcli.drawing.lookup import color_table, look_up
+from segcli.drawing.overlay import blend, over_picture
+from segcli.drawing.stamps import legend, text_pixels, title
+from segcli.errors import InputError
+from segcli.evaluation.meaning import Meaning
+from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
+from segcli.raster.grid import Grid
+from segcli.raster.labels import check_mask
+from segcli.raster.sink import create
+from segcli.raster.source import Images, Source
+from segcli.raster.stretch import shown_bands
+from segcli.validity import both
+
+NOTHING = 255
+"""The position of pixels without a label."""
+
+TITLES = ("mask", "truth", "agreement")
+
+
+class Compared(NamedTuple):
+    """Rows of class positions, (row, col), as predicted and true, and of which kind each pixel is."""
+
+    first_row: int
+    predicted: NDArray[np.uint8]
+    true: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two masks of one size, what their values mean, and the positions of the classes that are looked at."""
+
+    predicted: Source
+    truth: Source
+    meaning: Meaning
+    positive: frozenset[int]
+
+    def rows(self, height: int) -> Iterator[Compared]:
+        """InputError, at the end, where a value is no class."""
+        foreign = [np.zeros(256, bool), np.zeros(256, bool)]
+        strips = zip(self.predicted.strips(height), self.truth.strips(height), strict=True)
+        for found, true in strips:
+            valid = both(found.valid, true.valid)
+            sides = []
+            for strip, table, seen in zip(
+                (found, true), (self.meaning.predicted, self.meaning.true), foreign, strict=True
+            ):
+                places = table[strip.pixels[0]]
+                if valid is not None:
+                    places[~valid] = -1
+                seen[strip.pixels[0][places == -2]] = True
+                sides.append(places)
+            kinds = agreement(sides[1], sides[0], self.positive)
+            positions = [np.where(side < 0, NOTHING, side).astype(np.uint8) for side in sides]
+            yield Compared(found.first_row, positions[0], positions[1], kinds)
+        for source, seen in zip((self.predicted, self.truth), foreign, strict=True):
+            if seen.any():
+                listed = ", ".join(map(str, np.flatnonzero(seen)[:5]))
+                raise InputError(source.path, f"values that are no class: {listed}",
+                                 "expected those of the class table", "give --palette")  # fmt: skip
+
+    def counts(self) -> NDArray[np.int64]:
+        """Pixels of each kind."""
+        return sum(
+            (np.bincount(strip.kinds.ravel(), minlength=256) for strip in self.rows(strip_height(self.predicted))),
+            np.zeros(256, np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How the three pictures are laid out: a line of titles above, gaps between, colours by position and by kind."""
+
+    width: int
+    header: int
+    gap: int
+    classes: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
+    alpha: float
+    bands: int
+
+    def rows(self, compared: Iterable[Compared], image: Pictures | None) -> Pictures:
+        """The whole picture from the top; with an image behind each of the three."""
+        titles = [title(text, self.header, self.width)[: self.bands] for text in TITLES]
+        yield 0, self._beside(titles)
+        for strip in compared:
+            colors = [look_up(strip.predicted, self.classes), look_up(strip.true, self.classes)]
+            colors.append(look_up(strip.kinds, self.kinds))
+            if image is not None:
+                _, picture = next(image)
+                colors = [blend(picture, part, self.alpha) for part in colors]
+            yield self.header + strip.first_row, self._beside(colors)
+
+    def _beside(self, parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        gap = np.full((self.bands, parts[0].shape[1], self.gap), 255 if self.bands == 3 else 0, np.uint8)
+        return np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=2)
+
+
+def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
+    """The three pictures, and the legend of the third where it is asked for; gives the files that were written."""
+    options, meaning, path = setting.options, setting.meaning, setting.image_of(job)
+    assert meaning is not None
+    if masks.in_pages:
+        raise InputError(job.source, "a stack", "expected one mask to compare")
+    classes = ClassTable(tuple(replace(entry, index=n) for n, entry in enumerate(meaning.classes.entries)), None)
+    shown = shown_values(options.classes, meaning.classes, job.source)
+    places = None if shown is None else frozenset(n for n, e in enumerate(meaning.classes.entries) if e.index in shown)
+    positive = places or frozenset(e.index for e in classes.entries if not e.is_background)
+    mask = masks.planes[0]
+    pixels = text_pixels(mask.grid.height, mask.grid.width)
+    with ExitStack() as files:
+        truth = files.enter_context(Source(setting.truth_of(job), "mask"))
+        _check(mask, truth, len(classes.entries))
+        comparison = Comparison(mask, truth, meaning, positive)
+        image = None if path is None else open_partner(files, path, masks, job.source)[0]
+        over = frozenset(e.index for e in KINDS.entries if e.index != TRUE_NEGATIVE) if image is not None else None
+        panels = Panels(
+            mask.grid.width, 2 * pixels, max(4, pixels // 2),
+            color_table(classes, places) if image is None else over_picture(classes, places),
+            color_table(KINDS, over), options.alpha, 4 if image is None else 3,
+        )  # fmt: skip
+        grid = Grid(mask.grid.height + panels.header, 3 * panels.width + 2 * panels.gap)
+        height = strip_height(mask)
+        behind = None if image is None else pictured(image, shown_bands(image), height)
+        sink = files.enter_context(create(job.output, grid, ALONE if image is None else OVER, setting.encoding))
+        write(sink, panels.rows(comparison.rows(height), behind), grid, 1.0, advance)
+        if options.legend == "none":
+            return [job.output]
+        box = legend(list(legend_lines(KINDS, None, comparison.counts())), pixels)
+    return [job.output, write_legend(job.output, box)]
+
+
+def _check(mask: Source, truth: Source, classes: int) -> None:
+    for source in (mask, truth):
+        check_mask(source)
+    one, other = ((source.grid.width, source.grid.height) for source in (mask, truth))
+    if one != other:
+        raise InputError(mask.path, f"{one[0]} x {one[1]} pixels, {truth.path} has {other[0]} x {other[1]}",
+                         "expected the same size")  # fmt: skip
+    if classes > NOTHING:
+        raise InputError(mask.path, f"{classes} classes", f"expected at most {NOTHING}")

@@ -1,0 +1,184 @@
+"""A mask in colours: alone, over its image, or as it is with a colour table."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.ahead import ahead, behind
+from segcli.batch import Job
+from segcli.classes import ClassTable
+from segcli.coloring.setting import LEGEND, Setting, shown_values
+from segcli.drawing.lookup import color_table
+from segcli.drawing.overlay import over_picture
+from segcli.drawing.stamps import Line, Stamp, legend, scale_bar, text_pixels
+from segcli.errors import InputError
+from segcli.files import replacing
+from segcli.palettes import to_qml
+from segcli.pictures import ALONE, OVER, Pictures, Style, painted, pictured, strip_height
+from segcli.raster.grid import Grid
+from segcli.raster.names import Name
+from segcli.raster.sink import Layout, Sink, create, empty_value, faults_of_writing, mask_layout
+from segcli.raster.source import Images, Source, open_images
+from segcli.raster.stack_sink import PlaneSink, create_stack
+from segcli.raster.stretch import shown_bands
+from segcli.raster.values import MaskValues, values_of
+
+Advance = Callable[[float, int], None]
+"""Is told the share of a file that is done, and its pixels."""
+
+
+def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
+    """The mask, or each mask of a stack, in colours; gives the files that were written."""
+    options = setting.options
+    values = values_of(job.source, masks.planes, setting.given)
+    shown = shown_values(options.classes, values.classes, job.source)
+    path = setting.image_of(job)
+    table = color_table(values.classes, shown) if path is None else over_picture(values.classes, shown)
+    if values.numbers:
+        table[3, 0] = 0
+    total, all_fit = np.zeros(256, np.int64), True
+    with ExitStack() as files:
+        images = None if path is None else open_partner(files, path, masks, job.source)
+        for n, sink in enumerate(sinks(files, job.output, masks, ALONE if images is None else OVER, setting)):
+            mask = masks.planes[n]
+            counts = values.counts(mask) if options.legend != "none" else np.zeros_like(total)
+            total += counts
+            box = _legend(values, shown, counts, mask.grid) if options.legend == "picture" else None
+            stamps, fits = place_stamps(job.source, mask.grid, box, setting)
+            all_fit &= fits
+            style = Style(table, options.alpha, options.contours, stamps)
+            height = strip_height(mask, options.contours)
+            image = None if images is None else pictured(images[n], _bands(images[n], options.bands), height)
+            strips = values.rows(mask, height)
+            write(sink, painted(strips, style, image), mask.grid, 1 / len(masks.planes), advance)
+    if options.legend == "none" or (options.legend == "picture" and all_fit):
+        return [job.output]
+    box = _legend(values, shown, total, masks.planes[0].grid)
+    return [job.output] if box is None else [job.output, write_legend(job.output, box)]
+
+
+def draw_palette(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
+    """The same indices with a colour table; beside a GeoTIFF a style for QGIS, with the classes' names."""
+    values = values_of(job.source, masks.planes, setting.given)
+    if values.numbers:
+        raise InputError(job.source, "numbers of objects", "a palette has 256 colours", "leave --palette-only out")
+    shown = shown_values(setting.options.classes, values.classes, job.source)
+    classes = values.classes
+    if shown is not None:
+        classes = replace(classes, entries=tuple(entry for entry in classes.entries if entry.index in shown))
+    nodata = masks.planes[0].nodata
+    empty = int(nodata) if nodata is not None and nodata in range(256) else empty_value(values.classes)
+    layout = replace(mask_layout(classes), nodata=empty)
+    with ExitStack() as files:
+        for mask, sink in zip(masks.planes, sinks(files, job.output, masks, layout, setting), strict=True):
+            rows = ((row, indices[None]) for row, indices in values.rows(mask, strip_height(mask), empty))
+            write(sink, rows, mask.grid, 1 / len(masks.planes), advance)
+    if job.output.suffix != ".tif" or masks.in_pages:
+        return [job.output]
+    style = job.output.with_suffix(".qml")
+    with replacing(style, faults_of_writing) as part:
+        part.write_text(to_qml(classes), encoding="utf-8")
+    return [job.output, style]
+
+
+def sinks(
+    files: ExitStack, output: Path, masks: Images, layout: Layout, setting: Setting
+) -> Sequence[Sink | PlaneSink]:
+    """A sink for each mask of a file; what they make is there when the block of `files` ends well."""
+    grids = [plane.grid for plane in masks.planes]
+    if masks.in_pages:
+        if output.suffix == ".png":
+            raise InputError(masks.planes[0].path, "a stack", "PNG cannot hold it", "choose --format tif")
+        stack = create_stack(output, grids, layout, masks.axes, masks.shape, masks.dialect)
+        return list(files.enter_context(stack))
+    return [files.enter_context(create(output, grids[0], layout, setting.encoding))]
+
+
+def write(sink: Sink | PlaneSink, rows: Pictures, grid: Grid, share: float, advance: Advance) -> None:
+    """Rows to a sink; they are made ahead of the encoder, which works in a thread of its own."""
+
+    def put(item: tuple[int, NDArray[np.uint8]]) -> None:
+        sink.write(*item)
+
+    with closing(ahead(rows)) as made, behind(put) as hand_over:
+        for first_row, pixels in made:
+            hand_over((first_row, pixels))
+            advance(share * pixels.shape[1] / grid.height, pixels[0].size)
+
+
+def place_stamps(
+    path: Name, grid: Grid, box: NDArray[np.uint8] | None, setting: Setting
+) -> tuple[tuple[Stamp, ...], bool]:
+    """The legend at the lower right and the scale bar at the lower left; and whether the legend fits."""
+    pixels = text_pixels(grid.height, grid.width)
+    margin = max(2, pixels // 2)
+    stamps, fits = [], True
+    if box is not None:
+        row, col = grid.height - box.shape[1] - margin, grid.width - box.shape[2] - margin
+        if min(row, col) >= 0:
+            stamps.append(Stamp(row, col, box))
+        else:
+            fits = False
+            setting.console.say(f"{path}: too small for a legend, which goes into a file of its own")
+    if setting.options.scale_bar:
+        size = grid.middle_pixel_m()
+        bar = None if size is None else scale_bar(size, grid.width, pixels)
+        if bar is None:
+            setting.console.say(f"{path}: the size of its pixels is not known; no scale bar")
+        elif bar.shape[1] + 2 * margin > grid.height or bar.shape[2] + 2 * margin > grid.width:
+            setting.console.say(f"{path}: too small for a scale bar")
+        else:
+            stamps.append(Stamp(grid.height - bar.shape[1] - margin, margin, bar))
+    return tuple(stamps), fits
+
+
+def legend_lines(classes: ClassTable, shown: frozenset[int] | None, counts: NDArray[np.int64]) -> Iterator[Line]:
+    """Classes that are shown and occur, with their share of all pixels that have a class."""
+    total = max(1, int(counts[classes.indices].sum()))
+    for entry in classes.entries:
+        if counts[entry.index] and (shown is None or entry.index in shown):
+            yield Line(entry.name, entry.color, int(counts[entry.index]) / total)
+
+
+def write_legend(output: Path, box: NDArray[np.uint8]) -> Path:
+    """A legend as a picture of its own, beside the output."""
+    path = output.with_suffix(LEGEND)
+    with create(path, Grid(*box.shape[1:]), ALONE) as sink:
+        sink.write(0, box)
+    return path
+
+
+def _legend(
+    values: MaskValues, shown: frozenset[int] | None, counts: NDArray[np.int64], grid: Grid
+) -> NDArray[np.uint8] | None:
+    lines = [] if values.numbers else list(legend_lines(values.classes, shown, counts))
+    return legend(lines, text_pixels(grid.height, grid.width)) if lines else None
+
+
+def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name) -> tuple[Source, ...]:
+    """The images to draw over, of the same sizes as the masks. InputError where they are not."""
+    images = open_images(path, "image")
+    for plane in images.planes:
+        files.callback(plane.close)
+    sizes, expected = ([(p.grid.width, p.grid.height) for p in planes] for planes in (images.planes, masks.planes))
+    if len(sizes) != len(expected):
+        raise InputError(mask, f"{len(expected)} masks, {path} holds {len(sizes)} images", "expected as many")
+    for one, other in zip(sizes, expected, strict=True):
+        if one != other:
+            raise InputError(mask, f"{other[0]} x {other[1]} pixels, {path} has {one[0]} x {one[1]}",
+                             "expected the same size")  # fmt: skip
+    return images.planes
+
+
+def _bands(image: Source, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    if wanted is None:
+        return shown_bands(image)
+    found = [image.band_of(number) for number in wanted]
+    missing = [number for number, band in zip(wanted, found, strict=True) if band is None]
+    if missing:
+        raise InputError(image.path, f"has no band {missing[0]}", f"it has {image.bands}", "see --bands")
+    return tuple(band for band in found if band is not None)

@@ -1,0 +1,72 @@
+"""A picture in the colours of classes, back to a mask of their indices."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.batch import Job
+from segcli.classes import ClassTable
+from segcli.coloring.drawing import Advance, sinks, write
+from segcli.coloring.setting import Setting
+from segcli.drawing.indexing import MOST_COLORS, ColorIndex
+from segcli.errors import InputError, UsageError
+from segcli.pictures import Pictures, strip_height
+from segcli.raster.labels import written_table
+from segcli.raster.sink import empty_value, mask_layout
+from segcli.raster.source import Images, Source
+from segcli.validity import Valid
+
+
+def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance) -> list[Path]:
+    """The index of the class of each pixel's colour; gives the file that was written.
+
+    Raises InputError with the colours that are in no class, and how many pixels have them.
+    """
+    classes = _classes(job, setting)
+    with ExitStack() as files:
+        for picture, sink in zip(
+            pictures.planes, sinks(files, job.output, pictures, mask_layout(classes), setting), strict=True
+        ):
+            if picture.bands != 3 or picture.dtype != "uint8":
+                found = f"{picture.bands} band{'s' * (picture.bands != 1)} of {picture.dtype}"
+                raise InputError(job.source, found, "expected red, green and blue of 8 bits")
+            rows = _rows(picture, classes, setting.options.tolerance)
+            write(sink, rows, picture.grid, 1 / len(pictures.planes), advance)
+    return [job.output]
+
+
+def _rows(picture: Source, classes: ClassTable, tolerance: float) -> Pictures:
+    empty = empty_value(classes)
+    try:
+        index = ColorIndex(classes, tolerance, 0 if empty is None else empty)
+    except ValueError as error:
+        raise UsageError("--to-index", str(error), "expected each class in a colour of its own") from error
+    for first_row, pixels, valid in picture.strips(strip_height(picture)):
+        indices = index.indices(pixels)
+        yield first_row, _without_data(picture, indices, valid, empty)[None]
+        if index.is_hopeless:
+            raise InputError(picture.path, f"over {MOST_COLORS} colours in no class",
+                             "expected a mask in the colours of classes", "is it a photograph?")  # fmt: skip
+    if index.foreign:
+        raise InputError(picture.path, f"colours in no class: {index.listed()}", "expected those of the palette",
+                         "choose another --palette, or take near colours with --tolerance")  # fmt: skip
+
+
+def _without_data(picture: Source, indices: NDArray[np.uint8], valid: Valid, empty: int | None) -> NDArray[np.uint8]:
+    if valid is None:
+        return indices
+    if empty is None:
+        raise InputError(picture.path, "pixels without data, and all 256 values are classes")
+    return np.where(valid, indices, np.uint8(empty))
+
+
+def _classes(job: Job, setting: Setting) -> ClassTable:
+    """Of the palette that was given, or of a class table beside the picture."""
+    if setting.given is not None:
+        return setting.given
+    table = written_table(None, job.source.parent) if isinstance(job.source, Path) else None
+    if table is None:
+        raise InputError(job.source, "nothing says which colour is which class", "", "give --palette")
+    return table

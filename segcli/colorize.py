@@ -1,0 +1,115 @@
+"""segcli colorize: masks that people can read, and colours back to masks."""
+
+from functools import partial
+from pathlib import Path
+
+from segcli import batch, outputs
+from segcli.coloring.comparing import draw_comparison
+from segcli.coloring.drawing import draw, draw_palette
+from segcli.coloring.indexing import draw_indices
+from segcli.coloring.setting import LEGEND, Setting, partners
+from segcli.console import Console
+from segcli.errors import UsageError
+from segcli.evaluation.meaning import Meaning, find_meaning
+from segcli.evaluation.pairs import Pair
+from segcli.files import all_or_none
+from segcli.options import ColorizeOptions
+from segcli.palettes import find_palette
+from segcli.raster.labels import written_table
+from segcli.raster.names import Name
+from segcli.raster.sink import Encoding
+from segcli.raster.source import Images, open_images
+
+
+def run(options: ColorizeOptions, console: Console) -> int:
+    """Draw every mask and return the exit code."""
+    _check(options)
+    suffix = partial(_suffix, options)
+    beside = _beside(options)
+    folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
+    manifest = batch.Manifest(folder)
+    setting = _setting(options, folder, jobs, console)
+    way = draw_indices if options.to_index else draw_palette if options.palette_only else (
+        draw_comparison if options.compare else draw)  # fmt: skip
+    written: dict[batch.Job, list[Path]] = {}
+
+    def files_of(job: batch.Job) -> list[Path]:
+        return [job.output, *(batch.output_beside(folder, job, other) for other in beside)]
+
+    with console.progress(len(jobs)) as progress:
+
+        def prepare(job: batch.Job) -> Images:
+            for output in files_of(job):
+                manifest.guard(output, options.overwrite)
+            return open_images(job.source, "image" if options.to_index else "mask")
+
+        def work(group: list[tuple[batch.Job, Images]]) -> None:
+            for job, masks in group:
+                try:
+                    with all_or_none(files_of(job)):
+                        written[job] = way(job, masks, setting, progress.advance)
+                finally:
+                    for plane in masks.planes:
+                        plane.close()
+
+        def finish(job: batch.Job, _: Images) -> None:
+            for output in written.pop(job):
+                manifest.add(job.source, output)
+            console.result(job.output)
+
+        report = batch.run(jobs, prepare, lambda masks: (id(masks), 1), work, finish, console, options.debug)
+    console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
+    console.say(str(report))
+    return report.exit_code
+
+
+def _check(options: ColorizeOptions) -> None:
+    """UsageError where options exclude each other."""
+    given = {
+        "--over": options.over, "--contours": options.contours, "--legend": options.legend != "none",
+        "--scale-bar": options.scale_bar, "--compare": options.compare, "--classes": options.classes,
+        "--palette-only": options.palette_only,
+    }  # fmt: skip
+    excluded = {
+        "--to-index": (options.to_index, list(given)),
+        "--palette-only": (options.palette_only, ["--over", "--contours", "--legend", "--scale-bar", "--compare"]),
+        "--compare": (options.compare, ["--contours", "--scale-bar"]),
+    }
+    for name, (is_given, others) in excluded.items():
+        for other in others:
+            if is_given and given[other]:
+                raise UsageError(other, f"with {name}", "expected one of them")
+    for name, is_idle in (("--tolerance", options.tolerance and not options.to_index),
+                          ("--bands", options.bands and not options.over)):  # fmt: skip
+        if is_idle:
+            raise UsageError(name, f"without {'--to-index' if name == '--tolerance' else '--over'}", "it does nothing")
+    if options.bands and len(options.bands) not in (1, 3):
+        raise UsageError("--bands", f"{len(options.bands)} bands", "expected one, or three for red, green and blue")
+
+
+def _suffix(options: ColorizeOptions, mask: Name) -> str:
+    """Comparisons lie nowhere on earth: they are pictures."""
+    return outputs.suffix("png" if options.compare and options.format == "auto" else options.format, mask)
+
+
+def _beside(options: ColorizeOptions) -> list[batch.Beside]:
+    found: list[batch.Beside] = []
+    if options.palette_only:
+        found.append(("", ".qml"))
+    if options.legend != "none":
+        found.append(("", LEGEND))
+    return found
+
+
+def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], console: Console) -> Setting:
+    given = None if options.palette is None else find_palette(options.palette)
+    images = partners("--over", options.over, jobs, folder)
+    truths = partners("--compare", options.compare, jobs, folder)
+    meaning: Meaning | None = None
+    pairs = [Pair(str(mask), mask, truth) for mask, truth in truths.items() if isinstance(mask, Path)]
+    if pairs:
+        meaning = find_meaning(given or written_table(None, pairs[0].truth.parent), pairs)
+        for line in meaning.notes:
+            console.say(line)
+    encoding = Encoding(options.compress.upper(), options.format == "cog")
+    return Setting(options, encoding, given, images, truths, meaning, console)

@@ -1,0 +1,72 @@
+"""Masks as pictures, row by row: in colours, or over the image that they were found in. For every verb that draws."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.drawing.contours import Outlined, outlined
+from segcli.drawing.lookup import look_up
+from segcli.drawing.overlay import blend, to_picture
+from segcli.drawing.stamps import Stamp, stamp
+from segcli.raster.sink import Layout
+from segcli.raster.source import Source
+from segcli.raster.stretch import stretch
+
+STRIP_PIXELS = 2**20
+
+OVER = Layout(3, "uint8", is_rgb=True, overviews="average")
+"""What a picture over an image is stored as."""
+
+ALONE = Layout(4, "uint8", is_rgb=True, overviews="mode")
+"""What colours alone are stored as: transparent where there is no class."""
+
+Indices = Iterable[tuple[int, NDArray[np.uint8]]]
+"""Rows of a mask, (row, col), and the first of them."""
+
+Pictures = Iterator[tuple[int, NDArray[np.uint8]]]
+"""Rows of a picture, (band, row, col): red, green, blue and maybe alpha."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How classes are drawn: `table` has red, green, blue and alpha by index, (4, 256); `alpha` is their strength over
+    an image. With `contours` only outlines of so many pixels are drawn, at full strength. `stamps` come on top."""
+
+    table: NDArray[np.uint8]
+    alpha: float = 1.0
+    contours: int = 0
+    stamps: tuple[Stamp, ...] = ()
+
+
+def strip_height(source: Source, least: int = 1) -> int:
+    """How many rows to take at once."""
+    return max(least, STRIP_PIXELS // source.grid.width)
+
+
+def pictured(source: Source, bands: tuple[int, ...], height: int) -> Pictures:
+    """An image as people look at it: three bands, or one as grey, stretched where it is not of 8 bits."""
+    low, high = stretch(source, bands)
+    for first_row, pixels in source.rows(height, bands):
+        yield first_row, to_picture(pixels, low, high)
+
+
+def painted(strips: Indices, style: Style, image: Pictures | None = None) -> Pictures:
+    """The mask in colours, with alpha; or over the image, whose strips must be those of the mask."""
+    for first_row, indices, outline in _with_outlines(strips, style.contours):
+        colors = look_up(indices, style.table)
+        if outline is not None:
+            colors[3] *= outline
+        if image is not None:
+            _, picture = next(image)
+            colors = blend(picture, colors, 1.0 if style.contours else style.alpha)
+        stamp(first_row, colors, style.stamps)
+        yield first_row, colors
+
+
+def _with_outlines(strips: Indices, width: int) -> Iterator[Outlined | tuple[int, NDArray[np.uint8], None]]:
+    if width:
+        yield from outlined(strips, width)
+    else:
+        yield from ((first_row, indices, None) for first_row, indices in strips)

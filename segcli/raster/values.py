@@ -1,0 +1,143 @@
+"""What the values of one mask are shown as: indices of a class table, row by row, whatever the mask was stored as."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+
+from segcli.classes import ClassEntry, ClassTable
+from segcli.colors import distinct_colors
+from segcli.errors import InputError
+from segcli.known_palettes import is_nameless
+from segcli.raster.labels import BINARY, embedded_table, values_in, written_table
+from segcli.raster.names import Name
+from segcli.raster.readers import GdalReader
+from segcli.raster.sink import empty_value
+from segcli.raster.source import Source
+from segcli.validity import Valid
+
+STRIP_HEIGHT = 512
+NUMBERS = 254
+"""Colours of numbered objects, which are used again and again."""
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """The classes of a mask; with `numbers` its values are numbers of objects, which share 254 colours, and 0."""
+
+    classes: ClassTable
+    numbers: bool = False
+
+    def rows(self, source: Source, height: int, empty: int | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Strips of indices, (row, col), and their first rows. Without data it is `empty`, or the value that stands for
+        no label.
+
+        Raises InputError with the values that are no class, and how many pixels have them, at the end.
+        """
+        known = self.classes.positions()
+        known[255] = max(known[255], -1)  # what marks no label to most programs, unless it is a class
+        foreign: dict[int, int] = {}
+        empty = empty_value(self.classes) if empty is None else empty
+        for first_row, pixels, valid in source.strips(height):
+            indices = self._indices(pixels[0], valid, known, foreign)
+            if valid is not None and empty is None:
+                raise InputError(source.path, "pixels without data, and all 256 values are classes")
+            yield first_row, indices if valid is None else np.where(valid, indices, np.uint8(empty or 0))
+        if foreign:
+            listed = ", ".join(f"{value} ({count} pixels)" for value, count in sorted(foreign.items())[:5])
+            raise InputError(source.path, f"values that are no class: {listed}",
+                             f"expected {', '.join(map(str, self.classes.indices[:20].tolist()))}",
+                             "choose another --palette")  # fmt: skip
+
+    def _indices(
+        self, values: NDArray[np.integer], valid: Valid, known: NDArray[np.int16], foreign: dict[int, int]
+    ) -> NDArray[np.uint8]:
+        if self.numbers:
+            values = np.where(values > 0, (values - 1) % NUMBERS + 1, 0)
+        indices, is_foreign = values.astype(np.uint8), None
+        if values.dtype != np.uint8:
+            is_foreign = indices != values
+        if (odd := cv2.LUT(indices, (known == -2).astype(np.uint8))).any():
+            is_foreign = odd > 0 if is_foreign is None else (odd > 0) | is_foreign
+        if is_foreign is not None and valid is not None:
+            is_foreign &= valid
+        if is_foreign is not None and is_foreign.any():
+            for value, count in zip(*np.unique(values[is_foreign], return_counts=True), strict=True):
+                foreign[int(value)] = foreign.get(int(value), 0) + int(count)
+        return indices
+
+    def counts(self, source: Source) -> NDArray[np.int64]:
+        """Pixels by index, (256,)."""
+        found = np.zeros(256, np.int64)
+        for _, indices in self.rows(source, STRIP_HEIGHT):
+            # float32 counts are exact up to 2^24, which a strip of a mask may pass.
+            for piece in np.array_split(indices, -(-indices.size // 2**24), axis=1):
+                found += (
+                    cv2.calcHist([np.ascontiguousarray(piece)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+                )
+        return found
+
+
+def values_of(path: Name, planes: Sequence[Source], given: ClassTable | None) -> MaskValues:
+    """By the table that is given, one in the mask, one beside it, its palette, or by the values that occur.
+
+    A palette that only has colours leaves the names to the mask. InputError where it is no mask.
+    """
+    for plane in planes:
+        if plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
+            found = f"{plane.bands} band{'s' * (plane.bands != 1)} of {plane.dtype}"
+            raise InputError(path, found, "expected a mask: one band of whole numbers", "colours go through --to-index")
+    own = _own_table(path)
+    if given is not None:
+        return MaskValues(_with_names(given, own))
+    if own is not None:
+        return MaskValues(own)
+    if any(plane.dtype != "uint8" for plane in planes) and _highest(planes) > 255:
+        return MaskValues(_table([0, *range(1, NUMBERS + 1)], ["background", *map(str, range(1, NUMBERS + 1))]), True)
+    if isinstance(path, Path) and values_in([path]) in ([0, 255], [255]):
+        return MaskValues(BINARY)
+    # A value has the same colour in every mask, so that a folder of them can be looked through.
+    return MaskValues(_table(list(range(255)), [f"class {value}" for value in range(255)]))
+
+
+def _own_table(path: Name) -> ClassTable | None:
+    """Of its metadata, of a table beside the mask, or of its palette."""
+    if not isinstance(path, Path):
+        return None
+    return embedded_table(path) or written_table(None, path.parent) or _palette(path)
+
+
+def _palette(path: Path) -> ClassTable | None:
+    with suppress(InputError), Source(path, "mask") as source:
+        reader = source.reader
+        if isinstance(reader, GdalReader) and reader.dataset.colorinterp[0] == ColorInterp.palette:
+            colors = {value: color for value, color in reader.dataset.colormap(1).items() if color[3] and value < 255}
+            return ClassTable(tuple(ClassEntry(v, f"class {v}", color[:3]) for v, color in sorted(colors.items())))
+    return None
+
+
+def _with_names(colors: ClassTable, own: ClassTable | None) -> ClassTable:
+    if own is None or not is_nameless(colors):
+        return colors
+    names = {entry.index: entry.name for entry in own.entries}
+    entries = [replace(entry, name=names.get(entry.index, entry.name)) for entry in colors.entries]
+    return replace(colors, entries=tuple(entries))
+
+
+def _highest(planes: Sequence[Source]) -> int:
+    highest = 0
+    for plane in planes:
+        for _, pixels, valid in plane.strips(STRIP_HEIGHT):
+            known = pixels[0] if valid is None else pixels[0][valid]
+            highest = max(highest, int(known.max(initial=0)))
+    return highest
+
+
+def _table(values: list[int], names: list[str]) -> ClassTable:
+    colors = distinct_colors(len(values))
+    return ClassTable(tuple(ClassEntry(*entry) for entry in zip(values, names, colors, strict=True)))
