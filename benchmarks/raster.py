@@ -56,7 +56,7 @@ def plain(source: Path, target: Path) -> None:
 def segcli(source: Path, target: Path) -> None:
     with (
         Source(source) as file,
-        create(target, file.grid, Layout(3, "uint8")) as sink,
+        create(target, file.grid, Layout(3, "uint8", is_rgb=True)) as sink,
         behind(lambda rows: sink.write(*rows)) as put,
     ):
         for rows in ahead(file.rows(512)):

@@ -1,7 +1,10 @@
 """segcli colorize: masks that people can read, and colours back to masks."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from segcli import batch, outputs
 from segcli.coloring.comparing import draw_comparison
@@ -20,6 +23,9 @@ from segcli.raster.names import Name
 from segcli.raster.sink import Encoding
 from segcli.raster.source import Images, open_images
 
+SMALL_PIXELS = 2**25
+"""Masks of up to so many pixels are drawn several at once; larger ones keep all cores busy alone."""
+
 
 def run(options: ColorizeOptions, console: Console) -> int:
     """Draw every mask and return the exit code."""
@@ -31,7 +37,9 @@ def run(options: ColorizeOptions, console: Console) -> int:
     setting = _setting(options, folder, jobs, console)
     way = draw_indices if options.to_index else draw_palette if options.palette_only else (
         draw_comparison if options.compare else draw)  # fmt: skip
-    written: dict[batch.Job, list[Path]] = {}
+    outcomes: dict[batch.Job, list[Path] | Exception] = {}
+    at_once = options.jobs or os.cpu_count() or 1
+    counting = Lock()
 
     def files_of(job: batch.Job) -> list[Path]:
         return [job.output, *(batch.output_beside(folder, job, other) for other in beside)]
@@ -43,21 +51,38 @@ def run(options: ColorizeOptions, console: Console) -> int:
                 manifest.guard(output, options.overwrite)
             return open_images(job.source, "image" if options.to_index else "mask")
 
+        def advance(share: float, pixels: int) -> None:
+            with counting:
+                progress.advance(share, pixels)
+
+        def alike(masks: Images) -> tuple[object, int]:
+            pixels = sum(plane.grid.height * plane.grid.width for plane in masks.planes)
+            return ("small", at_once) if pixels <= SMALL_PIXELS else (id(masks), 1)
+
+        def attempt(one: tuple[batch.Job, Images]) -> list[Path] | Exception:
+            job, masks = one
+            try:
+                with all_or_none(files_of(job)):
+                    return way(job, masks, setting, advance)
+            except Exception as error:  # the others go on; `finish` says it
+                return error
+            finally:
+                for plane in masks.planes:
+                    plane.close()
+
         def work(group: list[tuple[batch.Job, Images]]) -> None:
-            for job, masks in group:
-                try:
-                    with all_or_none(files_of(job)):
-                        written[job] = way(job, masks, setting, progress.advance)
-                finally:
-                    for plane in masks.planes:
-                        plane.close()
+            with ThreadPoolExecutor(len(group)) as pool:
+                outcomes.update(zip((job for job, _ in group), pool.map(attempt, group), strict=True))
 
         def finish(job: batch.Job, _: Images) -> None:
-            for output in written.pop(job):
+            outcome = outcomes.pop(job)
+            if isinstance(outcome, Exception):
+                raise outcome
+            for output in outcome:
                 manifest.add(job.source, output)
             console.result(job.output)
 
-        report = batch.run(jobs, prepare, lambda masks: (id(masks), 1), work, finish, console, options.debug)
+        report = batch.run(jobs, prepare, alike, work, finish, console, options.debug)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     console.say(str(report))
     return report.exit_code

@@ -99,6 +99,7 @@ class ColorizeOptions:
     compare: Path | None = None
     to_index: bool = False
     tolerance: float = 0.0  # in RGB
+    jobs: int | None = None
     format: Format = "auto"
     compress: Compression = "deflate"
     recursive: bool = False

@@ -635,10 +635,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, mask: np.ndarray, monkeypatc
 
     whole = Canvas.png
 
-    def full(self: Canvas, bands: int) -> bytes:
-        if self._pixels.shape[0] != 37:
+    def full(self: Canvas) -> bytes:
+        if self._colors.shape[0] != 37:
             raise OSError(28, "No space left on device")
-        return whole(self, bands)
+        return whole(self)
 
     monkeypatch.setattr(Canvas, "png", full)
     with pytest.raises(NothingDoneError, match=r"a\.legend\.png: cannot be written: No space left"):

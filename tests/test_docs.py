@@ -41,7 +41,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # Bright nuclei on a dark ground, or dark ones in stained tissue.
         mask = grey < grey.mean() if path.stem == "tissue" else grey > grey.mean()
         cv2.imwrite(str(folder / "truth" / f"{path.stem}.png"), mask.astype(np.uint8))
-    classes = [{"index": 0, "name": "background"}, {"index": 1, "name": "nucleus"}]
+    classes = [{"index": 0, "name": "background"}, {"index": 1, "name": "nucleus", "color": "#FFD200"}]
     (folder / "truth" / "classes.json").write_text(json.dumps({"classes": classes}))
     rng = np.random.default_rng(0)
     place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_300_000, 10, 10)}

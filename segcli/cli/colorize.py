@@ -59,6 +59,10 @@ def colorize(
     tolerance: Annotated[
         float, typer.Option(min=0, max=442, help="How far in RGB a colour may be from that of its class.")
     ] = ColorizeOptions.tolerance,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Small masks to draw at once (default: one a core)."),
+    ] = ColorizeOptions.jobs,
     format: Annotated[
         Format, typer.Option(help="auto: PNG for pictures, GeoTIFF for all else. cog: cloud-optimised GeoTIFF.")
     ] = ColorizeOptions.format,
@@ -73,7 +77,7 @@ def colorize(
 
     options = ColorizeOptions(
         tuple(parse(text) for text in inputs), out, palette, texts.names(classes), palette_only, over,
-        texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, format, compress,
+        texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format, compress,
         recursive, overwrite, quiet, debug,
     )  # fmt: skip
     from segcli.colorize import run

@@ -4,6 +4,7 @@ that its font has."""
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,9 +112,18 @@ def stamp(first_row: int, picture: NDArray[np.uint8], stamps: Sequence[Stamp]) -
             place[3] = np.rint(255 * (over + under))
 
 
+ONE_AT_A_TIME = Lock()
+"""matplotlib is not made for several threads."""
+
+
 @lru_cache(512)
 def written(text: str, pixels: int) -> NDArray[np.uint8]:
     """How much ink lies where in a line of text about `pixels` high: (row, col), 255 is all."""
+    with ONE_AT_A_TIME:
+        return _written(text, pixels)
+
+
+def _written(text: str, pixels: int) -> NDArray[np.uint8]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.transforms import IdentityTransform

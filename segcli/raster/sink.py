@@ -171,12 +171,12 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
     with replacing(path, faults_of_writing) as part:
         is_png = path.suffix.lower() == ".png"
         if is_png and layout.is_rgb and grid.height * grid.width * layout.bands <= MOST_BYTES:
-            canvas = Canvas(grid.height, grid.width, layout.bands)
+            canvas = Canvas(grid.height, grid.width)
             sink = Sink(path, canvas, grid, layout)
             yield sink
             sink.finish()
             with faults_of_writing(path):
-                part.write_bytes(canvas.png(3 if sink.is_opaque else 4))
+                part.write_bytes(canvas.png())
         elif is_png or encoding.cog:
             scratch = part_of(part)
             try:

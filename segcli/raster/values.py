@@ -14,7 +14,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import distinct_colors
 from segcli.errors import InputError
 from segcli.known_palettes import is_nameless
-from segcli.raster.labels import BINARY, embedded_table, values_in, written_table
+from segcli.raster.labels import BINARY, embedded_table, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.sink import empty_value
@@ -99,7 +99,7 @@ def values_of(path: Name, planes: Sequence[Source], given: ClassTable | None) ->
         return MaskValues(own)
     if any(plane.dtype != "uint8" for plane in planes) and _highest(planes) > 255:
         return MaskValues(_table([0, *range(1, NUMBERS + 1)], ["background", *map(str, range(1, NUMBERS + 1))]), True)
-    if isinstance(path, Path) and values_in([path]) in ([0, 255], [255]):
+    if _is_black_and_white(planes):
         return MaskValues(BINARY)
     # A value has the same colour in every mask, so that a folder of them can be looked through.
     return MaskValues(_table(list(range(255)), [f"class {value}" for value in range(255)]))
@@ -127,6 +127,18 @@ def _with_names(colors: ClassTable, own: ClassTable | None) -> ClassTable:
     names = {entry.index: entry.name for entry in own.entries}
     entries = [replace(entry, name=names.get(entry.index, entry.name)) for entry in colors.entries]
     return replace(colors, entries=tuple(entries))
+
+
+def _is_black_and_white(planes: Sequence[Source]) -> bool:
+    """Whether there is white, and nothing but black beside it; most masks show soon that they are not."""
+    white = False
+    for plane in planes:
+        for _, pixels, valid in plane.strips(STRIP_HEIGHT):
+            known = pixels[0] if valid is None else pixels[0][valid]
+            if ((known != 0) & (known != 255)).any():
+                return False
+            white = white or bool((known == 255).any())
+    return white
 
 
 def _highest(planes: Sequence[Source]) -> int:
