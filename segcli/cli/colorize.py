@@ -60,8 +60,7 @@ def colorize(
         float, typer.Option(min=0, max=442, help="How far in RGB a colour may be from that of its class.")
     ] = ColorizeOptions.tolerance,
     jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", "-j", min=1, help="Small masks to draw at once (default: one a core)."),
+        int | None, typer.Option("--jobs", "-j", min=1, help="Small masks to draw at once (default: one a core).")
     ] = ColorizeOptions.jobs,
     format: Annotated[
         Format, typer.Option(help="auto: PNG for pictures, GeoTIFF for all else. cog: cloud-optimised GeoTIFF.")
