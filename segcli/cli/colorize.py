@@ -76,8 +76,8 @@ def colorize(
 
     options = ColorizeOptions(
         tuple(parse(text) for text in inputs), out, palette, texts.names(classes), palette_only, over,
-        texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format, compress,
-        recursive, overwrite, quiet, debug,
+        texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format,
+        compress, recursive, overwrite, quiet, debug,
     )  # fmt: skip
     from segcli.colorize import run
     from segcli.console import Console
