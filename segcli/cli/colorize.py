@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Overwrite, Quiet, Recursive, end_with
+from segcli.cli.shared import Debug, Nul, Overwrite, Quiet, Recursive, end_with
 from segcli.options import ColorizeOptions, Compression, Format, Legend
 
 
 def colorize(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="MASK...", help="Masks of class indices, and folders of them.")
+        list[str],
+        typer.Argument(
+            metavar="MASK...", help="Masks of class indices, folders, patterns; - reads names from standard input."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures; for one mask, a file name too.")],
     palette: Annotated[
@@ -67,15 +70,16 @@ def colorize(
     ] = ColorizeOptions.format,
     compress: Annotated[Compression, typer.Option(help="Of GeoTIFFs.")] = ColorizeOptions.compress,
     recursive: Recursive = False,
+    nul: Nul = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Masks as pictures that people can read: in colours, over the images, or beside the truth."""
-    from segcli.raster.names import parse
+    from segcli.inputs import named
 
     options = ColorizeOptions(
-        tuple(parse(text) for text in inputs), out, palette, texts.names(classes), palette_only, over,
+        named(inputs, nul), out, palette, texts.names(classes), palette_only, over,
         texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format,
         compress, recursive, overwrite, quiet, debug,
     )  # fmt: skip

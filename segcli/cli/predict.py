@@ -6,13 +6,17 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Device, Overwrite, Quiet, Recursive, end_with
+from segcli.cli.shared import Debug, Device, Nul, Overwrite, Quiet, Recursive, end_with
 from segcli.options import Compression, Format, PolygonFormat, Precision, PredictOptions, Quantity, Stitch, Weighting
 
 
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, URLs and what else GDAL opens.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders, patterns, URLs and what else GDAL opens; - reads names from standard input.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; for one image, a file name too.")],
     weights: Annotated[
@@ -82,6 +86,7 @@ def predict(
         bool, typer.Option("--tta", help="Average over flips and quarter turns, in windows: eight times the work.")
     ] = PredictOptions.tta,
     recursive: Recursive = False,
+    nul: Nul = False,
     overwrite: Overwrite = False,
     device: Device = PredictOptions.device,
     precision: Annotated[
@@ -98,10 +103,10 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Label every pixel: one mask of class indices for each image."""
-    from segcli.raster.names import parse
+    from segcli.inputs import named
 
     options = PredictOptions(
-        tuple(parse(text) for text in inputs), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
+        named(inputs, nul), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
         probabilities, confidence, quantity, polygons, min_area, simplify, overlay, alpha,
         texts.number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
         device, precision, texts.size_in_bytes("--memory", memory), quiet, debug,

@@ -10,6 +10,9 @@ import typer
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count the signals
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that segcli did not write, too.")]
+Nul = Annotated[
+    bool, typer.Option("-0", "--null", help="Names on standard input (-) end with NUL, as find -print0 has them.")
+]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]

@@ -1,0 +1,49 @@
+"""Inputs as they stand on the command line, to names: paths, patterns that the shell left alone, lists on stdin."""
+
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from segcli.errors import NothingDoneError, UsageError
+from segcli.raster.names import Name, parse
+
+STDIN = "-"
+"""Stands for the names that come on standard input."""
+
+
+def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None) -> tuple[Name, ...]:
+    """A name for each text, in order; `*`, `?`, `[...]` and `**` are matched where there is no file of that very name.
+
+    For `-` they are read from standard input, a line each, or with `nul` as `find -print0` writes them; those are never
+    patterns. Raises NothingDoneError where a pattern matches nothing.
+    """
+    if nul and STDIN not in texts:
+        raise UsageError("-0", "without -", "it says how names on standard input end", "give - as the input")
+    found: list[Name] = []
+    for text in texts:
+        if text == STDIN:
+            found.extend(_listed(stdin or sys.stdin.buffer, b"\0" if nul else b"\n"))
+        elif glob.has_magic(text) and "://" not in text and not Path(text).exists():
+            found.extend(_matching(text))
+        else:
+            found.append(parse(text))
+    return tuple(found)
+
+
+def _listed(stream: BinaryIO, end: bytes) -> Iterator[Name]:
+    names = [name for name in stream.read().split(end) if name.strip()]
+    if end == b"\n":
+        names = [name.removesuffix(b"\r") for name in names]
+    if not names:
+        raise NothingDoneError("-", "no names came on standard input", "expected one a line")
+    # As the system names files, whatever the bytes mean.
+    yield from (parse(name.decode(sys.getfilesystemencoding(), "surrogateescape")) for name in names)
+
+
+def _matching(pattern: str) -> list[Name]:
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # a Path has no patterns that begin at the root
+    if not found:
+        raise NothingDoneError(pattern, "matches no file", "expected names of files, folders, or a pattern for them")
+    return [Path(name) for name in found]
