@@ -1,20 +1,16 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import segcli
 from segcli.ahead import ahead
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
-from segcli.files import sha256_of
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
 
-MANIFEST = "segcli.jsonl"
 OVERLAYS = "overlays"
 """The folder, inside the output folder, that takes blended pictures."""
 
@@ -39,6 +35,7 @@ class Report:
     """Counts, and the exit code that they come to."""
 
     done: int = 0
+    up_to_date: int = 0
     failed: int = 0
 
     @property
@@ -46,7 +43,7 @@ class Report:
         return 1 if self.failed else 0
 
     def __str__(self) -> str:
-        return f"done {self.done}  failed {self.failed}"
+        return f"done {self.done}  up to date {self.up_to_date}  failed {self.failed}"
 
 
 def plan(
@@ -118,17 +115,19 @@ def _without_clashes(jobs: list[Job], folder: Path, beside: Sequence[Beside]) ->
 
 def run(
     jobs: list[Job],
-    prepare: Callable[[Job], Item],
+    prepare: Callable[[Job], Item | None],
     alike: Callable[[Item], tuple[Hashable, int]],
     work: Callable[[list[tuple[Job, Item]]], None],
     finish: Callable[[Job, Item], None],
+    failed: Callable[[Job, SegcliError], None],
     console: Console,
     debug: bool = False,
 ) -> Report:
-    """Do all jobs: `prepare` each, ahead in a thread, `work` on groups of them, and `finish` each.
+    """Do all jobs: `prepare` each, ahead in a thread, `work` on groups of them, and `finish` each, or tell `failed`.
 
-    `alike` says what jobs must have in common to be worked on together, and how many at most; a group is a run of
-    neighbours. One job that fails is named and the others go on. What NothingDoneError says ends the run.
+    What `prepare` gives None for is up to date, and left alone. `alike` says what jobs must have in common to be worked
+    on together, and how many at most; a group is a run of neighbours. One job that fails is named and the others go on.
+    What NothingDoneError says ends the run.
     """
     report = Report()
 
@@ -139,6 +138,7 @@ def run(
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
         report.failed += 1
         console.fail(error)
+        failed(job, error)
 
     def attempt(group: list[tuple[Job, Item]]) -> None:
         try:
@@ -161,6 +161,9 @@ def run(
     waiting: list[tuple[Job, Item]] = []
     with closing(ahead(_prepared(jobs, prepare))) as prepared:
         for job, item in prepared:
+            if item is None:
+                report.up_to_date += 1
+                continue
             if isinstance(item, Exception):
                 fail(job, item)
                 continue
@@ -173,50 +176,9 @@ def run(
     return report
 
 
-def _prepared(jobs: list[Job], prepare: Callable[[Job], Item]) -> Iterator[tuple[Job, Item | Exception]]:
+def _prepared(jobs: list[Job], prepare: Callable[[Job], Item | None]) -> Iterator[tuple[Job, Item | Exception | None]]:
     for job in jobs:
         try:
             yield job, prepare(job)
         except Exception as error:
             yield job, error
-
-
-class Manifest:
-    """`segcli.jsonl` in the output folder: one line for each finished file, so that segcli knows what it wrote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / MANIFEST
-        self._folder = folder
-        self._written: dict[str, str] = {}
-        try:
-            lines = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
-        except OSError as error:
-            raise NothingDoneError(self.path, f"cannot be read: {error.strerror}", "", "give permission") from error
-        self._torn = lines[-1] != b""  # by a kill; what is added must not be appended to it
-        for line in lines:
-            try:
-                record = json.loads(line)
-                self._written[record["output"]] = record["sha256"]
-            except (ValueError, KeyError, TypeError):
-                continue  # that file counts as not written
-
-    def guard(self, output: Path, overwrite: bool) -> None:
-        """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
-        if overwrite or not output.exists():
-            return
-        if self._written.get(self._name(output)) != sha256_of(output):
-            raise InputError(
-                output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
-            )
-
-    def add(self, source: Name, output: Path) -> None:
-        """Record a finished file."""
-        name, digest = self._name(output), sha256_of(output)
-        record = {"output": name, "sha256": digest, "source": str(source), "segcli": segcli.__version__}
-        self._written[name] = digest
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" * self._torn + json.dumps(record) + "\n")
-        self._torn = False
-
-    def _name(self, output: Path) -> str:
-        return output.relative_to(self._folder).as_posix()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -100,12 +101,14 @@ class Progress:
         self.images = 0.0
         self.megapixels = 0.0
         self.began = monotonic()
+        self._lock = Lock()
 
     def advance(self, share: float, pixels: int) -> None:
-        """`share` of an image, `pixels` of it, are done."""
-        self.images += share
-        self.megapixels += pixels / 1e6
-        self.show()
+        """`share` of an image, `pixels` of it, are done; any thread may say so."""
+        with self._lock:
+            self.images += share
+            self.megapixels += pixels / 1e6
+            self.show()
 
     def state(self) -> tuple[float, float]:
         """What `restore` goes back to when an image has to be begun again."""

@@ -3,6 +3,7 @@
     SegcliError          the base; never raised itself
     |-- UsageError       2  an option or a configuration is wrong; nothing was started
     |-- NothingDoneError 3  nothing could be done: no inputs, weights unreadable, output folder not writable
+    |-- BusyError        5  another run holds the output folder
     `-- InputError       1  one input cannot be processed; the others are done all the same
 
 A message is one line: what it is about, what was found, what was expected, what to do.
@@ -29,6 +30,10 @@ class UsageError(SegcliError):
 
 class NothingDoneError(SegcliError):
     exit_code = 3
+
+
+class BusyError(SegcliError):
+    exit_code = 5
 
 
 class InputError(SegcliError):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from segcli.errors import InputError
+
 PART = ".segcli-part"
 """What the name of an unfinished file ends with; a run removes such leftovers of the outputs that it writes."""
 
@@ -32,7 +34,8 @@ def replacing(
     if not is_swept:
         with faults(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_parts(path.parent, path.name)
+            for left in (part, part_of(part)):  # by a kill; looking through the folder each time would take for ever
+                left.unlink(missing_ok=True)
     try:
         yield part
         with faults(path):
@@ -75,6 +78,28 @@ def sweep(folder: Path, names: str) -> None:
     for path in folder.iterdir():
         if pattern.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+class Watched:
+    """Files as they are when this is made."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = list(paths)
+        self._seen = {path: _size_and_time(path) for path in self.paths}
+
+    def check(self) -> None:
+        """InputError where one is not any more what it was."""
+        for path, seen in self._seen.items():
+            if _size_and_time(path) != seen:
+                raise InputError(path, "changed while it was read", "", "run again when it is whole")
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def sha256_of(path: Path) -> str:

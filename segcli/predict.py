@@ -15,8 +15,9 @@ from torch import Tensor
 from segcli import batch, outputs
 from segcli.ahead import ahead, behind
 from segcli.console import Console, Progress
-from segcli.errors import InputError
-from segcli.files import all_or_none
+from segcli.errors import InputError, SegcliError
+from segcli.files import Watched, all_or_none
+from segcli.manifest import opened
 from segcli.network import checkpoint
 from segcli.network.device import (
     choose_device,
@@ -55,9 +56,10 @@ STRIPS_TO_TRIM = 32
 class Scan:
     """An open file, and how it fits the network: its bands, and the values that stand for the trained range, by image.
 
-    `outputs` has a file for each product, in their order.
+    `outputs` has a file for each product, in their order; `sources` are the files that they are made of.
     """
 
+    sources: Watched
     images: Images
     bands: tuple[int, ...]
     ranges: tuple[tuple[float, float] | None, ...]
@@ -105,7 +107,6 @@ def run(options: PredictOptions, console: Console) -> int:
     suffix = partial(outputs.suffix, options.format)
     beside = outputs.beside(options)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
-    manifest = batch.Manifest(folder)
     memory = Memory(options.memory_bytes or default_budget(device))
     setting = Setting(
         model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
@@ -119,19 +120,27 @@ def run(options: PredictOptions, console: Console) -> int:
     def outputs_of(job: batch.Job) -> list[Path]:
         return [job.output, *(batch.output_beside(folder, job, other) for other in beside)]
 
-    def prepare(job: batch.Job) -> Scan:
-        for output in outputs_of(job):
-            manifest.guard(output, options.overwrite)
-        return open_scan(job.source, outputs.places(folder, job, setting.products, options), setting)
-
     def alike(scan: Scan) -> tuple[object, int]:
         first = scan.images.planes[0]
         size = (first.grid.height, first.grid.width)
         return (size, scorer.together(*size)) if first.is_loaded and not scan.images.axes else (id(scan), 1)
 
-    with console.progress(len(jobs)) as progress:
+    with (
+        opened(folder, "predict", options, [path], alone=folder == options.out) as manifest,
+        console.progress(len(jobs)) as progress,
+    ):
+
+        def prepare(job: batch.Job) -> Scan | None:
+            sources = Watched([job.source] if isinstance(job.source, Path) and job.source.is_file() else [])
+            if not options.overwrite and manifest.is_up_to_date(job.source, job.output, sources.paths):
+                return None
+            for output in outputs_of(job):
+                manifest.guard(output, options.overwrite)
+            return open_scan(job.source, sources, outputs.places(folder, job, setting.products, options), setting)
 
         def work(group: list[tuple[batch.Job, Scan]]) -> None:
+            for job, _ in group:
+                manifest.begin(outputs_of(job))
             predict([scan for _, scan in group], setting, scorer, progress)
 
         def finish(job: batch.Job, scan: Scan) -> None:
@@ -140,17 +149,19 @@ def run(options: PredictOptions, console: Console) -> int:
                     open_files.callback(plane.close)
                 single = None if scan.images.axes else scan.images.planes[0]
                 written = outputs.add_drawings(folder, job, single, model.classes, setting.products, options)
-            for output in (job.output, *written):
-                manifest.add(job.source, output)
+            manifest.add(job.source, [job.output, *written], scan.sources.paths)
             console.result(job.output)
 
-        report = batch.run(jobs, prepare, alike, work, finish, console, options.debug)
+        def failed(job: batch.Job, error: SegcliError) -> None:
+            manifest.fail(job.source, job.output, error.reason)
+
+        report = batch.run(jobs, prepare, alike, work, finish, failed, console, options.debug)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     console.say(str(report))
     return report.exit_code
 
 
-def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
+def open_scan(path: Name, sources: Watched, files: tuple[Path, ...], setting: Setting) -> Scan:
     """The file, if it fits the network; small images are read at once, and their file closed."""
     options, dtype = setting.options, setting.model.normalisation.dtype
     images = open_images(path, "image", options.level, options.mpp)
@@ -167,7 +178,7 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
         for line in outputs.cannot_hold(path, images, files[0].suffix, options):
             setting.console.say(line)
         ranges = match_ranges(images.planes, bands, dtype, options.input_range)
-        return Scan(images, bands, ranges, files)
+        return Scan(sources, images, bands, ranges, files)
     except BaseException:
         for plane in images.planes:
             plane.close()
@@ -185,6 +196,8 @@ def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progr
                 score(group, setting, scorer, progress)
                 for work in group:
                     work.source.rest()
+        for scan in scans:
+            scan.sources.check()
 
 
 def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:

@@ -100,14 +100,14 @@ def test_a_failure_is_counted_named_and_survived(capsys: pytest.CaptureFixture[s
             if job.source.name == "worse":
                 raise ZeroDivisionError("oh")
 
-    report = batch.run(jobs, prepare, all_alike, work, nothing, Console())
-    assert (str(report), report.exit_code) == ("done 2  failed 2", 1)
+    report = batch.run(jobs, prepare, all_alike, work, nothing, nothing, Console())
+    assert (str(report), report.exit_code) == ("done 2  up to date 0  failed 2", 1)
     assert capsys.readouterr().err.splitlines() == [
         r"segcli: bad: two\nlines; expected one",
         "segcli: worse: ZeroDivisionError: oh; run with --debug to see where",
     ]
     with pytest.raises(ZeroDivisionError):
-        batch.run(jobs, prepare, all_alike, work, nothing, Console(), debug=True)
+        batch.run(jobs, prepare, all_alike, work, nothing, nothing, Console(), debug=True)
 
 
 def test_neighbours_that_are_alike_go_together() -> None:
@@ -119,6 +119,7 @@ def test_neighbours_that_are_alike_go_together() -> None:
         lambda name: (name[0], 3),
         lambda group: groups.append([name for _, name in group]),
         nothing,
+        nothing,
         Console(),
     )
     assert groups == [["a1", "a2"], ["b1"], ["a3", "a4", "a5"], ["a6"]]
@@ -129,45 +130,7 @@ def test_what_ends_everything_is_not_survived() -> None:
         raise NothingDoneError(group[0][0].output, "disk full")
 
     with pytest.raises(NothingDoneError):
-        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, work, nothing, Console())
-
-
-def test_only_what_segcli_wrote_is_replaced(tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "deep" / "ours.png", tmp_path / "theirs.png"
-    touch(ours, theirs)
-    batch.Manifest(tmp_path).add(Path("scan.png"), ours)
-    manifest = batch.Manifest(tmp_path)
-    manifest.guard(ours, overwrite=False)
-    manifest.guard(tmp_path / "new.png", overwrite=False)
-    manifest.guard(theirs, overwrite=True)
-    with pytest.raises(InputError, match=r"theirs\.png: exists, and segcli did not write it.*--overwrite"):
-        manifest.guard(theirs, overwrite=False)
-    ours.write_text("corrected by hand")
-    with pytest.raises(InputError, match=r"ours\.png"):
-        manifest.guard(ours, overwrite=False)
-
-
-def test_a_manifest_with_a_torn_line_still_counts(tmp_path: Path) -> None:
-    touch(tmp_path / "a.png", tmp_path / "b.png")
-    manifest = batch.Manifest(tmp_path)
-    manifest.add(Path("a.tif"), tmp_path / "a.png")
-    manifest.add(Path("b.tif"), tmp_path / "b.png")
-    manifest.path.write_text(manifest.path.read_text()[:-20])
-    again = batch.Manifest(tmp_path)
-    again.guard(tmp_path / "a.png", overwrite=False)
-    with pytest.raises(InputError):
-        again.guard(tmp_path / "b.png", overwrite=False)
-    again.add(Path("b.tif"), tmp_path / "b.png")
-    third = batch.Manifest(tmp_path)
-    third.guard(tmp_path / "a.png", overwrite=False)
-    third.guard(tmp_path / "b.png", overwrite=False)
-
-
-def test_a_manifest_of_something_else(tmp_path: Path) -> None:
-    (tmp_path / batch.MANIFEST).write_bytes(b"\xff\xfe\n[1]\n{}")
-    touch(tmp_path / "a.png")
-    batch.Manifest(tmp_path).add(Path("a.tif"), tmp_path / "a.png")
-    batch.Manifest(tmp_path).guard(tmp_path / "a.png", overwrite=False)
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, work, nothing, nothing, Console())
 
 
 def test_a_reader_that_has_gone_ends_the_run() -> None:
@@ -175,7 +138,7 @@ def test_a_reader_that_has_gone_ends_the_run() -> None:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, nothing, finish, Console())
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, nothing, finish, nothing, Console())
 
 
 def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> None:
@@ -191,5 +154,5 @@ def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> Non
             raise InputError("c", "worse")
 
     jobs = [batch.Job(Path(name), Path(name)) for name in "abcd"]
-    report = batch.run(jobs, prepare, all_alike, work, finish, Console(quiet=True))
+    report = batch.run(jobs, prepare, all_alike, work, finish, nothing, Console(quiet=True))
     assert (report.done, report.failed, finished) == (2, 2, ["a", "c", "d"])

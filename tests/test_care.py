@@ -1,5 +1,6 @@
 """Data that must not be lost, files that are not what they say, and systems that are full."""
 
+import json
 import os
 import resource
 import subprocess
@@ -295,6 +296,7 @@ def test_what_killed_runs_left_is_removed_by_runs_with_other_options(
                  "polygons/.a.segcli-part.gpkg", "polygons/.a.segcli-part.gpkg-journal"):  # fmt: skip
         (tmp_path / "masks" / left).write_bytes(b"left")
     (tmp_path / "masks" / ".b.tif.segcli-part").write_bytes(b"another's")
+    (tmp_path / "masks" / "segcli.jsonl").write_text(json.dumps({"begun": ["a.tif", "polygons/a.gpkg"]}) + "\n")
     assert predict(tmp_path, weights, scan, polygons="geojson") == 0
     left = sorted(path.name for path in (tmp_path / "masks").rglob("*segcli-part*"))
     assert left == [".b.tif.segcli-part"]

@@ -27,6 +27,7 @@ NO_TORCH = {
     "measures",
     "drawing",
     "evaluation",
+    "manifest",
     "matching",
     "coloring",
     "colorize",

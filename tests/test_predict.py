@@ -155,7 +155,7 @@ def test_the_program_does_the_good_ones_and_names_the_bad(
     assert [line for line in lines if line.startswith("segcli: scans/broken.png: ")]
     five = "segcli: scans/five.tif: 5 bands; the weights expect 3 or 1 (grey); choose with --bands, or other weights"
     assert five in lines
-    assert lines[-1] == "done 3  failed 2"
+    assert lines[-1] == "done 3  up to date 0  failed 2"
     assert "Traceback" not in result.stderr
     assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
     assert np.array_equal(mask_of(tmp_path / "masks" / "z.tif"), expected(scan))
@@ -194,7 +194,7 @@ def test_wrong_usage_is_one_line_and_the_right_code(
     assert result.returncode == code
     assert len(errors) == 1
     assert words in errors[0]
-    assert not (tmp_path / "m").exists()
+    assert [path.name for path in tmp_path.glob("m/*")] == (["segcli.jsonl"] if code == 1 else [])
 
 
 def random_model(classes: int = 3, width: int = 4, depth: int = 3) -> checkpoint.Model:
@@ -218,7 +218,7 @@ def test_little_memory_means_panels_and_the_same_mask(
     monkeypatch.setattr("segcli.predict.flow", lambda *given: (cut.append(given[3]), flow(*given)))
     masks = []
     for memory in (None, 1_000_000):
-        assert predict(tmp_path, random_weights, scan, memory_bytes=memory) == 0
+        assert predict(tmp_path, random_weights, scan, memory_bytes=memory, overwrite=True) == 0
         masks.append(mask_of(tmp_path / "masks" / "wide.tif"))
     assert [len(plan.panels(3000)) for plan in cut] == [1, 3]
     assert np.array_equal(*masks)
@@ -230,7 +230,7 @@ def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     scan = write_picture(tmp_path / "wide.tif", rng.integers(0, 255, (300, 4000, 3), np.uint8))
-    options = PredictOptions((scan,), tmp_path / "masks", str(random_weights))
+    options = PredictOptions((scan,), tmp_path / "masks", str(random_weights), overwrite=True)
     assert run(options, Console()) == 0
     expected = mask_of(tmp_path / "masks" / "wide.tif")
     push = RowStream.push
@@ -298,7 +298,7 @@ def test_many_files_many_of_them_bad_and_few_descriptors(tmp_path: Path, weights
         [sys.executable, "-c", script, "predict", "scans", "-o", "m", "-w", str(weights)],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert result.stderr.splitlines()[-1] == "done 151  failed 150"
+    assert result.stderr.splitlines()[-1] == "done 151  up to date 0  failed 150"
     assert result.returncode == 1
 
 
@@ -345,7 +345,7 @@ def test_small_images_of_one_size_go_through_together(
     assert groups == [3, 1, 3]
     together = [mask_of(tmp_path / "masks" / f"{n}.png") for n in range(7)]
     for n in range(7):
-        assert predict(tmp_path, random_weights, tmp_path / "scans" / f"{n}.png") == 0
+        assert predict(tmp_path, random_weights, tmp_path / "scans" / f"{n}.png", overwrite=True) == 0
         # Kernels may sum in another order for another number of images.
         assert (mask_of(tmp_path / "masks" / f"{n}.png") == together[n]).mean() > 0.999
     assert groups[3:] == [1] * 7

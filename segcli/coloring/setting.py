@@ -31,6 +31,11 @@ class Setting:
     meaning: Meaning | None
     console: Console
 
+    def sources_of(self, job: Job) -> list[Path]:
+        """The files of this machine that the picture of a mask is made of."""
+        others = [known[job.source] for known in (self.images, self.truths) if job.source in known]
+        return [*([job.source] if isinstance(job.source, Path) and job.source.is_file() else []), *others]
+
     def image_of(self, job: Job) -> Path | None:
         """The image to draw over; InputError where one is missed."""
         return _partner(job, self.options.over, self.images, "image")

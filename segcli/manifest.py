@@ -1,0 +1,205 @@
+"""`segcli.jsonl` in the output folder: what was made, of what and how, so that a second run does only what is missing
+or stale, and touches nothing that segcli did not write.
+
+A line before a file is begun, a line when it is done, and one for each run that had other options. What a killed run
+has left half done is known by its first line.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import segcli
+from segcli.errors import BusyError, InputError, NothingDoneError
+from segcli.files import remove_parts, sha256_of
+
+MANIFEST = "segcli.jsonl"
+
+IDLE = frozenset({"inputs", "out", "recursive", "overwrite", "jobs", "memory_bytes", "device", "quiet", "debug"})
+"""Options that change nothing in an output."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What identifies a file's contents. A size and a time that are the same are believed, as make believes them."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        found = path.stat()
+        return cls(found.st_size, found.st_mtime_ns, sha256_of(path))
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file still has these contents."""
+        try:
+            found = path.stat()
+            if (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns):
+                return True
+            return found.st_size == self.size and sha256_of(path) == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished line: the outputs of one source, by name below the folder, and the files they were made of."""
+
+    source: str
+    key: str
+    outputs: Mapping[str, Mark]
+    sources: Mapping[str, Mark]
+
+
+def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
+    """What tells runs apart whose outputs may differ, and what stands behind it: the options that matter, as text, and
+    the contents of files that serve all inputs, such as weights."""
+    wanted = {name: str(value) for name, value in asdict(options).items() if name not in IDLE}
+    contents = {str(path): sha256_of(path) for path in files}
+    stated = {"verb": verb, "options": wanted, "files": contents}
+    # A file counts by what is in it, not by where it lies.
+    counted = {**stated, "files": sorted(contents.values())}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16], stated
+
+
+class Manifest:
+    """The record of one output folder, for a run with this `key`."""
+
+    def __init__(self, folder: Path, key: str, file: BinaryIO) -> None:
+        self.path = folder / MANIFEST
+        self._folder, self._key, self._file = folder, key, file
+        self._done: dict[str, Done] = {}  # by the name of the first output
+        self._marks: dict[str, Mark] = {}  # by the name of any output
+        self._begun: dict[str, set[str]] = {}  # what was not finished, by the name of the first output
+        self.keys: set[str] = set()
+        file.seek(0)
+        text = file.read()
+        self._torn = not text.endswith(b"\n") and bool(text)  # by a kill; what is added must not be appended to it
+        for line in text.split(b"\n"):
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # that file counts as not written
+
+    def _take(self, record: dict[str, Any]) -> None:
+        if "run" in record:
+            self.keys.add(record["key"])
+        elif "begun" in record:
+            self._begun[record["begun"][0]] = set(record["begun"])
+        elif "failed" in record:
+            self._begun.pop(record["failed"], None)
+        else:
+            outputs = {name: Mark(*mark) for name, mark in record["outputs"].items()}
+            sources = {name: Mark(*mark) for name, mark in record["of"].items()}
+            self._finish(Done(record["source"], record["key"], outputs, sources))
+
+    def _finish(self, done: Done) -> None:
+        first = next(iter(done.outputs))
+        self._begun.pop(first, None)
+        self._done[first] = done
+        self._marks |= done.outputs
+
+    def is_up_to_date(self, source: object, output: Path, sources: Sequence[Path]) -> bool:
+        """Whether all that was made of `source` is there, of these files as they are now, with these options."""
+        done = self._done.get(self._name(output))
+        if done is None or (done.source, done.key) != (str(source), self._key):
+            return False
+        if set(done.sources) != set(map(str, sources)):
+            return False
+        return all(mark.holds(Path(path)) for path, mark in done.sources.items()) and all(
+            mark.holds(self._folder / name) for name, mark in done.outputs.items()
+        )
+
+    def guard(self, output: Path, overwrite: bool) -> None:
+        """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
+        name = self._name(output)
+        if overwrite or not output.exists() or any(name in names for names in self._begun.values()):
+            return
+        mark = self._marks.get(name)
+        if mark is None or not mark.holds(output):
+            raise InputError(
+                output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
+            )
+
+    def begin(self, outputs: Sequence[Path]) -> None:
+        """Say that these files are about to be written, so that they are known if this run is killed."""
+        self._write({"begun": [self._name(output) for output in outputs]}, to_disk=False)
+
+    def fail(self, source: object, output: Path, reason: str) -> None:
+        """Record what could not be done, and why."""
+        self._write({"failed": self._name(output), "source": str(source), "reason": reason}, to_disk=False)
+
+    def add(self, source: object, outputs: Sequence[Path], sources: Sequence[Path]) -> None:
+        """Record what was made of a source; the output that names it comes first."""
+        marks = {self._name(path): Mark.of(path) for path in outputs}
+        of = {str(path): Mark.of(path) for path in sources}
+        self._finish(Done(str(source), self._key, marks, of))
+        record = {"source": str(source), "key": self._key, "segcli": segcli.__version__}
+        kinds = {"outputs": marks, "of": of}
+        self._write(record | {kind: {name: [m.size, m.mtime_ns, m.sha256] for name, m in found.items()}
+                              for kind, found in kinds.items()}, to_disk=True)  # fmt: skip
+
+    def remove_leftovers(self) -> None:
+        """Remove what runs that were killed have left of files that they had begun."""
+        for name in (name for names in self._begun.values() for name in names):
+            place = (self._folder / name).parent
+            if place.is_dir():
+                for known in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
+                    remove_parts(place, known)
+
+    def _write(self, record: dict[str, Any], to_disk: bool) -> None:
+        try:
+            self._file.write(b"\n" * self._torn + json.dumps(record).encode() + b"\n")
+            self._file.flush()
+            if to_disk:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise NothingDoneError(self.path, f"cannot be written: {error.strerror}", "", "make room") from error
+        self._torn = False
+
+    def _name(self, output: Path) -> str:
+        return output.relative_to(self._folder).as_posix()
+
+
+@contextmanager
+def opened(folder: Path, verb: str, options: Any, files: Sequence[Path] = (), alone: bool = True) -> Iterator[Manifest]:
+    """The manifest of an output folder, created where there is none; with `alone`, no other run may have it open.
+
+    What killed runs have left unfinished in the folder is removed. Raises BusyError, NothingDoneError.
+    """
+    key, stated = key_of(verb, options, files)
+    path = folder / MANIFEST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise NothingDoneError(path, f"cannot be opened: {error.strerror}", "", "give permission, or choose another "
+                               "--out") from error  # fmt: skip
+    with file:
+        if alone:
+            _lock(file, folder)
+        manifest = Manifest(folder, key, file)
+        if alone:
+            manifest.remove_leftovers()
+        if key not in manifest.keys:
+            manifest._write({"run": stated, "key": key, "segcli": segcli.__version__}, to_disk=False)
+        yield manifest
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BusyError(
+            folder, "another run of segcli writes there", "", "wait for it, or choose another --out"
+        ) from error
+    except OSError:
+        return  # a file system without locks: then nobody can tell

@@ -1,0 +1,178 @@
+"""What a second run knows of the first."""
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from segcli.errors import BusyError, InputError, NothingDoneError
+from segcli.files import PART, Watched
+from segcli.manifest import MANIFEST, Manifest, key_of, opened
+
+
+@dataclass(frozen=True)
+class Options:
+    width: int = 3
+    quiet: bool = False
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "scan.png").write_text("pixels")
+    return tmp_path / "scan.png"
+
+
+def write(path: Path, text: str = "mask") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def again(folder: Path, options: Options = Options(), **more: object) -> Manifest:
+    """A second run, as far as it looks."""
+    with opened(folder, "predict", options, **more) as manifest:  # type: ignore[arg-type]
+        return manifest
+
+
+def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> None:
+    out, weights = tmp_path / "out", write(tmp_path / "w", "weights")
+    output, beside = write(out / "deep" / "scan.png"), write(out / "confidence" / "scan.tif")
+    with opened(out, "predict", Options(), [weights]) as manifest:
+        assert not manifest.is_up_to_date(source, output, [source])
+        manifest.begin([output, beside])
+        manifest.add(source, [output, beside], [source])
+        assert manifest.is_up_to_date(source, output, [source])
+
+    def is_up_to_date(
+        options: Options = Options(), files: tuple[Path, ...] = (weights,), name: object = source
+    ) -> bool:
+        return again(out, options, files=files).is_up_to_date(name, output, [source])
+
+    assert is_up_to_date()
+    assert is_up_to_date(Options(quiet=True))  # changes nothing in an output
+    assert not is_up_to_date(Options(width=4))
+    assert not is_up_to_date(name=tmp_path / "other.png")
+    assert is_up_to_date(files=(write(tmp_path / "elsewhere", "weights"),))
+    assert not is_up_to_date(files=(write(tmp_path / "elsewhere", "Weights"),))
+    os.utime(source, (1, 1))
+    assert is_up_to_date()  # the same contents at another time
+    source.write_text("Pixels")
+    assert not is_up_to_date()
+    source.write_text("pixels")
+    beside.write_text("changed by hand")
+    assert not is_up_to_date()
+    beside.unlink()
+    assert not is_up_to_date()
+    write(beside)
+    assert is_up_to_date()
+    assert not again(out, files=(weights,)).is_up_to_date(source, output, [source, weights])  # made of more now
+
+
+def test_only_what_segcli_wrote_is_replaced(tmp_path: Path, source: Path) -> None:
+    ours, theirs = write(tmp_path / "out" / "ours.png"), write(tmp_path / "out" / "theirs.png")
+    with opened(tmp_path / "out", "predict", Options()) as manifest:
+        manifest.add(source, [ours], [source])
+    manifest = again(tmp_path / "out", Options(width=9))
+    manifest.guard(ours, overwrite=False)
+    manifest.guard(tmp_path / "out" / "new.png", overwrite=False)
+    manifest.guard(theirs, overwrite=True)
+    with pytest.raises(InputError, match=r"theirs\.png: exists, and segcli did not write it.*--overwrite"):
+        manifest.guard(theirs, overwrite=False)
+    ours.write_text("corrected by hand")
+    with pytest.raises(InputError, match=r"ours\.png"):
+        manifest.guard(ours, overwrite=False)
+
+
+def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Path) -> None:
+    """Begun and not done: the file may be there, whole, without a line that says so; and what was on its way."""
+    out = tmp_path / "out"
+    with opened(out, "predict", Options()) as manifest:
+        manifest.begin([out / "a.png", out / "extra" / "a.tif"])
+        write(out / "a.png")
+        left = [write(out / f".a.png{PART}"), write(out / "extra" / f"..a.tif{PART}{PART}.aux.xml")]
+        others = [write(out / f".b.png{PART}"), write(out / f"a.png{PART}")]
+    manifest = again(out)
+    assert [path.exists() for path in (*left, *others)] == [False, False, True, True]
+    manifest.guard(out / "a.png", overwrite=False)
+    assert not manifest.is_up_to_date(source, out / "a.png", [source])
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(source, [out / "a.png"], [source])
+    write(out / "extra" / "a.tif", "of somebody else")
+    with pytest.raises(InputError, match="segcli did not write it"):
+        again(out).guard(out / "extra" / "a.tif", overwrite=False)
+
+
+def test_what_failed_is_no_licence_to_write(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    with opened(out, "predict", Options()) as manifest:
+        manifest.begin([out / "a.png"])
+        manifest.fail(source, out / "a.png", "broken")
+    record = json.loads((out / MANIFEST).read_text().splitlines()[-1])
+    assert record == {"failed": "a.png", "source": str(source), "reason": "broken"}
+    write(out / "a.png", "of somebody else")
+    with pytest.raises(InputError, match="segcli did not write it"):
+        again(out).guard(out / "a.png", overwrite=False)
+
+
+def test_a_torn_line_and_lines_of_something_else(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    for name in "ab":
+        write(out / f"{name}.png")
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(source, [out / "a.png"], [source])
+        manifest.add(source, [out / "b.png"], [source])
+    text = (out / MANIFEST).read_bytes()
+    (out / MANIFEST).write_bytes(b"\xff\xfe\n[1]\n{}\n" + text[:-20])
+    manifest = again(out)
+    manifest.guard(out / "a.png", overwrite=False)
+    with pytest.raises(InputError):
+        manifest.guard(out / "b.png", overwrite=False)
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(source, [out / "b.png"], [source])
+    assert again(out).is_up_to_date(source, out / "b.png", [source])
+    assert again(out).is_up_to_date(source, out / "a.png", [source])
+
+
+def test_the_options_of_each_kind_of_run_are_recorded_once(tmp_path: Path) -> None:
+    weights = write(tmp_path / "w", "x")
+    for options in (Options(), Options(quiet=True), Options(width=4), Options()):
+        again(tmp_path / "out", options, files=(weights,))
+    lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
+    assert [line["run"]["options"] for line in lines] == [{"width": "3"}, {"width": "4"}]
+    assert lines[0]["key"] == key_of("predict", Options(), [weights])[0] != lines[1]["key"]
+    assert key_of("tile", Options(), [weights])[0] != lines[0]["key"]
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    with opened(tmp_path, "predict", Options()):
+        with pytest.raises(BusyError, match="another run of segcli writes there") as caught:
+            again(tmp_path)
+        assert caught.value.exit_code == 5
+        again(tmp_path, alone=False)  # a single file into a folder where others are written, too
+    again(tmp_path)
+
+
+def test_folders_that_cannot_be_written_or_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "file")
+    with pytest.raises(NothingDoneError, match=r"segcli\.jsonl: cannot be opened: "):
+        again(tmp_path / "file" / "out")
+
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    again(tmp_path / "out")
+
+
+def test_a_source_that_changes_while_it_is_read(tmp_path: Path, source: Path) -> None:
+    watched = Watched([source])
+    watched.check()
+    source.write_text("pixels and more")
+    with pytest.raises(InputError, match=r"scan\.png: changed while it was read"):
+        watched.check()
+    source.unlink()
+    with pytest.raises(InputError, match="changed while"):
+        watched.check()
