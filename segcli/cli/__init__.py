@@ -9,7 +9,7 @@ import segcli
 from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
-from segcli.cli.shared import INTERRUPTED
+from segcli.cli.shared import INTERRUPTED, TERMINATED
 from segcli.cli.train import train
 from segcli.errors import SegcliError, one_line
 
@@ -48,6 +48,8 @@ def main() -> None:
         # Without arguments typer shows the help and has no message.
         message = error.format_message()
         code = _failed(f"{message} (see segcli --help)", error.exit_code) if message else error.exit_code
+    except SystemExit as ended:
+        code = _failed("ended by SIGTERM", TERMINATED) if ended.code == TERMINATED else ended.code
     except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted", INTERRUPTED)
     except Exception as error:  # a fault of ours: one line, too, and never exit code 0

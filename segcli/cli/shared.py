@@ -1,13 +1,14 @@
 """What several commands share: options, each declared once, and how a run ends."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
-INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count the signals
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as shells count the signals
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that segcli did not write, too.")]
 Nul = Annotated[
@@ -21,6 +22,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 
 def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a verb and end with its exit code."""
+    signal.signal(signal.SIGTERM, _end)
     try:
         code = run()
     except BrokenPipeError:  # here, because typer would make exit code 1 of it
@@ -28,3 +30,9 @@ def end_with(run: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     raise typer.Exit(code)
+
+
+def _end(*_: object) -> NoReturn:
+    """Unwind, so that what is half written goes and what is finished stays, and end as a shell expects."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise SystemExit(TERMINATED)
