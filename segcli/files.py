@@ -18,16 +18,21 @@ def part_of(path: Path) -> Path:
 
 @contextmanager
 def replacing(
-    path: Path, faults: Callable[[Path], AbstractContextManager[None]] = lambda _: nullcontext()
+    path: Path,
+    faults: Callable[[Path], AbstractContextManager[None]] = lambda _: nullcontext(),
+    is_swept: bool = False,
 ) -> Iterator[Path]:
     """Give a temporary name to write to; move it to `path` when the block ends well, remove it when it does not.
 
     `faults(path)` is put around what is done here, so that the caller can word its errors, and not around the block.
+    `is_swept` says that the folder is there and nothing is left in it of an earlier run: who writes thousands of files
+    into one looks through it once, not for each of them.
     """
     part = part_of(path)
-    with faults(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_parts(path.parent, path.name)
+    if not is_swept:
+        with faults(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts(path.parent, path.name)
     try:
         yield part
         with faults(path):
@@ -61,7 +66,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def remove_parts(folder: Path, name: str) -> None:
     """Remove what a killed run has left of an output, scratch files of scratch files too."""
-    pattern = re.compile(rf"\.+{re.escape(name)}{re.escape(PART)}.*")
+    sweep(folder, re.escape(name))
+
+
+def sweep(folder: Path, names: str) -> None:
+    """The same of all outputs whose whole names the pattern matches."""
+    pattern = re.compile(rf"\.+{names}{re.escape(PART)}.*")
     for path in folder.iterdir():
         if pattern.fullmatch(path.name):
             path.unlink(missing_ok=True)
