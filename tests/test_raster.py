@@ -295,3 +295,28 @@ def test_any_window_in_any_pieces_is_rasterio_s(
         found = [np.ones(s.pixels.shape[1:], bool) if s.valid is None else s.valid for s in strips]
         np.testing.assert_array_equal(np.concatenate(found), valid)
         np.testing.assert_array_equal(source.window(3, first, 5, end - first, (1,)), expected[:1, 3:8])
+
+
+@pytest.mark.parametrize("first_row", [0, 1, 16, 37, 69])
+def test_strips_from_a_row_on(tmp_path: Path, rng: np.random.Generator, first_row: int) -> None:
+    pixels = rng.integers(0, 99, (1, 70, 40), np.uint8)
+    profile = {"driver": "GTiff", "count": 1, "height": 70, "width": 40, "dtype": "uint8"}
+    profile |= {"transform": from_origin(5, 5, 2, 2)}
+    with rasterio.open(tmp_path / "a.tif", "w", tiled=True, blockxsize=16, blockysize=16, **profile) as file:
+        file.write(pixels)
+    with Source(tmp_path / "a.tif") as source:
+        strips = list(source.strips(10, first_row=first_row))
+    assert strips[0].first_row == first_row
+    np.testing.assert_array_equal(np.concatenate([s.pixels for s in strips], axis=1), pixels[:, first_row:])
+
+
+def test_as_stored_there_are_alpha_and_complex_numbers(tmp_path: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 255, (6, 5, 4), np.uint8)
+    path = write_picture(tmp_path / "a.png", pixels)
+    assert np.array_equal(read(path, purpose="stored"), pixels.transpose(2, 0, 1))
+    profile = {"driver": "GTiff", "count": 1, "height": 2, "width": 2, "dtype": "complex64"}
+    with rasterio.open(tmp_path / "c.tif", "w", transform=from_origin(5, 5, 2, 2), **profile) as file:
+        file.write(np.full((1, 2, 2), 1 + 2j, np.complex64))
+    assert read(tmp_path / "c.tif", purpose="stored").tolist() == [[[1 + 2j] * 2] * 2]
+    with pytest.raises(InputError, match="complex numbers"):
+        Source(tmp_path / "c.tif")

@@ -38,6 +38,16 @@ class Grid:
             calibration={axis: size * steps.get(axis, 1.0) for axis, size in self.calibration.items()},
         )  # fmt: skip
 
+    def window(self, row: int, col: int, height: int, width: int) -> "Grid":
+        """The place of one rectangle, which may reach over the border."""
+        transform = self.transform @ self.transform.translation(col, row) if self.transform is not None else None
+        points = tuple(GroundControlPoint(p.row - row, p.col - col, p.x, p.y, p.z, p.id, p.info) for p in self.gcps)
+        rpcs = self.rpcs
+        if rpcs is not None:
+            values = rpcs.to_dict()
+            rpcs = RPC(**(values | {"line_off": values["line_off"] - row, "samp_off": values["samp_off"] - col}))
+        return replace(self, height=height, width=width, transform=transform, gcps=points, rpcs=rpcs)
+
 
 def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:
     """Of a dataset of GDAL's."""

@@ -20,7 +20,7 @@ from segcli.raster.rows import Rows
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 from segcli.validity import Valid, both, joined
 
-Purpose = Literal["image", "mask"]
+Purpose = Literal["image", "mask", "stored"]
 
 BLOCK_BYTES = 2**29
 """Rows are read in whole blocks of the file while these take no more memory than this; of higher blocks in parts, each
@@ -42,7 +42,8 @@ class Strip(NamedTuple):
 
 
 class Source:
-    """One image of a file. As an image a palette is applied (three bands); as a mask its indices are kept.
+    """One image of a file. As an image a palette is applied (three bands); as a mask its indices are kept; as stored it
+    has all its bands, alpha among them, and data are where the file's nodata, mask or alpha as GDAL knows it say so.
 
     Attributes: `path`, `grid`, `bands` (without alpha), `begins_with_rgb`, `dtype` (a numpy name). A photograph is seen
     upright, as viewers show it; a georeferenced raster as it is stored. Use it in a `with` block. Raises InputError,
@@ -69,17 +70,18 @@ class Source:
         reader = self._reader
         dataset = _dataset(reader)
         kinds = _kinds(reader)
-        self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha] or [0]
+        self._purpose = purpose
+        self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
         # GDAL's mask follows alpha where it is the last of two or four bands of 8 or 16 bits, and only there.
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
         followed = (
             alphas and (alphas[0] + 1, len(kinds)) in ((2, 2), (4, 4)) and reader.dtypes[0] in ("uint8", "uint16")
         )
-        self._alpha = alphas[0] if alphas and not followed else None
+        self._alpha = alphas[0] if alphas and not followed and purpose != "stored" else None
         self._lookup: NDArray[np.uint8] | None = None
         self._stretch: NDArray[np.uint8] | None = None
         self._opaque: NDArray[np.bool_] | None = None  # by palette index, where some are transparent
-        if dataset is not None and kinds[0] == ColorInterp.palette:
+        if dataset is not None and kinds[0] == ColorInterp.palette and purpose != "stored":
             self._opaque = opaque_table(dataset.colormap(1))
         if purpose == "image" and dataset is not None:
             if kinds[0] == ColorInterp.palette:
@@ -89,7 +91,8 @@ class Source:
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
         self.begins_with_rgb = tuple(kinds[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         self.dtype = reader.dtypes[self._indexes[0]]
-        if any(reader.dtypes[n].startswith("complex") for n in self._indexes):
+        refused = "complex_int16" if purpose == "stored" else "complex"
+        if any(reader.dtypes[n].startswith(refused) for n in self._indexes):
             raise InputError(self.path, f"complex numbers ({self.dtype})", "expected real ones", "convert it to bands")
         if reader.width * len(reader.dtypes) * np.dtype(self.dtype).itemsize > ROW_BYTES:
             raise InputError(
@@ -161,30 +164,32 @@ class Source:
         self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
     ) -> Iterator[Rows]:
         """All rows from the top, `strip_height` at a time; `bands` counts from 0 and may repeat a band."""
-        for first_row, pixels, _ in self._strips(strip_height, bands, first_col, end_col, with_valid=False):
+        for first_row, pixels, _ in self._strips(strip_height, bands, first_col, end_col, 0, with_valid=False):
             yield Rows(first_row, pixels)
 
     def strips(
-        self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
-    ) -> Iterator[Strip]:
-        """As `rows`, and where there are data."""
-        return self._strips(strip_height, bands, first_col, end_col, with_valid=True)
+        self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None,
+        first_row: int = 0,
+    ) -> Iterator[Strip]:  # fmt: skip
+        """As `rows`, and where there are data; from `first_row` on."""
+        return self._strips(strip_height, bands, first_col, end_col, first_row, with_valid=True)
 
     def _strips(
-        self, strip_height: int, bands: Sequence[int] | None, first_col: int, end_col: int | None, with_valid: bool
-    ) -> Iterator[Strip]:
+        self, strip_height: int, bands: Sequence[int] | None, first_col: int, end_col: int | None, first_row: int,
+        with_valid: bool,
+    ) -> Iterator[Strip]:  # fmt: skip
         """The file is read in whole blocks, so that no block is decoded twice."""
         width = (self.grid.width if end_col is None else end_col) - first_col
         read_height = self._read_height(strip_height, width, self.bands if bands is None else len(set(bands)))
         waiting: Strip | None = None
-        first_row = 0
-        for row in range(0, self.grid.height, read_height):
-            height = min(read_height, self.grid.height - row)
+        edges = range(first_row // read_height * read_height + read_height, self.grid.height, read_height)
+        for row, end_row in pairwise([first_row, *edges, self.grid.height]):
+            height = end_row - row
             pixels, valid = self._read(row, first_col, height, width, bands, with_valid)
             if waiting is not None:
                 pixels = np.concatenate([waiting.pixels, pixels], axis=1)
                 valid = joined([(waiting.valid, (waiting.pixels.shape[1], width)), (valid, (height, width))], axis=0)
-            last = row + height == self.grid.height
+            last = end_row == self.grid.height
             end = pixels.shape[1] if last else pixels.shape[1] // strip_height * strip_height
             for start in range(0, end, strip_height):
                 stop = min(start + strip_height, end)
@@ -260,7 +265,7 @@ class Source:
             valid = both(valid, self._opaque[self._reader.read([0], *place)[0]])
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
-        if pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
+        if self._purpose != "stored" and pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
             valid = both(valid, finite.any(axis=0))
         return pixels, valid
 
