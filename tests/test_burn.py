@@ -14,7 +14,7 @@ from rasterio.warp import transform_geom
 from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.network.normalise import Normalisation
-from segcli.raster.burn import burnt, table_of_kinds
+from segcli.raster.burn import burnt, kinds_in, table_of_kinds
 from segcli.raster.grid import Grid
 from segcli.raster.source import Source
 from segcli.training.labels import Labels, find_classes
@@ -123,3 +123,13 @@ def test_polygons_as_training_masks(tmp_path: Path, rng: np.random.Generator) ->
     expected = np.zeros((6, 9), np.int16)
     expected[2:, 3:] = 1
     assert np.array_equal(target, expected)
+
+
+def test_an_attribute_of_another_name(tmp_path: Path) -> None:
+    path = write_shapes(tmp_path / "a.geojson", [(shapely.box(0, 0, 5, 5), "roof")], key="Covering")
+    with pytest.raises(InputError, match="attributes covering; expected one of class"):
+        kinds_in(path)
+    assert kinds_in(path, "covering") == {"roof"}
+    assert whole(burnt(path, Grid(9, 9), TABLE, attribute="Covering"))[2, 2] == 5
+    with pytest.raises(InputError, match="attributes covering; --attribute names kind"):
+        kinds_in(path, "kind")

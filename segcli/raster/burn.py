@@ -28,24 +28,29 @@ def is_vector(path: Path) -> bool:
     return path.suffix.lower() in VECTORS
 
 
-def burnt(path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str] = frozenset()) -> Source:
+def burnt(
+    path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str] = frozenset(), attribute: str | None = None
+) -> Source:
     """A mask of the polygons of a file on an image's grid; later polygons lie over earlier ones.
 
     Where there are none it holds 0, or what marks no label if no class has that index. Polygons are transformed to the
     image's reference system; for an image without one, their coordinates are columns and rows. Polygons of an `ignored`
-    name have no label. InputError where the file cannot be read or a polygon is of no class.
+    name have no label. `attribute` says what a polygon is; left out, one of COLUMNS does. InputError where the file
+    cannot be read or a polygon is of no class.
     """
-    return Source(path, "mask", Contents((BurntReader(path, grid, classes, ignored),)))
+    return Source(path, "mask", Contents((BurntReader(path, grid, classes, ignored, attribute),)))
 
 
 class BurntReader:
     """As `readers.Reader`: one band of class indices."""
 
-    def __init__(self, path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str]) -> None:
+    def __init__(
+        self, path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str], attribute: str | None = None
+    ) -> None:
         self.height, self.width = grid.height, grid.width
         self.dtypes: tuple[str, ...] = ("uint8",)
         self.block = (min(512, grid.height), grid.width)
-        crs, geometries, kinds = _read(path)
+        crs, geometries, kinds = _read(path, attribute)
         self._nothing = 0 if 0 in classes.indices else classes.ignore or 0
         values = {entry.name: entry.index for entry in classes.entries} | {
             str(entry.index): entry.index for entry in classes.entries
@@ -79,9 +84,9 @@ class BurntReader:
         pass
 
 
-def kinds_in(path: Path) -> set[str]:
+def kinds_in(path: Path, attribute: str | None = None) -> set[str]:
     """What polygons in a file are said to be."""
-    return set(_read(path)[2])
+    return set(_read(path, attribute)[2])
 
 
 def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
@@ -100,7 +105,7 @@ def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     return ClassTable(tuple(ClassEntry(n, name, color) for (n, name), color in zip(entries, colors, strict=True)))
 
 
-def _read(path: Path) -> tuple[Any, list[dict[str, Any]], list[str]]:
+def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]], list[str]]:
     """The reference system, geometries as GeoJSON has them, and what each is."""
     try:
         import pyogrio.raw
@@ -112,7 +117,10 @@ def _read(path: Path) -> tuple[Any, list[dict[str, Any]], list[str]]:
     except Exception as error:  # of GDAL's drivers
         raise InputError(path, str(error).splitlines()[0][:200], "expected polygons") from error
     names = [str(name).lower() for name in meta["fields"]]
-    column = next((name for name in COLUMNS if name in names), None)
+    wanted = COLUMNS if attribute is None else (attribute.lower(),)
+    column = next((name for name in wanted if name in names), None)
+    if column is None and attribute is not None and len(shapes):
+        raise InputError(path, f"attributes {', '.join(names[:8]) or 'none'}", f"--attribute names {attribute}")
     if column is None:
         if len(shapes) and names:
             raise InputError(path, f"attributes {', '.join(names[:8])}", f"expected one of {', '.join(COLUMNS)}")
