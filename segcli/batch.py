@@ -65,21 +65,28 @@ def plan(
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
         return out.parent, _without_clashes([Job(inputs[0], out)], out.parent, beside)
-    found: dict[Name, Path] = {}  # source -> path relative to the folder it was found in
+    found = find(inputs, out, recursive)
+    jobs = [Job(source, out / relative.with_suffix(output_suffix(source))) for source, relative in found.items()]
+    return out, _without_clashes(jobs, out, beside)
+
+
+def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
+    """Each input with its path relative to the folder it was found in; nothing inside an output folder is one."""
+    inputs = list(inputs)
+    found: dict[Name, Path] = {}
     for path in inputs:
         if isinstance(path, Path) and is_folder(path):
-            ours = out.resolve()
-            nested = path.resolve() in ours.parents
+            ours = out.resolve() if out is not None else None
+            nested = ours is not None and path.resolve() in ours.parents
             for entry in rasters_in(path, recursive):
-                if not (nested and entry.resolve().is_relative_to(ours)):
+                if not (nested and ours is not None and entry.resolve().is_relative_to(ours)):
                     found.setdefault(entry, entry.relative_to(path))
         else:
             found.setdefault(path, relative_name(path))
     if not found:
         named = ", ".join(map(str, inputs))
         raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
-    jobs = [Job(source, out / relative.with_suffix(output_suffix(source))) for source, relative in found.items()]
-    return out, _without_clashes(jobs, out, beside)
+    return found
 
 
 def output_beside(folder: Path, job: Job, name: str, ending: str | None) -> Path:
