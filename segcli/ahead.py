@@ -1,15 +1,19 @@
-"""Work done in a thread while the caller is busy: what comes next is made `ahead`, what is finished is taken `behind`.
+"""Work done in threads while the caller is busy: what comes next is made `ahead`, what is finished is taken `behind`,
+and what takes long is `shared` by several.
 
 Knows nothing of what it carries.
 """
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class _End:
@@ -93,3 +97,23 @@ def behind(take: Callable[[Item], None], depth: int = 2) -> Iterator[Callable[[I
         thread.join()
     if failed:
         raise failed[0]
+
+
+def shared(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, depth: int = 2
+) -> Generator[Result, None, None]:
+    """What `work` gives for each of the items, in order, by so many threads; each has at most `depth` of them at hand.
+
+    `items` are taken in the caller's thread. An error is raised in its place; what was not begun by then is never done.
+    """
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads, "segcli-shared")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= threads * depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

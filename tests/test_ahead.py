@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from segcli.ahead import ahead, behind
+from segcli.ahead import ahead, behind, shared
 
 
 def test_order_and_overlap() -> None:
@@ -74,3 +74,32 @@ def test_behind_gives_its_error_and_takes_nothing_more() -> None:
     with pytest.raises(KeyError), behind(taken.append) as put:
         raise KeyError
     assert not [thread for thread in threading.enumerate() if thread.name == "segcli-behind"]
+
+
+def test_shared_work_comes_back_in_order_and_is_not_begun_too_early() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(40):
+            taken.append(n)
+            yield n
+
+    results = shared(lambda n: n * n, items(), 3)
+    for n, result in enumerate(results):
+        assert result == n * n
+        assert len(taken) <= n + 3 * 2 + 1
+    assert len(taken) == 40
+
+
+def test_an_error_in_shared_work_ends_it() -> None:
+    done: list[int] = []
+
+    def work(n: int) -> int:
+        if n == 5:
+            raise KeyError(n)
+        done.append(n)
+        return n
+
+    with pytest.raises(KeyError):
+        list(shared(work, range(1000), 2))
+    assert len(done) < 12
