@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +59,16 @@ def cut_all(options: TileOptions, console: Console) -> int:
     ledgers = planning.open_ledgers(targets, labels, options)
     if options.dry_run:
         return show_plan(targets, labels, options, console)
+    with ExitStack() as accounts:
+        for ledger in ledgers.values():
+            accounts.callback(ledger.rest)
+        return write_tiles(targets, labels, ledgers, options, console)
+
+
+def write_tiles(
+    targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
+) -> int:
+    """The tiles that are missing, of one raster after the other, and an account of them in each folder."""
     chosen = planning.sample(targets, labels, options, console)
     for ledger in ledgers.values():
         if options.overwrite:
@@ -83,6 +93,8 @@ def cut_all(options: TileOptions, console: Console) -> int:
             for job, work in group:
                 try:
                     cut(work, ledgers[job.output], threads(options), counted(progress, len(work.tiles.places)))
+                except MemoryError as error:
+                    raise InputError(job.source, "out of memory", "", "free some, or give a smaller --size") from error
                 finally:
                     planning.close(work)
 

@@ -178,7 +178,8 @@ def _valid_share(record: Record, layer: Layer, pixels: NDArray[Any], valid: Vali
     """Of the whole tile, padding included."""
     kinds = layer.stored.kinds
     if "alpha" in kinds:
-        valid = both(valid, pixels[kinds.index("alpha")] > 0)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            valid = both(valid, pixels[kinds.index("alpha")] != 0)
     if pixels.dtype.kind in "fc" and not (finite := np.isfinite(pixels).any(axis=0)).all():
         valid = both(valid, finite)
     data = pixels.shape[1] * pixels.shape[2] if valid is None else int(np.count_nonzero(valid))

@@ -250,8 +250,8 @@ class Canvas:
             rows, cols = (slice(where.min(), where.max() + 1) for where in np.nonzero(mixed))
             box, those = (rows, cols), mixed[rows, cols]
             one, other = old[:, *box], new[:, *box]
-            share = weight[box] / (before[box] + weight[box])
-            with np.errstate(invalid="ignore", over="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):  # of pixels that are not among `those`, and of NaN
+                share = weight[box] / (before[box] + weight[box])
                 mean = one + share.astype(self._held, copy=False) * (other - one)
             one[...] = np.where(those & ~_same_bits(one, other), mean, one)
         before += weight

@@ -34,13 +34,15 @@ def spans(length: int, size: int, overlap: int, edge: Edge) -> tuple[Span, ...]:
     filled up (pad), cut off (keep) or left out (drop). A raster smaller than a tile gives one of its own size, a padded
     one, or none (drop)."""
     starts = [n * (size - overlap) for n in range(count(length, size, overlap, edge))]
-    if edge == "shift" and starts:
+    if not starts:
+        return ()
+    if edge == "shift":
         starts[-1] = max(0, min(starts[-1], length - size))
     ends = [min(start + size, length) for start in starts]
     cuts = [(start + end) // 2 for (_, end), (start, _) in pairwise(zip(starts, ends, strict=True))]
     return tuple(
         Span(start, end, size if edge == "pad" else end - start, own_start, own_end)
-        for start, end, own_start, own_end in zip(starts, ends, [0, *cuts], [*cuts, *ends[-1:]], strict=True)
+        for start, end, own_start, own_end in zip(starts, ends, [0, *cuts], [*cuts, ends[-1]], strict=True)
     )
 
 

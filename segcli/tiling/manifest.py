@@ -195,12 +195,17 @@ class Ledger:
         with self._lock:
             self._append({"done": scene.name})
 
+    def rest(self) -> None:
+        """Let go of the account, as it is."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def close(self) -> None:
         """Write tiles.json, with all rasters that are done; the account goes when all are."""
         if self._file is None:
             return
-        self._file.close()
-        self._file = None
+        self.rest()
         path = self.folder / MANIFEST
         if any(scene.is_done for scene in self.known.scenes.values()):
             with replacing(path, faults_of_writing) as part, faults_of_writing(path):

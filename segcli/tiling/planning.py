@@ -15,18 +15,22 @@ from segcli.files import sweep
 from segcli.options import TileOptions
 from segcli.raster.align import differ
 from segcli.raster.exact import not_kept
+from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
 from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
 from segcli.tiling.labelling import Labels, find_labels
-from segcli.tiling.layout import Tiling, tiling
+from segcli.tiling.layout import Tiling, count, tiling
 from segcli.tiling.manifest import JOURNAL, MANIFEST, Ledger, Place, Scene
 from segcli.tiling.splits import balanced, split
 
 TURNED_BYTES = 2**30
 """Photographs that are not stored upright are read at once up to this size: else across their rows, again and again."""
+
+MOST_TILES = 1_000_000
+"""Of one raster: more come of a header that claims too much, or of a --size that was not meant."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Wo
                 raise InputError(mask.path, f"{mask.grid.width} x {mask.grid.height} pixels on another grid",
                                  f"{target.source} has {source.grid.width} x {source.grid.height}")  # fmt: skip
         grid = source.grid
+        _check_count(target.source, grid, options)
         tiles = tiling(grid.height, grid.width, options.size, options.overlap_pixels, options.edge)
         if not tiles.places:
             raise InputError(target.source, f"{grid.width} x {grid.height} pixels", f"a tile has {options.size}",
@@ -137,6 +142,14 @@ def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Wo
         for layer in layers or [Layer(source, Stored(1, "uint8"), 0)]:
             layer.source.close()
         raise
+
+
+def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
+    """InputError where there are too many tiles, before they are counted out one by one."""
+    rows, cols = (count(n, options.size, options.overlap_pixels, options.edge) for n in (grid.height, grid.width))
+    if rows * cols > MOST_TILES:
+        raise InputError(name, f"{grid.width} x {grid.height} pixels, {rows * cols} tiles",
+                         f"expected at most {MOST_TILES}", "give a larger --size")  # fmt: skip
 
 
 def _ending(layers: list[Layer], tiles: Tiling, options: TileOptions) -> str:
