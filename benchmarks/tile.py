@@ -5,7 +5,8 @@
 One uint8 RGB GeoTIFF to tiles of 512 x 512. The loop is what gdal_retile does: open the source, read a window, write a
 file with its own transform, next. Both write the same compression. patchify and tiler work on arrays, so the raster
 must fit into memory: they get one of --small pixels a side, read whole by rasterio, and their tiles are written in the
-same loop. Each way runs in a process of its own, in turn; the table has the best time of each and the ratio to segcli's.
+same loop. Each way runs in a process of its own, in turn; the table has the best time of each and the ratio to that of
+segcli.
 """
 
 import argparse

@@ -39,7 +39,8 @@ def run(options: TileOptions, console: Console) -> int:
 
 def check(options: TileOptions) -> None:
     """UsageError where options do not go together."""
-    if not 0 <= options.overlap_pixels < options.size:
+    is_whole = options.overlap < 1 or options.overlap == options.overlap_pixels
+    if not (0 <= options.overlap_pixels < options.size and is_whole):
         raise UsageError(
             "--overlap", f"found {options.overlap:g}", f"expected 0 to {options.size - 1} pixels, or a share"
         )

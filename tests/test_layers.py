@@ -11,7 +11,18 @@ PACKAGE = Path(segcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 VERBS = {"predict", "train", "tile", "colorize", "evaluate"}
 LEAVES = {"ahead", "classes", "components", "errors", "files", "options", "palettes", "validity"}
-NO_TORCH = {"raster", "measures", "drawing", "evaluation", "matching", "batch", "console", "cli", "__main__"} | LEAVES
+NO_TORCH = {
+    "raster",
+    "measures",
+    "drawing",
+    "evaluation",
+    "tiling",
+    "matching",
+    "batch",
+    "console",
+    "cli",
+    "__main__",
+} | LEAVES
 ONLY_USER = {"typer": "cli", "rich": "console"}
 
 
@@ -67,6 +78,8 @@ def test_imports_go_one_way(path: Path) -> None:
         ]
     if name in ("measures", "drawing"):
         assert used <= {name} | LEAVES
+    if name == "tiling":
+        assert used <= {"tiling", "raster", "matching", "batch", "console"} | LEAVES
     if name == "evaluation":
         assert used <= {"evaluation", "measures", "raster", "drawing", "matching"} | LEAVES
 

@@ -329,14 +329,14 @@ def test_rows_are_decoded_once_and_memory_does_not_follow_the_height(
 
 def test_joining_needs_a_row_of_tiles(tmp_path: Path, tile: Tile) -> None:
     peaks = []
-    for height in (800, 4000):
+    for height in (1200, 4800):
         path = write_raster(tmp_path / f"h{height}.tif", noise((1, 8, 600), "float32").repeat(height // 8, axis=1))
         assert tile(path, "--size", 128, "--overlap", 24, "-q") == 0
         tracemalloc.start()
         assert tile(f"h{height}_tiles", "--join", "-o", f"j{height}.tif", "-q") == 0
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 1.5e6  # the pixels are 9.6 MB
+    assert peaks[1] < peaks[0] + 2e6, peaks  # the pixels are 11.5 MB
 
 
 # Labels
@@ -429,6 +429,12 @@ def test_a_folder_of_labels_is_matched_by_name(tmp_path: Path, tile: Tile, capsy
             whole(tmp_path / "data" / "masks" / name)[0], whole(tmp_path / "labels" / f"{n}_mask.png")[0, 8:, 8:]
         )
         assert (tmp_path / "data" / "images" / name).exists()
+    write_picture(tmp_path / "in" / "deep" / "0.png", noise((40, 40, 3)))
+    write_picture(tmp_path / "labels" / "deep" / "0.png", np.full((40, 40), 7, np.uint8))
+    assert tile("in", "--masks", "labels", "--recursive", "--out", "deep") == 0
+    assert {entry["name"]: len(entry["pixels"]) for entry in tiles_of(tmp_path / "deep")}[
+        "images/deep_0_r00000_c00000.png"
+    ] == 1
     (tmp_path / "labels" / "1_mask.png").unlink()
     capsys.readouterr()
     assert tile("in", "--masks", "labels", "--out", "no") == 2
@@ -748,7 +754,8 @@ def test_usage(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -
     write_raster(tmp_path / "a.tif", noise((3, 70, 70)))
     assert tile("a.tif", "--size", 16) == 0
     for wrong in (
-        ("a.tif", "--overlap", 512), ("a.tif", "--min-label", 0.1), ("a.tif", "--attribute", "x"),
+        ("a.tif", "--overlap", 512), ("a.tif", "--overlap", 3.5), ("a.tif", "--min-label", 0.1),
+        ("a.tif", "--attribute", "x"),
         ("a.tif", "--manifest", "a_tiles"), ("a_tiles", "--join"), ("a_tiles", "--join", "-o", "b.tif", "--sample", 3),
         ("a_tiles", "--join", "-o", "b.jpg"), ("a.tif", "--join", "-o", "b.tif"), ("a.tif", "--masks", "none.tif"),
         (".", "--join", "-o", "b.tif"), ("a.tif", "--edge", "round"),

@@ -71,7 +71,8 @@ class Stored:
         known["nodata"] = nodata if nodata is None or isinstance(nodata, int) else float(nodata)
         if colors is not None:
             known["colors"] = {int(value): tuple(map(int, color)) for value, color in colors.items()}
-        np.dtype(known["dtype"])
+        if np.dtype(known["dtype"]).kind not in "uifc":
+            raise ValueError(f"dtype {known['dtype']!r}")
         if type(known["bands"]) is not int or known["bands"] < 1:
             raise ValueError(f"{known['bands']} bands")
         return cls(**known)

@@ -26,6 +26,9 @@ from segcli.tiling.manifest import IMAGES, MASKS, Ledger, Place, Record, Scene
 from segcli.tiling.splits import NONE, SPLITS
 from segcli.validity import Valid, both, joined, written_out
 
+STRIP_ROWS = 512
+"""So many rows are read at once, of higher tiles too."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -144,7 +147,7 @@ def _tile_rows(
     source: Source, spans: tuple[Span, ...], first: int
 ) -> Generator[tuple[NDArray[Any], Valid], None, None]:
     """For each span of rows from `first` on its pixels, in whole rows; read ahead in a thread."""
-    step = spans[1].start - spans[0].start if len(spans) > 1 else spans[0].end
+    step = min(STRIP_ROWS, spans[1].start - spans[0].start if len(spans) > 1 else spans[0].end)
     waiting: deque[Strip] = deque()
     n = first
     with closing(ahead(source.strips(step, first_row=spans[first].start), depth=1)) as strips:

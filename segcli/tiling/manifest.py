@@ -320,7 +320,7 @@ def _record(values: Any) -> Record:
 def _check_name(name: Any) -> None:
     """ValueError unless it lies below the folder, wherever that is."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(f"{name!r:.80} does not lie below its folder")
 
 

@@ -35,11 +35,12 @@ MOST_TILES = 1_000_000
 
 @dataclass(frozen=True)
 class Target:
-    """One raster, the name of its tiles, and the folder that they go to."""
+    """One raster, the name of its tiles, and the folder that they go to; `relative` is its name among those found."""
 
     source: Name
     name: str
     folder: Path
+    relative: str
 
 
 def find_targets(options: TileOptions) -> list[Target]:
@@ -57,7 +58,7 @@ def find_targets(options: TileOptions) -> list[Target]:
             raise UsageError(source, f"its tiles would have the names of those of {seen[folder, name]}", "",
                              "rename one, or run them apart")  # fmt: skip
         seen[folder, name] = source
-        targets.append(Target(source, name, folder))
+        targets.append(Target(source, name, folder, relative.with_suffix("").as_posix()))
     return targets
 
 
@@ -70,7 +71,7 @@ def labels_of(targets: list[Target], options: TileOptions) -> Labels | None:
     if options.masks is None:
         return None
     wants_meaning = options.min_label > 0 or options.sample is not None
-    names = {target.source: target.name for target in targets}
+    names = {target.source: target.relative for target in targets}
     return find_labels(names, options.masks, options.attribute, options.classes, wants_meaning)
 
 
