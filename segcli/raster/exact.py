@@ -6,6 +6,7 @@ A whole small raster at once, or a large one in rows. Nothing is computed here, 
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def create_exact(path: Path, grid: Grid, like: Stored, compress: str) -> Iterato
     """A sink for `path`, a GeoTIFF or a PNG by its ending; the file is there, whole, when the block has ended well."""
     with replacing(path, faults_of_writing) as part, ExitStack() as scratches:
         is_png = path.suffix.lower() == ".png"
+        like = replace(like, has_mask=like.has_mask and not is_png)  # GDAL would put it into a file beside it
         target = part_of(part) if is_png else part
         if is_png:
             scratches.callback(target.unlink, missing_ok=True)
