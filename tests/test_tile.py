@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from segcli.raster.names import rasters_in
 from segcli.raster.readers import GdalReader
 from segcli.raster.source import Source
 from segcli.raster.stored import lost, stored
+from segcli.tiling import cutting
 
 Tile = Callable[..., int]
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -329,6 +331,22 @@ def test_rows_are_decoded_once_and_memory_does_not_follow_the_height(
         monkeypatch.chdir(tmp_path)
         assert (decoded == 1).all()
     assert peaks[1] < peaks[0] + 1.5e6  # the records of 310 tiles; the pixels are 11 MB
+
+
+def test_several_threads_encode(tmp_path: Path, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_raster(tmp_path / "a.tif", noise((3, 600, 600)))
+    threads: set[int] = set()
+    write = cutting.write_whole
+
+    def noting(*arguments: Any) -> None:
+        threads.add(threading.get_ident())
+        write(*arguments)
+
+    monkeypatch.setattr(cutting, "write_whole", noting)
+    for jobs in (1, 3):
+        threads.clear()
+        assert tile("a.tif", "--size", 64, "--jobs", jobs, "--overwrite", "-q") == 0
+        assert len(threads) == jobs
 
 
 def test_joining_needs_a_row_of_tiles(tmp_path: Path, tile: Tile) -> None:

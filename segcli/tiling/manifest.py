@@ -163,8 +163,9 @@ class Ledger:
             known.is_done = known.is_done and len(whole) == len(known.records)
             known.records = whole
             return known
-        self.known.scenes[scene.name] = scene
-        self._append({"source": scene.facts()})
+        with self._lock:  # the raster before this one may still be on its way
+            self.known.scenes[scene.name] = scene
+            self._append({"source": scene.facts()})
         return scene
 
     def is_whole(self, record: Record) -> bool:
