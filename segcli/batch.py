@@ -1,14 +1,16 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from segcli.ahead import ahead
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
+from segcli.files import Watched
+from segcli.manifest import Manifest
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
 
 OVERLAYS = "overlays"
@@ -24,10 +26,29 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its output goes."""
+    """One input and where its output goes; other files that it may write, and what all are made of: files of this
+    machine, none for what is known by its name alone, None where nobody can tell whether they have changed."""
 
     source: Name
     output: Path
+    beside: tuple[Path, ...] = ()
+    made_of: tuple[Path, ...] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.output, *self.beside
+
+
+@dataclass(frozen=True)
+class Steps(Generic[Item]):
+    """What a verb does with its jobs: `prepare` each, ahead in a thread; `work` on groups of them; `finish` each, which
+    gives the files that were written. `alike` says what jobs must have in common to be worked on together, and how
+    many at most; a group is a run of neighbours."""
+
+    prepare: Callable[[Job], Item]
+    alike: Callable[[Item], tuple[Hashable, int]]
+    work: Callable[[list[tuple[Job, Item]]], None]
+    finish: Callable[[Job, Item], Sequence[Path]]
 
 
 @dataclass
@@ -64,10 +85,10 @@ def plan(
     if len(inputs) == 1 and not is_folder(inputs[0]) and out.suffix and not out.is_dir():
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
-        return out.parent, _without_clashes([Job(inputs[0], out)], out.parent, beside)
+        return out.parent, _without_clashes({inputs[0]: out}, out.parent, beside)
     found = find(inputs, out, recursive)
-    jobs = [Job(source, out / relative.with_suffix(output_suffix(source))) for source, relative in found.items()]
-    return out, _without_clashes(jobs, out, beside)
+    places = {source: out / relative.with_suffix(output_suffix(source)) for source, relative in found.items()}
+    return out, _without_clashes(places, out, beside)
 
 
 def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
@@ -89,45 +110,44 @@ def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name
     return found
 
 
-def output_beside(folder: Path, job: Job, beside: Beside) -> Path:
+def output_beside(folder: Path, output: Path, beside: Beside) -> Path:
     """Another file of a job."""
     name, ending = beside
-    path = folder / name / job.output.relative_to(folder)
+    path = folder / name / output.relative_to(folder)
     return path.with_suffix(ending) if ending else path
 
 
-def _without_clashes(jobs: list[Job], folder: Path, beside: Sequence[Beside]) -> list[Job]:
-    """The jobs, if no two files that they write have one name and none is an input; else UsageError."""
-    sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
+def _without_clashes(places: Mapping[Name, Path], folder: Path, beside: Sequence[Beside]) -> list[Job]:
+    """A job for each source, if no two files that they write have one name and none is an input; else UsageError."""
+    jobs = []
+    sources = {source.resolve() for source in places if isinstance(source, Path)}
     written: dict[Path, Name] = {}
-    for job in jobs:
-        outputs = [job.output, *(output_beside(folder, job, other) for other in beside)]
-        for output in outputs:
+    for source, place in places.items():
+        made_of = (source,) if isinstance(source, Path) and source.is_file() else ()
+        job = Job(source, place, tuple(output_beside(folder, place, other) for other in beside), made_of)
+        for output in job.files:
             if output in written:
                 raise UsageError(
-                    job.source, f"would write {output}, as {written[output]} does", "", "rename one, or run them apart"
+                    source, f"would write {output}, as {written[output]} does", "", "rename one, or run them apart"
                 )
             if output.resolve() in sources:
                 raise UsageError(output, "is an input, and would be overwritten", "", "choose another --out")
-            written[output] = job.source
+            written[output] = source
+        jobs.append(job)
     return jobs
 
 
 def run(
-    jobs: list[Job],
-    prepare: Callable[[Job], Item | None],
-    alike: Callable[[Item], tuple[Hashable, int]],
-    work: Callable[[list[tuple[Job, Item]]], None],
-    finish: Callable[[Job, Item], None],
-    failed: Callable[[Job, SegcliError], None],
+    jobs: Sequence[Job],
+    steps: Steps[Item],
     console: Console,
+    manifest: Manifest | None = None,
+    overwrite: bool = False,
     debug: bool = False,
 ) -> Report:
-    """Do all jobs: `prepare` each, ahead in a thread, `work` on groups of them, and `finish` each, or tell `failed`.
+    """Do all jobs, but those that are up to date by the manifest, which keeps account of the others.
 
-    What `prepare` gives None for is up to date, and left alone. `alike` says what jobs must have in common to be worked
-    on together, and how many at most; a group is a run of neighbours. One job that fails is named and the others go on.
-    What NothingDoneError says ends the run.
+    One job that fails is named and the others go on. What NothingDoneError says ends the run.
     """
     report = Report()
 
@@ -138,47 +158,90 @@ def run(
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
         report.failed += 1
         console.fail(error)
-        failed(job, error)
+        if manifest is not None:
+            manifest.fail(job.source, job.output, error.reason)
 
-    def attempt(group: list[tuple[Job, Item]]) -> None:
+    def attempt(group: list[Ready[Item]]) -> None:
+        if manifest is not None:
+            for ready in group:
+                manifest.begin(ready.job.files)
         try:
-            work(group)
+            steps.work([(ready.job, ready.item) for ready in group])
         except Exception as error:
             if len(group) == 1 or isinstance(error, NothingDoneError):
-                fail(group[0][0], error)
+                fail(group[0].job, error)
             else:  # one of them is to blame; the others are not
                 for one in group:
                     attempt([one])
             return
-        for job, item in group:
+        for ready in group:
             try:
-                finish(job, item)
+                _finish(ready, steps, console, manifest)
             except Exception as error:
-                fail(job, error)
+                fail(ready.job, error)
             else:
                 report.done += 1
 
-    waiting: list[tuple[Job, Item]] = []
-    with closing(ahead(_prepared(jobs, prepare))) as prepared:
-        for job, item in prepared:
-            if item is None:
-                report.up_to_date += 1
-                continue
-            if isinstance(item, Exception):
-                fail(job, item)
-                continue
-            if waiting and (alike(item) != alike(waiting[0][1]) or len(waiting) >= alike(item)[1]):
+    waiting: list[Ready[Item]] = []
+    try:
+        with closing(ahead(_prepared(jobs, steps, manifest, overwrite))) as prepared:
+            for job, ready in prepared:
+                if ready is None:
+                    report.up_to_date += 1
+                    continue
+                if isinstance(ready, Exception):
+                    fail(job, ready)
+                    continue
+                kind, most = steps.alike(ready.item)
+                if waiting and (kind != steps.alike(waiting[0].item)[0] or len(waiting) >= most):
+                    attempt(waiting)
+                    waiting = []
+                waiting.append(ready)
+            if waiting:
                 attempt(waiting)
-                waiting = []
-            waiting.append((job, item))
-        if waiting:
-            attempt(waiting)
+    except NothingDoneError:
+        console.say(str(report))  # the error says why there is no more
+        raise
     return report
 
 
-def _prepared(jobs: list[Job], prepare: Callable[[Job], Item | None]) -> Iterator[tuple[Job, Item | Exception | None]]:
+@dataclass(frozen=True)
+class Ready(Generic[Item]):
+    """A job that is prepared, and its sources as they were before."""
+
+    job: Job
+    item: Item
+    sources: Watched
+
+
+def _prepared(
+    jobs: Sequence[Job], steps: Steps[Item], manifest: Manifest | None, overwrite: bool
+) -> Iterator[tuple[Job, Ready[Item] | Exception | None]]:
+    """Each job ready to be worked on, or what is wrong with it; None if it is up to date."""
     for job in jobs:
         try:
-            yield job, prepare(job)
+            if manifest is not None:
+                known = job.made_of is not None and not overwrite
+                if known and manifest.is_up_to_date(job.source, job.output, job.made_of or ()):
+                    yield job, None
+                    continue
+                for output in job.files:
+                    manifest.guard(output, overwrite)
+            sources = Watched(job.made_of or ())
+            yield job, Ready(job, steps.prepare(job), sources)
         except Exception as error:
             yield job, error
+
+
+def _finish(ready: Ready[Item], steps: Steps[Item], console: Console, manifest: Manifest | None) -> None:
+    written = steps.finish(ready.job, ready.item)
+    try:
+        ready.sources.check()
+    except InputError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    if manifest is not None:
+        manifest.add(ready.job.source, written, ready.sources.paths)
+    if written:
+        console.result(written[0])

@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from segcli.coloring.drawing import draw, draw_palette
 from segcli.coloring.indexing import draw_indices
 from segcli.coloring.setting import LEGEND, Setting, partners
 from segcli.console import Console, Progress
-from segcli.errors import SegcliError, UsageError
+from segcli.errors import UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
-from segcli.files import Watched, all_or_none
+from segcli.files import all_or_none
 from segcli.known_palettes import KNOWN
 from segcli.manifest import opened
 from segcli.options import ColorizeOptions
@@ -29,86 +29,59 @@ SMALL_PIXELS = 2**25
 """Masks of up to so many pixels are drawn several at once; larger ones keep all cores busy alone."""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The masks of a file, and the files that their picture is made of."""
-
-    images: Images
-    sources: Watched
-
-
 def run(options: ColorizeOptions, console: Console) -> int:
     """Draw every mask and return the exit code."""
     _check(options)
-    beside = _beside(options)
-    folder, jobs = batch.plan(options.inputs, options.out, partial(_suffix, options), options.recursive, beside)
+    suffix, beside = partial(_suffix, options), _beside(options)
+    folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
     setting = _setting(options, folder, jobs, console)
+    jobs = [replace(job, made_of=setting.sources_of(job)) for job in jobs]
     palettes = [Path(options.palette)] if options.palette is not None and options.palette not in KNOWN else []
     outcomes: dict[batch.Job, list[Path] | Exception] = {}
     at_once = options.jobs or os.cpu_count() or 1
-
-    def files_of(job: batch.Job) -> list[Path]:
-        return [job.output, *(batch.output_beside(folder, job, other) for other in beside)]
 
     with (
         opened(folder, "colorize", options, palettes, alone=folder == options.out) as manifest,
         console.progress(len(jobs)) as progress,
     ):
 
-        def prepare(job: batch.Job) -> Opened | None:
-            sources = setting.sources_of(job)
-            if not options.overwrite and manifest.is_up_to_date(job.source, job.output, sources):
-                return None
-            for output in files_of(job):
-                manifest.guard(output, options.overwrite)
-            watched = Watched(sources)
-            return Opened(open_images(job.source, "image" if options.to_index else "mask"), watched)
+        def prepare(job: batch.Job) -> Images:
+            return open_images(job.source, "image" if options.to_index else "mask")
 
-        def alike(masks: Opened) -> tuple[object, int]:
-            pixels = sum(plane.grid.height * plane.grid.width for plane in masks.images.planes)
+        def alike(masks: Images) -> tuple[object, int]:
+            pixels = sum(plane.grid.height * plane.grid.width for plane in masks.planes)
             return ("small", at_once) if pixels <= SMALL_PIXELS else (id(masks), 1)
 
-        def attempt(one: tuple[batch.Job, Opened]) -> list[Path] | Exception:
-            return draw_one(*one, files_of(one[0]), setting, progress)
-
-        def work(group: list[tuple[batch.Job, Opened]]) -> None:
-            for job, _ in group:
-                manifest.begin(files_of(job))
+        def work(group: list[tuple[batch.Job, Images]]) -> None:
             with ThreadPoolExecutor(len(group)) as pool:
-                outcomes.update(zip((job for job, _ in group), pool.map(attempt, group), strict=True))
+                drawn = pool.map(lambda one: draw_one(one[0], one[1], setting, progress), group)
+                outcomes.update(zip((job for job, _ in group), drawn, strict=True))
 
-        def finish(job: batch.Job, masks: Opened) -> None:
+        def finish(job: batch.Job, _: Images) -> list[Path]:
             outcome = outcomes.pop(job)
             if isinstance(outcome, Exception):
                 raise outcome
-            manifest.add(job.source, outcome, masks.sources.paths)
-            console.result(job.output)
+            return outcome
 
-        def failed(job: batch.Job, error: SegcliError) -> None:
-            manifest.fail(job.source, job.output, error.reason)
-
-        report = batch.run(jobs, prepare, alike, work, finish, failed, console, options.debug)
+        steps = batch.Steps(prepare, alike, work, finish)
+        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     console.say(str(report))
     return report.exit_code
 
 
-def draw_one(
-    job: batch.Job, masks: Opened, files: list[Path], setting: Setting, progress: Progress
-) -> list[Path] | Exception:
+def draw_one(job: batch.Job, masks: Images, setting: Setting, progress: Progress) -> list[Path] | Exception:
     """Draw the masks of a file in the way that is asked for; gives the files that were written, or what went wrong."""
     options = setting.options
     way = draw_indices if options.to_index else draw_palette if options.palette_only else (
         draw_comparison if options.compare else draw)  # fmt: skip
     try:
-        with all_or_none(files):
-            written = way(job, masks.images, setting, progress.advance)
-            masks.sources.check()
-            return written
+        with all_or_none(job.files):
+            return way(job, masks, setting, progress.advance)
     except Exception as error:  # the others go on; it is said when this one's turn comes
         return error
     finally:
-        for plane in masks.images.planes:
+        for plane in masks.planes:
             plane.close()
 
 

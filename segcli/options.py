@@ -15,6 +15,9 @@ PolygonFormat = Literal["gpkg", "geojson", "fgb"]
 BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
 ObjectKind = Literal["components", "labels"]
+Edge = Literal["shift", "pad", "keep", "drop"]
+TileFormat = Literal["auto", "tif", "png"]
+Merge = Literal["auto", "cut", "average"]
 Norm = Literal["batch", "none"]
 Padding = Literal["same", "valid"]
 Up = Literal["transpose", "nearest", "bilinear", "unpool", "bed-of-nails"]
@@ -153,3 +156,36 @@ class TrainOptions:
     json: bool = False
     quiet: bool = False
     debug: bool = False
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    inputs: tuple[Path | str, ...]  # with `join`, folders of tiles
+    out: Path | None = None
+    size: int = 512
+    overlap: float = 0.0  # pixels; below 1, a share of a tile
+    edge: Edge = "shift"
+    format: TileFormat = "auto"
+    compress: Compression = "deflate"
+    masks: Path | None = None
+    attribute: str | None = None
+    classes: Path | None = None
+    min_valid: float = 0.0
+    min_label: float = 0.0
+    split: tuple[float, ...] | None = None
+    sample: int | None = None
+    seed: int = 0
+    dry_run: bool = False
+    join: bool = False
+    manifest: Path | None = None
+    merge: Merge = "auto"
+    allow_missing: bool = False
+    jobs: int | None = None
+    recursive: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    @property
+    def overlap_pixels(self) -> int:
+        return round(self.overlap * self.size) if self.overlap < 1 else int(self.overlap)

@@ -69,8 +69,8 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
         if product.folder is None:
             return job.output
         if product.folder == CONFIDENCE and not options.confidence:
-            return part_of(output_beside(folder, job, (POLYGONS, ".confidence.tif")))
-        return output_beside(folder, job, (product.folder, ".tif"))
+            return part_of(output_beside(folder, job.output, (POLYGONS, ".confidence.tif")))
+        return output_beside(folder, job.output, (product.folder, ".tif"))
 
     return tuple(map(place, wanted))
 
@@ -103,7 +103,7 @@ def add_drawings(
     files = {product.folder: path for product, path in paths}
     written = [files[PROBABILITIES]] if options.probabilities else []
     if options.overlay and single is not None:
-        overlay = output_beside(folder, job, (OVERLAYS, None))
+        overlay = output_beside(folder, job.output, (OVERLAYS, None))
         draw_overlay(single, job.output, overlay, classes, options)
         written.append(overlay)
     confidence = files.get(CONFIDENCE)
@@ -111,7 +111,7 @@ def add_drawings(
         return written
     try:
         if options.polygons is not None and single is not None:
-            shapes = output_beside(folder, job, (POLYGONS, f".{options.polygons}"))
+            shapes = output_beside(folder, job.output, (POLYGONS, f".{options.polygons}"))
             settings = Shapes(options.polygons, options.min_area, options.simplify)
             write_polygons(job.output, confidence, shapes, classes, single.grid, settings)
             written.append(shapes)

@@ -15,8 +15,8 @@ from torch import Tensor
 from segcli import batch, outputs
 from segcli.ahead import ahead, behind
 from segcli.console import Console, Progress
-from segcli.errors import InputError, SegcliError
-from segcli.files import Watched, all_or_none
+from segcli.errors import InputError
+from segcli.files import all_or_none
 from segcli.manifest import opened
 from segcli.network import checkpoint
 from segcli.network.device import (
@@ -56,10 +56,9 @@ STRIPS_TO_TRIM = 32
 class Scan:
     """An open file, and how it fits the network: its bands, and the values that stand for the trained range, by image.
 
-    `outputs` has a file for each product, in their order; `sources` are the files that they are made of.
+    `outputs` has a file for each product, in their order.
     """
 
-    sources: Watched
     images: Images
     bands: tuple[int, ...]
     ranges: tuple[tuple[float, float] | None, ...]
@@ -105,8 +104,7 @@ def run(options: PredictOptions, console: Console) -> int:
     model = checkpoint.load(path)
     outputs.check(options)
     suffix = partial(outputs.suffix, options.format)
-    beside = outputs.beside(options)
-    folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
+    folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
     memory = Memory(options.memory_bytes or default_budget(device))
     setting = Setting(
         model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
@@ -116,9 +114,6 @@ def run(options: PredictOptions, console: Console) -> int:
     if device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
-
-    def outputs_of(job: batch.Job) -> list[Path]:
-        return [job.output, *(batch.output_beside(folder, job, other) for other in beside)]
 
     def alike(scan: Scan) -> tuple[object, int]:
         first = scan.images.planes[0]
@@ -130,38 +125,28 @@ def run(options: PredictOptions, console: Console) -> int:
         console.progress(len(jobs)) as progress,
     ):
 
-        def prepare(job: batch.Job) -> Scan | None:
-            sources = Watched([job.source] if isinstance(job.source, Path) and job.source.is_file() else [])
-            if not options.overwrite and manifest.is_up_to_date(job.source, job.output, sources.paths):
-                return None
-            for output in outputs_of(job):
-                manifest.guard(output, options.overwrite)
-            return open_scan(job.source, sources, outputs.places(folder, job, setting.products, options), setting)
+        def prepare(job: batch.Job) -> Scan:
+            return open_scan(job.source, outputs.places(folder, job, setting.products, options), setting)
 
         def work(group: list[tuple[batch.Job, Scan]]) -> None:
-            for job, _ in group:
-                manifest.begin(outputs_of(job))
             predict([scan for _, scan in group], setting, scorer, progress)
 
-        def finish(job: batch.Job, scan: Scan) -> None:
+        def finish(job: batch.Job, scan: Scan) -> list[Path]:
             with ExitStack() as open_files:
                 for plane in scan.images.planes:
                     open_files.callback(plane.close)
                 single = None if scan.images.axes else scan.images.planes[0]
                 written = outputs.add_drawings(folder, job, single, model.classes, setting.products, options)
-            manifest.add(job.source, [job.output, *written], scan.sources.paths)
-            console.result(job.output)
+            return [job.output, *written]
 
-        def failed(job: batch.Job, error: SegcliError) -> None:
-            manifest.fail(job.source, job.output, error.reason)
-
-        report = batch.run(jobs, prepare, alike, work, finish, failed, console, options.debug)
+        steps = batch.Steps(prepare, alike, work, finish)
+        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     console.say(str(report))
     return report.exit_code
 
 
-def open_scan(path: Name, sources: Watched, files: tuple[Path, ...], setting: Setting) -> Scan:
+def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
     """The file, if it fits the network; small images are read at once, and their file closed."""
     options, dtype = setting.options, setting.model.normalisation.dtype
     images = open_images(path, "image", options.level, options.mpp)
@@ -178,7 +163,7 @@ def open_scan(path: Name, sources: Watched, files: tuple[Path, ...], setting: Se
         for line in outputs.cannot_hold(path, images, files[0].suffix, options):
             setting.console.say(line)
         ranges = match_ranges(images.planes, bands, dtype, options.input_range)
-        return Scan(sources, images, bands, ranges, files)
+        return Scan(images, bands, ranges, files)
     except BaseException:
         for plane in images.planes:
             plane.close()
@@ -196,8 +181,6 @@ def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progr
                 score(group, setting, scorer, progress)
                 for work in group:
                     work.source.rest()
-        for scan in scans:
-            scan.sources.check()
 
 
 def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:

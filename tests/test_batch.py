@@ -38,7 +38,7 @@ def test_an_output_folder_inside_the_input_does_not_feed_itself(tmp_path: Path) 
 def test_one_file_may_name_its_output(tmp_path: Path) -> None:
     touch(tmp_path / "a.tif")
     assert batch.plan([tmp_path / "a.tif"], tmp_path / "m.png", png, False) == (
-        tmp_path, [batch.Job(tmp_path / "a.tif", tmp_path / "m.png")],
+        tmp_path, [batch.Job(tmp_path / "a.tif", tmp_path / "m.png", (), (tmp_path / "a.tif",))],
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"ends in \.png"):
         batch.plan([tmp_path / "a.tif"], tmp_path / "m.tif", png, False)
@@ -88,6 +88,11 @@ def nothing(*_: object) -> None:
     """To do."""
 
 
+def none(*_: object) -> list[Path]:
+    """Nothing was written."""
+    return []
+
+
 def all_alike(_: Path) -> tuple[int, int]:
     return 0, 3
 
@@ -100,14 +105,14 @@ def test_a_failure_is_counted_named_and_survived(capsys: pytest.CaptureFixture[s
             if job.source.name == "worse":
                 raise ZeroDivisionError("oh")
 
-    report = batch.run(jobs, prepare, all_alike, work, nothing, nothing, Console())
+    report = batch.run(jobs, batch.Steps(prepare, all_alike, work, none), Console())
     assert (str(report), report.exit_code) == ("done 2  up to date 0  failed 2", 1)
     assert capsys.readouterr().err.splitlines() == [
         r"segcli: bad: two\nlines; expected one",
         "segcli: worse: ZeroDivisionError: oh; run with --debug to see where",
     ]
     with pytest.raises(ZeroDivisionError):
-        batch.run(jobs, prepare, all_alike, work, nothing, nothing, Console(), debug=True)
+        batch.run(jobs, batch.Steps(prepare, all_alike, work, none), Console(), debug=True)
 
 
 def test_neighbours_that_are_alike_go_together() -> None:
@@ -115,11 +120,12 @@ def test_neighbours_that_are_alike_go_together() -> None:
     groups: list[list[str]] = []
     batch.run(
         [batch.Job(Path(name), Path(name)) for name in names],
-        lambda job: job.source.name,
-        lambda name: (name[0], 3),
-        lambda group: groups.append([name for _, name in group]),
-        nothing,
-        nothing,
+        batch.Steps(
+            lambda job: job.source.name,
+            lambda name: (name[0], 3),
+            lambda group: groups.append([name for _, name in group]),
+            none,
+        ),
         Console(),
     )
     assert groups == [["a1", "a2"], ["b1"], ["a3", "a4", "a5"], ["a6"]]
@@ -130,15 +136,15 @@ def test_what_ends_everything_is_not_survived() -> None:
         raise NothingDoneError(group[0][0].output, "disk full")
 
     with pytest.raises(NothingDoneError):
-        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, work, nothing, nothing, Console())
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, batch.Steps(prepare, all_alike, work, none), Console())
 
 
 def test_a_reader_that_has_gone_ends_the_run() -> None:
-    def finish(job: batch.Job, _: Path) -> None:
+    def finish(job: batch.Job, _: Path) -> list[Path]:
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        batch.run([batch.Job(Path("a"), Path("b"))] * 2, prepare, all_alike, nothing, finish, nothing, Console())
+        batch.run([batch.Job(Path("a"), Path("b"))] * 2, batch.Steps(prepare, all_alike, nothing, finish), Console())
 
 
 def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> None:
@@ -148,11 +154,12 @@ def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> Non
         if any(path.name == "b" for _, path in group):
             raise InputError("b", "bad")
 
-    def finish(job: batch.Job, path: Path) -> None:
+    def finish(job: batch.Job, path: Path) -> list[Path]:
         finished.append(path.name)
         if path.name == "c":
             raise InputError("c", "worse")
+        return []
 
     jobs = [batch.Job(Path(name), Path(name)) for name in "abcd"]
-    report = batch.run(jobs, prepare, all_alike, work, finish, nothing, Console(quiet=True))
+    report = batch.run(jobs, batch.Steps(prepare, all_alike, work, finish), Console(quiet=True))
     assert (report.done, report.failed, finished) == (2, 2, ["a", "c", "d"])

@@ -8,7 +8,7 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
-    for verb in ("", "predict", "train", "eval", "colorize"):
+    for verb in ("", "predict", "train", "eval", "colorize", "tile"):
         script = (
             "import sys; from segcli.cli import app\n"
             f"app({[verb] if verb else []} + ['--help'], standalone_mode=False)\n"
@@ -21,7 +21,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
 
 
 def test_help_shows_an_example_for_each_verb(segcli: Program) -> None:
-    for verb in ("predict", "train", "eval", "colorize"):
+    for verb in ("predict", "train", "eval", "colorize", "tile"):
         assert f"segcli {verb} " in segcli(verb, "--help", COLUMNS="200", TERM="dumb").stdout
 
 

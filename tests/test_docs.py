@@ -10,8 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyogrio.raw
 import pytest
 import rasterio
+import shapely
 import tifffile
 
 import segcli
@@ -54,6 +56,12 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         slide = rng.integers(0, 255, (256, 192, 3), np.uint8)
         file.write(slide, photometric="rgb", tile=(64, 64), subifds=1, metadata=size)
         file.write(slide[::2, ::2], photometric="rgb", tile=(64, 64), subfiletype=1)
+    fields = [shapely.box(500_000 + 90 * n, 5_299_200, 500_050 + 90 * n, 5_300_000) for n in range(10)]
+    columns = [np.array(["wheat", "maize"] * 5, object)]
+    wkb = np.array([shapely.to_wkb(field) for field in fields], object)
+    pyogrio.raw.write(
+        folder / "fields.gpkg", wkb, columns, ["crop"], geometry_type="Polygon", crs="EPSG:32633", driver="GPKG"
+    )
     for n in range(4):
         mask = cv2.circle(np.zeros((48, 48), np.uint8), (20 + n, 24), 12, 1, -1)
         image = (60 + 120 * mask[..., None] + rng.integers(0, 30, (48, 48, 3))).astype(np.uint8)

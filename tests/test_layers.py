@@ -32,6 +32,8 @@ NO_TORCH = {
     "coloring",
     "colorize",
     "pictures",
+    "tiling",
+    "tile",
     "batch",
     "console",
     "cli",
@@ -92,6 +94,8 @@ def test_imports_go_one_way(path: Path) -> None:
         ]
     if name in ("measures", "drawing"):
         assert used <= {name} | LEAVES
+    if name == "tiling":
+        assert used <= {"tiling", "raster", "matching", "batch", "console"} | LEAVES
     if name == "evaluation":
         assert used <= {"evaluation", "measures", "raster", "drawing", "matching"} | LEAVES
 

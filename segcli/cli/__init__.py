@@ -10,6 +10,7 @@ from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
 from segcli.cli.shared import INTERRUPTED, TERMINATED
+from segcli.cli.tile import tile
 from segcli.cli.train import train
 from segcli.errors import SegcliError, one_line
 
@@ -33,6 +34,10 @@ app.command(epilog="Example: segcli predict scans/ --out masks/ --weights runs/m
 app.command(name="eval", epilog="Example: segcli eval masks/ truth/ --out report/ --min-miou 0.8")(evaluate)
 app.command(epilog="Example: segcli colorize masks/ --out pictures/ --over scans/ --legend picture")(colorize)
 app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")(train)
+app.command(
+    epilog="Examples: segcli tile scene.tif --masks labels.tif --split 0.8/0.1/0.1; "
+    "segcli tile scene_tiles/ --join --out again.tif"
+)(tile)
 
 
 def main() -> None:

@@ -87,3 +87,16 @@ def class_weights(text: str) -> Literal["none", "auto"] | tuple[float, ...]:
     if not all(0 <= weight < math.inf for weight in weights):
         raise UsageError("--class-weights", f"found {text!r}", "expected none, auto, or numbers such as 1,2,0.5")
     return weights
+
+
+def shares(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Two or three numbers that make up 1."""
+    if text is None:
+        return None
+    try:
+        found = tuple(map(float, text.split("/")))
+    except ValueError:
+        found = ()
+    if len(found) not in (2, 3) or any(not 0 <= share < 1 for share in found) or abs(sum(found) - 1) > 1e-6:
+        raise UsageError(option, f"found {text!r}", "expected shares that make up 1, such as 0.8/0.1/0.1")
+    return found

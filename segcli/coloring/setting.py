@@ -31,10 +31,10 @@ class Setting:
     meaning: Meaning | None
     console: Console
 
-    def sources_of(self, job: Job) -> list[Path]:
+    def sources_of(self, job: Job) -> tuple[Path, ...]:
         """The files of this machine that the picture of a mask is made of."""
         others = [known[job.source] for known in (self.images, self.truths) if job.source in known]
-        return [*([job.source] if isinstance(job.source, Path) and job.source.is_file() else []), *others]
+        return *(job.made_of or ()), *others
 
     def image_of(self, job: Job) -> Path | None:
         """The image to draw over; InputError where one is missed."""

@@ -1,4 +1,6 @@
-"""One raster on the grid of another."""
+"""One raster on the grid of another, and whether it lies there already."""
+
+import math
 
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
@@ -9,6 +11,22 @@ from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid
 from segcli.raster.readers import GdalReader
 from segcli.raster.source import Source
+
+SHIFT = 0.05
+"""Pixels by which corners may differ on one grid: what rounding leaves."""
+
+
+def differ(one: Source, other: Source) -> bool:
+    """Whether they have other sizes, or lie elsewhere; a picture lies nowhere, and agrees with any place."""
+    first, second = one.grid, other.grid
+    if (first.height, first.width) != (second.height, second.width):
+        return True
+    if first.transform is None or second.transform is None:
+        return False  # a picture's mask has no place to disagree about
+    corners = [(col, row) for col in (0, first.width) for row in (0, first.height)]
+    to_pixels = ~first.transform
+    moved = max(math.dist(to_pixels @ (second.transform @ corner), corner) for corner in corners)
+    return first.crs != second.crs or moved > SHIFT
 
 
 def aligned(source: Source, grid: Grid) -> Source:

@@ -184,9 +184,9 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                     yield sink
                 with faults_of_writing(path):
                     drops_alpha = is_png and layout.is_rgb and layout.bands == 4 and sink.is_opaque
-                    _convert(_first_three(scratch, grid) if drops_alpha else scratch, part, layout, encoding)
+                    convert(_first_three(scratch, grid) if drops_alpha else scratch, part, layout, encoding)
                     if encoding.cog:
-                        _check_blocks(part)
+                        check_blocks(part)
             finally:
                 scratch.unlink(missing_ok=True)
         else:
@@ -194,7 +194,7 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                 yield sink
             if layout.overviews and min(grid.height, grid.width) > OVERVIEW_SIDE:
                 with faults_of_writing(path):
-                    _check_blocks(part, 1 + _add_overviews(part, grid, layout))
+                    check_blocks(part, 1 + _add_overviews(part, grid, layout))
 
 
 def _first_three(scratch: Path, grid: Grid) -> str:
@@ -208,7 +208,7 @@ def _first_three(scratch: Path, grid: Grid) -> str:
     return f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{"".join(bands)}</VRTDataset>'
 
 
-def _convert(scratch: Path | str, part: Path, layout: Layout, encoding: Encoding) -> None:
+def convert(scratch: Path | str, part: Path, layout: Layout, encoding: Encoding) -> None:
     """The finished scratch GeoTIFF as a PNG, or as a COG."""
     if not encoding.cog:
         # Without PAM no .aux.xml is left beside the picture.
@@ -271,7 +271,7 @@ def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) 
     finally:
         dataset.close()
     with faults_of_writing(path):
-        _check_blocks(part)
+        check_blocks(part)
 
 
 def _profile(grid: Grid, layout: Layout, compress: str) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def _describe(dataset: Any, grid: Grid, layout: Layout) -> None:
         dataset.rpcs = grid.rpcs
 
 
-def _check_blocks(path: Path, pages: int = 1) -> None:
+def check_blocks(path: Path, pages: int = 1) -> None:
     """OSError unless every block of a closed GeoTIFF lies in the file: rasterio passes over what fails at closing."""
     try:
         with tifffile.TiffFile(path) as file:

@@ -1,0 +1,179 @@
+"""What a file says of its pixels besides the pixels: everything that a copy of a part of it has to say again."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.rpc import RPC
+from rasterio.transform import Affine
+
+from segcli.raster.grid import Grid
+from segcli.raster.readers import GdalReader, JoinedReader
+from segcli.raster.sink import Layout
+from segcli.raster.source import Source
+
+ABOUT_PIXELS = ("STATISTICS_", "EXIF_", "OVR_")
+"""Metadata that begin so are true of the whole file alone, or of how it was taken."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """`kinds` are the bands' colour interpretations by GDAL's names, `colors` (value to RGBA) is the palette, `bits`
+    are those in use of a sample where its dtype has more, `has_mask` says that a mask lies beside the bands.
+    """
+
+    bands: int
+    dtype: str
+    nodata: float | None = None
+    kinds: tuple[str, ...] = ()
+    colors: Mapping[int, tuple[int, ...]] | None = None
+    names: tuple[str, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()
+    bits: int | None = None
+    has_mask: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    band_tags: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def has_alpha(self) -> bool:
+        return "alpha" in self.kinds
+
+    @property
+    def empty(self) -> Any:
+        """What pixels hold that are no data, in the file's dtype: 0 where the file does not say."""
+        return np.asarray(self.nodata or 0).astype(self.dtype)[()]
+
+    @property
+    def can_be_empty(self) -> bool:
+        """Whether such pixels are told from data."""
+        return self.nodata is not None or self.has_alpha or self.has_mask
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON has no number for is text."""
+        values = asdict(self)
+        if self.colors is not None:
+            values["colors"] = {str(value): list(color) for value, color in self.colors.items()}
+        return values | {"nodata": _number(self.nodata)}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Stored":
+        """Raises ValueError, KeyError or TypeError where they are none."""
+        colors, nodata = values["colors"], values["nodata"]
+        lists = ("kinds", "names", "scales", "offsets", "units", "band_tags")
+        known = {**values, **{name: tuple(values[name]) for name in lists}}
+        known["nodata"] = nodata if nodata is None or isinstance(nodata, int) else float(nodata)
+        if colors is not None:
+            known["colors"] = {int(value): tuple(map(int, color)) for value, color in colors.items()}
+        if np.dtype(known["dtype"]).kind not in "uifc":
+            raise ValueError(f"dtype {known['dtype']!r}")
+        if type(known["bands"]) is not int or known["bands"] < 1:
+            raise ValueError(f"{known['bands']} bands")
+        return cls(**known)
+
+
+def stored(source: Source) -> Stored:
+    """Of a source that was opened as stored."""
+    reader = source.reader.parts[0] if isinstance(source.reader, JoinedReader) else source.reader
+    if not isinstance(reader, GdalReader) or source.bands != reader.dataset.count:
+        kinds = {1: ("gray",), 3: ("red", "green", "blue")}.get(source.bands, ("undefined",) * source.bands)
+        return Stored(source.bands, source.dtype, kinds=kinds)
+    dataset = reader.dataset
+    kinds = tuple(kind.name for kind in dataset.colorinterp)
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    return Stored(
+        source.bands, source.dtype, dataset.nodata, kinds,
+        dict(dataset.colormap(1)) if kinds[0] == "palette" else None,
+        tuple(name or "" for name in dataset.descriptions), tuple(dataset.scales), tuple(dataset.offsets),
+        tuple(unit or "" for unit in dataset.units), int(bits) if bits is not None else None,
+        any(flags == [MaskFlags.per_dataset] for flags in dataset.mask_flag_enums),
+        _kept(dataset.tags()), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
+    )  # fmt: skip
+
+
+def stored_as(layout: Layout) -> Stored:
+    """What `sink.create` would write."""
+    kind = ("palette",) if layout.colors is not None else ("gray", *("undefined",) * (layout.bands - 1))
+    colors = {value: (*color, 255) for value, color in (layout.colors or {}).items()}
+    tags = {f"CLASS_{value}": name for value, name in layout.class_names.items()}
+    return Stored(
+        layout.bands, layout.dtype, layout.nodata, kind, colors or None, layout.names, tags=tags, band_tags=(tags,)
+    )
+
+
+def lost(asked: Stored, found: Stored) -> list[str]:
+    """What of the one is not in the other, in words; metadata count by what is missing."""
+    said = []
+    if not _same(asked.nodata, found.nodata):
+        said.append(f"nodata {asked.nodata:g}" if asked.nodata is not None else "that no value is nodata")
+    if asked.kinds != found.kinds:
+        said.append(f"the colour interpretation {', '.join(asked.kinds)}")
+    if asked.colors is not None and any((found.colors or {}).get(v) != c for v, c in asked.colors.items()):
+        said.append("colours of the palette" if found.colors else "the palette")
+    if any(asked.names) and asked.names != found.names:
+        said.append("names of bands")
+    numbers = {*asked.scales} <= {1.0} and {*asked.offsets} <= {0.0}
+    if not numbers and (asked.scales, asked.offsets) != (found.scales, found.offsets):
+        said.append("scales and offsets")
+    if any(asked.units) and asked.units != found.units:
+        said.append("units")
+    if asked.bits is not None and asked.bits != found.bits:
+        said.append(f"that {asked.bits} bits are in use")
+    if asked.has_mask and not found.has_mask:
+        said.append("the mask")
+    one, other = [asked.tags, *asked.band_tags], [found.tags, *found.band_tags]
+    if any(_missing(ours, theirs) for ours, theirs in zip(one, other, strict=False)):
+        said.append("some metadata")
+    return said
+
+
+def place_to_json(grid: Grid) -> dict[str, Any]:
+    """Where it lies."""
+    points = [[p.row, p.col, p.x, p.y, p.z, p.id, p.info] for p in grid.gcps]
+    return {
+        "height": grid.height, "width": grid.width, "crs": grid.crs.to_wkt() if grid.crs is not None else None,
+        "transform": list(grid.transform)[:6] if grid.transform is not None else None, "gcps": points,
+        "gcps_crs": grid.gcps_crs.to_wkt() if grid.gcps_crs is not None else None,
+        "rpcs": grid.rpcs.to_dict() if grid.rpcs is not None else None, "calibration": dict(grid.calibration),
+    }  # fmt: skip
+
+
+def place_from_json(values: Any) -> Grid:
+    """Raises what parsers of odd values raise."""
+    height, width = values["height"], values["width"]
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
+        raise ValueError(f"a size of {height} x {width}")
+    crs, gcps_crs, rpcs = values["crs"], values["gcps_crs"], values["rpcs"]
+    return Grid(
+        height, width, CRS.from_wkt(crs) if crs else None,
+        Affine(*map(float, values["transform"])) if values["transform"] else None,
+        tuple(GroundControlPoint(*point) for point in values["gcps"]),
+        CRS.from_wkt(gcps_crs) if gcps_crs else None, RPC(**rpcs) if rpcs else None, dict(values["calibration"]),
+    )  # fmt: skip
+
+
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in tags.items() if not key.startswith(ABOUT_PIXELS)}
+
+
+def _number(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and math.isnan(one) and math.isnan(other))
+
+
+def kind_of(name: str) -> ColorInterp:
+    """By GDAL's name; undefined where it is none."""
+    return ColorInterp.__members__.get(name, ColorInterp.undefined)
+
+
+def _missing(asked: Mapping[str, str], found: Mapping[str, str]) -> bool:
+    return any(found.get(key) != text for key, text in asked.items() if key != "AREA_OR_POINT")

@@ -1,0 +1,272 @@
+"""segcli tile: rasters to tiles, and tiles back to rasters."""
+
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+
+from segcli import batch, manifest
+from segcli.console import Console, Progress
+from segcli.errors import InputError, UsageError
+from segcli.files import replacing
+from segcli.options import TileOptions
+from segcli.raster.exact import create_exact, not_kept
+from segcli.raster.names import Name
+from segcli.raster.sink import faults_of_writing
+from segcli.tiling import joining, planning
+from segcli.tiling.cutting import Work, cut, encode, pieces
+from segcli.tiling.labelling import Labels
+from segcli.tiling.manifest import CLASSES, MANIFEST, Ledger
+from segcli.tiling.planning import Target
+
+PROBES = 4
+"""Tiles of a raster that --dry-run encodes, to tell how large all will be and how long they will take."""
+
+
+def run(options: TileOptions, console: Console) -> int:
+    """Cut every raster, or join every folder of tiles, and return the exit code."""
+    check(options)
+    cv2.setNumThreads(1)  # tiles are what is done at once
+    return join(options, console) if options.join else cut_all(options, console)
+
+
+def check(options: TileOptions) -> None:
+    """UsageError where options do not go together."""
+    is_whole = options.overlap < 1 or options.overlap == options.overlap_pixels
+    if not (0 <= options.overlap_pixels < options.size and is_whole):
+        raise UsageError(
+            "--overlap", f"found {options.overlap:g}", f"expected 0 to {options.size - 1} pixels, or a share"
+        )
+    for name in ("masks", "split", "sample") if options.join else ("manifest",):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name}", "given with --join" if options.join else "given without --join")
+    if options.join and options.out is None:
+        raise UsageError("--join", "given without --out", "expected a file, or a folder, for what comes of it")
+    if options.masks is None and (options.attribute or options.classes or options.min_label):
+        raise UsageError("--attribute, --classes and --min-label", "given without --masks", "expected labels, too")
+
+
+def cut_all(options: TileOptions, console: Console) -> int:
+    """Every raster to tiles; a bad one is named and the others are done."""
+    targets = planning.find_targets(options)
+    labels = planning.labels_of(targets, options)
+    ledgers = planning.open_ledgers(targets, labels, options)
+    if options.dry_run:
+        return show_plan(targets, labels, options, console)
+    with ExitStack() as accounts:
+        for ledger in ledgers.values():
+            accounts.callback(ledger.rest)
+        return write_tiles(targets, labels, ledgers, options, console)
+
+
+def write_tiles(
+    targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
+) -> int:
+    """The tiles that are missing, of one raster after the other, and an account of them in each folder."""
+    chosen = planning.sample(targets, labels, options, console)
+    for ledger in ledgers.values():
+        if options.overwrite:
+            ledger.start_over()
+        write_classes(ledger.folder, labels, options)
+    by_source = {target.source: target for target in targets}
+
+    def prepare(job: batch.Job) -> Work:
+        work = planning.open_work(by_source[job.source], labels, options)
+        try:
+            for line in planning.losses(work):
+                console.say(line)
+            work = work if chosen is None else replace(work, chosen=chosen[job.source])
+            return planning.make_room(work, ledgers[job.output], options.overwrite)
+        except BaseException:
+            planning.close(work)
+            raise
+
+    with console.progress(len(targets)) as progress:
+
+        def cut_one(group: list[tuple[batch.Job, Work]]) -> None:
+            for job, work in group:
+                try:
+                    cut(work, ledgers[job.output], threads(options), counted(progress, len(work.tiles.places)))
+                except MemoryError as error:
+                    raise InputError(job.source, "out of memory", "", "free some, or give a smaller --size") from error
+                finally:
+                    planning.close(work)
+
+        def finish(job: batch.Job, work: Work) -> list[Path]:
+            ledgers[job.output].finish(work.scene)
+            if options.out is not None:
+                return []
+            ledgers[job.output].close()
+            return [job.output / MANIFEST]
+
+        jobs = [batch.Job(target.source, target.folder) for target in targets]
+        steps = batch.Steps(prepare, lambda work: (id(work), 1), cut_one, finish)
+        report = batch.run(jobs, steps, console, debug=options.debug)
+    for ledger in ledgers.values():
+        ledger.close()
+        if options.out is not None and report.done:
+            console.result(ledger.folder / MANIFEST)
+    console.say(summary(ledgers.values(), {target.name for target in targets}))
+    console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
+    console.say(str(report))
+    return report.exit_code
+
+
+def threads(options: TileOptions) -> int:
+    return options.jobs or len(os.sched_getaffinity(0))
+
+
+def counted(progress: Progress, tiles: int) -> Callable[[int, int], None]:
+    """Tells the progress of one raster of so many tiles."""
+    return lambda done, pixels: progress.advance(done / tiles, pixels)
+
+
+def write_classes(folder: Path, labels: Labels | None, options: TileOptions) -> None:
+    """The class table beside images/ and masks/, where train looks for it. UsageError where another one is there."""
+    if labels is None or labels.classes is None:
+        return
+    path, text = folder / CLASSES, json.dumps(labels.classes.to_json(), indent=1) + "\n"
+    if path.exists() and not options.overwrite and path.read_text(encoding="utf-8", errors="replace") != text:
+        raise UsageError(path, "another class table", "", "choose another --out or give --overwrite")
+    with replacing(path, faults_of_writing) as part, faults_of_writing(path):
+        part.write_text(text, encoding="utf-8")
+
+
+def summary(ledgers: Iterable[Ledger], names: set[str]) -> str:
+    """How many tiles there are, by split, and how many are left out for which reason."""
+    scenes = [scene for ledger in ledgers for scene in ledger.known.scenes.values() if scene.name in names]
+    records = [record for scene in scenes for record in scene.records.values()]
+    splits = Counter(record.split for record in records if record.name is not None)
+    reasons = Counter(record.why for record in records if record.name is None)
+    parts = [f"tiles {splits.total()}"]
+    parts += [f"{split} {count}" for split, count in splits.items() if split]
+    if reasons:
+        listed = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
+        parts.append(f"left out {reasons.total()} ({listed})")
+    return "  ".join(parts)
+
+
+def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions, console: Console) -> int:
+    """What a run would write, from a few tiles of each raster; nothing is written but to a scratch folder."""
+    rows, report, total = [], batch.Report(), [0, 0.0, 0.0]
+    for target in targets:
+        try:
+            with planning.opened(target, labels, options) as work:
+                for line in planning.losses(work):
+                    console.say(line)
+                found = estimate(work, threads(options))
+        except InputError as error:
+            report.failed += 1
+            console.fail(error)
+            continue
+        report.done += 1
+        grid, plan = work.scene.grid, work.plan().values()
+        left_out = sum(bool(record.why) for record in plan)
+        size = f"{grid.width} x {grid.height}"
+        rows.append(
+            [str(target.source), size, str(found[0]), str(left_out), f"{found[1] / 1e6:.1f}", f"{found[2]:.1f}"]
+        )
+        total = [one + other for one, other in zip(total, found, strict=True)]
+    console.table("Plan", ["raster", "pixels", "tiles", "left out", "about MB", "about s"], rows)
+    least = "" if not (options.min_valid or options.min_label) else "at most "
+    tiles = int(total[0]) if options.sample is None else min(options.sample, int(total[0]))
+    share = tiles / total[0] if total[0] else 0
+    console.say(
+        f"{least}{tiles} tiles, about {share * total[1] / 1e6:.1f} MB and {share * total[2]:.1f} s; not written"
+    )
+    console.say(str(report))
+    return report.exit_code
+
+
+def estimate(work: Work, jobs: int) -> tuple[int, float, float]:
+    """How many tiles, bytes and seconds, from the middle row of tiles and a few tiles of it."""
+    planned = {place: record for place, record in work.plan().items() if not record.why}
+    if not planned:
+        return 0, 0.0, 0.0
+    rows = sorted({n for n, _ in planned})
+    middle = [place for place in planned if place[0] == rows[len(rows) // 2]]
+    probes = {place: planned[place] for place in middle[:: max(1, len(middle) // PROBES)][:PROBES]}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, closing(pieces(work, work.layers, probes)) as found:
+        parts = list(found)
+        read = time.monotonic() - began
+        size = 0
+        for piece in parts:
+            paths = [Path(folder) / f"{n}{work.rules.ending}" for n in range(len(work.layers))]
+            size += sum(encode(piece, work, paths, paths))
+    spent = time.monotonic() - began - read
+    each = len(planned) / len(probes)
+    # Reading is one thread more, as long as there are cores.
+    at_once = min(jobs + 1, len(os.sched_getaffinity(0)))
+    return len(planned), each * size, (read * len(work.tiles.rows) + spent * each) / at_once
+
+
+def join(options: TileOptions, console: Console) -> int:
+    """Every folder of tiles to rasters; folders of one manifest hold tiles of the same ones."""
+    groups: dict[Path, list[Path]] = {}
+    for folder in map(Path, options.inputs):
+        groups.setdefault(joining.find_manifest(folder, options.manifest), []).append(folder)
+    found = [job for path, folders in groups.items()
+             for job in joining.find_jobs(folders, path, options.merge, options.allow_missing)]  # fmt: skip
+    folder, jobs = places(found, options)
+
+    def prepare(job: batch.Job) -> joining.Job:
+        work = jobs[job]
+        if isinstance(work, InputError):
+            raise work
+        for line in joining.said_of(work, job.output):
+            console.say(line)
+        words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower())
+        if words:
+            console.say(f"{job.output}: cannot keep {'; '.join(words)}")
+        return work
+
+    with (
+        manifest.opened(folder, "tile", options, alone=folder == options.out) as record,
+        console.progress(len(jobs)) as progress,
+    ):
+
+        def join_one(group: list[tuple[batch.Job, joining.Job]]) -> None:
+            for job, work in group:
+                with create_exact(job.output, work.scene.grid, work.like, options.compress.upper()) as sink:
+                    joining.join(work, sink, threads(options), progress.advance)
+
+        def finish(job: batch.Job, _: joining.Job) -> list[Path]:
+            return [job.output]
+
+        steps = batch.Steps(prepare, lambda work: (id(work), 1), join_one, finish)
+        report = batch.run(list(jobs), steps, console, record, options.overwrite, options.debug)
+    console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
+    console.say(str(report))
+    return report.exit_code
+
+
+def places(
+    found: list[joining.Job | InputError], options: TileOptions
+) -> tuple[Path, dict[batch.Job, joining.Job | InputError]]:
+    """Where each raster goes: to the file that --out names, if there is one alone, else into that folder."""
+    out = options.out
+    assert out is not None
+    if out.suffix and not out.is_dir() and len(found) == 1:
+        if out.suffix.lower() not in (".tif", ".tiff", ".png"):
+            raise UsageError(out, "wrong ending", "expected .tif or .png")
+        return out.parent, {batch.Job(name_of(found[0]), out): found[0]}
+    jobs: dict[batch.Job, joining.Job | InputError] = {}
+    for work in found:
+        ending = ".tif" if isinstance(work, InputError) else joining.ending_of(work)
+        job = batch.Job(name_of(work), out / f"{name_of(work)}{ending}")
+        if job in jobs:
+            raise UsageError(out, f"two rasters of the name {job.source}", "", "join them apart")
+        jobs[job] = work
+    return out, jobs
+
+
+def name_of(work: joining.Job | InputError) -> Name:
+    return work.subject if isinstance(work, InputError) else work.scene.name

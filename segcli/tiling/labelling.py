@@ -1,0 +1,145 @@
+"""Labels that are cut beside images: which belong to which, what their values mean, and how often each occurs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.classes import ClassTable
+from segcli.colors import hex_color
+from segcli.errors import InputError, UsageError
+from segcli.matching import match, named
+from segcli.raster.burn import VECTORS, burnt, is_vector, kinds_in, table_of_kinds
+from segcli.raster.grid import Grid
+from segcli.raster.labels import embedded_table, table_of, values_in, written_table
+from segcli.raster.names import SUFFIXES, Name, rasters_in
+from segcli.raster.sink import empty_value, mask_layout
+from segcli.raster.source import Source
+from segcli.raster.stored import Stored, stored, stored_as
+from segcli.validity import Valid
+
+Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The file of labels of each raster, the classes where something says which they are, and those values that are no
+    label: background, and what is ignored."""
+
+    files: dict[Name, Path]
+    classes: ClassTable | None
+    unlabelled: frozenset[str]
+    attribute: str | None = None
+
+    def open(self, source: Name, grid: Grid) -> tuple[Source, Stored]:
+        """As stored; polygons as they lie on the grid, in the colours of the classes."""
+        path = self.files[source]
+        if is_vector(path):
+            assert self.classes is not None
+            return burnt(path, grid, self.classes, attribute=self.attribute), stored_as(mask_layout(self.classes))
+        mask = Source(path, "stored")
+        try:
+            check(mask)
+            return mask, stored(mask)
+        except BaseException:
+            mask.close()
+            raise
+
+    def empty(self, like: Stored) -> Any:
+        """What a mask holds where there is no raster: its nodata, else what marks no label."""
+        if like.nodata is not None or like.dtype != "uint8" or like.bands > 1:
+            return like.empty
+        mark = empty_value(self.classes) if self.classes is not None else 255
+        return np.uint8(mark or 0)
+
+
+def find_labels(
+    sources: dict[Name, str], place: Path, attribute: str | None, given: Path | None, wants_meaning: bool
+) -> Labels:
+    """Of rasters, with their names: a file for all of them, or those in a folder of the same names.
+
+    Values are looked for in the masks only where `wants_meaning`, and nothing says what they mean. UsageError where a
+    raster has no labels.
+    """
+    if not place.exists():
+        raise UsageError(place, "no such file or folder", "--masks expects labels: a raster, polygons, or a folder")
+    files = _in_folder(sources, place) if place.is_dir() else _one_for_all(sources, place)
+    folder = place if place.is_dir() else place.parent
+    table = written_table(given, folder)
+    vectors = sorted({path for path in files.values() if is_vector(path)})
+    if table is None and vectors:
+        if len(vectors) < len({*files.values()}):
+            raise UsageError(folder, "polygons beside masks of pixels", "nothing says which value is which class",
+                             "give --classes")  # fmt: skip
+        table = table_of_kinds(sorted(set().union(*(kinds_in(path, attribute) for path in vectors))))
+    if table is None:
+        table = embedded_table(next(iter(files.values())))
+    meaning = table or (table_of(values_in(files.values()), folder) if wants_meaning else None)
+    return Labels(files, table, _unlabelled(meaning), attribute)
+
+
+def _in_folder(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
+    found = named(rasters_in(place, True, SUFFIXES | VECTORS), place)
+    several = next((name for name, paths in found.items() if len(paths) > 1), None)
+    if several is not None:
+        raise UsageError(place, f"{len(found[several])} files of the name {several}", "expected one file a name")
+    ours = {name: Path(str(source)) for source, name in sources.items()}
+    by_path = {Path(str(source)): source for source in sources}
+    pairs = match(ours, {name: paths[0] for name, paths in found.items()})
+    alone = ", ".join(map(str, pairs.left[:5])) + (f" and {len(pairs.left) - 5} more" if len(pairs.left) > 5 else "")
+    if alone:
+        raise UsageError(place, f"has none for {alone}", "--masks expects labels of the rasters' names")
+    return {by_path[image]: mask for _, image, mask in pairs.pairs}
+
+
+def _one_for_all(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
+    if len(sources) > 1 and not is_vector(place):
+        raise UsageError(place, f"one raster for {len(sources)} images", "--masks expects a folder, or polygons")
+    return dict.fromkeys(sources, place)
+
+
+def _unlabelled(table: ClassTable | None) -> frozenset[str]:
+    """As values and as colours, whichever the masks hold."""
+    if table is None:
+        return frozenset({"0", "255", "#000000"})
+    found = {
+        text for entry in table.entries if entry.is_background for text in (str(entry.index), hex_color(entry.color))
+    }
+    if table.ignore is not None:
+        found.add(str(table.ignore))
+    if table.ignore_color is not None:
+        found.add(hex_color(table.ignore_color))
+    return frozenset(found)
+
+
+def check(mask: Source) -> None:
+    """InputError unless it can be labels: one band of whole numbers, or three or four of 8-bit colours."""
+    is_indices = mask.bands == 1 and np.dtype(mask.dtype).kind in "ui"
+    if not is_indices and not (mask.bands in (3, 4) and mask.dtype == "uint8"):
+        found = f"{mask.bands} band{'s' * (mask.bands != 1)} of {mask.dtype}"
+        raise InputError(mask.path, found, "expected labels: one band of whole numbers, or 8-bit colours")
+
+
+def counts(pixels: NDArray[Any], valid: Valid) -> Counts:
+    """How many pixels hold each value, or colour (#RRGGBB), where there are data; pixels are (band, row, col)."""
+    if len(pixels) >= 3:
+        red, green, blue = pixels[:3].astype(np.int32)
+        values = red << 16 | green << 8 | blue
+    else:
+        values = pixels[0]
+    if values.dtype == np.uint8:
+        mask = None if valid is None else valid.view(np.uint8)
+        # Counted in float32, which is exact up to 16 million pixels.
+        found = cv2.calcHist([np.ascontiguousarray(values)], [0], mask, [256], [0, 256]).ravel()
+        return {str(value): int(found[value]) for value in np.flatnonzero(found)}
+    which, often = np.unique(values if valid is None else values[valid], return_counts=True)
+    words = [f"#{value:06X}" if len(pixels) >= 3 else str(value) for value in which.tolist()]
+    return dict(zip(words, often.tolist(), strict=True))
+
+
+def labelled(found: Counts, unlabelled: frozenset[str]) -> int:
+    """Pixels with a label."""
+    return sum(pixels for value, pixels in found.items() if value not in unlabelled)

@@ -1,0 +1,242 @@
+"""From inputs to work: which raster's tiles go where, in which format, and which of them are in the sample."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segcli import batch
+from segcli.console import Console
+from segcli.errors import InputError, UsageError
+from segcli.files import sweep
+from segcli.options import TileOptions
+from segcli.raster.align import differ
+from segcli.raster.exact import not_kept
+from segcli.raster.grid import Grid
+from segcli.raster.names import Name
+from segcli.raster.sink import faults_of_writing
+from segcli.raster.source import Source
+from segcli.raster.stored import Stored, stored
+from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
+from segcli.tiling.labelling import Labels, find_labels
+from segcli.tiling.layout import Tiling, count, tiling
+from segcli.tiling.manifest import JOURNAL, MANIFEST, Ledger, Place, Scene
+from segcli.tiling.splits import balanced, split
+
+TURNED_BYTES = 2**30
+"""Photographs that are not stored upright are read at once up to this size: else across their rows, again and again."""
+
+MOST_TILES = 1_000_000
+"""Of one raster: more come of a header that claims too much, or of a --size that was not meant."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One raster, the name of its tiles, and the folder that they go to; `relative` is its name among those found."""
+
+    source: Name
+    name: str
+    folder: Path
+    relative: str
+
+
+def find_targets(options: TileOptions) -> list[Target]:
+    """Every raster among the inputs, with a name of its own in its folder: that of its path below the folder that was
+    given, so that tiles of all lie side by side. Tiles are no inputs. UsageError where two have one name."""
+    targets: list[Target] = []
+    seen: dict[tuple[Path, str], Name] = {}
+    for source, relative in batch.find(options.inputs, options.out, options.recursive).items():
+        name = "_".join(relative.with_suffix("").parts)
+        beside = source.parent if isinstance(source, Path) else Path()
+        folder = options.out or beside / f"{relative.stem}_tiles"
+        if isinstance(source, Path) and source not in options.inputs and _is_tile(source, relative):
+            continue
+        if (folder, name) in seen:
+            raise UsageError(source, f"its tiles would have the names of those of {seen[folder, name]}", "",
+                             "rename one, or run them apart")  # fmt: skip
+        seen[folder, name] = source
+        targets.append(Target(source, name, folder, relative.with_suffix("").as_posix()))
+    return targets
+
+
+def _is_tile(source: Path, relative: Path) -> bool:
+    above = [source.parents[n] for n in range(len(relative.parts))]
+    return any((folder / file).exists() for folder in above for file in (MANIFEST, JOURNAL))
+
+
+def labels_of(targets: list[Target], options: TileOptions) -> Labels | None:
+    if options.masks is None:
+        return None
+    wants_meaning = options.min_label > 0 or options.sample is not None
+    names = {target.source: target.relative for target in targets}
+    return find_labels(names, options.masks, options.attribute, options.classes, wants_meaning)
+
+
+def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOptions) -> dict[Path, Ledger]:
+    """The account of each folder. UsageError where one holds tiles of other options."""
+    chosen = {
+        "size": options.size, "overlap": options.overlap_pixels, "edge": options.edge, "format": options.format,
+        "compress": options.compress, "masks": options.masks is not None, "attribute": options.attribute,
+        "min_valid": options.min_valid, "min_label": options.min_label,
+        "split": list(options.split) if options.split is not None else None, "sample": options.sample,
+        "seed": options.seed,
+    }  # fmt: skip
+    classes = labels.classes if labels is not None else None
+    ledgers = {folder: Ledger(folder, chosen, classes) for folder in dict.fromkeys(t.folder for t in targets)}
+    for ledger in ledgers.values():
+        if not options.overwrite:
+            ledger.check()
+    return ledgers
+
+
+@contextmanager
+def opened(target: Target, labels: Labels | None, options: TileOptions) -> Iterator[Work]:
+    """The work on one raster; its files are closed at the end of the block."""
+    work = open_work(target, labels, options)
+    try:
+        yield work
+    finally:
+        close(work)
+
+
+def close(work: Work) -> None:
+    for layer in work.layers:
+        layer.source.close()
+
+
+def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Work:
+    """InputError where a raster, or its labels, cannot be cut."""
+    source = Source(target.source, "stored")
+    layers: list[Layer] = []
+    try:
+        like = stored(source)
+        layers.append(Layer(source, like, like.empty))
+        if source.is_turned and source.size_bytes <= TURNED_BYTES:
+            source.load()
+        if labels is not None:
+            mask, mask_like = labels.open(target.source, source.grid)
+            layers.append(Layer(mask, mask_like, labels.empty(mask_like)))
+            if differ(mask, source):
+                raise InputError(mask.path, f"{mask.grid.width} x {mask.grid.height} pixels on another grid",
+                                 f"{target.source} has {source.grid.width} x {source.grid.height}")  # fmt: skip
+        grid = source.grid
+        _check_count(target.source, grid, options)
+        tiles = tiling(grid.height, grid.width, options.size, options.overlap_pixels, options.edge)
+        if not tiles.places:
+            raise InputError(target.source, f"{grid.width} x {grid.height} pixels", f"a tile has {options.size}",
+                             "--edge drop leaves nothing of it; choose another")  # fmt: skip
+        rules = Rules(
+            _ending(layers, tiles, options), options.compress.upper(), options.min_valid, options.min_label,
+            labels.unlabelled if labels is not None else frozenset(),
+        )  # fmt: skip
+        mask_file = labels.files[target.source] if labels is not None else None
+        scene = Scene(
+            target.name, _file(target), changed(target.source), grid, like,
+            (mask_file.name, *changed(mask_file)) if mask_file is not None else None,
+        )  # fmt: skip
+        splits = split(tiles, options.split, options.seed) if options.split is not None else None
+        return Work(scene, tuple(layers), tiles, rules, splits)
+    except BaseException:
+        for layer in layers or [Layer(source, Stored(1, "uint8"), 0)]:
+            layer.source.close()
+        raise
+
+
+def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
+    """InputError where there are too many tiles, before they are counted out one by one."""
+    rows, cols = (count(n, options.size, options.overlap_pixels, options.edge) for n in (grid.height, grid.width))
+    if rows * cols > MOST_TILES:
+        raise InputError(name, f"{grid.width} x {grid.height} pixels, {rows * cols} tiles",
+                         f"expected at most {MOST_TILES}", "give a larger --size")  # fmt: skip
+
+
+def _ending(layers: list[Layer], tiles: Tiling, options: TileOptions) -> str:
+    """PNG where it keeps all there is, else TIFF, unless one of them is asked for."""
+    if options.format != "auto":
+        return f".{options.format}"
+    if layers[0].source.grid.is_georeferenced:
+        return ".tif"
+    for layer in layers:
+        if tiles.has_padding and not layer.stored.can_be_empty:
+            return ".tif"  # a mask says what is padding
+        try:
+            if not_kept(layer.source.path, layers[0].source.grid, layer.stored, ".png"):
+                return ".tif"
+        except InputError:
+            return ".tif"
+    return ".png"
+
+
+def losses(work: Work) -> list[str]:
+    """What the tiles cannot keep, in lines for people. InputError where they cannot hold the pixels."""
+    said = []
+    for layer in work.layers:
+        words = not_kept(layer.source.path, work.scene.grid, layer.stored, work.rules.ending)
+        if work.tiles.has_padding and not layer.stored.can_be_empty and work.rules.ending == ".png":
+            words.append("which pixels are padding")
+        if words:
+            kept = f"{work.rules.ending[1:].upper()} tiles cannot keep {'; '.join(words)}"
+            said.append(f"{layer.source.path}: {kept}" + (f"; {MANIFEST} does" if layer is work.layers[0] else ""))
+    return said
+
+
+def _file(target: Target) -> str:
+    """As seen from the folder of the tiles."""
+    if isinstance(target.source, Path):
+        return Path(os.path.relpath(target.source, target.folder)).as_posix()
+    return target.source
+
+
+def changed(name: Name) -> tuple[int, int]:
+    """Bytes and time of a file; zeros for what is none of this machine."""
+    with suppress(OSError):
+        if isinstance(name, Path):
+            found = name.stat()
+            return found.st_size, found.st_mtime_ns
+    return 0, 0
+
+
+def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
+    """Begin in the folder, or go on there: leftovers of a killed run go, tiles that are whole stay."""
+    scene = ledger.begin(work.scene)
+    names = [name for record in work.plan().values() for name in record.files]
+    ledger.guard(scene, names, overwrite)
+    pattern = re.escape(scene.name) + r"_r\d+_c\d+" + re.escape(work.rules.ending)
+    for folder in {(ledger.folder / name).parent for name in names}:
+        with faults_of_writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder, pattern)
+    return replace(work, scene=scene)
+
+
+def sample(
+    targets: list[Target], labels: Labels | None, options: TileOptions, console: Console
+) -> dict[Name, frozenset[Place]] | None:
+    """The tiles of each raster that are in the sample over all of them; None where no sample is wanted.
+
+    A raster that cannot be looked at is left for its turn to be named.
+    """
+    if options.sample is None:
+        return None
+    found: list[tuple[Name, Place, dict[str, int]]] = []
+    for target in targets:
+        with suppress(InputError), opened(target, labels, options) as work:
+            facts, plan = look(work), work.plan()
+            kept = [place for place in facts if not why_not(facts[place], plan[place], work.rules)]
+            found += [(target.source, place, facts[place][1]) for place in kept]
+    if len(found) < options.sample:
+        console.say(f"--sample {options.sample}: there are {len(found)} tiles")
+    chosen = balanced([_labels(pixels, labels) for _, _, pixels in found], options.sample, options.seed)
+    out: dict[Name, set[Place]] = {target.source: set() for target in targets}
+    for n in chosen:
+        out[found[n][0]].add(found[n][1])
+    return {source: frozenset(places) for source, places in out.items()}
+
+
+def _labels(pixels: dict[str, int], labels: Labels | None) -> dict[str, int]:
+    """Classes to balance by: background counts, what is ignored does not."""
+    ignored: Any = labels.classes.ignore if labels is not None and labels.classes is not None else 255
+    return {value: count for value, count in pixels.items() if value != str(ignored)}
