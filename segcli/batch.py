@@ -86,6 +86,8 @@ def plan(
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
         return out.parent, _without_clashes({inputs[0]: out}, out.parent, beside)
+    if out.is_file() or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+        raise UsageError(out, "a file", "expected a folder for the outputs", "a file name is for one input")
     found = find(inputs, out, recursive)
     places = {source: out / relative.with_suffix(output_suffix(source)) for source, relative in found.items()}
     return out, _without_clashes(places, out, beside)

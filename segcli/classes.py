@@ -100,10 +100,10 @@ class ClassTable:
     def read(cls, path: Path) -> "ClassTable":
         """The table in a JSON file; UsageError where it is none."""
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8-sig")))
         except OSError as error:
             raise UsageError(path, error.strerror or "cannot be read", "a class table in JSON") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(path, f"not a class table: {error}") from error
 
     @classmethod

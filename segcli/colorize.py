@@ -1,18 +1,22 @@
 """segcli colorize: masks that people can read, and colours back to masks."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segcli import batch, outputs
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
-from segcli.coloring.indexing import draw_indices
+from segcli.coloring.indexing import check_colors, draw_indices
 from segcli.coloring.setting import LEGEND, Setting, partners
 from segcli.console import Console, Progress
-from segcli.errors import UsageError
+from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import all_or_none
@@ -22,10 +26,9 @@ from segcli.options import ColorizeOptions
 from segcli.palettes import find_palette
 from segcli.raster.labels import written_table
 from segcli.raster.names import Name
-from segcli.raster.sink import Encoding
 from segcli.raster.source import Images, open_images
 
-SMALL_PIXELS = 2**25
+SMALL_PIXELS = 2**23
 """Masks of up to so many pixels are drawn several at once; larger ones keep all cores busy alone."""
 
 
@@ -35,8 +38,9 @@ def run(options: ColorizeOptions, console: Console) -> int:
     suffix, beside = partial(_suffix, options), _beside(options)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
     setting = _setting(options, folder, jobs, console)
-    jobs = [replace(job, made_of=setting.sources_of(job)) for job in jobs]
+    jobs = [replace(job, made_of=setting.sources_of(job), beside=_used(job)) for job in jobs]
     palettes = [Path(options.palette)] if options.palette is not None and options.palette not in KNOWN else []
+    _check_outputs(jobs, palettes)
     outcomes: dict[batch.Job, list[Path] | Exception] = {}
     at_once = options.jobs or os.cpu_count() or 1
 
@@ -46,16 +50,29 @@ def run(options: ColorizeOptions, console: Console) -> int:
     ):
 
         def prepare(job: batch.Job) -> Images:
-            return open_images(job.source, "image" if options.to_index else "mask")
+            images = open_images(job.source, "image" if options.to_index else "mask")
+            try:
+                for line in outputs.lost_in(job.source, images, job.output.suffix, setting.encoding):
+                    console.say(line)
+            except InputError:
+                for plane in images.planes:
+                    plane.close()
+                raise
+            return images
 
         def alike(masks: Images) -> tuple[object, int]:
             pixels = sum(plane.grid.height * plane.grid.width for plane in masks.planes)
             return ("small", at_once) if pixels <= SMALL_PIXELS else (id(masks), 1)
 
         def work(group: list[tuple[batch.Job, Images]]) -> None:
-            with ThreadPoolExecutor(len(group)) as pool:
+            files = [path for job, _ in group for path in job.files]
+            with all_or_none(files), ThreadPoolExecutor(len(group)) as pool:
                 drawn = pool.map(lambda one: draw_one(one[0], one[1], setting, progress), group)
-                outcomes.update(zip((job for job, _ in group), drawn, strict=True))
+                try:
+                    outcomes.update(zip((job for job, _ in group), drawn, strict=True))
+                except BaseException:  # Ctrl-C: the threads would go on to the end of their files
+                    setting.stop.set()
+                    raise
 
         def finish(job: batch.Job, _: Images) -> list[Path]:
             outcome = outcomes.pop(job)
@@ -75,9 +92,15 @@ def draw_one(job: batch.Job, masks: Images, setting: Setting, progress: Progress
     options = setting.options
     way = draw_indices if options.to_index else draw_palette if options.palette_only else (
         draw_comparison if options.compare else draw)  # fmt: skip
+
+    def advance(share: float, pixels: int) -> None:
+        if setting.stop.is_set():
+            raise KeyboardInterrupt
+        progress.advance(share, pixels)
+
     try:
         with all_or_none(job.files):
-            return way(job, masks, setting, progress.advance)
+            return way(job, masks, setting, advance)
     except Exception as error:  # the others go on; it is said when this one's turn comes
         return error
     finally:
@@ -97,6 +120,8 @@ def _check(options: ColorizeOptions) -> None:
         "--palette-only": (options.palette_only, ["--over", "--contours", "--legend", "--scale-bar", "--compare"]),
         "--compare": (options.compare, ["--contours", "--scale-bar"]),
     }
+    if options.compare and options.legend == "picture":
+        raise UsageError("--legend picture", "with --compare", "expected --legend file")
     for name, (is_given, others) in excluded.items():
         for other in others:
             if is_given and given[other]:
@@ -128,10 +153,34 @@ def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], cons
     images = partners("--over", options.over, jobs, folder)
     truths = partners("--compare", options.compare, jobs, folder)
     meaning: Meaning | None = None
-    pairs = [Pair(str(mask), mask, truth) for mask, truth in truths.items() if isinstance(mask, Path)]
+    pairs = [Pair(str(mask), mask, found[0]) for mask, found in truths.items()
+             if isinstance(mask, Path) and len(found) == 1]  # fmt: skip
     if pairs:
-        meaning = find_meaning(given or written_table(None, pairs[0].truth.parent), pairs)
+        meaning = find_meaning(given or written_table(None, pairs[0].truth.parent), pairs, "--palette")
+        meaning = replace(meaning, true=_unlabelled(meaning.true), predicted=_unlabelled(meaning.predicted))
         for line in meaning.notes:
             console.say(line)
-    encoding = Encoding(options.compress.upper(), options.format == "cog")
-    return Setting(options, encoding, given, images, truths, meaning, console)
+    if options.to_index and given is not None:
+        check_colors(given, f"--palette {options.palette}")
+    return Setting(options, tuple(job.source for job in jobs), given, images, truths, meaning, console)
+
+
+def _unlabelled(positions: NDArray[np.int16]) -> NDArray[np.int16]:
+    """255 is no label to most programs, unless it is a class."""
+    found = positions.copy()
+    found[255] = max(found[255], -1)
+    return found
+
+
+def _used(job: batch.Job) -> tuple[Path, ...]:
+    """What is written beside a picture: styles only beside GeoTIFFs."""
+    return tuple(path for path in job.beside if path.suffix != ".qml" or job.output.suffix == ".tif")
+
+
+def _check_outputs(jobs: Sequence[batch.Job], palettes: Sequence[Path]) -> None:
+    """UsageError where a picture would take the place of a file that a picture is made of."""
+    used = {path.resolve() for job in jobs for path in job.made_of or ()} | {path.resolve() for path in palettes}
+    for job in jobs:
+        for path in job.files:
+            if path.resolve() in used:
+                raise UsageError(path, "is read, and would be overwritten", "", "choose another --out")

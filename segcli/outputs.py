@@ -75,8 +75,8 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
     return tuple(map(place, wanted))
 
 
-def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions) -> list[str]:
-    """What is lost of an image in its outputs, in lines for people. InputError where they cannot be written at all."""
+def lost_in(path: Name, images: Images, ending: str, encoding: Encoding) -> list[str]:
+    """What is lost of an image in a file of that ending, in lines for people. InputError where it cannot be written."""
     grid, stack = images.planes[0].grid, bool(images.axes)
     if ending == ".png" and images.in_pages:
         raise InputError(path, "a stack" if stack else "OME data", "PNG cannot hold it", "choose --format tif")
@@ -85,13 +85,20 @@ def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions
         said.append("a stack of masks cannot hold where it lies on earth")
     if ending == ".png" and grid.is_georeferenced:
         said.append("PNG cannot hold where it lies on earth; --format tif keeps it")
+    if images.in_pages and encoding != Encoding():
+        said.append("a stack; --format and --compress do not apply")
+    return [f"{path}: {line}" for line in said]
+
+
+def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions) -> list[str]:
+    """What is lost of an image in its outputs, in lines for people. InputError where they cannot be written at all."""
+    grid, stack = images.planes[0].grid, bool(images.axes)
+    said = []
     if stack and (options.overlay or options.polygons):
         said.append("a stack; overlays and polygons are drawn for single images only")
-    if images.in_pages and (options.format == "cog" or options.compress != PredictOptions.compress):
-        said.append("a stack; --format and --compress do not apply")
     if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
         said.append("placed by control points or polynomials; its polygons are in columns and rows")
-    return [f"{path}: {line}" for line in said]
+    return [*lost_in(path, images, ending, encoding(options)), *(f"{path}: {line}" for line in said)]
 
 
 def add_drawings(

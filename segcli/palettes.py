@@ -40,7 +40,7 @@ def read_classes(path: Path) -> ClassTable:
         return ClassTable(tuple(entries), ignore, unlabelled[2] if unlabelled is not None else None)
     except OSError as error:
         raise UsageError(path, error.strerror or "cannot be read", "expected a class table") from error
-    except (ValueError, KeyError, ElementTree.ParseError) as error:
+    except (ValueError, KeyError, OverflowError, csv.Error, ElementTree.ParseError) as error:
         raise UsageError(path, f"not a class table: {error}", _EXPECTED[path.suffix.lower()]) from error
 
 
@@ -120,7 +120,7 @@ def _of_weights(path: Path) -> ClassTable:
         with safe_open(path, framework="np") as file:
             record = json.loads((file.metadata() or {})["segcli"])
         return ClassTable.from_json(record)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise UsageError(path, f"no class table: {error}", "expected weights that segcli train wrote") from error
 
 

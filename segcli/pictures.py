@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.drawing.contours import Outlined, outlined
-from segcli.drawing.lookup import look_up
+from segcli.drawing.lookup import look_up, repeated
 from segcli.drawing.overlay import blend, to_picture
 from segcli.drawing.stamps import Stamp, stamp
 from segcli.raster.sink import Layout
@@ -22,7 +22,7 @@ OVER = Layout(3, "uint8", is_rgb=True, overviews="average")
 ALONE = Layout(4, "uint8", is_rgb=True, overviews="mode")
 """What colours alone are stored as: transparent where there is no class."""
 
-Indices = Iterable[tuple[int, NDArray[np.uint8]]]
+Indices = Iterable[tuple[int, NDArray[np.number]]]
 """Rows of a mask, (row, col), and the first of them."""
 
 Pictures = Iterator[tuple[int, NDArray[np.uint8]]]
@@ -32,12 +32,14 @@ Pictures = Iterator[tuple[int, NDArray[np.uint8]]]
 @dataclass(frozen=True)
 class Style:
     """How classes are drawn: `table` has red, green, blue and alpha by index, (4, 256); `alpha` is their strength over
-    an image. With `contours` only outlines of so many pixels are drawn, at full strength. `stamps` come on top."""
+    an image. With `contours` only outlines of so many pixels are drawn, at full strength. `stamps` come on top. With
+    `numbers` it is objects that are drawn, of any number: colours repeat, outlines are between any two."""
 
     table: NDArray[np.uint8]
     alpha: float = 1.0
     contours: int = 0
     stamps: tuple[Stamp, ...] = ()
+    numbers: bool = False
 
 
 def strip_height(source: Source, least: int = 1) -> int:
@@ -55,7 +57,7 @@ def pictured(source: Source, bands: tuple[int, ...], height: int) -> Pictures:
 def painted(strips: Indices, style: Style, image: Pictures | None = None) -> Pictures:
     """The mask in colours, with alpha; or over the image, whose strips must be those of the mask."""
     for first_row, indices, outline in _with_outlines(strips, style.contours):
-        colors = look_up(indices, style.table)
+        colors = look_up(repeated(indices) if style.numbers else indices.astype(np.uint8, copy=False), style.table)
         if outline is not None:
             colors[3] *= outline
         if image is not None:
@@ -65,7 +67,7 @@ def painted(strips: Indices, style: Style, image: Pictures | None = None) -> Pic
         yield first_row, colors
 
 
-def _with_outlines(strips: Indices, width: int) -> Iterator[Outlined | tuple[int, NDArray[np.uint8], None]]:
+def _with_outlines(strips: Indices, width: int) -> Iterator[Outlined | tuple[int, NDArray[np.number], None]]:
     if width:
         yield from outlined(strips, width)
     else:

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from segcli.batch import Job
 from segcli.classes import ClassTable
-from segcli.coloring.drawing import Advance, legend_lines, open_partner, write, write_legend
+from segcli.coloring.drawing import (
+    Advance,
+    bands_of,
+    check_size,
+    legend_lines,
+    open_partner,
+    write,
+    write_legend,
+)  # fmt: skip
 from segcli.coloring.setting import Setting, shown_values
 from segcli.drawing.agreement import KINDS, TRUE_NEGATIVE, agreement
 from segcli.drawing.lookup import color_table, look_up
@@ -24,7 +32,6 @@ from segcli.raster.grid import Grid
 from segcli.raster.labels import check_mask
 from segcli.raster.sink import create
 from segcli.raster.source import Images, Source
-from segcli.raster.stretch import shown_bands
 from segcli.validity import both
 
 NOTHING = 255
@@ -114,9 +121,8 @@ class Panels:
 
 def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
     """The three pictures, and the legend of the third where it is asked for; gives the files that were written."""
-    options, meaning, path = setting.options, setting.meaning, setting.image_of(job)
-    assert meaning is not None
-    if masks.in_pages:
+    options, path, true_path, meaning = setting.options, setting.image_of(job), setting.truth_of(job), setting.meaning
+    if masks.in_pages or meaning is None:
         raise InputError(job.source, "a stack", "expected one mask to compare")
     classes = ClassTable(tuple(replace(entry, index=n) for n, entry in enumerate(meaning.classes.entries)), None)
     shown = shown_values(options.classes, meaning.classes, job.source)
@@ -125,7 +131,7 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
     mask = masks.planes[0]
     pixels = text_pixels(mask.grid.height, mask.grid.width)
     with ExitStack() as files:
-        truth = files.enter_context(Source(setting.truth_of(job), "mask"))
+        truth = files.enter_context(Source(true_path, "mask"))
         _check(mask, truth, len(classes.entries))
         comparison = Comparison(mask, truth, meaning, positive)
         image = None if path is None else open_partner(files, path, masks, job.source)[0]
@@ -137,7 +143,7 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
         )  # fmt: skip
         grid = Grid(mask.grid.height + panels.header, 3 * panels.width + 2 * panels.gap)
         height = strip_height(mask)
-        behind = None if image is None else pictured(image, shown_bands(image), height)
+        behind = None if image is None else pictured(image, bands_of(image, options.bands), height)
         sink = files.enter_context(create(job.output, grid, ALONE if image is None else OVER, setting.encoding))
         write(sink, panels.rows(comparison.rows(height), behind), grid, 1.0, advance)
         if options.legend == "none":
@@ -149,9 +155,6 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
 def _check(mask: Source, truth: Source, classes: int) -> None:
     for source in (mask, truth):
         check_mask(source)
-    one, other = ((source.grid.width, source.grid.height) for source in (mask, truth))
-    if one != other:
-        raise InputError(mask.path, f"{one[0]} x {one[1]} pixels, {truth.path} has {other[0]} x {other[1]}",
-                         "expected the same size")  # fmt: skip
+    check_size(mask, truth)
     if classes > NOTHING:
         raise InputError(mask.path, f"{classes} classes", f"expected at most {NOTHING}")

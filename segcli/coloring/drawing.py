@@ -34,9 +34,11 @@ Advance = Callable[[float, int], None]
 def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
     """The mask, or each mask of a stack, in colours; gives the files that were written."""
     options = setting.options
-    values = values_of(job.source, masks.planes, setting.given)
+    values = values_of(job.source, masks.planes, setting.given, lambda: setting.is_black_and_white)
     shown = shown_values(options.classes, values.classes, job.source)
     path = setting.image_of(job)
+    if values.numbers and options.legend != "none":
+        setting.console.say(f"{job.source}: numbers of objects; no legend. If they are classes, give --palette")
     table = color_table(values.classes, shown) if path is None else over_picture(values.classes, shown)
     if values.numbers:
         table[3, 0] = 0
@@ -45,14 +47,15 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
         images = None if path is None else open_partner(files, path, masks, job.source)
         for n, sink in enumerate(sinks(files, job.output, masks, ALONE if images is None else OVER, setting)):
             mask = masks.planes[n]
-            counts = values.counts(mask) if options.legend != "none" else np.zeros_like(total)
+            is_listed = options.legend != "none" and not values.numbers
+            counts = values.counts(mask) if is_listed else np.zeros_like(total)
             total += counts
             box = _legend(values, shown, counts, mask.grid) if options.legend == "picture" else None
             stamps, fits = place_stamps(job.source, mask.grid, box, setting)
             all_fit &= fits
-            style = Style(table, options.alpha, options.contours, stamps)
+            style = Style(table, options.alpha, options.contours, stamps, values.numbers)
             height = strip_height(mask, options.contours)
-            image = None if images is None else pictured(images[n], _bands(images[n], options.bands), height)
+            image = None if images is None else pictured(images[n], bands_of(images[n], options.bands), height)
             strips = values.rows(mask, height)
             write(sink, painted(strips, style, image), mask.grid, 1 / len(masks.planes), advance)
     if options.legend == "none" or (options.legend == "picture" and all_fit):
@@ -63,19 +66,24 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
 
 def draw_palette(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
     """The same indices with a colour table; beside a GeoTIFF a style for QGIS, with the classes' names."""
-    values = values_of(job.source, masks.planes, setting.given)
+    values = values_of(job.source, masks.planes, setting.given, lambda: setting.is_black_and_white)
     if values.numbers:
-        raise InputError(job.source, "numbers of objects", "a palette has 256 colours", "leave --palette-only out")
+        raise InputError(job.source, f"{masks.planes[0].dtype}, taken for numbers of objects", "expected classes",
+                         "give their --palette, or leave --palette-only out")  # fmt: skip
     shown = shown_values(setting.options.classes, values.classes, job.source)
     classes = values.classes
-    if shown is not None:
+    if values.is_made_up:  # then only what occurs is a class
+        found = np.flatnonzero(sum((values.counts(mask) for mask in masks.planes), np.zeros(256, np.int64)))
+        shown = frozenset(found.tolist()) if shown is None else shown & set(found.tolist())
+    if shown is not None and any(entry.index in shown for entry in classes.entries):
         classes = replace(classes, entries=tuple(entry for entry in classes.entries if entry.index in shown))
     nodata = masks.planes[0].nodata
     empty = int(nodata) if nodata is not None and nodata in range(256) else empty_value(values.classes)
     layout = replace(mask_layout(classes), nodata=empty)
     with ExitStack() as files:
         for mask, sink in zip(masks.planes, sinks(files, job.output, masks, layout, setting), strict=True):
-            rows = ((row, indices[None]) for row, indices in values.rows(mask, strip_height(mask), empty))
+            strips = values.rows(mask, strip_height(mask), empty)
+            rows = ((row, indices[None].astype(np.uint8, copy=False)) for row, indices in strips)
             write(sink, rows, mask.grid, 1 / len(masks.planes), advance)
     if job.output.suffix != ".tif" or masks.in_pages:
         return [job.output]
@@ -91,8 +99,6 @@ def sinks(
     """A sink for each mask of a file; what they make is there when the block of `files` ends well."""
     grids = [plane.grid for plane in masks.planes]
     if masks.in_pages:
-        if output.suffix == ".png":
-            raise InputError(masks.planes[0].path, "a stack", "PNG cannot hold it", "choose --format tif")
         stack = create_stack(output, grids, layout, masks.axes, masks.shape, masks.dialect)
         return list(files.enter_context(stack))
     return [files.enter_context(create(output, grids[0], layout, setting.encoding))]
@@ -116,7 +122,8 @@ def place_stamps(
     """The legend at the lower right and the scale bar at the lower left; and whether the legend fits."""
     pixels = text_pixels(grid.height, grid.width)
     margin = max(2, pixels // 2)
-    stamps, fits = [], True
+    stamps: list[Stamp] = []
+    fits = True
     if box is not None:
         row, col = grid.height - box.shape[1] - margin, grid.width - box.shape[2] - margin
         if min(row, col) >= 0:
@@ -129,10 +136,14 @@ def place_stamps(
         bar = None if size is None else scale_bar(size, grid.width, pixels)
         if bar is None:
             setting.console.say(f"{path}: the size of its pixels is not known; no scale bar")
-        elif bar.shape[1] + 2 * margin > grid.height or bar.shape[2] + 2 * margin > grid.width:
-            setting.console.say(f"{path}: too small for a scale bar")
         else:
-            stamps.append(Stamp(grid.height - bar.shape[1] - margin, margin, bar))
+            # Above the legend where the picture is too narrow for both side by side.
+            is_narrow = bool(stamps) and 2 * margin + bar.shape[2] > stamps[0].col
+            row = (stamps[0].row if is_narrow else grid.height) - bar.shape[1] - margin
+            if row < margin or bar.shape[2] + 2 * margin > grid.width:
+                setting.console.say(f"{path}: too small for a scale bar")
+            else:
+                stamps.append(Stamp(row, margin, bar))
     return tuple(stamps), fits
 
 
@@ -164,17 +175,24 @@ def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name) -> tup
     images = open_images(path, "image")
     for plane in images.planes:
         files.callback(plane.close)
-    sizes, expected = ([(p.grid.width, p.grid.height) for p in planes] for planes in (images.planes, masks.planes))
-    if len(sizes) != len(expected):
-        raise InputError(mask, f"{len(expected)} masks, {path} holds {len(sizes)} images", "expected as many")
-    for one, other in zip(sizes, expected, strict=True):
-        if one != other:
-            raise InputError(mask, f"{other[0]} x {other[1]} pixels, {path} has {one[0]} x {one[1]}",
-                             "expected the same size")  # fmt: skip
+    if len(images.planes) != len(masks.planes):
+        found = f"{len(masks.planes)} masks, {path} holds {len(images.planes)} images"
+        raise InputError(mask, found, "expected as many")
+    for image, plane in zip(images.planes, masks.planes, strict=True):
+        check_size(plane, image)
     return images.planes
 
 
-def _bands(image: Source, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+def check_size(mask: Source, other: Source) -> None:
+    """InputError unless both have as many rows and columns."""
+    one, two = ((source.grid.width, source.grid.height) for source in (mask, other))
+    if one != two:
+        raise InputError(mask.path, f"{one[0]} x {one[1]} pixels, {other.path} has {two[0]} x {two[1]}",
+                         "expected the same size")  # fmt: skip
+
+
+def bands_of(image: Source, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The bands that are shown: those that are wanted, or red, green and blue. InputError where one is missing."""
     if wanted is None:
         return shown_bands(image)
     found = [image.band_of(number) for number in wanted]

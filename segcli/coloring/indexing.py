@@ -1,22 +1,20 @@
 """A picture in the colours of classes, back to a mask of their indices."""
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from segcli.batch import Job
 from segcli.classes import ClassTable
 from segcli.coloring.drawing import Advance, sinks, write
 from segcli.coloring.setting import Setting
+from segcli.colors import Color, hex_color
 from segcli.drawing.indexing import MOST_COLORS, ColorIndex
 from segcli.errors import InputError, UsageError
 from segcli.pictures import Pictures, strip_height
 from segcli.raster.labels import written_table
 from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Images, Source
-from segcli.validity import Valid
 
 
 def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance) -> list[Path]:
@@ -25,6 +23,7 @@ def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance)
     Raises InputError with the colours that are in no class, and how many pixels have them.
     """
     classes = _classes(job, setting)
+    check_colors(classes, job.source)
     with ExitStack() as files:
         for picture, sink in zip(
             pictures.planes, sinks(files, job.output, pictures, mask_layout(classes), setting), strict=True
@@ -39,27 +38,18 @@ def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance)
 
 def _rows(picture: Source, classes: ClassTable, tolerance: float) -> Pictures:
     empty = empty_value(classes)
-    try:
-        index = ColorIndex(classes, tolerance, 0 if empty is None else empty)
-    except ValueError as error:
-        raise UsageError("--to-index", str(error), "expected each class in a colour of its own") from error
+    index = ColorIndex(classes, tolerance, 0 if empty is None else empty)
     for first_row, pixels, valid in picture.strips(strip_height(picture)):
-        indices = index.indices(pixels)
-        yield first_row, _without_data(picture, indices, valid, empty)[None]
+        if valid is not None and empty is None:
+            raise InputError(picture.path, "pixels without data, and all 256 values are classes")
+        yield first_row, index.indices(pixels, valid)[None]
         if index.is_hopeless:
             raise InputError(picture.path, f"over {MOST_COLORS} colours in no class",
                              "expected a mask in the colours of classes", "is it a photograph?")  # fmt: skip
     if index.foreign:
         raise InputError(picture.path, f"colours in no class: {index.listed()}", "expected those of the palette",
-                         "choose another --palette, or take near colours with --tolerance")  # fmt: skip
-
-
-def _without_data(picture: Source, indices: NDArray[np.uint8], valid: Valid, empty: int | None) -> NDArray[np.uint8]:
-    if valid is None:
-        return indices
-    if empty is None:
-        raise InputError(picture.path, "pixels without data, and all 256 values are classes")
-    return np.where(valid, indices, np.uint8(empty))
+                         f"choose another --palette, or a --tolerance; {math.ceil(index.farthest())} would take all"
+                         )  # fmt: skip
 
 
 def _classes(job: Job, setting: Setting) -> ClassTable:
@@ -70,3 +60,13 @@ def _classes(job: Job, setting: Setting) -> ClassTable:
     if table is None:
         raise InputError(job.source, "nothing says which colour is which class", "", "give --palette")
     return table
+
+
+def check_colors(classes: ClassTable, place: object) -> None:
+    """UsageError where two classes have one colour."""
+    seen: dict[Color, str] = {}
+    for entry in classes.entries:
+        if entry.color in seen:
+            raise UsageError(place, f"{seen[entry.color]} and {entry.name} are both {hex_color(entry.color)}",
+                             "expected each class in a colour of its own")  # fmt: skip
+        seen[entry.color] = entry.name

@@ -1,8 +1,10 @@
 """What is the same for all masks of a run of colorize, and which other file belongs to each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from threading import Event
 
 from segcli.batch import Job
 from segcli.classes import ClassTable
@@ -13,6 +15,7 @@ from segcli.matching import match, named
 from segcli.options import ColorizeOptions
 from segcli.raster.names import Name, rasters_in
 from segcli.raster.sink import Encoding
+from segcli.raster.values import are_black_and_white
 
 LEGEND = ".legend.png"
 """How the file of a legend ends."""
@@ -20,20 +23,33 @@ LEGEND = ".legend.png"
 
 @dataclass(frozen=True)
 class Setting:
-    """`given` is the palette that was asked for; `images` and `truths` are files by mask; `meaning` is that of masks
-    that are compared."""
+    """`masks` are all of the run; `given` is the palette that was asked for; `images` and `truths` are files by mask,
+    several where nobody knows which; `meaning` is that of masks that are compared. `stop` ends what is being drawn."""
 
     options: ColorizeOptions
-    encoding: Encoding
+    masks: tuple[Name, ...]
     given: ClassTable | None
-    images: Mapping[Name, Path]
-    truths: Mapping[Name, Path]
+    images: Mapping[Name, Sequence[Path]]
+    truths: Mapping[Name, Sequence[Path]]
     meaning: Meaning | None
     console: Console
+    stop: Event = field(default_factory=Event)
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.options.compress.upper(), self.options.format == "cog")
+
+    @cached_property
+    def is_black_and_white(self) -> bool:
+        """Whether masks that nothing says the meaning of are black and white: all of them, or none."""
+        found = are_black_and_white(self.masks)
+        if found:
+            self.console.say("masks of 0 and 255 alone: 255 is drawn as foreground")
+        return found
 
     def sources_of(self, job: Job) -> tuple[Path, ...]:
         """The files of this machine that the picture of a mask is made of."""
-        others = [known[job.source] for known in (self.images, self.truths) if job.source in known]
+        others = [path for known in (self.images, self.truths) for path in known.get(job.source, ())]
         return *(job.made_of or ()), *others
 
     def image_of(self, job: Job) -> Path | None:
@@ -42,35 +58,40 @@ class Setting:
 
     def truth_of(self, job: Job) -> Path:
         """The true mask; InputError where there is none."""
+        if not isinstance(job.source, Path):
+            raise InputError(job.source, "not a file of this machine", "expected one to compare")
         found = _partner(job, self.options.compare, self.truths, "true mask")
         assert found is not None
         return found
 
 
-def _partner(job: Job, place: Path | None, known: Mapping[Name, Path], kind: str) -> Path | None:
+def _partner(job: Job, place: Path | None, known: Mapping[Name, Sequence[Path]], kind: str) -> Path | None:
     if place is None:
         return None
-    if job.source not in known:
+    found = known.get(job.source, ())
+    if not found:
         raise InputError(job.source, f"no {kind} of that name in {place}", "", "move it away, or give another folder")
-    return known[job.source]
+    if len(found) > 1:
+        raise InputError(job.source, f"several {kind}s of that name: {', '.join(map(str, found))}", "expected one")
+    return found[0]
 
 
-def partners(option: str, place: Path | None, jobs: Sequence[Job], folder: Path) -> dict[Name, Path]:
-    """The file in `place` that belongs to each mask, by name; or `place` itself, where there is one mask."""
+def partners(option: str, place: Path | None, jobs: Sequence[Job], folder: Path) -> dict[Name, Sequence[Path]]:
+    """The files in `place` that belong to each mask, by name; or `place` itself, where there is one mask."""
     if place is None:
         return {}
     if place.is_file():
         if len(jobs) > 1:
             raise UsageError(option, f"{place} is one file for {len(jobs)} masks", "expected a folder")
-        return {jobs[0].source: place}
+        return {jobs[0].source: [place]}
     if not place.is_dir():
         raise UsageError(option, f"{place}: no such file or folder")
     outputs = {job.output.relative_to(folder).with_suffix("").as_posix(): job for job in jobs}
-    files = {name: paths[0] for name, paths in named(rasters_in(place, recursive=True), place).items()
-             if len(paths) == 1}  # fmt: skip
-    matched = match({name: job.output for name, job in outputs.items()}, files)
+    files = {paths[0]: paths for paths in named(rasters_in(place, recursive=True), place).values()}
+    firsts = {first.relative_to(place).with_suffix("").as_posix(): first for first in files}
+    matched = match({name: job.output for name, job in outputs.items()}, firsts)
     by_output = {job.output: job.source for job in jobs}
-    return {by_output[output]: path for _, output, path in matched.pairs}
+    return {by_output[output]: files[first] for _, output, first in matched.pairs}
 
 
 def shown_values(wanted: Sequence[str] | None, classes: ClassTable, path: Name) -> frozenset[int] | None:

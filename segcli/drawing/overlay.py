@@ -1,5 +1,7 @@
 """Classes in colour over the picture they were found in. numpy only."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,9 @@ def to_picture(pixels: NDArray[np.generic], low: NDArray[np.float64], high: NDAr
     chosen = pixels if len(pixels) == 3 else pixels[[0, 0, 0]]
     if chosen.dtype == np.uint8 and not low.any() and (high == 255).all():
         return chosen.astype(np.uint8, copy=False)
-    dark = np.asarray(low, np.float32)[:, None, None]
-    scaled = (chosen.astype(np.float32) - dark) * (255 / (high - low)).astype(np.float32)[:, None, None]
-    return np.rint(np.nan_to_num(np.clip(scaled, 0, 255))).astype(np.uint8)
+    # 16 bits fit float32; of larger numbers it would lose what tells them apart.
+    exact: Any = np.float32 if chosen.dtype.itemsize <= 2 else np.float64
+    dark, factor = np.asarray(low, exact)[:, None, None], (255 / (high - low)).astype(exact)[:, None, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is white
+        scaled = np.clip((np.asarray(chosen, exact) - dark) * factor, 0, 255)
+    return np.rint(np.nan_to_num(scaled)).astype(np.uint8)

@@ -2,6 +2,7 @@
 that its font has."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from threading import Lock
@@ -119,8 +120,11 @@ ONE_AT_A_TIME = Lock()
 @lru_cache(512)
 def written(text: str, pixels: int) -> NDArray[np.uint8]:
     """How much ink lies where in a line of text about `pixels` high: (row, col), 255 is all."""
-    with ONE_AT_A_TIME:
-        return _written(text, pixels)
+    # What would break the line is a space; letters that the font has not are boxes, and need no warning.
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    with ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return _written(line, pixels)
 
 
 def _written(text: str, pixels: int) -> NDArray[np.uint8]:

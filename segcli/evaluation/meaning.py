@@ -31,10 +31,10 @@ class Meaning:
         return cls(classes, classes.positions(), classes.positions())
 
 
-def find_meaning(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
+def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--classes") -> Meaning:
     """By the table that is given, else by what the masks say themselves, or by the values in them.
 
-    Predictions that name the same classes with other values are read by name.
+    Predictions that name the same classes with other values are read by name. Errors tell to use `option`.
     """
     first = pairs[0]
     table = table or embedded_table(first.truth)
@@ -43,16 +43,16 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
         return _by_name(table, named) if named is not None else Meaning.of(table)
     true = values_in(pair.truth for pair in pairs)
     if true == [0, 255] and named is not None:
-        return _black_and_white(true, [entry.index for entry in named.entries], named, first)
+        return _black_and_white(true, [entry.index for entry in named.entries], named, first, option)
     if named is not None:
         return Meaning.of(named)
     predicted = values_in(pair.predicted for pair in pairs)
     both = sorted({*true, *predicted})
     if true == [0, 255] or (255 in predicted and set(predicted) <= {0, 255} and 0 in both and len(both) <= 3):
-        return _black_and_white(true, predicted, None, first)
+        return _black_and_white(true, predicted, None, first, option)
     if 255 in predicted and 255 not in true:
         raise UsageError(first.predicted.parent, "predictions hold 255", "it may be a class or stand for no label",
-                         "say with --classes")  # fmt: skip
+                         f"say with {option}")  # fmt: skip
     return Meaning.of(table_of([value for value in both if value != 255], first.truth))
 
 
@@ -73,7 +73,9 @@ def _by_name(table: ClassTable, named: ClassTable) -> Meaning:
                                    "they are compared by value",))  # fmt: skip
 
 
-def _black_and_white(true: list[int], predicted: list[int], named: ClassTable | None, first: Pair) -> Meaning:
+def _black_and_white(
+    true: list[int], predicted: list[int], named: ClassTable | None, first: Pair, option: str
+) -> Meaning:
     """Of masks with 0 and one other value on each side, 255 on one of them at least."""
     sides = []
     for path, values in ((first.truth, true), (first.predicted, predicted)):
@@ -82,7 +84,7 @@ def _black_and_white(true: list[int], predicted: list[int], named: ClassTable | 
             others.remove(255)  # no label
         if len(others) > 1:
             raise UsageError(path.parent, f"values {', '.join(map(str, values[:6]))} beside masks of 0 and 255", "",
-                             "say with --classes what they mean")  # fmt: skip
+                             f"say with {option} what they mean")  # fmt: skip
         sides.append(others[0] if others else 255)
     names = ("background", "foreground")
     if named is not None and len(named.entries) == 2:  # its names say more

@@ -1,21 +1,24 @@
 """What the values of masks mean: the table that was given, one beside them, one inside them, or the values found."""
 
+import html
+import json
 import re
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import tifffile
 from rasterio.enums import ColorInterp
 
 from segcli.classes import IGNORE, ClassEntry, ClassTable
-from segcli.colors import distinct_colors
+from segcli.colors import color_of, distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.palettes import read_classes
 from segcli.raster.readers import GdalReader
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Images, Source, open_images
 
 TABLES = ("classes.json", "classes.csv")
 """Files that are looked for beside masks."""
@@ -48,9 +51,44 @@ def check_mask(source: Source) -> None:
 
 def embedded_table(path: Path) -> ClassTable | None:
     """The classes that a mask names itself, as segcli writes them: metadata CLASS_n, colours, nodata for no label."""
-    with suppress(InputError), Source(path, "mask") as source:
-        if isinstance(source.reader, GdalReader):
-            return _table_of_dataset(source.reader.dataset)
+    with suppress(InputError), closing_all(open_images(path, "mask")) as images:
+        reader = images.planes[0].reader
+        if images.in_pages:
+            return _table_of_stack(path)
+        if isinstance(reader, GdalReader):
+            return _table_of_dataset(reader.dataset)
+    return None
+
+
+@contextmanager
+def closing_all(images: Images) -> Iterator[Images]:
+    """Close the planes at the end."""
+    try:
+        yield images
+    finally:
+        for plane in images.planes:
+            plane.close()
+
+
+def _table_of_stack(path: Path) -> ClassTable | None:
+    """What `stack_sink` has written of classes: as OME's description, ImageJ's info, or tifffile's own metadata."""
+    with (
+        suppress(OSError, ValueError, KeyError, TypeError, IndexError, AttributeError),
+        tifffile.TiffFile(path) as file,
+    ):
+        if file.is_imagej:
+            said = json.loads((file.imagej_metadata or {})["Info"])
+        elif file.is_ome:
+            found = re.search(r"<Description>(.{2,65536}?)</Description>", file.ome_metadata or "", re.DOTALL)
+            said = json.loads(html.unescape(found[1])) if found else {}
+        else:
+            said = (file.shaped_metadata or ({},))[0]
+        names = {int(value): str(name) for value, name in said["classes"].items()}
+        colors = {int(value): color_of(color) for value, color in said.get("colors", {}).items()}
+        defaults = distinct_colors(len(names))
+        entries = [ClassEntry(value, names[value], colors.get(value, default))
+                   for value, default in zip(sorted(names), defaults, strict=True)]  # fmt: skip
+        return ClassTable(tuple(entries), None if IGNORE in names else IGNORE)
     return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from segcli.colors import hex_color
 from segcli.files import part_of, replacing
 from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, faults_of_writing
@@ -87,7 +88,7 @@ def _write(
 ) -> None:
     total = sum(plane.nbytes for plane in planes)
     alike = all(plane.shape == planes[0].shape for plane in planes)
-    names = {str(value): name for value, name in layout.class_names.items()}
+    said = _said(layout)
     before, after = ("", "S") if layout.is_rgb else ("C" if layout.bands > 1 else "", "")
     imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and layout.dtype == "uint8"
     ome = dialect == "ome" and alike
@@ -96,12 +97,12 @@ def _write(
     if layout.is_rgb and layout.bands == 4:
         options["extrasamples"] = ["unassalpha"]
     if ome:
-        metadata["Description"] = json.dumps({"classes": names})
+        metadata["Description"] = json.dumps(said)
         for axis, step in first.calibration.items():
             name, unit = ("TimeIncrement", "s") if axis == "T" else (f"PhysicalSize{axis}", "µm")
             metadata |= {name: step, f"{name}Unit": unit}
     elif imagej:
-        metadata["Info"] = json.dumps({"classes": names})
+        metadata["Info"] = json.dumps(said)
         if layout.colors is not None:
             metadata["LUTs"] = [_colormap(layout.colors, np.uint8)]
         steps = first.calibration
@@ -110,7 +111,7 @@ def _write(
             options["resolution"] = (1 / steps["X"], 1 / steps["Y"])
         metadata |= {name: steps[axis] for axis, name in (("Z", "spacing"), ("T", "finterval")) if axis in steps}
     else:
-        metadata["classes"] = names
+        metadata |= said
         if layout.colors is not None:
             options |= {"photometric": "palette", "colormap": _colormap(layout.colors, np.uint16)}
     if not imagej:  # ImageJ reads its own stacks uncompressed
@@ -127,7 +128,13 @@ def _write(
         else:
             for plane in planes:
                 pixels = plane.transpose(1, 2, 0) if after else plane if before else plane[0]
-                file.write(pixels, metadata={"axes": f"{before}YX{after}", "classes": names}, **options)
+                file.write(pixels, metadata={"axes": f"{before}YX{after}"} | said, **options)
+
+
+def _said(layout: Layout) -> dict[str, dict[str, str]]:
+    """Names and colours of the classes, by value, as `labels.embedded_table` reads them."""
+    colors = {str(value): hex_color(color) for value, color in (layout.colors or {}).items()}
+    return {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors}
 
 
 def _colormap(colors: dict[int, tuple[int, int, int]], dtype: type[np.integer[Any]]) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """What the values of one mask are shown as: indices of a class table, row by row, whatever the mask was stored as."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,33 +12,38 @@ from rasterio.enums import ColorInterp
 
 from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import distinct_colors
+from segcli.drawing.lookup import NUMBERS, repeated
 from segcli.errors import InputError
 from segcli.known_palettes import is_nameless
-from segcli.raster.labels import BINARY, embedded_table, written_table
+from segcli.raster.labels import BINARY, closing_all, embedded_table, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.sink import empty_value
-from segcli.raster.source import Source
+from segcli.raster.source import Source, open_images
 from segcli.validity import Valid
 
 STRIP_HEIGHT = 512
-NUMBERS = 254
-"""Colours of numbered objects, which are used again and again."""
 
 
 @dataclass(frozen=True)
 class MaskValues:
-    """The classes of a mask; with `numbers` its values are numbers of objects, which share 254 colours, and 0."""
+    """The classes of a mask; with `numbers` its values are numbers of objects, 0 where there is none. `is_made_up`
+    says that nothing but its values is known."""
 
     classes: ClassTable
     numbers: bool = False
+    is_made_up: bool = False
 
-    def rows(self, source: Source, height: int, empty: int | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Strips of indices, (row, col), and their first rows. Without data it is `empty`, or the value that stands for
-        no label.
+    def rows(self, source: Source, height: int, empty: int | None = None) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """Strips of indices, (row, col), and their first rows; or of the numbers of objects. Without data it is
+        `empty`, or the value that stands for no label.
 
         Raises InputError with the values that are no class, and how many pixels have them, at the end.
         """
+        if self.numbers:
+            for first_row, pixels, valid in source.strips(height):
+                yield first_row, pixels[0] if valid is None else np.where(valid, pixels[0], 0)
+            return
         known = self.classes.positions()
         known[255] = max(known[255], -1)  # what marks no label to most programs, unless it is a class
         foreign: dict[int, int] = {}
@@ -57,8 +62,6 @@ class MaskValues:
     def _indices(
         self, values: NDArray[np.integer], valid: Valid, known: NDArray[np.int16], foreign: dict[int, int]
     ) -> NDArray[np.uint8]:
-        if self.numbers:
-            values = np.where(values > 0, (values - 1) % NUMBERS + 1, 0)
         indices, is_foreign = values.astype(np.uint8), None
         if values.dtype != np.uint8:
             is_foreign = indices != values
@@ -74,7 +77,8 @@ class MaskValues:
     def counts(self, source: Source) -> NDArray[np.int64]:
         """Pixels by index, (256,)."""
         found = np.zeros(256, np.int64)
-        for _, indices in self.rows(source, STRIP_HEIGHT):
+        for _, rows in self.rows(source, STRIP_HEIGHT):
+            indices = repeated(rows) if self.numbers else rows
             # float32 counts are exact up to 2^24, which a strip of a mask may pass.
             for piece in np.array_split(indices, -(-indices.size // 2**24), axis=1):
                 found += (
@@ -83,26 +87,50 @@ class MaskValues:
         return found
 
 
-def values_of(path: Name, planes: Sequence[Source], given: ClassTable | None) -> MaskValues:
+def values_of(
+    path: Name, planes: Sequence[Source], given: ClassTable | None, black_and_white: Callable[[], bool]
+) -> MaskValues:
     """By the table that is given, one in the mask, one beside it, its palette, or by the values that occur.
 
-    A palette that only has colours leaves the names to the mask. InputError where it is no mask.
+    A palette that only has colours leaves the names to the mask. Without any, values of more than 8 bits are numbers of
+    objects; others are classes, or black and white, which is asked for all masks of a run, so that a value means the
+    same in each. InputError where it is no mask.
     """
     for plane in planes:
         if plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
             found = f"{plane.bands} band{'s' * (plane.bands != 1)} of {plane.dtype}"
-            raise InputError(path, found, "expected a mask: one band of whole numbers", "colours go through --to-index")
+            remedy = "colours go through --to-index" if plane.bands >= 3 else ""
+            raise InputError(path, found, "expected a mask: one band of whole numbers", remedy)
+    if given is not None and not is_nameless(given):
+        return MaskValues(given)
     own = _own_table(path)
     if given is not None:
-        return MaskValues(_with_names(given, own))
+        return MaskValues(given if own is None else _with_names(given, own))
     if own is not None:
         return MaskValues(own)
-    if any(plane.dtype != "uint8" for plane in planes) and _highest(planes) > 255:
+    if any(plane.dtype != "uint8" for plane in planes):
         return MaskValues(_table([0, *range(1, NUMBERS + 1)], ["background", *map(str, range(1, NUMBERS + 1))]), True)
-    if _is_black_and_white(planes):
+    if black_and_white():
         return MaskValues(BINARY)
     # A value has the same colour in every mask, so that a folder of them can be looked through.
-    return MaskValues(_table(list(range(255)), [f"class {value}" for value in range(255)]))
+    return MaskValues(_table(list(range(255)), [f"class {value}" for value in range(255)]), is_made_up=True)
+
+
+def are_black_and_white(paths: Iterable[Name]) -> bool:
+    """Whether no value but 0 and 255 is in any of the masks that nothing says the meaning of, and 255 is in one.
+
+    Most masks show soon that they are not.
+    """
+    white = False
+    for path in paths:
+        with suppress(InputError), closing_all(open_images(path, "mask")) as images:
+            if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or _own_table(path):
+                continue
+            seen = _black_or_white(images.planes)
+            if seen is None:
+                return False
+            white |= seen
+    return white
 
 
 def _own_table(path: Name) -> ClassTable | None:
@@ -121,33 +149,22 @@ def _palette(path: Path) -> ClassTable | None:
     return None
 
 
-def _with_names(colors: ClassTable, own: ClassTable | None) -> ClassTable:
-    if own is None or not is_nameless(colors):
-        return colors
+def _with_names(colors: ClassTable, own: ClassTable) -> ClassTable:
     names = {entry.index: entry.name for entry in own.entries}
     entries = [replace(entry, name=names.get(entry.index, entry.name)) for entry in colors.entries]
     return replace(colors, entries=tuple(entries))
 
 
-def _is_black_and_white(planes: Sequence[Source]) -> bool:
-    """Whether there is white, and nothing but black beside it; most masks show soon that they are not."""
+def _black_or_white(planes: Sequence[Source]) -> bool | None:
+    """Whether there is white; None where something is neither that nor black."""
     white = False
     for plane in planes:
         for _, pixels, valid in plane.strips(STRIP_HEIGHT):
             known = pixels[0] if valid is None else pixels[0][valid]
             if ((known != 0) & (known != 255)).any():
-                return False
+                return None
             white = white or bool((known == 255).any())
     return white
-
-
-def _highest(planes: Sequence[Source]) -> int:
-    highest = 0
-    for plane in planes:
-        for _, pixels, valid in plane.strips(STRIP_HEIGHT):
-            known = pixels[0] if valid is None else pixels[0][valid]
-            highest = max(highest, int(known.max(initial=0)))
-    return highest
 
 
 def _table(values: list[int], names: list[str]) -> ClassTable:

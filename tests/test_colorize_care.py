@@ -1,0 +1,309 @@
+"""Masks and options of colorize that are easy to get wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from helpers import write_picture
+from PIL import Image
+
+from segcli.colorize import run
+from segcli.colors import OKABE_ITO
+from segcli.console import Console
+from segcli.drawing.overlay import to_picture
+from segcli.errors import UsageError
+from segcli.options import ColorizeOptions
+from segcli.palettes import read_classes
+from segcli.raster.labels import embedded_table
+from segcli.raster.names import parse
+
+
+def colorize(tmp_path: Path, *inputs: Path | str, out: Path | None = None, **more: object) -> int:
+    options = ColorizeOptions(inputs, out or tmp_path / "out", **more)  # type: ignore[arg-type]
+    return run(options, Console(quiet=False))
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_nothing_that_is_read_is_overwritten(tmp_path: Path) -> None:
+    """Not even with --overwrite: the images and the truth cannot be had again."""
+    write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    scan = write_picture(tmp_path / "scans" / "a.png", np.zeros((9, 9, 3), np.uint8))
+    before = scan.read_bytes()
+    for option in ("over", "compare"):
+        with pytest.raises(UsageError, match=r"a\.png: is read, and would be overwritten; choose another --out"):
+            colorize(tmp_path, tmp_path / "masks", out=tmp_path / "scans", overwrite=True, **{option: scan.parent})
+    tifffile.imwrite(tmp_path / "masks" / "b.tif", np.ones((9, 9), np.uint8))
+    style = tmp_path / "b.qml"
+    style.write_text('<qgis><paletteEntry value="1" color="#010203" label="one"/></qgis>')
+    with pytest.raises(UsageError, match=r"b\.qml: is read"):
+        colorize(tmp_path, tmp_path / "masks" / "b.tif", out=tmp_path / "b.tif", overwrite=True, palette_only=True,
+                 palette=str(style))  # fmt: skip
+    assert scan.read_bytes() == before
+    assert sorted(path.name for path in scan.parent.iterdir()) == ["a.png"]
+
+
+def test_styles_are_only_beside_geotiffs(tmp_path: Path) -> None:
+    write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.qml").write_text("mine")
+    assert colorize(tmp_path, tmp_path / "masks", palette_only=True) == 0
+    assert (tmp_path / "out" / "a.qml").read_text() == "mine"
+
+
+def test_bands_are_chosen_beside_the_truth_too(tmp_path: Path) -> None:
+    write_picture(tmp_path / "masks" / "a.png", np.zeros((40, 60), np.uint8))
+    write_picture(tmp_path / "truth" / "a.png", np.zeros((40, 60), np.uint8))
+    scan = np.stack([np.full((40, 60), value, np.uint8) for value in (10, 20, 30)], -1)
+    write_picture(tmp_path / "scans" / "a.png", scan)
+    options = {"over": tmp_path / "scans", "alpha": 0.0, "compare": tmp_path / "truth"}
+    assert colorize(tmp_path, tmp_path / "masks", bands=(3, 2, 1), **options) == 0
+    assert pixels_of(tmp_path / "out" / "a.png")[-1, 5].tolist() == [30, 20, 10]
+
+
+def test_a_value_means_the_same_in_every_mask_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Masks of 0 and 255 are black and white if no mask beside them says that 255 is no label."""
+    white = write_picture(tmp_path / "masks" / "a.png", np.array([[0, 255]], np.uint8))
+    assert colorize(tmp_path, tmp_path / "masks") == 0
+    assert pixels_of(tmp_path / "out" / "a.png")[0].tolist() == [[0, 0, 0], [230, 159, 0]]
+    assert "masks of 0 and 255 alone: 255 is drawn as foreground" in capsys.readouterr().err
+    write_picture(tmp_path / "masks" / "b.png", np.array([[0, 1, 255]], np.uint8))
+    assert colorize(tmp_path, tmp_path / "masks", overwrite=True) == 0
+    assert pixels_of(tmp_path / "out" / "a.png")[0, :, 3].tolist() == [255, 0]
+    assert pixels_of(tmp_path / "out" / "b.png")[0, :, 3].tolist() == [255, 255, 0]
+    # One that says itself what its values mean does not speak for others.
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "classes.json").write_text('{"classes": [{"index": 1, "name": "one"}], "ignore": 0}')
+    named = write_picture(tmp_path / "named" / "n.png", np.array([[0, 1]], np.uint8))
+    assert colorize(tmp_path, named, white, out=tmp_path / "both") == 0
+    assert pixels_of(tmp_path / "both" / "a.png")[0].tolist() == [[0, 0, 0], [230, 159, 0]]
+
+
+def test_wide_masks_are_numbers_however_few_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, many = np.array([[0, 1, 3]], np.uint16), np.array([[0, 300, 3]], np.uint16)
+    (tmp_path / "masks").mkdir()
+    tifffile.imwrite(tmp_path / "masks" / "few.tif", few)
+    tifffile.imwrite(tmp_path / "masks" / "many.tif", many)
+    assert colorize(tmp_path, tmp_path / "masks", legend="file") == 0
+    for name in ("few", "many"):
+        found = tifffile.imread(tmp_path / "out" / f"{name}.tif")
+        assert found[0, :, 3].tolist() == [0, 255, 255]
+        assert tuple(found[0, 2, :3]) == OKABE_ITO[3]
+    assert "few.tif: numbers of objects; no legend. If they are classes, give --palette" in capsys.readouterr().err
+    assert colorize(tmp_path, tmp_path / "masks" / "few.tif", palette="glasbey", legend="file", overwrite=True) == 0
+    assert (tmp_path / "out" / "few.legend.png").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint32, np.int64])
+def test_outlines_part_objects_whose_colours_are_one(tmp_path: Path, dtype: type[np.integer]) -> None:
+    numbers = np.ones((20, 30), dtype)
+    numbers[:, 15:] = 255  # the colour of 1 again
+    if dtype != np.uint16:
+        numbers[:, 15:] = 1 + 254 * 70_000
+    with rasterio.open(
+        tmp_path / "n.tif", "w", "GTiff", 30, 20, 1, crs="EPSG:32633", transform=rasterio.Affine(1, 0, 0, 0, -1, 20),
+        dtype=dtype,
+    ) as file:  # fmt: skip
+        file.write(numbers, 1)
+    assert colorize(tmp_path, tmp_path / "n.tif", contours=1) == 0
+    with rasterio.open(tmp_path / "out" / "n.tif") as file:
+        opaque = file.read(4)[5] == 255
+    assert np.flatnonzero(opaque).tolist() == [14, 15]
+
+
+def test_a_scale_bar_makes_room_for_the_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": [{"index": 1, "name": "a long name of a class"}]}))
+    (tmp_path / "masks").mkdir()
+    for name, height in (("high", 300), ("low", 40)):
+        mask = np.ones((height, 290), np.uint8)
+        profile = {"crs": "EPSG:32633", "transform": rasterio.Affine(1, 0, 0, 0, -1, height)}
+        with rasterio.open(
+            tmp_path / "masks" / f"{name}.tif", "w", "GTiff", 290, height, 1, dtype="uint8", **profile
+        ) as f:
+            f.write(mask, 1)
+    only_legend, both = tmp_path / "legend", tmp_path / "both"
+    assert colorize(tmp_path, tmp_path / "masks", legend="picture", out=only_legend) == 0
+    assert colorize(tmp_path, tmp_path / "masks", legend="picture", scale_bar=True, out=both) == 0
+    with rasterio.open(only_legend / "high.tif") as one, rasterio.open(both / "high.tif") as two:
+        one, two = one.read(), two.read()
+    drawn = np.flatnonzero((one[:3] != one[:3, :1, :1]).any((0, 2)))
+    assert np.array_equal(one[:, drawn[0] :], two[:, drawn[0] :])  # the legend is as it was
+    assert (one != two).any()
+    assert "low.tif: too small for a scale bar" in capsys.readouterr().err
+
+
+def test_partners_that_are_missing_or_too_many_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        write_picture(tmp_path / "masks" / f"{name}.png", np.zeros((40, 60), np.uint8))
+    write_picture(tmp_path / "other" / "a.png", np.zeros((40, 60), np.uint8))
+    write_picture(tmp_path / "other" / "b.png", np.zeros((40, 60), np.uint8))
+    write_picture(tmp_path / "other" / "b.bmp", np.zeros((40, 60), np.uint8))
+    for option, kind in (("over", "image"), ("compare", "true mask")):
+        assert colorize(tmp_path, tmp_path / "masks", out=tmp_path / option, **{option: tmp_path / "other"}) == 1
+        said = capsys.readouterr().err
+        assert f"c.png: no {kind} of that name in {tmp_path / 'other'}" in said
+        assert f"b.png: several {kind}s of that name: {tmp_path / 'other' / 'b.bmp'}, " in said
+        assert [path.name for path in (tmp_path / option).glob("*.png")] == ["a.png"]
+    (tmp_path / "empty").mkdir()
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "empty") == 1
+    assert "a.png: no true mask of that name in" in capsys.readouterr().err
+    place = parse(f"/vsizip/{tmp_path}/masks.zip/a.png")
+    subprocess.run([sys.executable, "-m", "zipfile", "-c", "masks.zip", "masks/a.png"], cwd=tmp_path, check=True)
+    assert colorize(tmp_path, place, compare=tmp_path / "other" / "a.png") == 1
+    assert "expected one to compare" in capsys.readouterr().err
+
+
+def test_what_stands_for_no_label_in_compared_masks(tmp_path: Path) -> None:
+    """255 does, whatever the table's own index for it is, as in masks that are drawn alone."""
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": [{"index": 1, "name": "a"}], "ignore": 0}))
+    write_picture(tmp_path / "masks" / "a.png", np.array([[1, 255, 0]], np.uint8).repeat(40, 0).repeat(20, 1))
+    write_picture(tmp_path / "truth" / "a.png", np.ones((40, 60), np.uint8))
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth") == 0
+    assert pixels_of(tmp_path / "out" / "a.png")[-1, [5, 25, 45], 3].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "[" * 100_000),
+        ("a.json", '{"classes": [{"index": 1, "name": "a", "color": "red"}]}'),
+        ("a.csv", "index,name,r,g,b\n1,a,1e999,0,0\n"),
+        ("a.csv", 'index,name\n1,"' + "a" * 200_000 + '"\n'),
+        ("a.clr", "1 inf 0 0\n"),
+        ("a.qml", "<qgis>" * 1000),
+        ("a.gpl", "GIMP Palette\n1 2\n"),
+    ],
+)
+def test_palettes_that_are_none(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match="not a class table"):
+        read_classes(tmp_path / name)
+
+
+def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    text = json.dumps({"classes": [{"index": 1, "name": "Straße"}]})
+    (tmp_path / "a.json").write_text(text, encoding="utf-8-sig")
+    assert read_classes(tmp_path / "a.json").names == ("Straße",)
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej", "plain"])
+def test_stacks_keep_the_names_and_colours_of_their_classes(
+    tmp_path: Path, kind: str, rng: np.random.Generator
+) -> None:
+    (tmp_path / "in").mkdir()
+    classes = [{"index": 1, "name": "a & <b>", "color": "#010203"}, {"index": 7, "name": "ü", "color": "#C80064"}]
+    (tmp_path / "in" / "classes.json").write_text(json.dumps({"classes": classes}))
+    mask = rng.choice(np.array([1, 7, 255], np.uint8), (5, 20, 30))
+    place = tmp_path / "in" / ("m.ome.tif" if kind == "ome" else "m.tif")
+    options = {"ome": {"ome": True}, "imagej": {"imagej": True}, "plain": {}}[kind]
+    tifffile.imwrite(place, mask, metadata={"axes": "ZYX"}, **options)
+    assert colorize(tmp_path, place, palette_only=True) == 0
+    made = tmp_path / "out" / place.name
+    found = embedded_table(made)
+    assert found is not None
+    assert [(e.index, e.name, e.color) for e in found.entries] == [(1, "a & <b>", (1, 2, 3)), (7, "ü", (200, 0, 100))]
+    assert np.array_equal(tifffile.imread(made), mask)
+    assert colorize(tmp_path, made, out=tmp_path / "drawn") == 0  # far from the table
+    drawn = tifffile.imread(tmp_path / "drawn" / made.name)
+    assert (drawn[mask == 7] == [200, 0, 100, 255]).all()
+    assert (drawn[mask == 255, 3] == 0).all()
+
+
+def test_only_classes_that_occur_are_in_a_palette_of_made_up_ones(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[2, 9, 255]], np.uint8))
+    assert colorize(tmp_path, tmp_path / "a.tif", palette_only=True) == 0
+    assert [entry.index for entry in read_classes(tmp_path / "out" / "a.qml").entries] == [2, 9]
+
+
+def test_there_and_back_with_pixels_without_a_label(tmp_path: Path, rng: np.random.Generator) -> None:
+    for suffix in (".png", ".tif"):
+        mask = rng.choice(np.array([0, 1, 2, 255], np.uint8), (40, 50))
+        source = tmp_path / f"m{suffix}"
+        cv2.imwrite(str(source), mask)
+        assert colorize(tmp_path, source, palette="okabe-ito") == 0
+        drawn = tmp_path / "out" / source.name
+        assert colorize(tmp_path, drawn, palette="okabe-ito", to_index=True, out=tmp_path / "back") == 0
+        assert np.array_equal(pixels_of(tmp_path / "back" / source.name), mask)
+
+
+def test_a_photograph_with_holes_counts_no_hole_as_a_colour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = np.zeros((4, 5, 4), np.uint8)
+    picture[..., :3] = (9, 9, 9)  # no class, and transparent
+    picture[0] = (0, 0, 0, 255)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    (tmp_path / "classes.json").write_text('{"classes": [{"index": 0, "name": "a", "color": "#000000"}]}')
+    assert colorize(tmp_path, tmp_path / "a.png", to_index=True) == 0
+    assert pixels_of(tmp_path / "out" / "a.png")[:2, 0].tolist() == [0, 255]
+    picture[1, :, 3] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    assert colorize(tmp_path, tmp_path / "a.png", to_index=True) == 1
+    assert "#090909 (5 pixels); expected those of the palette; choose another --palette, or a --tolerance; 16" in (
+        capsys.readouterr().err
+    )
+
+
+def test_large_numbers_are_stretched_without_loss() -> None:
+    low, high = np.array([2.0**31]), np.array([2.0**31 + 255])
+    pixels = (np.arange(256, dtype=np.uint32) + 2**31).reshape(1, 16, 16)
+    assert np.array_equal(to_picture(pixels, low, high)[0].ravel(), np.arange(256))
+    odd = np.array([[[np.nan, np.inf, -np.inf, 1e300]]])
+    assert to_picture(odd, np.array([0.0]), np.array([1.0]))[0, 0].tolist() == [0, 255, 0, 255]
+
+
+def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 9, 9, 1, dtype="uint8", crs="EPSG:32633",
+                       transform=rasterio.Affine(1, 0, 5, 0, -1, 9)) as file:  # fmt: skip
+        file.write(np.ones((1, 9, 9), np.uint8))
+    assert colorize(tmp_path, tmp_path / "a.tif", format="png") == 0
+    assert "a.tif: PNG cannot hold where it lies on earth" in capsys.readouterr().err
+    tifffile.imwrite(tmp_path / "s.tif", np.ones((5, 9, 9), np.uint8), imagej=True, metadata={"axes": "ZYX"})
+    assert colorize(tmp_path, tmp_path / "s.tif", compress="zstd") == 0
+    assert "s.tif: a stack; --format and --compress do not apply" in capsys.readouterr().err
+    assert colorize(tmp_path, tmp_path / "s.tif", format="png") == 1
+    assert "s.tif: a stack; PNG cannot hold it; choose --format tif" in capsys.readouterr().err
+    tifffile.imwrite(tmp_path / "f.tif", np.ones((9, 9), np.float32))
+    assert colorize(tmp_path, tmp_path / "f.tif") == 1
+    said = capsys.readouterr().err
+    assert "f.tif: 1 band of float32; expected a mask: one band of whole numbers" in said
+    assert "--to-index" not in said
+
+
+def test_the_output_of_a_folder_is_a_folder(tmp_path: Path) -> None:
+    write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    (tmp_path / "taken").write_text("mine")
+    for out in ("one.png", "taken"):
+        with pytest.raises(UsageError, match=f"{out}: a file; expected a folder for the outputs"):
+            colorize(tmp_path, tmp_path / "masks", out=tmp_path / out)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_drawing_in_its_middle(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    height, width = 6000, 4000
+    with rasterio.open(
+        tmp_path / "m.tif", "w", "GTiff", width, height, 1, dtype="uint8", tiled=True, compress="deflate",
+        crs="EPSG:32633", transform=rasterio.Affine(1, 0, 0, 0, -1, height),
+    ) as file:  # fmt: skip
+        for row in range(0, height, 1000):
+            noise = np.random.default_rng(row).integers(0, 9, (1, 1000, width), np.uint8)
+            file.write(noise, window=rasterio.windows.Window(0, row, width, 1000))
+    program = [sys.executable, "-m", "segcli", "colorize", "m.tif", "--out", "out", "--contours", "3"]
+    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "80"})
+    part = tmp_path / "out" / ".m.tif.segcli-part"
+    while process.poll() is None and not (part.exists() and part.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(sent)
+    process.communicate(timeout=120)
+    assert process.returncode == code
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["segcli.jsonl"]
