@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Generic, TypeVar
 
 from segcli.ahead import ahead
@@ -11,7 +12,9 @@ from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.files import Watched
 from segcli.manifest import Manifest
+from segcli.options import OnError
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
+from segcli.shard import Shard
 
 OVERLAYS = "overlays"
 """The folder, inside the output folder, that takes blended pictures."""
@@ -51,20 +54,40 @@ class Steps(Generic[Item]):
     finish: Callable[[Job, Item], Sequence[Path]]
 
 
+LISTED = 20
+"""Failures that are listed at the end; the manifest has them all."""
+
+
 @dataclass
 class Report:
     """Counts, and the exit code that they come to."""
 
+    jobs: int
     done: int = 0
     up_to_date: int = 0
-    failed: int = 0
+    failures: list[SegcliError] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        return 1 if self.failed else 0
+        return 1 if self.failures or self.left else 0
+
+    @property
+    def left(self) -> int:
+        """Jobs that nobody came to."""
+        return self.jobs - self.done - self.up_to_date - len(self.failures)
+
+    def tell(self, console: Console) -> None:
+        """What failed, once more and together, and how many of each there are."""
+        if self.jobs > 1:
+            for error in self.failures[:LISTED]:
+                console.say(f"failed: {error}")
+            if len(self.failures) > LISTED:
+                console.say(f"failed: {len(self.failures) - LISTED} more")
+        console.say(str(self))
 
     def __str__(self) -> str:
-        return f"done {self.done}  up to date {self.up_to_date}  failed {self.failed}"
+        left = f"  left {self.left}" if self.left else ""
+        return f"done {self.done}  up to date {self.up_to_date}  failed {len(self.failures)}{left}"
 
 
 def plan(
@@ -91,6 +114,15 @@ def plan(
     found = find(inputs, out, recursive)
     places = {source: out / relative.with_suffix(output_suffix(source)) for source, relative in found.items()}
     return out, _without_clashes(places, out, beside)
+
+
+def of_shard(jobs: Sequence[Job], folder: Path, shard: Shard | None) -> list[Job]:
+    """Those jobs that are this run's part."""
+    return [job for job in jobs if shard is None or shard.holds(_stem(job.output.relative_to(folder)))]
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix("").as_posix()
 
 
 def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
@@ -146,65 +178,105 @@ def run(
     manifest: Manifest | None = None,
     overwrite: bool = False,
     debug: bool = False,
+    on_error: OnError = "skip",
 ) -> Report:
     """Do all jobs, but those that are up to date by the manifest, which keeps account of the others.
 
-    One job that fails is named and the others go on. What NothingDoneError says ends the run.
+    One job that fails is named and the others go on, unless `on_error` is to stop. What NothingDoneError says ends the
+    run.
     """
-    report = Report()
+    work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)))
+    try:
+        with closing(ahead(_prepared(jobs, steps, console, manifest, overwrite))) as prepared:
+            work.all(prepared)
+    except NothingDoneError:
+        work.report.tell(console)  # the error says why there is no more
+        raise
+    except _Stop:
+        pass
+    return work.report
 
-    def fail(job: Job, error: Exception) -> None:
-        if isinstance(error, NothingDoneError | BrokenPipeError) or (debug and not isinstance(error, SegcliError)):
-            raise error
-        if not isinstance(error, SegcliError):  # one file must not take the night's run with it
-            error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
-        report.failed += 1
-        console.fail(error)
-        if manifest is not None:
-            manifest.fail(job.source, job.output, error.reason)
 
-    def attempt(group: list[Ready[Item]]) -> None:
-        if manifest is not None:
+@dataclass(frozen=True)
+class _Run(Generic[Item]):
+    """What is counted and told while jobs are done."""
+
+    steps: Steps[Item]
+    console: Console
+    manifest: Manifest | None
+    debug: bool
+    on_error: OnError
+    report: Report
+
+    def all(self, prepared: "Iterable[tuple[Job, Ready[Item] | Exception | None]]") -> None:
+        """In groups of neighbours that are alike."""
+        waiting: list[Ready[Item]] = []
+        for job, ready in prepared:
+            if ready is None:
+                self.report.up_to_date += 1
+                self._record(job, "up to date", outputs=[str(job.output)])
+                continue
+            if isinstance(ready, Exception):
+                self.attempt(waiting)  # what came before it is done before it is told
+                waiting = []
+                self.fail(job, ready)
+                continue
+            kind, most = self.steps.alike(ready.item)
+            if waiting and (kind != self.steps.alike(waiting[0].item)[0] or len(waiting) >= most):
+                self.attempt(waiting)
+                waiting = []
+            waiting.append(ready)
+        self.attempt(waiting)
+
+    def attempt(self, group: "list[Ready[Item]]") -> None:
+        """Work on a group, and finish each of it; where the group fails, on each alone."""
+        if self.manifest is not None:
             for ready in group:
-                manifest.begin(ready.job.files)
+                self.manifest.begin(ready.job.files)
+        began = monotonic()
         try:
-            steps.work([(ready.job, ready.item) for ready in group])
+            if group:
+                self.steps.work([(ready.job, ready.item) for ready in group])
         except Exception as error:
             if len(group) == 1 or isinstance(error, NothingDoneError):
-                fail(group[0].job, error)
+                self.fail(group[0].job, error)
             else:  # one of them is to blame; the others are not
                 for one in group:
-                    attempt([one])
+                    self.attempt([one])
             return
         for ready in group:
             try:
-                _finish(ready, steps, console, manifest)
+                written = _finish(ready, self.steps, self.manifest)
             except Exception as error:
-                fail(ready.job, error)
-            else:
-                report.done += 1
+                self.fail(ready.job, error)
+                continue
+            self.report.done += 1
+            seconds = (monotonic() - began) / len(group)
+            self.console.detail(f"{ready.job.source}: {seconds:.2f} s")
+            if written:
+                self.console.result(written[0])
+            self._record(ready.job, "done", outputs=list(map(str, written)), seconds=round(seconds, 3))
 
-    waiting: list[Ready[Item]] = []
-    try:
-        with closing(ahead(_prepared(jobs, steps, manifest, overwrite))) as prepared:
-            for job, ready in prepared:
-                if ready is None:
-                    report.up_to_date += 1
-                    continue
-                if isinstance(ready, Exception):
-                    fail(job, ready)
-                    continue
-                kind, most = steps.alike(ready.item)
-                if waiting and (kind != steps.alike(waiting[0].item)[0] or len(waiting) >= most):
-                    attempt(waiting)
-                    waiting = []
-                waiting.append(ready)
-            if waiting:
-                attempt(waiting)
-    except NothingDoneError:
-        console.say(str(report))  # the error says why there is no more
-        raise
-    return report
+    def fail(self, job: Job, error: Exception) -> None:
+        """Name a job that failed; raises what ends the run."""
+        if isinstance(error, NothingDoneError | BrokenPipeError) or (self.debug and not isinstance(error, SegcliError)):
+            raise error
+        if not isinstance(error, SegcliError):  # one file must not take the night's run with it
+            error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
+        self.report.failures.append(error)
+        self.console.fail(error)
+        self._record(job, "failed", reason=str(error))
+        if self.manifest is not None:
+            self.manifest.fail(job.source, job.output, error.reason)
+        if self.on_error == "stop":
+            raise _Stop
+
+    def _record(self, job: Job, status: str, **more: object) -> None:
+        self.console.record({"source": str(job.source), "status": status, **more})
+
+
+class _Stop(Exception):
+    """The end of a run that is to stop at the first failure."""
 
 
 @dataclass(frozen=True)
@@ -216,17 +288,26 @@ class Ready(Generic[Item]):
     sources: Watched
 
 
+def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
+    """Why a job is to be done; None if it is up to date."""
+    if overwrite:
+        return "--overwrite"
+    if job.made_of is None:
+        return "nobody can tell whether its source has changed"
+    return manifest.why(job.source, job.output, job.made_of)
+
+
 def _prepared(
-    jobs: Sequence[Job], steps: Steps[Item], manifest: Manifest | None, overwrite: bool
+    jobs: Sequence[Job], steps: Steps[Item], console: Console, manifest: Manifest | None, overwrite: bool
 ) -> Iterator[tuple[Job, Ready[Item] | Exception | None]]:
     """Each job ready to be worked on, or what is wrong with it; None if it is up to date."""
     for job in jobs:
         try:
             if manifest is not None:
-                known = job.made_of is not None and not overwrite
-                if known and manifest.is_up_to_date(job.source, job.output, job.made_of or ()):
+                if (why := reason(job, manifest, overwrite)) is None:
                     yield job, None
                     continue
+                console.detail(f"{job.source}: {why}")
                 for output in job.files:
                     manifest.guard(output, overwrite)
             sources = Watched(job.made_of or ())
@@ -235,7 +316,8 @@ def _prepared(
             yield job, error
 
 
-def _finish(ready: Ready[Item], steps: Steps[Item], console: Console, manifest: Manifest | None) -> None:
+def _finish(ready: Ready[Item], steps: Steps[Item], manifest: Manifest | None) -> Sequence[Path]:
+    """The files that were written, the first of them what a pipe wants to know of."""
     written = steps.finish(ready.job, ready.item)
     try:
         ready.sources.check()
@@ -245,5 +327,4 @@ def _finish(ready: Ready[Item], steps: Steps[Item], console: Console, manifest: 
         raise
     if manifest is not None:
         manifest.add(ready.job.source, written, ready.sources.paths)
-    if written:
-        console.result(written[0])
+    return written

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli import batch, outputs
+from segcli import batch, forecast, outputs
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
 from segcli.coloring.indexing import check_colors, draw_indices
@@ -21,15 +21,20 @@ from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import all_or_none
 from segcli.known_palettes import KNOWN
-from segcli.manifest import opened
+from segcli.manifest import opened, seen
 from segcli.options import ColorizeOptions
 from segcli.palettes import find_palette
+from segcli.raster.canvas import MOST_BYTES
 from segcli.raster.labels import written_table
 from segcli.raster.names import Name
 from segcli.raster.source import Images, open_images
 
 SMALL_PIXELS = 2**23
 """Masks of up to so many pixels are drawn several at once; larger ones keep all cores busy alone."""
+
+
+PEAK_BYTES = 2e8
+"""What a GeoTIFF takes while it is drawn, of any size."""
 
 
 def run(options: ColorizeOptions, console: Console) -> int:
@@ -41,11 +46,17 @@ def run(options: ColorizeOptions, console: Console) -> int:
     jobs = [replace(job, made_of=setting.sources_of(job), beside=_used(job)) for job in jobs]
     palettes = [Path(options.palette)] if options.palette is not None and options.palette not in KNOWN else []
     _check_outputs(jobs, palettes)
+    jobs = batch.of_shard(jobs, folder, options.shard)
+    if options.verify:
+        return forecast.verify(jobs, seen(folder, "colorize", options, palettes), console)
+    if options.dry_run:
+        known = seen(folder, "colorize", options, palettes)
+        return forecast.rehearse(jobs, known, options.overwrite, _cost, console)
     outcomes: dict[batch.Job, list[Path] | Exception] = {}
     at_once = options.jobs or os.cpu_count() or 1
 
     with (
-        opened(folder, "colorize", options, palettes, alone=folder == options.out) as manifest,
+        opened(folder, "colorize", options, palettes, folder == options.out, options.shard) as manifest,
         console.progress(len(jobs)) as progress,
     ):
 
@@ -81,9 +92,9 @@ def run(options: ColorizeOptions, console: Console) -> int:
             return outcome
 
         steps = batch.Steps(prepare, alike, work, finish)
-        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug)
+        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
-    console.say(str(report))
+    report.tell(console)
     return report.exit_code
 
 
@@ -106,6 +117,18 @@ def draw_one(job: batch.Job, masks: Images, setting: Setting, progress: Progress
     finally:
         for plane in masks.planes:
             plane.close()
+
+
+def _cost(job: batch.Job) -> forecast.Cost:
+    """By figures of one machine (benchmarks/README.md): files are the most of it."""
+    images = open_images(job.source, "image")
+    pixels = 0
+    for plane in images.planes:
+        with plane:
+            pixels += plane.grid.height * plane.grid.width
+    second = 1e-7 if job.output.suffix == ".tif" else 2e-8
+    peak = forecast.resident_bytes() + (min(4 * pixels, MOST_BYTES) if job.output.suffix == ".png" else PEAK_BYTES)
+    return forecast.Cost(pixels, len(images.planes), pixels * second, peak)
 
 
 def _check(options: ColorizeOptions) -> None:

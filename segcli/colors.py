@@ -80,3 +80,12 @@ def lab_seen(colors: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = np.moveaxis(root, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+NUMBERS = 254
+"""Colours of numbered objects, which are used again and again."""
+
+
+def repeated(numbers: NDArray[np.number]) -> NDArray[np.uint8]:
+    """The index of the colour of each object, by its number: 1 to 254, and 0 where there is none."""
+    return np.where(numbers > 0, (numbers - 1) % NUMBERS + 1, 0).astype(np.uint8)

@@ -4,37 +4,74 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
-from segcli.errors import SegcliError, one_line
+import segcli
+from segcli.errors import SegcliError, UsageError, one_line
 
 INTERVAL_S = 10.0
 """Between two lines of progress where stderr is no terminal."""
 
 
 class Console:
-    """Messages, results and the closing line of one run."""
+    """Messages, results and the closing line of one run. What is said also goes to `log_file`, with the time, whatever
+    is silenced here; UsageError where it cannot be written."""
 
-    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
-        self.quiet, self.as_json = quiet, as_json
+    def __init__(
+        self, quiet: bool = False, as_json: bool = False, verbose: bool = False, log_file: Path | None = None
+    ) -> None:
+        self.quiet, self.as_json, self.verbose = quiet, as_json, verbose
+        self._log: TextIO | None = None
+        if log_file is not None:
+            try:
+                self._log = log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+            except OSError as error:
+                raise UsageError("--log-file", f"{log_file} cannot be written: {error.strerror}") from error
+            self.note(f"segcli {segcli.__version__}: {' '.join(sys.argv[1:])}")
+
+    def note(self, text: str) -> None:
+        """A line of the log file alone."""
+        if self._log is None:
+            return
+        try:
+            self._log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {one_line(text)}\n")
+        except OSError as error:  # a full disk: the work is worth more than its log
+            self._log = None
+            self.say(f"--log-file: {error.strerror}; it is not continued")
 
     def say(self, text: str) -> None:
         """A message for people, unless --quiet."""
+        self.note(text)
         if not self.quiet:
+            print(one_line(text), file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """A message for people who want to know more: --verbose."""
+        self.note(text)
+        if self.verbose and not self.quiet:
             print(one_line(text), file=sys.stderr, flush=True)
 
     def fail(self, error: SegcliError) -> None:
         """One error on one line; --quiet does not silence it."""
+        self.note(f"failed: {error}")
         print(f"segcli: {error}", file=sys.stderr, flush=True)
 
     def result(self, path: Path) -> None:
         """The path of a finished file, for the next program in the pipe."""
+        self.note(f"done: {path}")
         if not self.quiet and not self.as_json:
             print(path, flush=True)
+
+    def answer(self, text: str) -> None:
+        """A line that was asked for, on stdout."""
+        self.note(text)
+        if not self.quiet and not self.as_json:
+            print(one_line(text), flush=True)
 
     def record(self, fields: Mapping[str, object]) -> None:
         """One JSON object on a line of stdout, where --json asks for it."""
@@ -67,7 +104,7 @@ class Console:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], is_result: bool = True) -> None:
         """A table on stdout, or on stderr where it is no result, unless --quiet; the first column is names."""
-        if self.quiet:
+        if self.quiet or (self.as_json and is_result):
             return
         stream = sys.stdout if is_result else sys.stderr
         from rich.console import Console as RichConsole

@@ -61,6 +61,7 @@ def run(options: EvalOptions, console: Console) -> int:
             if isinstance(result, InputError):
                 console.fail(result)
                 failures.append({"image": pair.name, "reason": str(result)})
+                console.record({"image": pair.name, "status": "failed", "reason": str(result)})
                 continue
             image, of_image = result
             done.append((pair, image))
@@ -72,6 +73,8 @@ def run(options: EvalOptions, console: Console) -> int:
     found = figures([image for _, image in done], scores, classes, options, other) | {"failed": failures}
     for title, head, rows in all_tables(found, brief=True):
         console.table(title, head, rows)
+    for entry in found["per_image"]:
+        console.record(entry | {"status": "done"})
     if options.out is not None:
         write_report(options.out, found, done, meaning, options)
         console.result(options.out / "report.json")

@@ -2,7 +2,8 @@
 or stale, and touches nothing that segcli did not write.
 
 A line before a file is begun, a line when it is done, and one for each run that had other options. What a killed run
-has left half done is known by its first line.
+has left half done is known by its first line. Runs that share the work of one folder (shards) write a record each,
+`segcli.2-of-8.jsonl`, and read all of them.
 """
 
 import fcntl
@@ -10,18 +11,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
 
 import segcli
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import remove_parts, sha256_of
+from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
 
-IDLE = frozenset({"inputs", "out", "recursive", "overwrite", "jobs", "memory_bytes", "device", "quiet", "debug"})
+IDLE = frozenset({
+    "inputs", "out", "recursive", "overwrite", "jobs", "memory_bytes", "device", "dry_run", "verify", "on_error",
+    "shard", "quiet", "debug",
+})  # fmt: skip
 """Options that change nothing in an output."""
 
 
@@ -71,51 +77,70 @@ def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, di
 
 
 class Manifest:
-    """The record of one output folder, for a run with this `key`."""
+    """The record of an output folder at `path`, for a run with this `key`, which goes on in `file`; `others` are only
+    read."""
 
-    def __init__(self, folder: Path, key: str, file: BinaryIO) -> None:
-        self.path = folder / MANIFEST
-        self._folder, self._key, self._file = folder, key, file
-        self._done: dict[str, Done] = {}  # by the name of the first output
-        self._marks: dict[str, Mark] = {}  # by the name of any output
+    def __init__(self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = ()) -> None:
+        self.path, self._folder, self._key, self._file = path, path.parent, key, file
+        self._done: dict[str, list[Done]] = {}  # by the name of the first output
+        self._marks: dict[str, list[Mark]] = {}  # by the name of any output
         self._begun: dict[str, set[str]] = {}  # what was not finished, by the name of the first output
         self.keys: set[str] = set()
+        for other in others:
+            with suppress(OSError):
+                self._read(other.read_bytes())
+        self.keys = set()  # of this record alone
         file.seek(0)
         text = file.read()
         self._torn = not text.endswith(b"\n") and bool(text)  # by a kill; what is added must not be appended to it
+        self._read(text)
+
+    def _read(self, text: bytes) -> None:
         for line in text.split(b"\n"):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # that file counts as not written
 
     def _take(self, record: dict[str, Any]) -> None:
         if "run" in record:
             self.keys.add(record["key"])
         elif "begun" in record:
-            self._begun[record["begun"][0]] = set(record["begun"])
+            self._begun[record["begun"][0]] = set(filter(_is_inside, record["begun"]))
         elif "failed" in record:
             self._begun.pop(record["failed"], None)
         else:
-            outputs = {name: Mark(*mark) for name, mark in record["outputs"].items()}
+            outputs = {name: Mark(*mark) for name, mark in record["outputs"].items() if _is_inside(name)}
             sources = {name: Mark(*mark) for name, mark in record["of"].items()}
             self._finish(Done(record["source"], record["key"], outputs, sources))
 
     def _finish(self, done: Done) -> None:
-        first = next(iter(done.outputs))
+        first = next(iter(done.outputs), None)
+        if first is None:
+            return
         self._begun.pop(first, None)
-        self._done[first] = done
-        self._marks |= done.outputs
+        self._done.setdefault(first, []).append(done)
+        for name, mark in done.outputs.items():
+            self._marks.setdefault(name, []).append(mark)
 
-    def is_up_to_date(self, source: object, output: Path, sources: Sequence[Path]) -> bool:
-        """Whether all that was made of `source` is there, of these files as they are now, with these options."""
-        done = self._done.get(self._name(output))
-        if done is None or (done.source, done.key) != (str(source), self._key):
-            return False
-        if set(done.sources) != set(map(str, sources)):
-            return False
-        return all(mark.holds(Path(path)) for path, mark in done.sources.items()) and all(
-            mark.holds(self._folder / name) for name, mark in done.outputs.items()
+    def why(self, source: object, output: Path, sources: Sequence[Path]) -> str | None:
+        """Why `output` is to be made, in a few words; None if all that was made of `source` is there, of these files as
+        they are now, with these options."""
+        known = [done for done in self._done.get(self._name(output), ()) if done.source == str(source)]
+        if not known:
+            return "new"
+        known = [done for done in known if done.key == self._key]
+        if not known:
+            return "options or weights changed"
+        paths = set(map(str, sources))
+        known = [done for done in known if set(done.sources) == paths
+                 and all(mark.holds(Path(path)) for path, mark in done.sources.items())]  # fmt: skip
+        if not known:
+            return "source changed"
+        if any(all(mark.holds(self._folder / name) for name, mark in done.outputs.items()) for done in known):
+            return None
+        return (
+            "output changed" if all((self._folder / name).exists() for name in known[-1].outputs) else "output missing"
         )
 
     def guard(self, output: Path, overwrite: bool) -> None:
@@ -123,8 +148,7 @@ class Manifest:
         name = self._name(output)
         if overwrite or not output.exists() or any(name in names for names in self._begun.values()):
             return
-        mark = self._marks.get(name)
-        if mark is None or not mark.holds(output):
+        if not any(mark.holds(output) for mark in self._marks.get(name, ())):
             raise InputError(
                 output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
             )
@@ -169,34 +193,65 @@ class Manifest:
         return output.relative_to(self._folder).as_posix()
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a name from a record stays in the folder: it may have come from elsewhere."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def records(folder: Path) -> list[Path]:
+    """The records of an output folder."""
+    return sorted(folder.glob("segcli*.jsonl"))
+
+
+def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> Manifest:
+    """What is known of an output folder, to look at; nothing is created, locked or removed."""
+    return Manifest(folder / MANIFEST, key_of(verb, options, files)[0], BytesIO(), records(folder))
+
+
 @contextmanager
-def opened(folder: Path, verb: str, options: Any, files: Sequence[Path] = (), alone: bool = True) -> Iterator[Manifest]:
-    """The manifest of an output folder, created where there is none; with `alone`, no other run may have it open.
+def opened(
+    folder: Path, verb: str, options: Any, files: Sequence[Path] = (), alone: bool = True, shard: Shard | None = None
+) -> Iterator[Manifest]:
+    """The manifest of an output folder, created where there is none; with `alone`, no other run may have it open, or
+    with a `shard`, none but its fellows.
 
     What killed runs have left unfinished in the folder is removed. Raises BusyError, NothingDoneError.
     """
     key, stated = key_of(verb, options, files)
     path = folder / MANIFEST
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
-    except OSError as error:
-        raise NothingDoneError(path, f"cannot be opened: {error.strerror}", "", "give permission, or choose another "
-                               "--out") from error  # fmt: skip
-    with file:
+    with ExitStack() as open_files:
+        file = open_files.enter_context(_open(path))
         if alone:
-            _lock(file, folder)
-        manifest = Manifest(folder, key, file)
-        if alone:
+            _lock(file, folder, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
+        if shard is not None:
+            path = folder / f"segcli.{shard}.jsonl"
+            for other in records(folder):  # of runs that share the work in another way
+                if other != folder / MANIFEST and not other.name.endswith(f"-of-{shard.count}.jsonl"):
+                    with _open(other) as held:
+                        _lock(held, folder, fcntl.LOCK_EX)
+            file = open_files.enter_context(_open(path))
+            _lock(file, folder, fcntl.LOCK_EX)
+        manifest = Manifest(path, key, file, [other for other in records(folder) if other != path])
+        if alone and shard is None:
             manifest.remove_leftovers()
         if key not in manifest.keys:
             manifest._write({"run": stated, "key": key, "segcli": segcli.__version__}, to_disk=False)
         yield manifest
 
 
-def _lock(file: BinaryIO, folder: Path) -> None:
+def _open(path: Path) -> BinaryIO:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+b")
+    except OSError as error:
+        raise NothingDoneError(path, f"cannot be opened: {error.strerror}", "", "give permission, or choose another "
+                               "--out") from error  # fmt: skip
+
+
+def _lock(file: BinaryIO, folder: Path, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BusyError(
             folder, "another run of segcli writes there", "", "wait for it, or choose another --out"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from segcli.shard import Shard
+
 Stitch = Literal["auto", "stream", "windows"]
 Weighting = Literal["gaussian", "hann"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -27,6 +29,7 @@ EncoderName = Literal[
 ]
 Augment = Literal["none", "light", "full"]
 Legend = Literal["none", "picture", "file"]
+OnError = Literal["skip", "stop"]
 LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]
 
 
@@ -59,6 +62,10 @@ class PredictOptions:
     device: str = "auto"
     precision: Precision = "auto"
     memory_bytes: int | None = None
+    shard: Shard | None = None
+    dry_run: bool = False
+    verify: bool = False
+    on_error: OnError = "skip"
     quiet: bool = False
     debug: bool = False
 
@@ -107,6 +114,10 @@ class ColorizeOptions:
     compress: Compression = "deflate"
     recursive: bool = False
     overwrite: bool = False
+    shard: Shard | None = None
+    dry_run: bool = False
+    verify: bool = False
+    on_error: OnError = "skip"
     quiet: bool = False
     debug: bool = False
 
@@ -183,6 +194,7 @@ class TileOptions:
     jobs: int | None = None
     recursive: bool = False
     overwrite: bool = False
+    on_error: OnError = "skip"
     quiet: bool = False
     debug: bool = False
 

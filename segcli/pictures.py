@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segcli.colors import repeated
 from segcli.drawing.contours import Outlined, outlined
-from segcli.drawing.lookup import look_up, repeated
+from segcli.drawing.lookup import look_up
 from segcli.drawing.overlay import blend, to_picture
 from segcli.drawing.stamps import Stamp, stamp
 from segcli.raster.sink import Layout

@@ -1,7 +1,8 @@
 """segcli predict: images in, masks of class indices out."""
 
 import gc
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segcli import batch, outputs
+from segcli import batch, forecast, outputs
 from segcli.ahead import ahead, behind
 from segcli.console import Console, Progress
 from segcli.errors import InputError
 from segcli.files import all_or_none
-from segcli.manifest import opened
+from segcli.forecast import Cost
+from segcli.manifest import opened, seen
 from segcli.network import checkpoint
 from segcli.network.device import (
     choose_device,
@@ -105,6 +107,9 @@ def run(options: PredictOptions, console: Console) -> int:
     outputs.check(options)
     suffix = partial(outputs.suffix, options.format)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
+    jobs = batch.of_shard(jobs, folder, options.shard)
+    if options.verify:
+        return forecast.verify(jobs, seen(folder, "predict", options, [path]), console)
     memory = Memory(options.memory_bytes or default_budget(device))
     setting = Setting(
         model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
@@ -115,13 +120,17 @@ def run(options: PredictOptions, console: Console) -> int:
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
 
+    if options.dry_run:
+        look = costs(setting, scorer)
+        return forecast.rehearse(jobs, seen(folder, "predict", options, [path]), options.overwrite, look, console)
+
     def alike(scan: Scan) -> tuple[object, int]:
         first = scan.images.planes[0]
         size = (first.grid.height, first.grid.width)
         return (size, scorer.together(*size)) if first.is_loaded and not scan.images.axes else (id(scan), 1)
 
     with (
-        opened(folder, "predict", options, [path], alone=folder == options.out) as manifest,
+        opened(folder, "predict", options, [path], folder == options.out, options.shard) as manifest,
         console.progress(len(jobs)) as progress,
     ):
 
@@ -140,10 +149,40 @@ def run(options: PredictOptions, console: Console) -> int:
             return [job.output, *written]
 
         steps = batch.Steps(prepare, alike, work, finish)
-        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug)
+        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
-    console.say(str(report))
+    report.tell(console)
     return report.exit_code
+
+
+def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
+    """What a file will cost, by its size and by how long an image of noise takes."""
+    model, budget = setting.model, setting.memory.budget
+    trained = model.normalisation
+
+    def trial(pixels: NDArray[np.generic]) -> None:
+        inputs = normalise([(0, pixels[None], None)], trained, [None], scorer.device, scorer.dtype)
+        for _ in scorer.scores(inputs, pixels.shape[1]):
+            pass
+
+    second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype)
+    resident = forecast.resident_bytes()
+
+    def cost(job: batch.Job) -> Cost:
+        images = open_images(job.source, "image", setting.options.level, setting.options.mpp)
+        pixels, computed, pieces, needed = 0, 0, 0, 0.0
+        for plane in images.planes:
+            with plane:
+                height, width = plane.grid.height, plane.grid.width
+                match_bands(plane, model.bands, setting.options.bands)
+                plan = next(iter(scorer.plans(height, width, 1, budget)))
+                panels = plan.panels(width)
+                pixels, pieces = pixels + height * width, pieces + len(panels)
+                computed += height * sum(panel.read_end - panel.read_first for panel in panels)
+                needed = max(needed, plan.needed if math.isfinite(plan.needed) else 0.0)
+        return Cost(pixels, pieces, computed * second, resident + needed)
+
+    return cost
 
 
 def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:

@@ -108,14 +108,14 @@ def write_tiles(
 
         jobs = [batch.Job(target.source, target.folder) for target in targets]
         steps = batch.Steps(prepare, lambda work: (id(work), 1), cut_one, finish)
-        report = batch.run(jobs, steps, console, debug=options.debug)
+        report = batch.run(jobs, steps, console, debug=options.debug, on_error=options.on_error)
     for ledger in ledgers.values():
         ledger.close()
         if options.out is not None and report.done:
             console.result(ledger.folder / MANIFEST)
     console.say(summary(ledgers.values(), {target.name for target in targets}))
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
-    console.say(str(report))
+    report.tell(console)
     return report.exit_code
 
 
@@ -155,7 +155,7 @@ def summary(ledgers: Iterable[Ledger], names: set[str]) -> str:
 
 def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions, console: Console) -> int:
     """What a run would write, from a few tiles of each raster; nothing is written but to a scratch folder."""
-    rows, report, total = [], batch.Report(), [0, 0.0, 0.0]
+    rows, report, total = [], batch.Report(len(targets)), [0, 0.0, 0.0]
     for target in targets:
         try:
             with planning.opened(target, labels, options) as work:
@@ -163,7 +163,7 @@ def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions
                     console.say(line)
                 found = estimate(work, threads(options))
         except InputError as error:
-            report.failed += 1
+            report.failures.append(error)
             console.fail(error)
             continue
         report.done += 1
@@ -181,7 +181,7 @@ def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions
     console.say(
         f"{least}{tiles} tiles, about {share * total[1] / 1e6:.1f} MB and {share * total[2]:.1f} s; not written"
     )
-    console.say(str(report))
+    report.tell(console)
     return report.exit_code
 
 
@@ -242,9 +242,9 @@ def join(options: TileOptions, console: Console) -> int:
             return [job.output]
 
         steps = batch.Steps(prepare, lambda work: (id(work), 1), join_one, finish)
-        report = batch.run(list(jobs), steps, console, record, options.overwrite, options.debug)
+        report = batch.run(list(jobs), steps, console, record, options.overwrite, options.debug, options.on_error)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
-    console.say(str(report))
+    report.tell(console)
     return report.exit_code
 
 

@@ -20,6 +20,7 @@ LEAVES = {
     "known_palettes",
     "options",
     "palettes",
+    "shard",
     "validity",
 }
 NO_TORCH = {

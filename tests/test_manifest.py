@@ -41,15 +41,15 @@ def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> N
     out, weights = tmp_path / "out", write(tmp_path / "w", "weights")
     output, beside = write(out / "deep" / "scan.png"), write(out / "confidence" / "scan.tif")
     with opened(out, "predict", Options(), [weights]) as manifest:
-        assert not manifest.is_up_to_date(source, output, [source])
+        assert manifest.why(source, output, [source])
         manifest.begin([output, beside])
         manifest.add(source, [output, beside], [source])
-        assert manifest.is_up_to_date(source, output, [source])
+        assert manifest.why(source, output, [source]) is None
 
     def is_up_to_date(
         options: Options = Options(), files: tuple[Path, ...] = (weights,), name: object = source
     ) -> bool:
-        return again(out, options, files=files).is_up_to_date(name, output, [source])
+        return again(out, options, files=files).why(name, output, [source]) is None
 
     assert is_up_to_date()
     assert is_up_to_date(Options(quiet=True))  # changes nothing in an output
@@ -68,7 +68,7 @@ def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> N
     assert not is_up_to_date()
     write(beside)
     assert is_up_to_date()
-    assert not again(out, files=(weights,)).is_up_to_date(source, output, [source, weights])  # made of more now
+    assert again(out, files=(weights,)).why(source, output, [source, weights]) == "source changed"  # made of more now
 
 
 def test_only_what_segcli_wrote_is_replaced(tmp_path: Path, source: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Pat
     manifest = again(out)
     assert [path.exists() for path in (*left, *others)] == [False, False, True, True]
     manifest.guard(out / "a.png", overwrite=False)
-    assert not manifest.is_up_to_date(source, out / "a.png", [source])
+    assert manifest.why(source, out / "a.png", [source])
     with opened(out, "predict", Options()) as manifest:
         manifest.add(source, [out / "a.png"], [source])
     write(out / "extra" / "a.tif", "of somebody else")
@@ -132,8 +132,8 @@ def test_a_torn_line_and_lines_of_something_else(tmp_path: Path, source: Path) -
         manifest.guard(out / "b.png", overwrite=False)
     with opened(out, "predict", Options()) as manifest:
         manifest.add(source, [out / "b.png"], [source])
-    assert again(out).is_up_to_date(source, out / "b.png", [source])
-    assert again(out).is_up_to_date(source, out / "a.png", [source])
+    assert again(out).why(source, out / "b.png", [source]) is None
+    assert again(out).why(source, out / "a.png", [source]) is None
 
 
 def test_the_options_of_each_kind_of_run_are_recorded_once(tmp_path: Path) -> None:

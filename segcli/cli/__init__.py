@@ -19,7 +19,8 @@ app = typer.Typer(
     help="Label every pixel of large satellite and medical images with a PyTorch U-Net.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
+    # SEGCLI_PREDICT_MEMORY=2GB is predict's --memory.
+    context_settings={"help_option_names": ["--help", "-h"], "auto_envvar_prefix": "SEGCLI"},
 )
 
 

@@ -6,7 +6,22 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Nul, Overwrite, Quiet, Recursive, end_with
+from segcli.cli.shared import (
+    Config,
+    Debug,
+    DryRun,
+    Json,
+    LogFile,
+    Nul,
+    Overwrite,
+    Quiet,
+    Recursive,
+    ShardText,
+    StopAt,
+    Verbose,
+    Verify,
+    end_with,
+)
 from segcli.options import ColorizeOptions, Compression, Format, Legend
 
 
@@ -72,6 +87,14 @@ def colorize(
     recursive: Recursive = False,
     nul: Nul = False,
     overwrite: Overwrite = False,
+    shard: ShardText = None,
+    dry_run: DryRun = False,
+    verify: Verify = False,
+    on_error: StopAt = "skip",
+    config: Config = None,
+    json: Json = False,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -81,9 +104,9 @@ def colorize(
     options = ColorizeOptions(
         named(inputs, nul), out, palette, texts.names(classes), palette_only, over,
         texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format,
-        compress, recursive, overwrite, quiet, debug,
+        compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, quiet, debug,
     )  # fmt: skip
     from segcli.colorize import run
     from segcli.console import Console
 
-    end_with(lambda: run(options, Console(quiet)))
+    end_with(lambda: run(options, Console(quiet, json, verbose, log_file)))

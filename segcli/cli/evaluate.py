@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Quiet, Recursive, end_with
+from segcli.cli.shared import Config, Debug, Json, LogFile, Quiet, Recursive, Verbose, end_with
 from segcli.options import Absent, BoundaryUnit, EvalOptions, ObjectKind
 
 
@@ -67,6 +67,10 @@ def evaluate(
         int | None, typer.Option(min=1, help="Processes that compare files (default: one for each core).")
     ] = EvalOptions.jobs,
     recursive: Recursive = False,
+    config: Config = None,
+    json: Json = False,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -79,4 +83,4 @@ def evaluate(
     from segcli.console import Console
     from segcli.evaluate import run
 
-    end_with(lambda: run(options, Console(quiet)))
+    end_with(lambda: run(options, Console(quiet, json, verbose, log_file)))

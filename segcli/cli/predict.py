@@ -6,7 +6,23 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Device, Nul, Overwrite, Quiet, Recursive, end_with
+from segcli.cli.shared import (
+    Config,
+    Debug,
+    Device,
+    DryRun,
+    Json,
+    LogFile,
+    Nul,
+    Overwrite,
+    Quiet,
+    Recursive,
+    ShardText,
+    StopAt,
+    Verbose,
+    Verify,
+    end_with,
+)
 from segcli.options import Compression, Format, PolygonFormat, Precision, PredictOptions, Quantity, Stitch, Weighting
 
 
@@ -99,6 +115,14 @@ def predict(
             help="What the network may use, 1.5GB or 800MB (default: half of what is free, on the CPU 256MiB).",
         ),
     ] = None,
+    shard: ShardText = None,
+    dry_run: DryRun = False,
+    verify: Verify = False,
+    on_error: StopAt = "skip",
+    config: Config = None,
+    json: Json = False,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -109,9 +133,10 @@ def predict(
         named(inputs, nul), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
         probabilities, confidence, quantity, polygons, min_area, simplify, overlay, alpha,
         texts.number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
-        device, precision, texts.size_in_bytes("--memory", memory), quiet, debug,
+        device, precision, texts.size_in_bytes("--memory", memory), texts.shard(shard), dry_run, verify,
+        on_error, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.predict import run
 
-    end_with(lambda: run(options, Console(quiet)))
+    end_with(lambda: run(options, Console(quiet, json, verbose, log_file)))

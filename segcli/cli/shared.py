@@ -4,9 +4,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+
+from segcli.cli.config import read_config
+from segcli.options import OnError
 
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as shells count the signals
 
@@ -17,6 +21,32 @@ Nul = Annotated[
 Recursive = Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more: how each file is done, and why one is done again.")
+]
+Json = Annotated[bool, typer.Option("--json", help="A JSON object for each file on stdout, in place of its path.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Append all messages to this file, too, with the time.")
+]
+ShardText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Do the I-th of N parts of the files; N such runs may share one folder."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and about how long it takes.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Say what is missing or stale, end with 1 if anything is; stop.")
+]
+StopAt = Annotated[OnError, typer.Option("--on-error", help="skip: name a bad file, do the others. stop: end there.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="Options from a TOML file, by their long names; those of the command line come first, then "
+        "SEGCLI_VERB_OPTION in the environment.",
+        is_eager=True, callback=read_config, envvar="SEGCLI_CONFIG",
+    ),
+]  # fmt: skip
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from segcli.errors import UsageError
 from segcli.options import BoundaryUnit
+from segcli.shard import Shard
 
 
 def width(text: str | None) -> tuple[float, BoundaryUnit] | None:
@@ -74,6 +75,16 @@ def pattern(option: str, text: str | None) -> str | None:
     except re.error as error:
         raise UsageError(option, f"found {text!r}", f"expected a regular expression: {error}") from None
     return text
+
+
+def shard(text: str | None) -> Shard | None:
+    """I/N: the I-th of N parts."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError("--shard", f"found {text!r}", "expected I/N, I from 1 to N, such as 2/8")
+    return Shard(int(found[1]), int(found[2]))
 
 
 def class_weights(text: str) -> Literal["none", "auto"] | tuple[float, ...]:

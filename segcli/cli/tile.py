@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Quiet, Recursive, end_with
+from segcli.cli.shared import Config, Debug, Json, LogFile, Nul, Quiet, Recursive, StopAt, Verbose, end_with
 from segcli.options import Compression, Edge, Merge, TileFormat, TileOptions
 
 
 def tile(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Rasters and folders of rasters; with --join, folders of tiles."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Rasters, folders, patterns, - for names on standard input; with --join, folders of tiles.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -93,18 +96,24 @@ def tile(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over, and replace files that segcli did not write, too.")
     ] = False,
+    nul: Nul = False,
+    on_error: StopAt = "skip",
+    config: Config = None,
+    json: Json = False,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Cut large rasters into tiles to train on, and put tiles back together."""
-    from segcli.raster.names import parse
+    from segcli.inputs import named
 
     options = TileOptions(
-        tuple(parse(text) for text in inputs), out, size, overlap, edge, format, compress, masks, attribute, classes,
+        named(inputs, nul), out, size, overlap, edge, format, compress, masks, attribute, classes,
         min_valid, min_label, texts.shares("--split", split), sample, seed, dry_run, join, manifest, merge,
-        allow_missing, jobs, recursive, overwrite, quiet, debug,
+        allow_missing, jobs, recursive, overwrite, on_error, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.tile import run
 
-    end_with(lambda: run(options, Console(quiet)))
+    end_with(lambda: run(options, Console(quiet, json, verbose, log_file)))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Debug, Device, Overwrite, Quiet, end_with
+from segcli.cli.shared import Config, Debug, Device, LogFile, Overwrite, Quiet, Verbose, end_with
 from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
@@ -103,6 +103,9 @@ def train(
     overwrite: Overwrite = False,
     device: Device = TrainOptions.device,
     json: Annotated[bool, typer.Option("--json", help="A JSON object for each epoch on stdout.")] = False,
+    config: Config = None,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -116,4 +119,4 @@ def train(
     from segcli.console import Console
     from segcli.train import run
 
-    end_with(lambda: run(options, Console(quiet, json)))
+    end_with(lambda: run(options, Console(quiet, json, verbose, log_file)))

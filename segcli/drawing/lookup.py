@@ -8,14 +8,6 @@ from numpy.typing import NDArray
 
 from segcli.classes import ClassTable
 
-NUMBERS = 254
-"""Colours of numbered objects, which are used again and again."""
-
-
-def repeated(numbers: NDArray[np.number]) -> NDArray[np.uint8]:
-    """The index of the colour of each object, by its number: 1 to 254, and 0 where there is none."""
-    return np.where(numbers > 0, (numbers - 1) % NUMBERS + 1, 0).astype(np.uint8)
-
 
 def color_table(classes: ClassTable, shown: Collection[int] | None = None) -> NDArray[np.uint8]:
     """Red, green, blue and alpha by mask value, (4, 256): opaque for classes, for those of `shown` where it is given,

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from segcli.classes import ClassEntry, ClassTable
-from segcli.colors import distinct_colors
-from segcli.drawing.lookup import NUMBERS, repeated
+from segcli.colors import NUMBERS, distinct_colors, repeated
 from segcli.errors import InputError
 from segcli.known_palettes import is_nameless
 from segcli.raster.labels import BINARY, closing_all, embedded_table, written_table

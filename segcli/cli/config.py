@@ -1,0 +1,74 @@
+"""Options from a TOML file, in place of those that are neither on the command line nor in the environment."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from segcli.errors import UsageError
+
+NOT_IN_FILES = frozenset({"config", "help"})
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take over the options of the file: those of the table of this verb, and those outside of tables that it has.
+
+    Raises UsageError where the file is none, or where a key is no option, with the nearest one.
+    """
+    if path is None or context.resilient_parsing:
+        return path
+    try:
+        with path.open("rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise UsageError("--config", f"{path}: {error.strerror}", "expected a TOML file") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(path, f"no TOML: {error}", 'expected lines such as memory = "2GB"') from error
+    verbs = context.parent.command.commands if context.parent is not None else {}  # type: ignore[attr-defined]
+    options = {verb: _options(command.params) for verb, command in verbs.items()}
+    ours = str(context.command.name)
+    wanted: dict[str, Any] = {}
+    for key, value in found.items():
+        if isinstance(value, dict):
+            _check(path, f"table [{key}]", key, options, "no verb of segcli")
+            for option in value:
+                _check(path, f"[{key}] {option}", option, options[key], f"no option of {key}")
+        else:
+            _check(path, key, key, {name for names in options.values() for name in names}, "no option")
+            if _plain(key) in options[ours]:
+                wanted[_plain(key)] = value
+    wanted |= {_plain(key): value for key, value in found.get(ours, {}).items()}
+    context.default_map = {
+        options[ours][key].name: value if options[ours][key].multiple else _text(value) for key, value in wanted.items()
+    }
+    return path
+
+
+def _options(parameters: Iterable[Any]) -> dict[str, Any]:
+    """The parameter behind each long option, by its name without dashes before it."""
+    return {
+        text[2:]: parameter
+        for parameter in parameters
+        if parameter.param_type_name == "option"
+        for text in parameter.opts
+        if text.startswith("--") and text[2:] not in NOT_IN_FILES
+    }
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _check(path: Path, shown: str, key: str, known: Iterable[str], wrong: str) -> None:
+    names = sorted(known)
+    if _plain(key) not in names:
+        near = difflib.get_close_matches(_plain(key), names, 1, 0.0)
+        raise UsageError(path, f"{shown}: {wrong}", f"did you mean {near[0]!r}?")
+
+
+def _text(value: Any) -> Any:
+    """As the command line has it: lists are written with commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,102 @@
+"""What a run would do, said and not done: --dry-run and --verify."""
+
+import resource
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from segcli.batch import Job, reason
+from segcli.console import Console
+from segcli.errors import SegcliError
+from segcli.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one file, by estimate: its pixels, the pieces it goes in, seconds, and bytes at the peak."""
+
+    pixels: int
+    pieces: int
+    seconds: float
+    peak_bytes: float
+
+    def __str__(self) -> str:
+        pieces = f"{self.pieces} pieces, " if self.pieces > 1 else ""
+        return f"{self.pixels / 1e6:.2f} Mpx, {pieces}about {duration(self.seconds)}, {self.peak_bytes / 1e6:.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def rehearse(
+    jobs: Sequence[Job], manifest: Manifest, overwrite: bool, look: Callable[[Job], Cost], console: Console
+) -> int:
+    """Say of each file what would become of it and what that costs; gives the exit code. Files are opened, not read."""
+    costs, up_to_date, failed = [], 0, 0
+    for job in jobs:
+        why = reason(job, manifest, overwrite)
+        if why is None:
+            up_to_date += 1
+            console.detail(f"{job.output}: up to date")
+            console.record({"source": str(job.source), "status": "up to date", "outputs": [str(job.output)]})
+            continue
+        try:
+            for output in job.files:
+                manifest.guard(output, overwrite)
+            cost = look(job)
+        except SegcliError as error:
+            failed += 1
+            console.fail(error)
+            console.record({"source": str(job.source), "status": "would fail", "reason": str(error)})
+            continue
+        costs.append(cost)
+        console.answer(f"{job.output}: {why}, {cost}")
+        console.record({"source": str(job.source), "status": "to do", "outputs": [str(job.output)], "why": why,
+                        "pixels": cost.pixels, "pieces": cost.pieces, "seconds": round(cost.seconds, 3),
+                        "bytes": round(cost.peak_bytes)})  # fmt: skip
+    pixels, seconds = sum(cost.pixels for cost in costs), sum(cost.seconds for cost in costs)
+    if costs:
+        peak = max(cost.peak_bytes for cost in costs)
+        console.say(
+            f"{pixels / 1e6:.2f} Mpx, about {duration(seconds)}, at the peak {peak / 1e6:.0f} MB; nothing was done"
+        )
+    console.say(f"to do {len(costs)}  up to date {up_to_date}  would fail {failed}")
+    return 1 if failed else 0
+
+
+def verify(jobs: Sequence[Job], manifest: Manifest, console: Console) -> int:
+    """Name what is missing or stale by the records of all runs in the folder; gives the exit code, 1 if anything is."""
+    bad = 0
+    for job in jobs:
+        why = reason(job, manifest, overwrite=False)
+        bad += why is not None
+        if why is not None:
+            console.answer(f"{job.output}: {why}")
+        console.record({"source": str(job.source), "status": why or "up to date", "outputs": [str(job.output)]})
+    console.say(f"up to date {len(jobs) - bad}  missing or stale {bad}")
+    return 1 if bad else 0
+
+
+def resident_bytes() -> float:
+    """What the program has held so far, at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def seconds_per_pixel(work: Callable[[np.ndarray], None], bands: int, dtype: str) -> float:
+    """How long `work` takes with a noisy image (band, row, col), by the pixel: the second of two goes."""
+    pixels = np.random.default_rng(0).integers(0, 255, (bands, TRIAL, TRIAL)).astype(dtype)
+    work(pixels)
+    began = perf_counter()
+    work(pixels)
+    return (perf_counter() - began) / TRIAL**2
+
+
+TRIAL = 512
+"""Side of the image that tells how fast this machine is."""
