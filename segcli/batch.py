@@ -1,16 +1,16 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Generic, TypeVar
 
-from segcli.ahead import ahead
+from segcli.ahead import ahead, shared
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
-from segcli.files import Watched
+from segcli.files import Places, Watched
 from segcli.manifest import Manifest
 from segcli.options import OnError
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
@@ -27,7 +27,7 @@ of the output."""
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """One input and where its output goes; other files that it may write, and what all are made of: files of this
     machine, none for what is known by its name alone, None where nobody can tell whether they have changed."""
@@ -153,8 +153,8 @@ def output_beside(folder: Path, output: Path, beside: Beside) -> Path:
 
 def _without_clashes(places: Mapping[Name, Path], folder: Path, beside: Sequence[Beside]) -> list[Job]:
     """A job for each source, if no two files that they write have one name and none is an input; else UsageError."""
-    jobs = []
-    sources = {source.resolve() for source in places if isinstance(source, Path)}
+    jobs, where = [], Places()
+    sources = {where.of(source) for source in places if isinstance(source, Path)}
     written: dict[Path, Name] = {}
     for source, place in places.items():
         made_of = (source,) if isinstance(source, Path) and source.is_file() else ()
@@ -164,7 +164,7 @@ def _without_clashes(places: Mapping[Name, Path], folder: Path, beside: Sequence
                 raise UsageError(
                     source, f"would write {output}, as {written[output]} does", "", "rename one, or run them apart"
                 )
-            if output.resolve() in sources:
+            if where.of(output) in sources:
                 raise UsageError(output, "is an input, and would be overwritten", "", "choose another --out")
             written[output] = source
         jobs.append(job)
@@ -179,15 +179,17 @@ def run(
     overwrite: bool = False,
     debug: bool = False,
     on_error: OnError = "skip",
+    workers: int = 1,
 ) -> Report:
     """Do all jobs, but those that are up to date by the manifest, which keeps account of the others.
 
-    One job that fails is named and the others go on, unless `on_error` is to stop. What NothingDoneError says ends the
-    run.
+    `workers` threads prepare what comes next. One job that fails is named and the others go on, unless `on_error` is to
+    stop. What NothingDoneError says ends the run.
     """
     work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)))
     try:
-        with closing(ahead(_prepared(jobs, steps, console, manifest, overwrite))) as prepared:
+        made = shared(lambda job: _prepared(job, steps, console, manifest, overwrite), jobs, workers, depth=1)
+        with closing(made), closing(ahead(made)) as prepared:
             work.all(prepared)
     except NothingDoneError:
         work.report.tell(console)  # the error says why there is no more
@@ -298,22 +300,20 @@ def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
 
 
 def _prepared(
-    jobs: Sequence[Job], steps: Steps[Item], console: Console, manifest: Manifest | None, overwrite: bool
-) -> Iterator[tuple[Job, Ready[Item] | Exception | None]]:
-    """Each job ready to be worked on, or what is wrong with it; None if it is up to date."""
-    for job in jobs:
-        try:
-            if manifest is not None:
-                if (why := reason(job, manifest, overwrite)) is None:
-                    yield job, None
-                    continue
-                console.detail(f"{job.source}: {why}")
-                for output in job.files:
-                    manifest.guard(output, overwrite)
-            sources = Watched(job.made_of or ())
-            yield job, Ready(job, steps.prepare(job), sources)
-        except Exception as error:
-            yield job, error
+    job: Job, steps: Steps[Item], console: Console, manifest: Manifest | None, overwrite: bool
+) -> tuple[Job, Ready[Item] | Exception | None]:
+    """A job that is ready to be worked on, or what is wrong with it; None if it is up to date."""
+    try:
+        if manifest is not None:
+            if (why := reason(job, manifest, overwrite)) is None:
+                return job, None
+            console.detail(f"{job.source}: {why}")
+            for output in job.files:
+                manifest.guard(output, overwrite)
+        sources = Watched(job.made_of or ())
+        return job, Ready(job, steps.prepare(job), sources)
+    except Exception as error:
+        return job, error
 
 
 def _finish(ready: Ready[Item], steps: Steps[Item], manifest: Manifest | None) -> Sequence[Path]:

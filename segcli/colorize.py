@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli import batch, forecast, outputs
+from segcli import batch, forecast
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
 from segcli.coloring.indexing import check_colors, draw_indices
@@ -19,11 +19,12 @@ from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
-from segcli.files import all_or_none
+from segcli.files import Places, all_or_none
 from segcli.known_palettes import KNOWN
 from segcli.manifest import opened, seen
 from segcli.options import ColorizeOptions
 from segcli.palettes import find_palette
+from segcli.raster import endings
 from segcli.raster.canvas import MOST_BYTES
 from segcli.raster.labels import written_table
 from segcli.raster.names import Name
@@ -63,7 +64,7 @@ def run(options: ColorizeOptions, console: Console) -> int:
         def prepare(job: batch.Job) -> Images:
             images = open_images(job.source, "image" if options.to_index else "mask")
             try:
-                for line in outputs.lost_in(job.source, images, job.output.suffix, setting.encoding):
+                for line in endings.lost_in(job.source, images, job.output.suffix, setting.encoding):
                     console.say(line)
             except InputError:
                 for plane in images.planes:
@@ -159,7 +160,7 @@ def _check(options: ColorizeOptions) -> None:
 
 def _suffix(options: ColorizeOptions, mask: Name) -> str:
     """Comparisons lie nowhere on earth: they are pictures."""
-    return outputs.suffix("png" if options.compare and options.format == "auto" else options.format, mask)
+    return endings.suffix("png" if options.compare and options.format == "auto" else options.format, mask)
 
 
 def _beside(options: ColorizeOptions) -> list[batch.Beside]:
@@ -202,8 +203,9 @@ def _used(job: batch.Job) -> tuple[Path, ...]:
 
 def _check_outputs(jobs: Sequence[batch.Job], palettes: Sequence[Path]) -> None:
     """UsageError where a picture would take the place of a file that a picture is made of."""
-    used = {path.resolve() for job in jobs for path in job.made_of or ()} | {path.resolve() for path in palettes}
+    where = Places()
+    used = {where.of(path) for job in jobs for path in job.made_of or ()} | {where.of(path) for path in palettes}
     for job in jobs:
         for path in job.files:
-            if path.resolve() in used:
+            if where.of(path) in used:
                 raise UsageError(path, "is read, and would be overwritten", "", "choose another --out")

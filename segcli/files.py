@@ -80,6 +80,22 @@ def sweep(folder: Path, names: str) -> None:
             path.unlink(missing_ok=True)
 
 
+class Places:
+    """Where files truly are, links followed; each folder is looked up once, which counts where there are many files."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, Path] = {}
+
+    def of(self, path: Path) -> Path:
+        """As `Path.resolve` has it."""
+        if path.name in ("", "..") or path.is_symlink():
+            return path.resolve()
+        folder = path.parent
+        if folder not in self._folders:
+            self._folders[folder] = folder.resolve()
+        return self._folders[folder] / path.name
+
+
 class Watched:
     """Files as they are when this is made."""
 

@@ -31,7 +31,7 @@ IDLE = frozenset({
 """Options that change nothing in an output."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mark:
     """What identifies a file's contents. A size and a time that are the same are believed, as make believes them."""
 
@@ -55,7 +55,7 @@ class Mark:
             return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """A finished line: the outputs of one source, by name below the folder, and the files they were made of."""
 

@@ -62,6 +62,7 @@ class PredictOptions:
     device: str = "auto"
     precision: Precision = "auto"
     memory_bytes: int | None = None
+    jobs: int | None = None
     shard: Shard | None = None
     dry_run: bool = False
     verify: bool = False

@@ -7,12 +7,13 @@ from segcli import products
 from segcli.batch import OVERLAYS, Beside, Job, output_beside
 from segcli.classes import ClassTable
 from segcli.drawing.overlay import over_picture
-from segcli.errors import InputError, UsageError
+from segcli.errors import UsageError
 from segcli.files import part_of
 from segcli.options import PredictOptions
 from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
-from segcli.raster.names import PICTURES, Name
+from segcli.raster.endings import lost_in
+from segcli.raster.names import Name
 from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
 from segcli.raster.stretch import shown_bands
@@ -25,13 +26,6 @@ def check(options: PredictOptions) -> None:
         check_polygons(options.polygons)
     if options.level is not None and options.mpp is not None:
         raise UsageError("--level and --mpp", "both given", "expected one of them")
-
-
-def suffix(chosen: str, source: Name) -> str:
-    """The ending of a mask: pictures give PNG, all else TIFF, which keeps its place on earth."""
-    if chosen != "auto":
-        return ".png" if chosen == "png" else ".tif"
-    return ".png" if isinstance(source, Path) and source.suffix.lower() in PICTURES else ".tif"
 
 
 def encoding(options: PredictOptions) -> Encoding:
@@ -73,21 +67,6 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
         return output_beside(folder, job.output, (product.folder, ".tif"))
 
     return tuple(map(place, wanted))
-
-
-def lost_in(path: Name, images: Images, ending: str, encoding: Encoding) -> list[str]:
-    """What is lost of an image in a file of that ending, in lines for people. InputError where it cannot be written."""
-    grid, stack = images.planes[0].grid, bool(images.axes)
-    if ending == ".png" and images.in_pages:
-        raise InputError(path, "a stack" if stack else "OME data", "PNG cannot hold it", "choose --format tif")
-    said = []
-    if stack and grid.is_georeferenced:
-        said.append("a stack of masks cannot hold where it lies on earth")
-    if ending == ".png" and grid.is_georeferenced:
-        said.append("PNG cannot hold where it lies on earth; --format tif keeps it")
-    if images.in_pages and encoding != Encoding():
-        said.append("a stack; --format and --compress do not apply")
-    return [f"{path}: {line}" for line in said]
 
 
 def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions) -> list[str]:

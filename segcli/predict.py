@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from segcli.network.device import (
     choose_precision,
     copied_back,
     default_budget,
+    for_network,
     is_out_of_memory,
     keep_freed_memory,
     return_freed_memory,
@@ -35,6 +37,7 @@ from segcli.network.plan import Panel, Plan
 from segcli.network.scorer import Scorer, make_scorer
 from segcli.options import PredictOptions
 from segcli.products import Product
+from segcli.raster import endings
 from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.names import Name
 from segcli.raster.sink import Encoding, Sink, create
@@ -105,15 +108,17 @@ def run(options: PredictOptions, console: Console) -> int:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
     model = checkpoint.load(path)
     outputs.check(options)
-    suffix = partial(outputs.suffix, options.format)
+    suffix = partial(endings.suffix, options.format)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
     jobs = batch.of_shard(jobs, folder, options.shard)
     if options.verify:
         return forecast.verify(jobs, seen(folder, "predict", options, [path]), console)
-    memory = Memory(options.memory_bytes or default_budget(device))
+    memory = Memory(for_network(options.memory_bytes or default_budget(device), device))
     setting = Setting(
         model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
     )
+    # On the CPU the network needs all cores itself.
+    readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
     keep_freed_memory()
     scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if device.type == "cpu":
@@ -149,7 +154,7 @@ def run(options: PredictOptions, console: Console) -> int:
             return [job.output, *written]
 
         steps = batch.Steps(prepare, alike, work, finish)
-        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error)
+        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error, readers)
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code

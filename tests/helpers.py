@@ -35,6 +35,14 @@ def brightness_model(bands: int = 3, dtype: str = "uint8", depth: int = 2) -> ch
     return checkpoint.Model(network.eval(), Normalisation(dtype, (half,) * bands, (half,) * bands), classes)
 
 
+def random_model(classes: int = 3, width: int = 4, depth: int = 3) -> checkpoint.Model:
+    """A U-Net as it is before training."""
+    torch.manual_seed(2)
+    network = UNet(NetworkConfig(3, classes, width, depth)).eval()
+    table = ClassTable.from_indices(range(classes))
+    return checkpoint.Model(network, Normalisation("uint8", (127.0,) * 3, (60.0,) * 3), table)
+
+
 def write_picture(path: Path, pixels: np.ndarray) -> Path:
     """(row, col) or (row, col, channel in RGB or RGBA order), through OpenCV."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,20 @@ def test_neighbours_that_are_alike_go_together() -> None:
         Console(),
     )
     assert groups == [["a1", "a2"], ["b1"], ["a3", "a4", "a5"], ["a6"]]
+
+
+def test_several_threads_prepare_and_the_order_stays() -> None:
+    together = threading.Barrier(3, timeout=30)
+    done: list[str] = []
+
+    def prepare_together(job: batch.Job) -> str:
+        together.wait()  # breaks unless three of them are here at once
+        return str(job.source)
+
+    jobs = [batch.Job(Path(f"{n}"), Path(f"{n}")) for n in range(9)]
+    steps = batch.Steps(prepare_together, lambda _: ("alike", 2), lambda group: done.extend(i for _, i in group), none)
+    report = batch.run(jobs, steps, Console(quiet=True), workers=3)
+    assert (report.done, done) == (9, [f"{n}" for n in range(9)])
 
 
 def test_what_ends_everything_is_not_survived() -> None:

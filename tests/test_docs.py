@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -86,6 +87,82 @@ def test_a_command_of_the_readme(reader: Path, command: str) -> None:
         env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+
+
+def block(kind: str) -> str:
+    """The code block of that kind in the README."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture
+def pipeline(reader: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run text by a shell beside the scans; where GNU parallel or mail is missing, something that does as they do."""
+    standins = {
+        "parallel": 'command=()\nwhile [ "$1" != ::: ]; do command+=("$1"); shift; done\nshift\n'
+        'for word; do bash -c "${command[*]//\\{\\}/$word}" & done\nfor word; do wait -n || exit 1; done\n',
+        "mail": 'cat > mail.txt; echo "$@" >> mail.txt\n',
+    }
+    for name, text in standins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}")
+        (tmp_path / name).chmod(0o755)
+    for path in ("scans", "truth"):
+        if not (tmp_path / path).exists():
+            (tmp_path / path).symlink_to(reader / path)
+    (tmp_path / "night.toml").write_text(block("toml"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(tmp_path)])
+
+    def run(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
+            env={**os.environ, "PATH": path, **environment},
+        )  # fmt: skip
+
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix != ".jsonl"}
+
+
+def test_make(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    (tmp_path / "Makefile").write_text(block("make"))
+    assert pipeline("make -j2").returncode == 0
+    assert names(tmp_path / "made") == {"dapi_8bit.png", "tissue.png"} & {
+        p.name for p in (tmp_path / "scans").iterdir()
+    }
+    assert "Nothing to be done" in pipeline("make").stdout
+
+
+def test_parallel(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    result = pipeline(block("parallel"))
+    assert result.returncode == 0, result.stderr
+    assert len(names(tmp_path / "parts")) == len(list((tmp_path / "scans").iterdir()))
+
+
+def test_a_slurm_array(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    text = block("slurm")
+    assert "--array=1-4 " in text
+    for n in range(1, 5):
+        result = pipeline(text, SLURM_ARRAY_TASK_ID=str(n))
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "logs" / f"{n}.log").exists()
+    assert len(names(tmp_path / "array")) == len(list((tmp_path / "scans").iterdir()))
+
+
+def test_cron(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    line = block("cron").strip()
+    minute, hour, *_, command = line.split(maxsplit=5)
+    assert (minute, hour) == ("30", "22")
+    assert "%" not in command  # a newline to cron
+    command = command.replace("cd /data", f"cd {tmp_path}")
+    assert pipeline(command).returncode == 0
+    assert not (tmp_path / "mail.txt").exists()
+    (tmp_path / "nightly" / "segcli.jsonl").unlink()  # then nobody knows that the masks are segcli's
+    pipeline(command)
+    assert "segcli ended with 1" in (tmp_path / "mail.txt").read_text()
 
 
 def test_the_first_command_s_second_half(reader: Path) -> None:

@@ -1,6 +1,8 @@
 """Who may import whom, read from the imports."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,13 @@ def test_imports_go_one_way(path: Path) -> None:
         assert used <= {"tiling", "raster", "matching", "batch", "console"} | LEAVES
     if name == "evaluation":
         assert used <= {"evaluation", "measures", "raster", "drawing", "matching"} | LEAVES
+
+
+@pytest.mark.parametrize("verb", ["colorize", "evaluate", "tile"])
+def test_verbs_without_a_network_load_no_torch(verb: str) -> None:
+    """Nor does anything that they import: it would take a second and half a gigabyte."""
+    code = f"import sys, segcli.{verb}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_functions_and_files_stay_small() -> None:

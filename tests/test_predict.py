@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from helpers import write_picture
+from helpers import random_model, write_picture
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -197,13 +197,6 @@ def test_wrong_usage_is_one_line_and_the_right_code(
     assert [path.name for path in tmp_path.glob("m/*")] == (["segcli.jsonl"] if code == 1 else [])
 
 
-def random_model(classes: int = 3, width: int = 4, depth: int = 3) -> checkpoint.Model:
-    torch.manual_seed(2)
-    network = UNet(NetworkConfig(3, classes, width, depth)).eval()
-    table = ClassTable.from_indices(range(classes))
-    return checkpoint.Model(network, Normalisation("uint8", (127.0,) * 3, (60.0,) * 3), table)
-
-
 @pytest.fixture
 def random_weights(tmp_path: Path) -> Path:
     checkpoint.save(random_model(), tmp_path / "random.safetensors")
@@ -217,7 +210,7 @@ def test_little_memory_means_panels_and_the_same_mask(
     cut: list[Plan] = []
     monkeypatch.setattr("segcli.predict.flow", lambda *given: (cut.append(given[3]), flow(*given)))
     masks = []
-    for memory in (None, 1_000_000):
+    for memory in (None, 4_000_000):
         assert predict(tmp_path, random_weights, scan, memory_bytes=memory, overwrite=True) == 0
         masks.append(mask_of(tmp_path / "masks" / "wide.tif"))
     assert [len(plan.panels(3000)) for plan in cut] == [1, 3]

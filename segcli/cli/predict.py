@@ -112,9 +112,14 @@ def predict(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="What the network may use, 1.5GB or 800MB (default: half of what is free, on the CPU 256MiB).",
+            help="What may be used beside the program and its weights, 1.5GB or 800MB (default: half of what is free, "
+            "on the CPU no more than 400MiB).",
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Threads that read what comes next (default: 1, for a GPU up to 4)."),
+    ] = PredictOptions.jobs,
     shard: ShardText = None,
     dry_run: DryRun = False,
     verify: Verify = False,
@@ -133,7 +138,7 @@ def predict(
         named(inputs, nul), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
         probabilities, confidence, quantity, polygons, min_area, simplify, overlay, alpha,
         texts.number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
-        device, precision, texts.size_in_bytes("--memory", memory), texts.shard(shard), dry_run, verify,
+        device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run, verify,
         on_error, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console

@@ -18,7 +18,7 @@ from segcli.drawing.stamps import Line, Stamp, legend, scale_bar, text_pixels
 from segcli.errors import InputError
 from segcli.files import replacing
 from segcli.palettes import to_qml
-from segcli.pictures import ALONE, OVER, Pictures, Style, painted, pictured, strip_height
+from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted, pictured, strip_height
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.sink import Layout, Sink, create, empty_value, faults_of_writing, mask_layout
@@ -34,7 +34,7 @@ Advance = Callable[[float, int], None]
 def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
     """The mask, or each mask of a stack, in colours; gives the files that were written."""
     options = setting.options
-    values = values_of(job.source, masks.planes, setting.given, lambda: setting.is_black_and_white)
+    values = values_of(job.source, masks, setting.given, lambda: setting.is_black_and_white)
     shown = shown_values(options.classes, values.classes, job.source)
     path = setting.image_of(job)
     if values.numbers and options.legend != "none":
@@ -66,7 +66,7 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
 
 def draw_palette(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
     """The same indices with a colour table; beside a GeoTIFF a style for QGIS, with the classes' names."""
-    values = values_of(job.source, masks.planes, setting.given, lambda: setting.is_black_and_white)
+    values = values_of(job.source, masks, setting.given, lambda: setting.is_black_and_white)
     if values.numbers:
         raise InputError(job.source, f"{masks.planes[0].dtype}, taken for numbers of objects", "expected classes",
                          "give their --palette, or leave --palette-only out")  # fmt: skip
@@ -110,6 +110,11 @@ def write(sink: Sink | PlaneSink, rows: Pictures, grid: Grid, share: float, adva
     def put(item: tuple[int, NDArray[np.uint8]]) -> None:
         sink.write(*item)
 
+    if grid.height * grid.width <= STRIP_PIXELS:  # one strip: there is nothing to do meanwhile
+        for first_row, pixels in rows:
+            put((first_row, pixels))
+            advance(share * pixels.shape[1] / grid.height, pixels[0].size)
+        return
     with closing(ahead(rows)) as made, behind(put) as hand_over:
         for first_row, pixels in made:
             hand_over((first_row, pixels))

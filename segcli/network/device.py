@@ -64,7 +64,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-CPU_BUDGET = 2**28
+CPU_BUDGET = 400 * 2**20
 """Bytes for rows on their way through the network on the CPU: enough for panels of the bundled weights whose margins
 cost three percent of the time. More would only be more."""
 
@@ -73,6 +73,16 @@ def default_budget(device: torch.device) -> float:
     """What the network may use unless told otherwise: half of what is free, on the CPU no more than it profits from."""
     free = free_memory(device) / 2
     return min(free, CPU_BUDGET) if device.type == "cpu" else free
+
+
+def for_network(memory: float, device: torch.device) -> float:
+    """What the rows of the network may take of `memory` bytes. On the CPU the rest is for files that are read and
+    written, and for holes in the heap, which blocks of many sizes leave between them."""
+    return max(memory / 4, (memory - BESIDE_BYTES) / HOLES) if device.type == "cpu" else memory
+
+
+BESIDE_BYTES, HOLES = 64e6, 1.35
+"""Measured from outside (benchmarks/README.md)."""
 
 
 def free_memory(device: torch.device) -> int:

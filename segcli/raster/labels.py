@@ -52,12 +52,16 @@ def check_mask(source: Source) -> None:
 def embedded_table(path: Path) -> ClassTable | None:
     """The classes that a mask names itself, as segcli writes them: metadata CLASS_n, colours, nodata for no label."""
     with suppress(InputError), closing_all(open_images(path, "mask")) as images:
-        reader = images.planes[0].reader
-        if images.in_pages:
-            return _table_of_stack(path)
-        if isinstance(reader, GdalReader):
-            return _table_of_dataset(reader.dataset)
+        return table_in(path, images)
     return None
+
+
+def table_in(path: Path, images: Images) -> ClassTable | None:
+    """The same of a mask that is open."""
+    reader = images.planes[0].reader
+    if images.in_pages:
+        return _table_of_stack(path)
+    return _table_of_dataset(reader.dataset) if isinstance(reader, GdalReader) else None
 
 
 @contextmanager

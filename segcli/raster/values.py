@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -14,11 +15,11 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import NUMBERS, distinct_colors, repeated
 from segcli.errors import InputError
 from segcli.known_palettes import is_nameless
-from segcli.raster.labels import BINARY, closing_all, embedded_table, written_table
+from segcli.raster.labels import BINARY, closing_all, table_in, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.sink import empty_value
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Images, Source, open_images
 from segcli.validity import Valid
 
 STRIP_HEIGHT = 512
@@ -86,33 +87,31 @@ class MaskValues:
         return found
 
 
-def values_of(
-    path: Name, planes: Sequence[Source], given: ClassTable | None, black_and_white: Callable[[], bool]
-) -> MaskValues:
+def values_of(path: Name, masks: Images, given: ClassTable | None, black_and_white: Callable[[], bool]) -> MaskValues:
     """By the table that is given, one in the mask, one beside it, its palette, or by the values that occur.
 
     A palette that only has colours leaves the names to the mask. Without any, values of more than 8 bits are numbers of
     objects; others are classes, or black and white, which is asked for all masks of a run, so that a value means the
     same in each. InputError where it is no mask.
     """
-    for plane in planes:
+    for plane in masks.planes:
         if plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
             found = f"{plane.bands} band{'s' * (plane.bands != 1)} of {plane.dtype}"
             remedy = "colours go through --to-index" if plane.bands >= 3 else ""
             raise InputError(path, found, "expected a mask: one band of whole numbers", remedy)
     if given is not None and not is_nameless(given):
         return MaskValues(given)
-    own = _own_table(path)
+    own = _own_table(path, masks)
     if given is not None:
         return MaskValues(given if own is None else _with_names(given, own))
     if own is not None:
         return MaskValues(own)
-    if any(plane.dtype != "uint8" for plane in planes):
-        return MaskValues(_table([0, *range(1, NUMBERS + 1)], ["background", *map(str, range(1, NUMBERS + 1))]), True)
+    if any(plane.dtype != "uint8" for plane in masks.planes):
+        return _numbers()
     if black_and_white():
         return MaskValues(BINARY)
     # A value has the same colour in every mask, so that a folder of them can be looked through.
-    return MaskValues(_table(list(range(255)), [f"class {value}" for value in range(255)]), is_made_up=True)
+    return _values()
 
 
 def are_black_and_white(paths: Iterable[Name]) -> bool:
@@ -123,7 +122,7 @@ def are_black_and_white(paths: Iterable[Name]) -> bool:
     white = False
     for path in paths:
         with suppress(InputError), closing_all(open_images(path, "mask")) as images:
-            if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or _own_table(path):
+            if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or (_own_table(path, images)):
                 continue
             seen = _black_or_white(images.planes)
             if seen is None:
@@ -132,20 +131,19 @@ def are_black_and_white(paths: Iterable[Name]) -> bool:
     return white
 
 
-def _own_table(path: Name) -> ClassTable | None:
+def _own_table(path: Name, masks: Images) -> ClassTable | None:
     """Of its metadata, of a table beside the mask, or of its palette."""
     if not isinstance(path, Path):
         return None
-    return embedded_table(path) or written_table(None, path.parent) or _palette(path)
+    return table_in(path, masks) or written_table(None, path.parent) or _palette(masks.planes[0])
 
 
-def _palette(path: Path) -> ClassTable | None:
-    with suppress(InputError), Source(path, "mask") as source:
-        reader = source.reader
-        if isinstance(reader, GdalReader) and reader.dataset.colorinterp[0] == ColorInterp.palette:
-            colors = {value: color for value, color in reader.dataset.colormap(1).items() if color[3] and value < 255}
-            return ClassTable(tuple(ClassEntry(v, f"class {v}", color[:3]) for v, color in sorted(colors.items())))
-    return None
+def _palette(plane: Source) -> ClassTable | None:
+    reader = plane.reader
+    if not isinstance(reader, GdalReader) or reader.dataset.colorinterp[0] != ColorInterp.palette:
+        return None
+    colors = {value: color for value, color in reader.dataset.colormap(1).items() if color[3] and value < 255}
+    return ClassTable(tuple(ClassEntry(v, f"class {v}", color[:3]) for v, color in sorted(colors.items())))
 
 
 def _with_names(colors: ClassTable, own: ClassTable) -> ClassTable:
@@ -164,6 +162,17 @@ def _black_or_white(planes: Sequence[Source]) -> bool | None:
                 return None
             white = white or bool((known == 255).any())
     return white
+
+
+@cache
+def _numbers() -> MaskValues:
+    names = ["background", *map(str, range(1, NUMBERS + 1))]
+    return MaskValues(_table([0, *range(1, NUMBERS + 1)], names), numbers=True)
+
+
+@cache
+def _values() -> MaskValues:
+    return MaskValues(_table(list(range(255)), [f"class {value}" for value in range(255)]), is_made_up=True)
 
 
 def _table(values: list[int], names: list[str]) -> ClassTable:

@@ -1,0 +1,59 @@
+"""What a run may take: memory, whatever the image's size and however many files there are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from helpers import random_model, write_picture
+
+from segcli.network import checkpoint
+
+MEASURED = """
+import resource, sys
+from segcli.cli import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+"""
+
+
+def peak_of(folder: Path, *arguments: object) -> int:
+    """The most bytes that the program has held."""
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300,
+        check=True,
+    )  # fmt: skip
+    return int(result.stderr.splitlines()[-1])
+
+
+def test_memory_is_what_was_asked_for(tmp_path: Path) -> None:
+    """Beside the program itself: what a tiny image takes. Without a limit it would be more than that."""
+    checkpoint.save(random_model(width=32, depth=3), tmp_path / "w.safetensors")
+    write_picture(tmp_path / "tiny.png", np.zeros((32, 32, 3), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 255, (128, 8192, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "wide.tif", noise, photometric="rgb", tile=(256, 256))
+    options = ("--weights", "w.safetensors", "--device", "cpu", "--overwrite")
+    program = peak_of(tmp_path, "predict", "tiny.png", "--out", "out", *options)
+
+    def beside(memory: str) -> float:
+        return (peak_of(tmp_path, "predict", "wide.tif", "--out", "out", "--memory", memory, *options) - program) / 1e6
+
+    assert beside("120MB") <= 1.2 * 120
+    assert 1.2 * 120 < beside("2GB") < 2000
+
+
+@pytest.mark.parametrize("verb", ["colorize", "predict"])
+def test_many_files_take_no_more_memory_than_few(tmp_path: Path, weights: Path, verb: str) -> None:
+    """A few kilobytes each, to remember them by."""
+    for n in range(800):
+        write_picture(tmp_path / "many" / f"{n}.png", np.full((16, 16), n % 5, np.uint8))
+        if n < 150:
+            write_picture(tmp_path / "few" / f"{n}.png", np.full((16, 16), n % 5, np.uint8))
+    more = ("--weights", weights, "--memory", "100MB") if verb == "predict" else ()
+    few, many = (peak_of(tmp_path, verb, name, "--out", f"out_{name}", *more) for name in ("few", "many"))
+    assert many - few < 20e6
+    assert len(list((tmp_path / "out_many").glob("*.png"))) == 800
