@@ -1,5 +1,6 @@
 """What several commands share: options, each declared once, and how a run ends."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -53,6 +54,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a verb and end with its exit code."""
     signal.signal(signal.SIGTERM, _end)
+    if "--debug" not in sys.argv:
+        hush_libraries()
     try:
         code = run()
     except BrokenPipeError:  # here, because typer would make exit code 1 of it
@@ -60,6 +63,20 @@ def end_with(run: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     raise typer.Exit(code)
+
+
+def hush_libraries() -> None:
+    """Send what C libraries write to stderr nowhere, and keep it for segcli's own lines.
+
+    libtiff and GDAL tell of a full disk or a broken file a dozen times, in words of their own, in threads where nobody
+    can stop them; each fault is an exception, too, which is one line. What kills the program is still said.
+    """
+    ours = os.dup(sys.stderr.fileno())
+    sys.stderr = os.fdopen(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+    faulthandler.enable(sys.stderr)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _end(*_: object) -> NoReturn:

@@ -238,7 +238,10 @@ def faults_of_writing(path: Path) -> Iterator[None]:
     except (OSError, RasterioError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())
         hopeless = isinstance(error, OSError) and error.errno in HOPELESS
-        if hopeless or shutil.disk_usage(_existing(path.parent)).free < LITTLE_ROOM or _is_closed(path.parent):
+        is_full = shutil.disk_usage(_existing(path.parent)).free < LITTLE_ROOM
+        if is_full and not hopeless:  # libraries say what they were at
+            reason = f"the disk is full ({reason})"
+        if hopeless or is_full or _is_closed(path.parent):
             raise NothingDoneError(
                 path, f"cannot be written: {reason}", "", "make room or give permission, or choose another --out"
             ) from error

@@ -1,0 +1,110 @@
+"""Disks that are full, folders that are closed, files that come and go: one clear line, the right code, nothing half
+written."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from helpers import write_picture
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+LIMIT = 100_000
+
+
+def cramped(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The program where no file can be larger than `LIMIT`, which libraries see as a disk that takes no more."""
+    return subprocess.run(
+        [sys.executable, "-m", "segcli", *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300,
+        check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def noise(tmp_path: Path, rng: np.random.Generator) -> Path:
+    for name in ("a", "b"):
+        write_picture(tmp_path / "in" / f"{name}.png", rng.integers(0, 5, (600, 700), np.uint8))
+    tifffile.imwrite(tmp_path / "in" / "t.tif", rng.integers(0, 5, (600, 700), np.uint8), tile=(128, 128))
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    "command", ["colorize in/a.png", "colorize in/t.tif", "colorize in --palette-only", "tile in/t.tif --size 512",
+                "predict in/t.tif --compress none --probabilities"]
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_to_its_end(tmp_path: Path, noise: Path, weights: Path, command: str) -> None:
+    verb, *rest = command.split()
+    more = ("--weights", weights) if verb == "predict" else ()
+    result = cramped(tmp_path, verb, *rest, "--out", "out", *more)
+    assert result.returncode in (1, 3)  # 3 where it is known that no other file will do better
+    ours = [line for line in result.stderr.splitlines() if line.startswith("segcli: ")]
+    assert len(ours) == result.stderr.count("cannot be written") - result.stderr.count("\nfailed: ") >= 1
+    for line in result.stderr.splitlines():  # and no words of libraries in between
+        assert line.startswith(("segcli: out/", "failed: out/", "done ")) or "Mpx" in line or "tiles" in line
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [path for path in left if path.name.startswith(".")]
+    assert all(path.suffix == ".jsonl" for path in left if path.stat().st_size > LIMIT // 2 or verb != "tile")
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path, noise: Path, segcli: Program, weights: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    for verb, more in (("colorize", ()), ("predict", ("--weights", weights))):
+        result = segcli(verb, "in", "--out", "taken/out", *more)
+        assert result.returncode == 3
+        assert result.stderr.count("segcli: ") == 1
+        assert "Not a directory" in result.stderr
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_what_is_forbidden(tmp_path: Path, noise: Path, segcli: Program) -> None:
+    (noise / "a.png").chmod(0)
+    result = segcli("colorize", "in", "--out", "out")
+    assert result.returncode == 1
+    assert "in/a.png: Permission denied" in result.stderr
+    (tmp_path / "closed").mkdir(mode=0o500)
+    result = segcli("colorize", "in", "--out", "closed")
+    assert result.returncode == 3
+    assert "closed/segcli.jsonl: cannot be opened: Permission denied" in result.stderr
+
+
+def test_a_source_that_has_gone(tmp_path: Path, noise: Path, segcli: Program) -> None:
+    result = segcli("colorize", "in/a.png", "in/gone.png", "in/b.png", "--out", "out")
+    assert result.returncode == 1
+    assert "segcli: in/gone.png: no such file" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
+
+
+def test_a_source_that_goes_while_others_are_done(tmp_path: Path, noise: Path) -> None:
+    """It was there when the run was planned."""
+    for n in range(300):
+        write_picture(tmp_path / "many" / f"{n:03}.png", np.full((64, 64), n % 5, np.uint8))
+    last = tmp_path / "many" / "299.png"
+    process = subprocess.Popen([sys.executable, "-m", "segcli", "colorize", "many", "--out", "out"], cwd=tmp_path,
+                               stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    while process.poll() is None and not (tmp_path / "out" / "000.png").exists():
+        time.sleep(0.005)
+    last.unlink()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.splitlines()[0].startswith("segcli: many/299.png: ")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 299
+
+
+def test_masks_on_another_file_system(tmp_path: Path, noise: Path, segcli: Program) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev or not os.access(elsewhere, os.W_OK):
+        pytest.skip("no other file system")
+    out = elsewhere / f"segcli-{os.getpid()}"
+    try:
+        assert segcli("colorize", "in", "--out", out).returncode == 0
+        assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "segcli.jsonl", "t.tif"]
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
