@@ -23,7 +23,8 @@ from segcli.raster.sink import faults_of_writing
 from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
 from segcli.tiling.labelling import Labels
-from segcli.tiling.manifest import CLASSES, MANIFEST, Ledger
+from segcli.tiling.ledger import Ledger
+from segcli.tiling.manifest import CLASSES, MANIFEST
 from segcli.tiling.planning import Target
 
 PROBES = 4

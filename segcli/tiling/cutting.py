@@ -22,7 +22,8 @@ from segcli.raster.source import Source, Strip
 from segcli.raster.stored import Stored
 from segcli.tiling.labelling import Counts, counts, labelled
 from segcli.tiling.layout import Span, Tiling, tile_name
-from segcli.tiling.manifest import IMAGES, MASKS, Ledger, Place, Record, Scene
+from segcli.tiling.ledger import Ledger
+from segcli.tiling.manifest import IMAGES, MASKS, Place, Record, Scene
 from segcli.tiling.splits import NONE, SPLITS
 from segcli.validity import Valid, both, joined, written_out
 

@@ -23,7 +23,8 @@ from segcli.raster.stored import Stored, stored
 from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
 from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import Tiling, count, tiling
-from segcli.tiling.manifest import JOURNAL, MANIFEST, Ledger, Place, Scene
+from segcli.tiling.ledger import JOURNAL, Ledger
+from segcli.tiling.manifest import MANIFEST, Place, Scene
 from segcli.tiling.splits import balanced, split
 
 TURNED_BYTES = 2**30
