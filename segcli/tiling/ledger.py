@@ -1,14 +1,17 @@
 """The account of a run on its way, from which the next one goes on; at its end tiles.json takes its place."""
 
+import fcntl
 import json
+import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from segcli.classes import ClassTable
-from segcli.errors import InputError, NothingDoneError, UsageError
-from segcli.files import replacing
+from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
+from segcli.files import lock, replacing
 from segcli.raster.sink import faults_of_writing
 from segcli.tiling.manifest import (
     MANIFEST,
@@ -35,6 +38,9 @@ class Ledger:
         self.known = Manifest(options, classes)
         self._lock = threading.Lock()
         self._file: Any = None
+        self._held: int | None = None
+        self._made = not folder.exists()
+        self._seen = self._state()
         found = self._found()
         if found is not None:
             self.known.scenes = found.scenes
@@ -54,6 +60,25 @@ class Ledger:
                 shown = f"{name} {other}, now {one}" if name != "classes" else "another class table"
                 raise UsageError(self.folder, f"holds tiles of other options: {shown}", "",
                                  "choose another --out, or --overwrite to start over")  # fmt: skip
+
+    @property
+    def is_held(self) -> bool:
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Keep other runs out of the folder, which is made where there is none, until `rest`. BusyError where one is at
+        work, or was since this account was read."""
+        with faults_of_writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._held = os.open(self.folder, os.O_RDONLY)
+        lock(self._held, self.folder, fcntl.LOCK_EX)
+        if self._state() != self._seen:
+            raise BusyError(self.folder, "another run of segcli wrote there just now", "", "run again")
+
+    def _state(self) -> list[tuple[int, int] | None]:
+        """What tells whether the accounts in the folder are still those that were read."""
+        files = [self.folder / name for name in (JOURNAL, MANIFEST)]
+        return [(path.stat().st_ino, path.stat().st_size) if path.exists() else None for path in files]
 
     def start_over(self) -> None:
         """Remove the tiles that segcli knows it wrote; of other files none."""
@@ -111,16 +136,24 @@ class Ledger:
             self._append({"done": scene.name})
 
     def rest(self) -> None:
-        """Let go of the account, as it is."""
+        """Let go of the account, as it is, and of the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._held is not None:
+            if self._made:
+                with suppress(OSError):  # not empty
+                    self.folder.rmdir()
+            os.close(self._held)
+            self._held = None
 
     def close(self) -> None:
         """Write tiles.json, with all rasters that are done; the account goes when all are."""
-        if self._file is None:
-            return
+        if self._file is not None:
+            self._write()
         self.rest()
+
+    def _write(self) -> None:
         path = self.folder / MANIFEST
         if any(scene.is_done for scene in self.known.scenes.values()):
             with replacing(path, faults_of_writing) as part, faults_of_writing(path):

@@ -46,7 +46,8 @@ class Record:
 
 @dataclass
 class Scene:
-    """One raster and its tiles by their offsets. `file` and `changed` (bytes, time in ns) are to recognise it by."""
+    """One raster and its tiles by their offsets. `file` and `changed` (bytes, time in ns) are to recognise it by;
+    `split` is that of all its tiles, where they are of one by their raster."""
 
     name: str
     file: str
@@ -54,6 +55,7 @@ class Scene:
     grid: Grid
     stored: Stored
     mask: tuple[str, int, int] | None = None
+    split: str = ""
     is_done: bool = False
     records: dict[Place, Record] = field(default_factory=dict)
 
@@ -61,6 +63,7 @@ class Scene:
         return {
             "name": self.name, "file": self.file, "changed": list(self.changed), **place_to_json(self.grid),
             "stored": self.stored.to_json(), "mask": list(self.mask) if self.mask is not None else None,
+            "split": self.split or None,
         }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -143,9 +146,12 @@ def scene_from(entry: Any) -> Scene:
     records = [record_from(values) for values in (*entry["tiles"], *entry["left_out"])]
     mask = entry["mask"]
     size, time = entry["changed"]
+    if PurePosixPath(str(entry["name"])).name != entry["name"]:  # a join writes a file of this name
+        raise ValueError(f"{entry['name']!r:.80} is no name of a file")
     return Scene(
         str(entry["name"]), str(entry["file"]), (size, time), place_from_json(entry), Stored.from_json(entry["stored"]),
-        tuple(mask) if mask is not None else None, records={(record.row, record.col): record for record in records},
+        tuple(mask) if mask is not None else None, entry.get("split") or "",
+        records={(record.row, record.col): record for record in records},
     )  # fmt: skip
 
 
