@@ -1,13 +1,15 @@
 """Files that appear whole or not at all, and what identifies their contents. Knows no formats."""
 
+import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
-from segcli.errors import InputError
+from segcli.errors import BusyError, InputError
 
 PART = ".segcli-part"
 """What the name of an unfinished file ends with; a run removes such leftovers of the outputs that it writes."""
@@ -116,6 +118,19 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
+    """Hold an open file as flock has it, until it is closed. BusyError, of the folder that it stands for, where another
+    run holds it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BusyError(
+            folder, "another run of segcli writes there", "", "wait for it, or choose another --out"
+        ) from error
+    except OSError:
+        return  # a file system without locks: then nobody can tell
 
 
 def sha256_of(path: Path) -> str:

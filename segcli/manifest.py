@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
 
 import segcli
-from segcli.errors import BusyError, InputError, NothingDoneError
-from segcli.files import remove_parts, sha256_of
+from segcli.errors import InputError, NothingDoneError
+from segcli.files import lock, remove_parts, sha256_of
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
@@ -223,15 +223,15 @@ def opened(
     with ExitStack() as open_files:
         file = open_files.enter_context(_open(path))
         if alone:
-            _lock(file, folder, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
+            lock(file, folder, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
         if shard is not None:
             path = folder / f"segcli.{shard}.jsonl"
             for other in records(folder):  # of runs that share the work in another way
                 if other != folder / MANIFEST and not other.name.endswith(f"-of-{shard.count}.jsonl"):
                     with _open(other) as held:
-                        _lock(held, folder, fcntl.LOCK_EX)
+                        lock(held, folder, fcntl.LOCK_EX)
             file = open_files.enter_context(_open(path))
-            _lock(file, folder, fcntl.LOCK_EX)
+            lock(file, folder, fcntl.LOCK_EX)
         manifest = Manifest(path, key, file, [other for other in records(folder) if other != path])
         if alone and shard is None:
             manifest.remove_leftovers()
@@ -247,14 +247,3 @@ def _open(path: Path) -> BinaryIO:
     except OSError as error:
         raise NothingDoneError(path, f"cannot be opened: {error.strerror}", "", "give permission, or choose another "
                                "--out") from error  # fmt: skip
-
-
-def _lock(file: BinaryIO, folder: Path, kind: int) -> None:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BusyError(
-            folder, "another run of segcli writes there", "", "wait for it, or choose another --out"
-        ) from error
-    except OSError:
-        return  # a file system without locks: then nobody can tell

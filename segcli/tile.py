@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,11 @@ from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
-from segcli.tiling.labelling import Labels
-from segcli.tiling.manifest import CLASSES, MANIFEST, Ledger
+from segcli.tiling.labelling import Labels, labelled
+from segcli.tiling.ledger import Ledger
+from segcli.tiling.manifest import CLASSES, MANIFEST, Record
 from segcli.tiling.planning import Target
+from segcli.tiling.splits import SPLITS
 
 PROBES = 4
 """Tiles of a raster that --dry-run encodes, to tell how large all will be and how long they will take."""
@@ -58,6 +60,7 @@ def cut_all(options: TileOptions, console: Console) -> int:
     targets = planning.find_targets(options)
     labels = planning.labels_of(targets, options)
     ledgers = planning.open_ledgers(targets, labels, options)
+    targets = planning.dealt(targets, ledgers, options, console)
     if options.dry_run:
         return show_plan(targets, labels, options, console)
     with ExitStack() as accounts:
@@ -70,11 +73,9 @@ def write_tiles(
     targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
 ) -> int:
     """The tiles that are missing, of one raster after the other, and an account of them in each folder."""
+    if options.out is not None:
+        take(ledgers[options.out], labels, options)
     chosen = planning.sample(targets, labels, options, console)
-    for ledger in ledgers.values():
-        if options.overwrite:
-            ledger.start_over()
-        write_classes(ledger.folder, labels, options)
     by_source = {target.source: target for target in targets}
 
     def prepare(job: batch.Job) -> Work:
@@ -82,6 +83,8 @@ def write_tiles(
         try:
             for line in planning.losses(work):
                 console.say(line)
+            if not ledgers[job.output].is_held:
+                take(ledgers[job.output], labels, options)
             work = work if chosen is None else replace(work, chosen=chosen[job.source])
             return planning.make_room(work, ledgers[job.output], options.overwrite)
         except BaseException:
@@ -100,6 +103,7 @@ def write_tiles(
                     planning.close(work)
 
         def finish(job: batch.Job, work: Work) -> list[Path]:
+            planning.check_unchanged(work, job.source, labels)
             ledgers[job.output].finish(work.scene)
             if options.out is not None:
                 return []
@@ -113,10 +117,22 @@ def write_tiles(
         ledger.close()
         if options.out is not None and report.done:
             console.result(ledger.folder / MANIFEST)
-    console.say(summary(ledgers.values(), {target.name for target in targets}))
+    scenes = [ledgers[target.folder].known.scenes.get(target.name) for target in targets]
+    records = [record for scene in scenes if scene is not None for record in scene.records.values()]
+    console.say(summary(records, options.split or ()))
+    if labels is not None and not any(labelled(dict(record.pixels or {}), labels.unlabelled) for record in records):
+        console.say(f"{options.masks}: nothing but background in any tile")
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code
+
+
+def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
+    """Make a folder this run's own, before anything is written there."""
+    ledger.hold()
+    if options.overwrite:
+        ledger.start_over()
+    write_classes(ledger.folder, labels, options)
 
 
 def threads(options: TileOptions) -> int:
@@ -139,14 +155,12 @@ def write_classes(folder: Path, labels: Labels | None, options: TileOptions) -> 
         part.write_text(text, encoding="utf-8")
 
 
-def summary(ledgers: Iterable[Ledger], names: set[str]) -> str:
+def summary(records: Sequence[Record], shares: Sequence[float]) -> str:
     """How many tiles there are, by split, and how many are left out for which reason."""
-    scenes = [scene for ledger in ledgers for scene in ledger.known.scenes.values() if scene.name in names]
-    records = [record for scene in scenes for record in scene.records.values()]
     splits = Counter(record.split for record in records if record.name is not None)
     reasons = Counter(record.why for record in records if record.name is None)
     parts = [f"tiles {splits.total()}"]
-    parts += [f"{split} {count}" for split, count in splits.items() if split]
+    parts += [f"{split} {splits[split]}" for split, _ in zip(SPLITS, shares, strict=False)]
     if reasons:
         listed = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
         parts.append(f"left out {reasons.total()} ({listed})")
@@ -165,11 +179,15 @@ def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions
         except InputError as error:
             report.failures.append(error)
             console.fail(error)
+            console.record({"source": str(target.source), "status": "would fail", "reason": str(error)})
             continue
         report.done += 1
         grid, plan = work.scene.grid, work.plan().values()
         left_out = sum(bool(record.why) for record in plan)
         size = f"{grid.width} x {grid.height}"
+        console.record({"source": str(target.source), "status": "to do", "outputs": [str(target.folder)],
+                        "pixels": grid.width * grid.height, "tiles": found[0], "left_out": left_out,
+                        "bytes": round(found[1]), "seconds": round(found[2], 3)})  # fmt: skip
         rows.append(
             [str(target.source), size, str(found[0]), str(left_out), f"{found[1] / 1e6:.1f}", f"{found[2]:.1f}"]
         )
@@ -236,7 +254,10 @@ def join(options: TileOptions, console: Console) -> int:
         def join_one(group: list[tuple[batch.Job, joining.Job]]) -> None:
             for job, work in group:
                 with create_exact(job.output, work.scene.grid, work.like, options.compress.upper()) as sink:
-                    joining.join(work, sink, threads(options), progress.advance)
+                    elsewhere = joining.join(work, sink, threads(options), progress.advance)
+                if elsewhere:
+                    named = f"{len(elsewhere)} files say that they lie elsewhere on earth than their tiles"
+                    console.say(f"{job.output}: {named}: {joining.some(elsewhere)}")
 
         def finish(job: batch.Job, _: joining.Job) -> list[Path]:
             return [job.output]
@@ -257,15 +278,22 @@ def places(
     if out.suffix and not out.is_dir() and len(found) == 1:
         if out.suffix.lower() not in (".tif", ".tiff", ".png"):
             raise UsageError(out, "wrong ending", "expected .tif or .png")
-        return out.parent, {batch.Job(name_of(found[0]), out): found[0]}
+        return out.parent, {batch.Job(name_of(found[0]), out, made_of=made_of(found[0])): found[0]}
     jobs: dict[batch.Job, joining.Job | InputError] = {}
+    taken: set[Path] = set()
     for work in found:
         ending = ".tif" if isinstance(work, InputError) else joining.ending_of(work)
-        job = batch.Job(name_of(work), out / f"{name_of(work)}{ending}")
-        if job in jobs:
+        job = batch.Job(name_of(work), out / f"{name_of(work)}{ending}", made_of=made_of(work))
+        if job.output in taken:
             raise UsageError(out, f"two rasters of the name {job.source}", "", "join them apart")
+        taken.add(job.output)
         jobs[job] = work
     return out, jobs
+
+
+def made_of(work: joining.Job | InputError) -> tuple[Path, ...] | None:
+    """The files that a join reads."""
+    return None if isinstance(work, InputError) else (work.manifest, *work.files.values())
 
 
 def name_of(work: joining.Job | InputError) -> Name:

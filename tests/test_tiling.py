@@ -17,7 +17,8 @@ from segcli.raster.stored import Stored
 from segcli.tiling.joining import bell
 from segcli.tiling.labelling import counts
 from segcli.tiling.layout import count, spans, tile_name, tiling
-from segcli.tiling.manifest import JOURNAL, MANIFEST, Ledger, Record, Scene, read
+from segcli.tiling.ledger import JOURNAL, Ledger
+from segcli.tiling.manifest import MANIFEST, Record, Scene, read
 from segcli.tiling.splits import NONE, balanced, split
 
 EDGES: tuple[Edge, ...] = ("shift", "pad", "keep", "drop")

@@ -15,6 +15,9 @@ from segcli.raster.source import Source
 SHIFT = 0.05
 """Pixels by which corners may differ on one grid: what rounding leaves."""
 
+HALF = 0.5
+"""The same where other programs have written the place: from here on it is that of another pixel."""
+
 
 def differ(one: Source, other: Source) -> bool:
     """Whether they have other sizes, or lie elsewhere; a picture lies nowhere, and agrees with any place."""
@@ -23,10 +26,21 @@ def differ(one: Source, other: Source) -> bool:
         return True
     if first.transform is None or second.transform is None:
         return False  # a picture's mask has no place to disagree about
-    corners = [(col, row) for col in (0, first.width) for row in (0, first.height)]
-    to_pixels = ~first.transform
-    moved = max(math.dist(to_pixels @ (second.transform @ corner), corner) for corner in corners)
-    return first.crs != second.crs or moved > SHIFT
+    return first.crs != second.crs or _moved(first, second) > SHIFT
+
+
+def is_elsewhere(one: Grid, other: Grid) -> bool:
+    """Whether two grids of one size say of themselves, in one reference system, that they are not in one place."""
+    if one.crs is None or one.crs != other.crs or one.transform is None or other.transform is None:
+        return False
+    return _moved(one, other) > HALF
+
+
+def _moved(one: Grid, other: Grid) -> float:
+    """How many pixels corners of the one lie from those of the other."""
+    corners = [(col, row) for col in (0, one.width) for row in (0, one.height)]
+    to_pixels = ~one.transform
+    return max(math.dist(to_pixels @ (other.transform @ corner), corner) for corner in corners)
 
 
 def aligned(source: Source, grid: Grid) -> Source:

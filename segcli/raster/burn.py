@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 from rasterio.transform import Affine
@@ -23,6 +24,10 @@ VECTORS = frozenset({".geojson", ".json", ".gpkg", ".fgb", ".shp"})
 
 COLUMNS = ("class", "label", "class_id", "classification", "category", "name")
 """Attributes that are looked for, in this order, to say what a polygon is."""
+
+
+EDGES = 64
+"""So many edges at least lie along an image: of one that is 100 km wide the earth bends each by less than a metre."""
 
 
 def is_vector(path: Path) -> bool:
@@ -43,7 +48,7 @@ def burnt(
 
 
 class BurntReader:
-    """As `readers.Reader`: one band of class indices."""
+    """As `readers.Reader`: one band of class indices. Of the file's `polygons`, so many may lie `inside` the image."""
 
     def __init__(
         self, path: Path, grid: Grid, classes: ClassTable, ignored: frozenset[str], attribute: str | None = None
@@ -62,18 +67,29 @@ class BurntReader:
         if unknown:
             raise InputError(path, f"polygons of {', '.join(unknown[:5])}", f"expected {', '.join(classes.names)}",
                              "give --classes with all of them")  # fmt: skip
-        placed = [_in_pixels(shape, crs, grid) for shape in geometries]
-        self._shapes = [(shape, values[kind]) for shape, kind in zip(placed, kinds, strict=True)]
-        self._bounds = np.array([_bounds(shape) for shape in placed]).reshape(-1, 4)  # left, top, right, bottom
+        if grid.transform is None and grid.is_georeferenced and crs is not None and geometries:
+            raise InputError(path, f"polygons in {crs}", "the image has control points alone, which place no polygons",
+                             "warp it (gdalwarp), and label that")  # fmt: skip
+        self.polygons = len(geometries)
+        placed = [(shape, values[kind]) for polygon, kind in zip(geometries, kinds, strict=True)
+                  if (shape := _in_pixels(polygon, crs, grid)) is not None]  # fmt: skip
+        self._shapes = placed
+        self._bounds = np.array([_bounds(shape) for shape, _ in placed]).reshape(-1, 4)  # left, top, right, bottom
+        self.inside = int(np.count_nonzero(self._near(0, 0, grid.height, grid.width)))
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
-        left, top, right, bottom = self._bounds.T
-        near = np.flatnonzero((left < col + width) & (right > col) & (top < row + height) & (bottom > row))
+        near = np.flatnonzero(self._near(row, col, height, width))
         out = np.full((height, width), self._nothing, np.uint8)
         if near.size:
             with deaf_to(NotGeoreferencedWarning):  # pixels are meant
                 rasterize([self._shapes[n] for n in near], out=out, transform=Affine.translation(col, row))
         return np.repeat(out[None], len(bands), axis=0)
+
+    def _near(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Which polygons may reach into a rectangle."""
+        left, top, right, bottom = self._bounds.T
+        found: NDArray[np.bool_] = (left < col + width) & (right > col) & (top < row + height) & (bottom > row)
+        return found
 
     def valid(self, row: int, col: int, height: int, width: int) -> None:
         return None
@@ -92,8 +108,8 @@ def kinds_in(path: Path, attribute: str | None = None) -> set[str]:
 
 def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     """Background and a class for each kind; numbers are their own indices."""
-    names = [kind for kind in kinds if not kind.isdigit()]
-    numbers = sorted(int(kind) for kind in kinds if kind.isdigit() and kind != "0")
+    names = [kind for kind in kinds if not _is_number(kind)]
+    numbers = sorted(int(kind) for kind in kinds if _is_number(kind) and kind != "0")
     if numbers and numbers[-1] > 254:
         raise UsageError("polygons", f"class {numbers[-1]}", "expected 0 to 254, or names", "give --classes")
     free = iter(n for n in range(1, 255) if n not in numbers)
@@ -106,8 +122,8 @@ def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     return ClassTable(tuple(ClassEntry(n, name, color) for (n, name), color in zip(entries, colors, strict=True)))
 
 
-def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]], list[str]]:
-    """The reference system, geometries as GeoJSON has them, and what each is."""
+def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]:
+    """The reference system, polygons, and what each is."""
     try:
         import pyogrio.raw
         import shapely
@@ -137,7 +153,12 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]],
         raise InputError(path, f"{unnamed} polygons with nothing in {column!r}", "expected a class for each")
     found = [(part, kind) for shape, kind in zip(geometries, kinds, strict=True) if shape is not None
              for part in shapely.get_parts(shape) if part.area > 0]  # fmt: skip
-    return meta["crs"], [shapely.geometry.mapping(part) for part, _ in found], [kind for _, kind in found]
+    return meta["crs"], [part for part, _ in found], [kind for _, kind in found]
+
+
+def _is_number(kind: str) -> bool:
+    """Whether it is an index; 01 is a name in somebody's list of codes, and ² is no number at all."""
+    return kind.isascii() and kind.isdigit() and kind == str(int(kind))
 
 
 def _kind(value: Any) -> str:
@@ -149,18 +170,45 @@ def _kind(value: Any) -> str:
     return str(value)
 
 
-def _in_pixels(shape: dict[str, Any], crs: Any, grid: Grid) -> dict[str, Any]:
-    """The same with columns and rows for coordinates."""
+def _in_pixels(polygon: Any, crs: Any, grid: Grid) -> dict[str, Any] | None:
+    """As GeoJSON has it, with columns and rows for coordinates; None where it lies far from the image."""
     if grid.transform is None:
-        return shape
-    if grid.crs is not None and crs is not None:
-        shape = transform_geom(crs, grid.crs, shape)
+        return _mapping(polygon)
+    if grid.crs is not None and crs is not None and CRS.from_user_input(crs) != grid.crs:
+        polygon = _fine(polygon, grid.bounds_in(crs))
+        if polygon.is_empty:
+            return None
+        shape = transform_geom(crs, grid.crs, _mapping(polygon))
+    else:
+        shape = _mapping(polygon)
     back = ~grid.transform
 
     def moved(part: Any) -> Any:
         return back @ tuple(part[:2]) if isinstance(part[0], int | float) else [moved(inner) for inner in part]
 
     return {"type": shape["type"], "coordinates": moved(shape["coordinates"])}
+
+
+def _fine(polygon: Any, place: tuple[float, float, float, float] | None) -> Any:
+    """What of a polygon lies near an image's place, in short edges: an edge that is straight in one reference system is
+    bent in another, and corners far away may have no place there at all."""
+    import shapely
+
+    if place is None or not polygon.is_valid:
+        return polygon
+    west, south, east, north = place
+    reach = max(east - west, north - south)
+    near = shapely.clip_by_rect(polygon, west - reach, south - reach, east + reach, north + reach)
+    parts = [part for part in shapely.get_parts(near) if part.area > 0]
+    return shapely.segmentize(shapely.MultiPolygon(parts), reach / EDGES)
+
+
+def _mapping(polygon: Any) -> dict[str, Any]:
+    """As GeoJSON has it."""
+    import shapely
+
+    found: dict[str, Any] = shapely.geometry.mapping(polygon)
+    return found
 
 
 def _bounds(shape: dict[str, Any]) -> tuple[float, float, float, float]:

@@ -9,7 +9,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
-from rasterio.warp import transform
+from rasterio.warp import transform, transform_bounds
 
 EARTH_RADIUS_M = 6_371_008.8
 
@@ -59,6 +59,19 @@ class Grid:
         share = np.sin((other - one) / 2) ** 2 + np.cos(one) * np.cos(other) * np.sin((east - west) / 2) ** 2
         metres = float(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(share)))
         return metres if math.isfinite(metres) and metres > 0 else None
+
+    def bounds_in(self, crs: Any) -> tuple[float, float, float, float] | None:
+        """West, south, east and north of it in a reference system; None where nobody can tell, or where west is not
+        west of east there."""
+        if self.transform is None or self.crs is None:
+            return None
+        x, y = zip(*(self.transform @ (c, r) for c in (0, self.width) for r in (0, self.height)), strict=True)
+        try:
+            found = transform_bounds(self.crs, crs, min(x), min(y), max(x), max(y))
+        except (CRSError, CPLE_BaseError):
+            return None
+        west, south, east, north = found
+        return found if all(map(math.isfinite, found)) and west < east and south < north else None
 
     def at(self, height: int, width: int) -> "Grid":
         """The same place in other pixels, such as those of a pyramid level."""

@@ -60,7 +60,8 @@ class Source:
             contents = open_contents(path)
             if len(contents.readers) > 1:
                 contents.close()
-                raise InputError(path, f"a stack of {len(contents.readers)} images", "expected one image")
+                raise InputError(path, f"a stack of {len(contents.readers)} images", "expected one image",
+                                 "save the images as files of their own")  # fmt: skip
         self._reader = contents.readers[number]
         with faults_of(path, EXPECTED):
             self._look(contents, purpose)

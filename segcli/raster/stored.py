@@ -114,7 +114,11 @@ def lost(asked: Stored, found: Stored) -> list[str]:
         said.append(f"nodata {asked.nodata:g}" if asked.nodata is not None else "that no value is nodata")
     if asked.kinds != found.kinds:
         said.append(f"the colour interpretation {', '.join(asked.kinds)}")
-    if asked.colors is not None and any((found.colors or {}).get(v) != c for v, c in asked.colors.items()):
+    # GDAL makes the colour of nodata transparent, whatever it was.
+    if asked.colors is not None and any(
+        (found.colors or {}).get(v, ())[: 3 if v == asked.nodata else 4] != c[: 3 if v == asked.nodata else 4]
+        for v, c in asked.colors.items()
+    ):
         said.append("colours of the palette" if found.colors else "the palette")
     if any(asked.names) and asked.names != found.names:
         said.append("names of bands")

@@ -22,7 +22,8 @@ from segcli.raster.source import Source, Strip
 from segcli.raster.stored import Stored
 from segcli.tiling.labelling import Counts, counts, labelled
 from segcli.tiling.layout import Span, Tiling, tile_name
-from segcli.tiling.manifest import IMAGES, MASKS, Ledger, Place, Record, Scene
+from segcli.tiling.ledger import Ledger
+from segcli.tiling.manifest import IMAGES, MASKS, Place, Record, Scene
 from segcli.tiling.splits import NONE, SPLITS
 from segcli.validity import Valid, both, joined, written_out
 
@@ -61,6 +62,15 @@ class Work:
     rules: Rules
     splits: NDArray[np.int8] | None = None
     chosen: frozenset[Place] | None = None
+
+    @property
+    def writes_masks(self) -> bool:
+        """Whether some tiles hold a mask. GDAL writes these in one thread alone: others, reading or writing, put out of
+        its cache what waits there, and a mask and its pixels, which share one handle, have locks of their own."""
+        padded = self.tiles.has_padding
+        return self.rules.ending == ".tif" and any(
+            layer.stored.has_mask or (padded and not layer.stored.can_be_empty) for layer in self.layers
+        )
 
     def plan(self) -> dict[Place, Record]:
         """Every tile by its place in the grid of tiles, with its name, or why it is left out."""
@@ -104,7 +114,10 @@ def cut(work: Work, ledger: Ledger, jobs: int, told: Callable[[int, int], None])
     def write(piece: Piece) -> Record:
         return _write(piece, work, ledger)
 
-    with closing(pieces(work, work.layers, missing)) as found, closing(shared(write, found, jobs)) as written:
+    with ExitStack() as threads:
+        found = threads.enter_context(closing(pieces(work, work.layers, missing)))
+        shares = not work.writes_masks
+        written = threads.enter_context(closing(shared(write, found, jobs))) if shares else map(write, found)
         for record in written:
             told(1, record.height * record.width)
 
@@ -115,7 +128,7 @@ def pieces(work: Work, layers: Sequence[Layer], wanted: dict[Place, Record]) -> 
         return
     first = min(n for n, _ in wanted)
     with ExitStack() as files:
-        rows = [_tile_rows(layer.source, work.tiles.rows, first) for layer in layers]
+        rows = [_tile_rows(layer.source, work.tiles.rows, first, work.writes_masks) for layer in layers]
         together = zip(*(files.enter_context(closing(row)) for row in rows), strict=True)
         for n, strips in enumerate(together, start=first):
             for m, span in enumerate(work.tiles.cols):
@@ -144,13 +157,16 @@ def look(work: Work) -> dict[Place, tuple[float, Counts]]:
 
 
 def _tile_rows(
-    source: Source, spans: tuple[Span, ...], first: int
+    source: Source, spans: tuple[Span, ...], first: int, is_alone: bool
 ) -> Generator[tuple[NDArray[Any], Valid], None, None]:
-    """For each span of rows from `first` on its pixels, in whole rows; read ahead in a thread."""
+    """For each span of rows from `first` on its pixels, in whole rows; read ahead in a thread, unless `is_alone`."""
     step = min(STRIP_ROWS, spans[1].start - spans[0].start if len(spans) > 1 else spans[0].end)
     waiting: deque[Strip] = deque()
     n = first
-    with closing(ahead(source.strips(step, first_row=spans[first].start), depth=1)) as strips:
+    with ExitStack() as threads:
+        strips = source.strips(step, first_row=spans[first].start)
+        if not is_alone:
+            strips = threads.enter_context(closing(ahead(strips, depth=1)))
         for strip in strips:
             waiting.append(strip)
             while n < len(spans) and strip.first_row + strip.pixels.shape[1] >= spans[n].end:

@@ -4,8 +4,9 @@ No more than a row of tiles is in memory, and what is being decoded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ from segcli.ahead import shared
 from segcli.errors import InputError, UsageError
 from segcli.matching import match, named
 from segcli.options import Merge
+from segcli.raster.align import is_elsewhere
 from segcli.raster.exact import ExactSink
 from segcli.raster.names import rasters_in
 from segcli.raster.source import ROW_BYTES, Source
@@ -32,13 +34,16 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Job:
-    """One raster to be put together: its tiles' files by place in the grid of tiles, and what they are like."""
+    """One raster to be put together: its tiles' files by place in the grid of tiles, and what they are like. The
+    tiles of the raster itself are its own; others were made of them, by any program."""
 
+    manifest: Path
     scene: Scene
     tiles: Tiling
     files: dict[Place, Path]
     like: Stored
     averages: bool
+    is_own: bool = False
 
     @property
     def has_holes(self) -> bool:
@@ -70,7 +75,7 @@ def find_jobs(folders: Sequence[Path], path: Path, merge: Merge, allow_missing: 
     found = _own_files(manifest, path.parent) if is_own else _files_of(manifest, folders)
     for scene in manifest.scenes.values():
         try:
-            yield _job(scene, manifest, found, path.parent, merge, allow_missing)
+            yield replace(_job(scene, manifest, found, path, merge, allow_missing), is_own=is_own)
         except InputError as error:
             yield error
 
@@ -103,12 +108,12 @@ def _files_of(manifest: Manifest, folders: Sequence[Path]) -> dict[str, Path]:
 
 def _refuse(foreign: Sequence[Path]) -> None:
     if foreign:
-        raise UsageError(_some(foreign), f"no tile of {MANIFEST}", "expected files of the tiles' names",
+        raise UsageError(some(foreign), f"no tile of {MANIFEST}", "expected files of the tiles' names",
                          "move what is foreign away, or give another --manifest")  # fmt: skip
 
 
 def _job(
-    scene: Scene, manifest: Manifest, found: dict[str, Path], folder: Path, merge: Merge, allow_missing: bool
+    scene: Scene, manifest: Manifest, found: dict[str, Path], path: Path, merge: Merge, allow_missing: bool
 ) -> Job:
     tiles = manifest.tiling_of(scene)
     files: dict[Place, Path] = {}
@@ -117,22 +122,22 @@ def _job(
         record = scene.records[tiles.rows[n].start, tiles.cols[m].start]
         if record.name is None:
             continue
-        if (path := found.get(Path(record.name).stem)) is not None:
-            files[n, m] = path
+        if (file := found.get(Path(record.name).stem)) is not None:
+            files[n, m] = file
         else:
             missing.append(Path(record.name).stem)
     if missing and not (allow_missing and files):
-        found_of = f"{len(missing)} of {len(missing) + len(files)} tiles are missing: {_some(missing)}"
+        found_of = f"{len(missing)} of {len(missing) + len(files)} tiles are missing: {some(missing)}"
         raise InputError(scene.name, found_of, "", "--allow-missing leaves their places without data")
     if not files:
         raise InputError(scene.name, "all its tiles were left out", "expected some to put together")
-    like = _like(scene, files, folder)
+    like = _like(scene, files, path.parent)
     if scene.grid.width * like.bands * np.dtype(like.dtype).itemsize > ROW_BYTES:
         raise InputError(scene.name, f"rows of {scene.grid.width} pixels", f"expected at most {ROW_BYTES >> 20} MB")
     averages = merge == "average" or (
         merge == "auto" and (np.dtype(like.dtype).kind in "fc" or bool({*like.scales} - {1.0}))
     )
-    job = Job(scene, tiles, files, like, averages)
+    job = Job(path, scene, tiles, files, like, averages)
     if averages and like.dtype in ("int64", "uint64"):
         raise InputError(
             scene.name, f"tiles of {like.dtype}", "averages of them would not be exact", "give --merge cut"
@@ -161,28 +166,40 @@ def _have_masks(files: Iterable[Path]) -> bool:
     return True
 
 
-def _some(names: Sequence[object]) -> str:
+def some(names: Sequence[object]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(str, names[:SHOWN])) + more
 
 
-def join(job: Job, sink: ExactSink, jobs: int, told: Callable[[float, int], None]) -> None:
+def join(job: Job, sink: ExactSink, jobs: int, told: Callable[[float, int], None]) -> list[Path]:
     """Read each tile once, several at a time, and write the rows as they become whole. `told` hears of the share of the
-    raster and the pixels that are done."""
+    raster and the pixels that are done. Gives the files that say that they lie elsewhere on earth than their tiles:
+    programs that made them may have written one place into all."""
+    elsewhere: list[Path] = []
     canvas = Canvas(job)
     order = [place for place in job.tiles.places if place in job.files]
-    with closing(shared(lambda place: (place, *_read(job, place)), order, jobs)) as tiles:
+    with ExitStack() as threads:
+        read = partial(_placed, job)
+        # As in Work.writes_masks: a mask is written while no other thread is at work.
+        tiles = map(read, order) if job.like.has_mask else threads.enter_context(closing(shared(read, order, jobs)))
         row = 0
-        for (n, m), pixels, valid in tiles:
+        for (n, m), pixels, valid, is_there in tiles:
+            elsewhere += [] if is_there else [job.files[n, m]]
             if n != row:
                 told(*canvas.flush(sink, job.tiles.rows[n].start))
                 row = n
             canvas.add(job.tiles.rows[n], job.tiles.cols[m], pixels, valid)
     told(*canvas.flush(sink, job.scene.grid.height))
+    return elsewhere
 
 
-def _read(job: Job, place: Place) -> tuple[NDArray[Any], Valid]:
-    """The part of a tile that lies in the raster. InputError where it is not the tile that is expected."""
+def _placed(job: Job, place: Place) -> tuple[Place, NDArray[Any], Valid, bool]:
+    return place, *_read(job, place)
+
+
+def _read(job: Job, place: Place) -> tuple[NDArray[Any], Valid, bool]:
+    """The part of a tile that lies in the raster, and whether it says so. InputError where it is not the tile that is
+    expected."""
     row, col = job.tiles.rows[place[0]], job.tiles.cols[place[1]]
     with Source(job.files[place], "stored") as source:
         found = (source.grid.height, source.grid.width)
@@ -193,7 +210,10 @@ def _read(job: Job, place: Place) -> tuple[NDArray[Any], Valid]:
         if (source.bands, source.dtype) != (job.like.bands, job.like.dtype):
             raise InputError(source.path, f"{source.bands} bands of {source.dtype}",
                              f"the other tiles have {job.like.bands} of {job.like.dtype}")  # fmt: skip
-        return source.patch(0, 0, row.end - row.start, col.end - col.start)
+        is_there = not is_elsewhere(job.scene.grid.window(row.start, col.start, *found), source.grid)
+        if job.is_own and not is_there:
+            raise InputError(source.path, "lies elsewhere on earth than the tile of its name")
+        return *source.patch(0, 0, row.end - row.start, col.end - col.start), is_there
 
 
 class Canvas:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segcli import batch
 from segcli.console import Console
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import sweep
 from segcli.options import TileOptions
 from segcli.raster.align import differ
+from segcli.raster.burn import BurntReader
 from segcli.raster.exact import not_kept
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
@@ -23,8 +26,9 @@ from segcli.raster.stored import Stored, stored
 from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
 from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import Tiling, count, tiling
-from segcli.tiling.manifest import JOURNAL, MANIFEST, Ledger, Place, Scene
-from segcli.tiling.splits import balanced, split
+from segcli.tiling.ledger import JOURNAL, Ledger
+from segcli.tiling.manifest import MANIFEST, Place, Scene
+from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
 
 TURNED_BYTES = 2**30
 """Photographs that are not stored upright are read at once up to this size: else across their rows, again and again."""
@@ -35,12 +39,14 @@ MOST_TILES = 1_000_000
 
 @dataclass(frozen=True)
 class Target:
-    """One raster, the name of its tiles, and the folder that they go to; `relative` is its name among those found."""
+    """One raster, the name of its tiles, and the folder that they go to; `relative` is its name among those found. Its
+    tiles are all of one `split`, unless that is None."""
 
     source: Name
     name: str
     folder: Path
     relative: str
+    split: int | None = None
 
 
 def find_targets(options: TileOptions) -> list[Target]:
@@ -59,12 +65,23 @@ def find_targets(options: TileOptions) -> list[Target]:
                              "rename one, or run them apart")  # fmt: skip
         seen[folder, name] = source
         targets.append(Target(source, name, folder, relative.with_suffix("").as_posix()))
+    if not targets:
+        raise NothingDoneError(", ".join(map(str, options.inputs)), "tiles", "expected rasters to cut",
+                               "--join puts tiles together; to cut them again, name the files")  # fmt: skip
     return targets
 
 
 def _is_tile(source: Path, relative: Path) -> bool:
     above = [source.parents[n] for n in range(len(relative.parts))]
     return any((folder / file).exists() for folder in above for file in (MANIFEST, JOURNAL))
+
+
+def check_unchanged(work: Work, source: Name, labels: Labels | None) -> None:
+    """InputError where the raster or its labels are not what they were when they were opened."""
+    mask = labels.files[source] if labels is not None else None
+    for name, before in ((source, work.scene.changed), (mask, (work.scene.mask or ())[1:])):
+        if name is not None and changed(name) != before:
+            raise InputError(name, "changed while it was read", "", "give --overwrite to start over when it is whole")
 
 
 def labels_of(targets: list[Target], options: TileOptions) -> Labels | None:
@@ -136,13 +153,51 @@ def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Wo
         scene = Scene(
             target.name, _file(target), changed(target.source), grid, like,
             (mask_file.name, *changed(mask_file)) if mask_file is not None else None,
+            SPLITS[target.split] if target.split is not None else "",
         )  # fmt: skip
-        splits = split(tiles, options.split, options.seed) if options.split is not None else None
+        splits = None
+        if options.split is not None and target.split is not None:
+            splits = np.full((len(tiles.rows), len(tiles.cols)), target.split, np.int8)
+        elif options.split is not None:
+            splits = split(tiles, options.split, options.seed)
         return Work(scene, tuple(layers), tiles, rules, splits)
     except BaseException:
         for layer in layers or [Layer(source, Stored(1, "uint8"), 0)]:
             layer.source.close()
         raise
+
+
+def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptions, console: Console) -> list[Target]:
+    """The rasters of each folder, small ones with the split that they belong to as a whole. Those that overlap or
+    adjoin on earth and are not of one split are said: nobody looks whether their tiles do."""
+    if options.split is None:
+        return targets
+    out = []
+    by_folder: dict[Path, list[Target]] = {}
+    for target in targets:
+        by_folder.setdefault(target.folder, []).append(target)
+    for folder, those in by_folder.items():
+        sizes, places = zip(*(_size_and_place(target, options) for target in those), strict=True)
+        scenes = [None if options.overwrite else ledgers[folder].known.scenes.get(target.name) for target in those]
+        known = [None if scene is None else SPLITS.index(scene.split) if scene.split else NONE for scene in scenes]
+        splits = deal(sizes, options.split, options.seed, places, known)
+        out += [replace(target, split=split) for target, split in zip(those, splits, strict=True)]
+        pairs = meeting(places, splits)
+        if pairs:
+            one, other = (those[n].source for n in pairs[0])
+            more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+            console.say(f"--split: {one} and {other} adjoin or overlap on earth{more}; their tiles of different splits "
+                        "may, too, unless they are made one raster first, such as a VRT")  # fmt: skip
+    return out
+
+
+def _size_and_place(target: Target, options: TileOptions) -> tuple[int, Box | None]:
+    """How many tiles, and where on earth; a raster that cannot be opened is left for its turn to be named."""
+    with suppress(InputError), Source(target.source, "stored") as source:
+        grid = source.grid
+        sides = [count(n, options.size, options.overlap_pixels, options.edge) for n in (grid.height, grid.width)]
+        return sides[0] * sides[1], grid.bounds_in("EPSG:4326")
+    return 0, None
 
 
 def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
@@ -174,6 +229,9 @@ def losses(work: Work) -> list[str]:
     """What the tiles cannot keep, in lines for people. InputError where they cannot hold the pixels."""
     said = []
     for layer in work.layers:
+        if isinstance(layer.source.reader, BurntReader) and not layer.source.reader.inside:
+            found = f"none of its {layer.source.reader.polygons} polygons lies on {work.scene.name}"
+            said.append(f"{layer.source.path}: {found}")
         words = not_kept(layer.source.path, work.scene.grid, layer.stored, work.rules.ending)
         if work.tiles.has_padding and not layer.stored.can_be_empty and work.rules.ending == ".png":
             words.append("which pixels are padding")
@@ -221,18 +279,21 @@ def sample(
     """
     if options.sample is None:
         return None
-    found: list[tuple[Name, Place, dict[str, int]]] = []
+    found: list[tuple[Name, Place, dict[str, int], str]] = []
     for target in targets:
         with suppress(InputError), opened(target, labels, options) as work:
             facts, plan = look(work), work.plan()
             kept = [place for place in facts if not why_not(facts[place], plan[place], work.rules)]
-            found += [(target.source, place, facts[place][1]) for place in kept]
+            found += [(target.source, place, facts[place][1], plan[place].split) for place in kept]
     if len(found) < options.sample:
         console.say(f"--sample {options.sample}: there are {len(found)} tiles")
-    chosen = balanced([_labels(pixels, labels) for _, _, pixels in found], options.sample, options.seed)
     out: dict[Name, set[Place]] = {target.source: set() for target in targets}
-    for n in chosen:
-        out[found[n][0]].add(found[n][1])
+    by_split = [[tile for tile in found if tile[3] == split] for split in (SPLITS if options.split else ("",))]
+    by_split = by_split[: len(options.split or (1,))]
+    shares = quotas(options.sample, list(map(len, by_split)), options.split or (1,))
+    for tiles, wanted in zip(by_split, shares, strict=True):
+        for n in balanced([_labels(pixels, labels) for _, _, pixels, _ in tiles], wanted, options.seed):
+            out[tiles[n][0]].add(tiles[n][1])
     return {source: frozenset(places) for source, places in out.items()}
 
 

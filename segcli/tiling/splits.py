@@ -16,6 +16,12 @@ NONE = -1
 DRAWS = 64
 """Ways to deal the blocks out, of which the one is taken that leaves out the fewest tiles and keeps to the shares."""
 
+FEW_TILES = 16
+"""A raster of fewer tiles is not split where there are others: too many of them would lie between two splits."""
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north."""
+
 BLOCKS_OF_THE_SMALLEST = 2
 """About so many blocks make up the smallest split: larger blocks leave out fewer tiles, smaller ones mix better."""
 
@@ -33,6 +39,78 @@ def split(tiles: Tiling, shares: Sequence[float], seed: int) -> NDArray[np.int8]
     rng = np.random.default_rng(seed)
     drawn = [_parted(_dealt(rows, cols, side, shares, rng), shares, reach) for _ in range(DRAWS)]
     return min(drawn, key=lambda found: _cost(found, shares))
+
+
+def deal(
+    sizes: Sequence[int], shares: Sequence[float], seed: int, places: Sequence[Box | None], known: Sequence[int | None]
+) -> list[int | None]:
+    """The split that a raster of so many tiles belongs to as a whole; None for those that are large enough to be split.
+
+    Many small rasters give the shares without a tile left out. Those that overlap by their `places` stay together. What
+    is `known` is kept: the split of a whole raster, or NONE for one that was split before; each has its turn all the
+    same, so that a run that goes on deals as the one before it. From the largest on they go to the split that has the
+    least of its share, so that none is left empty while there are rasters.
+    """
+    wanted = np.array(shares, float)
+    smallest = wanted[wanted > 0].min() * sum(sizes)
+    groups = overlapping(places)
+    total = np.bincount(groups, sizes, minlength=len(sizes))
+    members: dict[int, list[int]] = {}
+    for n, group in enumerate(groups):
+        members.setdefault(group, []).append(n)
+    luck = np.random.default_rng(seed).permutation(len(sizes))
+    got = np.zeros(len(shares))
+    out: list[int | None] = [None if split == NONE else split for split in known]
+    for group in sorted(members, key=lambda group: (-total[group], luck[group])):
+        those = members[group]
+        few = total[group] < FEW_TILES and len(members) >= np.count_nonzero(wanted)
+        if (total[group] > smallest and not few) or any(known[n] == NONE for n in those):
+            continue
+        before = [out[n] for n in those if out[n] is not None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chosen = before[0] if before else int(np.argmin(np.where(wanted > 0, got / wanted, np.inf)))
+        assert chosen is not None
+        for n in those:
+            split = out[n] = chosen if known[n] is None else known[n]
+            got[split] += sizes[n]
+    return out
+
+
+def overlapping(places: Sequence[Box | None]) -> list[int]:
+    """A number for each place, that of the first one that it is linked with by overlaps; those that only touch, or of
+    which nothing is known, are alone."""
+    boxes = np.array([place or (np.nan,) * 4 for place in places], float).reshape(-1, 4)
+    west, south, east, north = boxes.T
+    margin = 1e-6 * np.minimum(east - west, north - south)  # what rounding leaves of an edge in common
+    out = list(range(len(boxes)))
+    waiting = set(out)
+    for first in range(len(boxes)):
+        found = [first] if first in waiting else []
+        while found:
+            n = found.pop()
+            waiting.discard(n)
+            out[n] = first
+            near = (west + margin < east[n]) & (east - margin > west[n]) & (south + margin < north[n])
+            near &= north - margin > south[n]
+            found += [int(m) for m in np.flatnonzero(near) if m in waiting]
+            waiting.difference_update(found)
+    return out
+
+
+def meeting(places: Sequence[Box | None], splits: Sequence[int | None]) -> list[tuple[int, int]]:
+    """Pairs of rasters that overlap or adjoin and are not of one split as a whole; but not those of one place, whose
+    tiles are split alike."""
+    boxes = np.array([place or (np.nan,) * 4 for place in places], float).reshape(-1, 4)
+    west, south, east, north = boxes.T
+    margin = 1e-6 * np.minimum(east - west, north - south)
+    pairs = []
+    for n, box in enumerate(boxes):
+        near = (west - margin <= east[n]) & (east + margin >= west[n]) & (south - margin <= north[n])
+        near &= (north + margin >= south[n]) & ~(np.abs(boxes - box).max(axis=1) <= margin)
+        pairs += [
+            (n, int(m)) for m in np.flatnonzero(near) if m > n and (splits[n] is None or splits[n] != splits[int(m)])
+        ]
+    return pairs
 
 
 def _dealt(rows: int, cols: int, side: int, shares: Sequence[float], rng: np.random.Generator) -> NDArray[np.int8]:
@@ -88,6 +166,15 @@ def _cost(found: NDArray[np.int8], shares: Sequence[float]) -> float:
     empty = sum(1 for n, share in enumerate(shares) if share > 0 and not kept[n])
     off = np.abs(kept / max(1, kept.sum()) - np.array(shares)).sum()
     return float(empty * 10 + (found == NONE).mean() + 2 * off)
+
+
+def quotas(wanted: int, there: Sequence[int], shares: Sequence[float]) -> list[int]:
+    """How many tiles of each split a sample has: by the shares, as far as there are so many."""
+    got = [0] * len(there)
+    for _ in range(min(wanted, sum(there))):
+        free = [n for n in range(len(there)) if got[n] < there[n]]
+        got[min(free, key=lambda n: got[n] / shares[n])] += 1
+    return got
 
 
 def balanced(counts: Sequence[Mapping[str, int]], wanted: int, seed: int) -> list[int]:

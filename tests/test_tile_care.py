@@ -1,0 +1,348 @@
+"""segcli tile where care is needed: two runs at once, files that change, polygons that miss, splits of many rasters."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from helpers import write_picture
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+from rasterio.warp import transform_geom
+
+from segcli import cli
+from segcli.tiling.ledger import JOURNAL
+from segcli.tiling.splits import NONE, deal, meeting, overlapping, quotas
+
+Tile = Callable[..., int]
+PLACE: dict[str, Any] = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 2, 2)}
+
+
+@pytest.fixture
+def tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tile:
+    """The program, in this process: its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["segcli", "tile", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
+def write_raster(path: Path, height: int = 100, width: int = 120, seed: int = 0, **more: Any) -> Path:
+    """Noise as a GeoTIFF of three bands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (3, height, width), np.uint8)
+    profile = {"driver": "GTiff", "count": 3, "height": height, "width": width, "dtype": "uint8"}
+    with rasterio.open(path, "w", **(profile | PLACE | more)) as file:
+        file.write(pixels)
+    return path
+
+
+def write_polygons(path: Path, shapes: list[tuple[Any, Any]], crs: str | None = None) -> Path:
+    features = [{"type": "Feature", "properties": {"class": kind}, "geometry": shapely.geometry.mapping(shape)}
+                for shape, kind in shapes]  # fmt: skip
+    named = {"crs": {"type": "name", "properties": {"name": crs}}} if crs else {}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features} | named))
+    return path
+
+
+def tiles_of(folder: Path) -> list[dict[str, Any]]:
+    return [tile for source in json.loads((folder / "tiles.json").read_text())["sources"] for tile in source["tiles"]]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# Runs beside each other, and files that change
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second would lose the account of the first, and its tiles with it."""
+    for name in ("a.tif", "b.tif"):
+        write_raster(tmp_path / name, 1500, 1500)
+    command = [sys.executable, "-m", "segcli", "tile", "a.tif", "--size", "32", "-j", "1", "--out", "d"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "d" / JOURNAL).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert tile("b.tif", "--size", 32, "--out", "d") == 5
+    assert "d: another run of segcli writes there" in capsys.readouterr().err
+    assert tile("b.tif", "--size", 32, "--out", "d", "--overwrite") == 5
+    assert tile("b.tif", "--size", 32, "--out", "d", "--dry-run") == 0
+    assert process.wait(timeout=120) == 0
+    assert len(tiles_of(tmp_path / "d")) == 47 * 47
+    assert tile("b.tif", "--size", 500, "--out", "none", "--edge", "drop", "--min-valid", 1) == 0
+    assert tile("d/tiles.json", "--out", "empty") == 1
+    assert not (tmp_path / "empty").exists()  # what was made for nothing goes
+
+
+def test_a_raster_that_changes_while_it_is_cut_is_named(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "a.tif")
+    from segcli import tile as verb
+
+    cut = verb.cut
+
+    def changing(*arguments: Any) -> None:
+        cut(*arguments)
+        write_raster(path, seed=1, compress="deflate")
+
+    monkeypatch.setattr(verb, "cut", changing)
+    assert tile("a.tif", "--size", 50) == 1
+    assert "a.tif: changed while it was read; give --overwrite" in capsys.readouterr().err
+    assert not (tmp_path / "a_tiles" / "tiles.json").exists()
+    monkeypatch.setattr(verb, "cut", cut)
+    assert tile("a.tif", "--size", 50) == 1
+    assert tile("a.tif", "--size", 50, "--overwrite") == 0
+
+
+def test_tiles_alone_are_nothing_to_cut(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raster(tmp_path / "a.tif")
+    assert tile("a.tif", "--size", 50) == 0
+    capsys.readouterr()
+    assert tile("a_tiles", "--size", 25, "--out", "b") == 3
+    assert capsys.readouterr().err == ("segcli: a_tiles: tiles; expected rasters to cut; --join puts tiles together; "
+                                       "to cut them again, name the files\n")  # fmt: skip
+    assert tile("a_tiles/a_r00000_c00000.tif", "--size", 25, "--out", "b") == 0
+
+
+def test_a_plan_is_an_object_for_each_raster(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its time follows the tiles, its bytes are those that a run writes."""
+    write_raster(tmp_path / "a.tif", 64, 64)
+    write_raster(tmp_path / "b.tif", 640, 640)
+    (tmp_path / "bad.tif").write_bytes(b"no raster")
+    assert tile("a.tif", "b.tif", "bad.tif", "--size", 32, "--out", "d", "--dry-run", "--json") == 1
+    one, other, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (one["source"], one["status"], one["outputs"], one["tiles"]) == ("a.tif", "to do", ["d"], 4)
+    assert (other["tiles"], other["left_out"], other["pixels"]) == (400, 0, 640 * 640)
+    assert 0 < one["seconds"] < other["seconds"]
+    assert bad["status"] == "would fail"
+    assert not (tmp_path / "d").exists()
+    assert tile("b.tif", "--size", 32, "--out", "d") == 0
+    real = sum((tmp_path / "d" / entry["name"]).stat().st_size for entry in tiles_of(tmp_path / "d"))
+    assert other["bytes"] == pytest.approx(real, rel=0.05)
+
+
+# Polygons
+
+
+def test_codes_are_names_and_odd_digits_no_numbers(tmp_path: Path, tile: Tile) -> None:
+    write_raster(tmp_path / "a.tif")
+    boxes = [shapely.box(500_020 + 40 * n, 5_299_880, 500_040 + 40 * n, 5_299_980) for n in range(3)]
+    write_polygons(tmp_path / "p.geojson", list(zip(boxes, ("01", "02", "²"), strict=True)), "EPSG:32633")
+    assert tile("a.tif", "--masks", "p.geojson", "--out", "d") == 0
+    table = json.loads((tmp_path / "d" / "classes.json").read_text())["classes"]
+    assert [entry["name"] for entry in table] == ["background", "01", "02", "²"]
+    assert tiles_of(tmp_path / "d")[0]["pixels"] == {"0": 10_500, "1": 500, "2": 500, "3": 500}
+
+
+def test_polygons_that_miss_the_image_are_said(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raster(tmp_path / "a.tif")
+    write_polygons(tmp_path / "p.geojson", [(shapely.box(0, 0, 1, 1), "pond"), (shapely.box(3, 3, 4, 4), "roof")])
+    assert tile("a.tif", "--masks", "p.geojson", "--out", "d") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "p.geojson: none of its 2 polygons lies on a"
+    assert "p.geojson: nothing but background in any tile" in said
+    assert not any("cannot keep" in line for line in said)
+    points = [GroundControlPoint(row, col, 15 + col / 1e4, 47 - row / 1e4) for row in (0, 100) for col in (0, 120)]
+    write_raster(tmp_path / "g.tif", transform=None, crs="EPSG:4326", gcps=points)
+    assert tile("g.tif", "--masks", "p.geojson", "--out", "g") == 1
+    assert "p.geojson: polygons in EPSG:4326; the image has control points alone" in capsys.readouterr().err
+
+
+def test_long_edges_of_another_reference_system_are_bent(tmp_path: Path, tile: Tile) -> None:
+    """A parallel is no straight line in UTM; of a polygon around the earth the corners have no place there at all."""
+    place = from_origin(300_000, 5_300_000, 400, 400)  # 40 km at 47.5 degrees north, 170 km beside the middle meridian
+    write_raster(tmp_path / "a.tif", transform=place)
+    south = 47.7
+    world = shapely.box(-180, -90, 180, 90)
+    write_polygons(tmp_path / "p.geojson", [(world, "1"), (shapely.box(-60, south, 60, 80), "2")])
+    assert tile("a.tif", "--masks", "p.geojson", "--size", 120, "--edge", "keep", "--out", "d") == 0
+    with rasterio.open(tmp_path / "d" / "masks" / "a_r00000_c00000.tif") as file:
+        found = file.read(1)
+    expected = np.ones((100, 120), np.uint8)
+    for row in range(100):
+        for col in (0, 40, 80, 119):
+            x, y = place @ (col + 0.5, row + 0.5)
+            point = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Point", "coordinates": (x, y)})
+            expected[row, col] = 2 if point["coordinates"][1] > south else 1
+    for col in (0, 40, 80, 119):
+        assert (found[:, col] != expected[:, col]).sum() <= 1
+    assert 0 < (found == 2).sum() < found.size
+
+
+# Splits of many rasters
+
+
+def test_small_images_are_dealt_whole(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is one tile, or four that touch: nothing is left out, and the shares are those of all."""
+    for n in range(20):
+        write_picture(tmp_path / "in" / f"{n:02d}.png", np.full((64, 64, 3), n, np.uint8))
+    for size, folder in ((64, "one"), (32, "four")):
+        assert tile("in", "--size", size, "--split", "0.8/0.1/0.1", "--out", folder) == 0
+        tiles = tiles_of(tmp_path / folder)
+        by_raster = {(Path(entry["name"]).name[:2], entry["split"]) for entry in tiles}
+        assert len(tiles) == 20 * (64 // size) ** 2
+        assert len(by_raster) == 20
+        splits = [split for _, split in by_raster]
+        assert [splits.count(split) for split in ("train", "val", "test")] == [16, 2, 2]
+    assert "tiles 80  train 64  val 8  test 8" in capsys.readouterr().err
+    assert tile("in", "--size", 64, "--split", "0.8/0.1/0.1", "--seed", 1, "--out", "other") == 0
+    names = [{entry["name"] for entry in tiles_of(tmp_path / folder)} for folder in ("one", "other")]
+    assert names[0] != names[1]
+    assert tile("in/00.png", "--size", 64, "--split", "0.8/0.2", "--out", "alone") == 0
+    assert "tiles 1  train 1  val 0" in capsys.readouterr().err
+
+
+def test_a_raster_keeps_its_split_when_others_come(tmp_path: Path, tile: Tile) -> None:
+    for n in range(12):
+        write_picture(tmp_path / "in" / f"{n:02d}.png", np.full((64, 64, 3), n, np.uint8))
+    chosen = ("--size", 32, "--split", "0.6/0.4", "--out", "d")
+    assert tile("in", *chosen) == 0
+    before = {entry["name"] for entry in tiles_of(tmp_path / "d")}
+    for name in sorted(before)[::3]:
+        (tmp_path / "d" / name).unlink()
+    for n in range(12, 20):
+        write_picture(tmp_path / "in" / f"{n:02d}.png", np.full((64, 64, 3), n, np.uint8))
+    assert tile("in/00.png", *chosen) == 0
+    assert tile("in", *chosen) == 0
+    after = {entry["name"] for entry in tiles_of(tmp_path / "d")}
+    assert before < after == {name for name in files_in(tmp_path / "d") if name != "tiles.json"}
+    assert len({(Path(name).name[:2], name.split("/")[0]) for name in after}) == 20
+
+
+def test_rasters_of_one_place_are_of_one_split(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    for n in range(8):
+        for year in (1, 2):
+            place = from_origin(500_000 + 1000 * n + 20 * year, 5_300_000, 2, 2)
+            write_raster(tmp_path / "in" / f"{n}_{year}.tif", 64, 64, transform=place)
+    assert tile("in", "--size", 64, "--split", "0.5/0.5", "--out", "d") == 0
+    found = {Path(entry["name"]).name[:3]: entry["split"] for entry in tiles_of(tmp_path / "d")}
+    assert all(found[f"{n}_1"] == found[f"{n}_2"] for n in range(8))
+    assert [*found.values()].count("train") == 8
+    assert "adjoin" not in capsys.readouterr().err
+    write_raster(tmp_path / "in" / "9_1.tif", 64, 64, transform=from_origin(500_148, 5_300_000, 2, 2))
+    for seed in range(4):
+        assert tile("in", "--size", 64, "--split", "0.5/0.5", "--seed", seed, "--out", f"e{seed}") == 0
+        found = {Path(entry["name"]).name[:3]: entry["split"] for entry in tiles_of(tmp_path / f"e{seed}")}
+        said = "in/0_1.tif and in/9_1.tif adjoin or overlap" in capsys.readouterr().err
+        assert said == (found["9_1"] != found["0_1"])
+
+
+def test_dealing_keeps_to_the_shares() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 30, 300).tolist()
+    got = deal(sizes, (0.7, 0.2, 0.1), 3, [None] * 300, [None] * 300)
+    tiles = np.bincount([split for split in got if split is not None], sizes, 3)
+    np.testing.assert_allclose(tiles / sum(sizes), (0.7, 0.2, 0.1), atol=0.01)
+    assert got == deal(sizes, (0.7, 0.2, 0.1), 3, [None] * 300, [None] * 300)
+    assert got != deal(sizes, (0.7, 0.2, 0.1), 4, [None] * 300, [None] * 300)
+    assert deal([400, 1, 1], (0.8, 0.2), 0, [None] * 3, [None] * 3)[0] is None  # large enough to be split
+    assert sorted(map(str, deal([1, 1, 1], (0.8, 0.1, 0.1), 0, [None] * 3, [None] * 3))) == ["0", "1", "2"]
+    for part in (40, 299):  # known from a run that was killed
+        assert deal(sizes, (0.7, 0.2, 0.1), 3, [None] * 300, [*got[:part], *[None] * (300 - part)]) == got
+    assert deal([1] * 4, (0.5, 0.5), 0, [None] * 4, [1, 1, NONE, None]) == [1, 1, None, 0]
+
+
+def test_places_that_overlap_are_linked() -> None:
+    boxes = [(0.0, 0.0, 2.0, 2.0), (2.0, 0.0, 4.0, 2.0), (3.0, 1.0, 5.0, 3.0), None, (4.5, 2.5, 6.0, 6.0), None]
+    assert overlapping(boxes) == [0, 1, 1, 3, 1, 5]
+    assert meeting(boxes, [0, 1, 1, 0, 1, 0]) == [(0, 1)]
+    assert meeting(boxes[:2] * 2, [None] * 4) == [(0, 1), (0, 3), (1, 2), (2, 3)]  # not those of one place
+
+
+def test_a_sample_keeps_to_the_shares(tmp_path: Path, tile: Tile) -> None:
+    write_raster(tmp_path / "a.tif", 640, 640)
+    chosen = ("--size", 32, "--split", "0.6/0.2/0.2", "--sample", 20)
+    assert tile("a.tif", *chosen, "--out", "d") == 0
+    splits = [entry["split"] for entry in tiles_of(tmp_path / "d")]
+    assert [splits.count(split) for split in ("train", "val", "test")] == [12, 4, 4]
+    assert quotas(10, [100, 1, 100], (0.6, 0.2, 0.2)) == [7, 1, 2]
+    assert quotas(10, [3, 0, 2], (0.6, 0.2, 0.2)) == [3, 0, 2]
+
+
+# Joining
+
+
+def test_masks_are_written_while_no_other_thread_is_at_work(
+    tmp_path: Path, tile: Tile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL's cache is one for all threads, and they would write a mask's blocks while its file is closed."""
+    from segcli.raster.readers import GdalReader
+    from segcli.tiling import cutting
+
+    threads: set[int] = set()
+    read, write = GdalReader.read, cutting.write_whole
+
+    def reading(self: GdalReader, *arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return read(self, *arguments)
+
+    def writing(*arguments: Any) -> None:
+        threads.add(threading.get_ident())
+        write(*arguments)
+
+    monkeypatch.setattr(GdalReader, "read", reading)
+    monkeypatch.setattr(cutting, "write_whole", writing)
+    write_raster(tmp_path / "a.tif", 300, 300)
+    assert tile("a.tif", "--size", 64, "--edge", "pad", "--jobs", 3) == 0
+    assert len(threads) == 1
+    (tmp_path / "a_tiles" / "a_r00000_c00000.tif").unlink()
+    threads.clear()
+    assert tile("a_tiles", "--join", "--allow-missing", "--jobs", 3, "--out", "b.tif") == 0
+    assert len(threads) == 1
+    threads.clear()
+    assert tile("a.tif", "--size", 64, "--jobs", 3, "--out", "plain") == 0
+    assert len(threads) > 3
+
+
+def test_a_tile_of_another_place_is_foreign(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raster(tmp_path / "a.tif")
+    assert tile("a.tif", "--size", 50, "--edge", "keep") == 0
+    folder = tmp_path / "a_tiles"
+    (folder / "a_r00000_c00000.tif").write_bytes((folder / "a_r00050_c00050.tif").read_bytes())
+    assert tile("a_tiles", "--join", "--out", "b.tif") == 1
+    assert "a_r00000_c00000.tif: lies elsewhere on earth than the tile of its name" in capsys.readouterr().err
+    assert not (tmp_path / "b.tif").exists()
+    folder.joinpath("tiles.json").rename(tmp_path / "tiles.json")  # now they are what some program made
+    assert tile("a_tiles", "--join", "--out", "b.tif") == 0
+    said = "b.tif: 1 files say that they lie elsewhere on earth than their tiles: a_tiles/a_r00000_c00000.tif"
+    assert said in capsys.readouterr().err.splitlines()
+
+
+def test_a_join_is_done_once(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        write_raster(tmp_path / f"{name}.tif")
+    assert tile("a.tif", "b.tif", "--size", 50, "--out", "d") == 0
+    for closing in ("done 2  up to date 0  failed 0", "done 0  up to date 2  failed 0"):
+        assert tile("d", "--join", "--out", "e") == 0
+        assert capsys.readouterr().err.splitlines()[-1] == closing
+    write_raster(tmp_path / "d" / "a_r00000_c00000.tif", 50, 50, seed=5)
+    assert tile("d", "--join", "--out", "e") == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "done 1  up to date 1  failed 0"
+
+
+def test_the_name_of_a_raster_stays_in_the_folder(tmp_path: Path, tile: Tile) -> None:
+    """tiles.json may come from anywhere."""
+    write_raster(tmp_path / "in" / "a.tif")
+    assert tile("in/a.tif", "--size", 50, "--out", "in/d") == 0
+    path = tmp_path / "in" / "d" / "tiles.json"
+    values = json.loads(path.read_text())
+    values["sources"][0]["name"] = "../../evil"
+    path.write_text(json.dumps(values))
+    assert tile("in/d", "--join", "--out", "in/e") == 2
+    assert not list(tmp_path.rglob("evil*"))
