@@ -14,7 +14,7 @@ from rasterio.warp import transform_geom
 from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
-from segcli.raster.contents import Contents
+from segcli.raster.contents import Contents, faults_of
 from segcli.raster.gdal import deaf_to
 from segcli.raster.grid import Grid
 from segcli.raster.source import Source
@@ -62,7 +62,8 @@ class BurntReader:
         if unknown:
             raise InputError(path, f"polygons of {', '.join(unknown[:5])}", f"expected {', '.join(classes.names)}",
                              "give --classes with all of them")  # fmt: skip
-        placed = [_in_pixels(shape, crs, grid) for shape in geometries]
+        with faults_of(path, "expected polygons that lie on the image"):
+            placed = [_in_pixels(shape, crs, grid) for shape in geometries]
         self._shapes = [(shape, values[kind]) for shape, kind in zip(placed, kinds, strict=True)]
         self._bounds = np.array([_bounds(shape) for shape in placed]).reshape(-1, 4)  # left, top, right, bottom
 
@@ -113,10 +114,9 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]],
         import shapely
     except ImportError as error:
         raise UsageError(path, f"{error.name} is not installed", "", "pip install 'segcli[polygons]'") from error
-    try:
+    with faults_of(path, "expected polygons"):
         meta, _, shapes, columns = pyogrio.raw.read(path)
-    except Exception as error:  # of GDAL's drivers
-        raise InputError(path, str(error).splitlines()[0][:200], "expected polygons") from error
+        geometries = shapely.from_wkb(shapes)
     names = [str(name).lower() for name in meta["fields"]]
     wanted = COLUMNS if attribute is None else (attribute.lower(),)
     column = next((name for name in wanted if name in names), None)
@@ -128,7 +128,6 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]],
         kinds = ["1"] * len(shapes)
     else:
         kinds = [_kind(value) for value in columns[names.index(column)]]
-    geometries = shapely.from_wkb(shapes)
     flat = sum(shape is not None and shape.area == 0 for shape in geometries)
     if flat:
         raise InputError(path, f"{flat} lines, points or empty shapes", "expected polygons", "take them out")

@@ -13,9 +13,10 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, SegcliError
-from segcli.raster import ifd
+from segcli.raster import ifd, netcdf
+from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
-from segcli.raster.names import Name, gdal_name
+from segcli.raster.names import Name, gdal_name, local_file
 from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, structure
 
@@ -88,9 +89,10 @@ def _whole_grid(path: Path, found: Structure) -> Grid:
 
 @contextmanager
 def faults_of(name: Name, expected: str) -> Iterator[None]:
-    """What goes wrong in opening or reading, said of the file."""
+    """What goes wrong in opening or reading, said of the file; GDAL's own messages are not printed beside it."""
     try:
-        yield
+        with gdal():
+            yield
     except (SegcliError, MemoryError):
         raise
     except Exception as error:  # decoders and parsers of damaged files raise anything
@@ -107,6 +109,8 @@ def reason(error: Exception) -> str:
 
 def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     """Another format than TIFF, or a name that is no file of this machine."""
+    if (file_behind := local_file(name)) is not None:
+        netcdf.check_header(file_behind)
     if isinstance(name, Path) and name.is_file():
         with name.open("rb") as file:
             head = file.read(4096)

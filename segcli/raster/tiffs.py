@@ -67,7 +67,7 @@ def structure(path: Path) -> Structure | None:
     if found is None:
         return None
     first = found[0]
-    if not 0 < first.samples <= 4096 or first.width <= 0 or first.height <= 0:
+    if first.samples <= 0 or first.width <= 0 or first.height <= 0:
         raise BrokenTiffError(f"its header claims {first.width} x {first.height} pixels of {first.samples} bands")
     try:
         with tifffile.TiffFile(path) as file:
