@@ -131,6 +131,9 @@ def _rasters(folder: Path, pixels: NDArray[np.uint8]) -> list[Path]:
     single = _written(folder / "single.tif", pixels[:1])
     for path in found:
         copy(single, path, driver=path.stem)  # netCDF, for one, GDAL writes no other way
+    if "netCDF" in drivers:
+        copy(single, folder / "hdf.nc", driver="netCDF", FORMAT="NC4")
+        found.append(folder / "hdf.nc")
     vrt = folder / "over.vrt"
     vrt.write_text(
         f'<VRTDataset rasterXSize="{WIDTH}" rasterYSize="{HEIGHT}"><VRTRasterBand dataType="Byte" band="1">'

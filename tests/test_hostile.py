@@ -34,7 +34,8 @@ MEMORY, SECONDS = 4 << 30, 60
 NOTES = ("done ", "failed: ", "weights: ", "tiles ", "0.00 Mpx at ")
 """How lines begin that tell of the run as a whole."""
 
-RECORDS = {"segcli.jsonl"}
+RECORDS = {"segcli.jsonl", "tiles.unfinished.jsonl"}
+"""What tells the next run how far this one came."""
 
 BOMB = '<!DOCTYPE a [<!ENTITY a0 "ha">' + "".join(
     f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12)
@@ -190,7 +191,7 @@ def over(name: str, raw: str = "") -> bytes:
 OME = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{}</OME>'
 
 IMAGES: dict[str, tuple[str, Callable[[], bytes], str]] = {
-    "a TIFF of 2^31 by 2^31 pixels": ("a.tif", lambda: tiff(grey(2**31, 2**31, 64), bytes(64)), "2147483648"),
+    "a TIFF of 2^31 by 2^31 pixels": ("a.tif", lambda: tiff(grey(2**31, 2**31, 64), bytes(64)), "a.tif"),
     "a TIFF of 2^31 pixels without any": ("a.tif", lambda: tiff(grey(2**16, 2**15, 0, 8)), "32768"),
     "one strip of 4 GB": ("a.tif", lambda: tiff(grey(2**16, 2**16, 2**32 - 1), bytes(64)), "a.tif"),
     "one compressed strip of 4 GB": ("a.tif", lambda: tiff(grey(2**16, 2**16, 64, 8), zeros(2**26)), "a.tif"),
@@ -198,10 +199,9 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a million pages": ("a.tif", lambda: pages(10**6), "pages"),
     "laughs in OME metadata": ("a.ome.tif", lambda: ome(8, 8, BOMB + OME.format("&a11;")), "entities"),
     "a file in OME metadata": ("a.ome.tif", lambda: ome(8, 8, EXTERNAL + OME.format("&a11;")), "entities"),
-    "deep OME metadata": ("a.ome.tif", lambda: ome(8, 8, OME.format("<a>" * 10**5 + "</a>" * 10**5)), "a.ome.tif"),
     "a million planes": ("a.ome.tif", lambda: ome(8, 8, OME.format(
         '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="100000" '
-        'SizeC="100000" SizeT="100000"><TiffData IFD="0" PlaneCount="1000000000000000"/></Pixels></Image>')), "planes"),
+        'SizeC="100000" SizeT="100000"><TiffData IFD="0" PlaneCount="1000000000000000"/></Pixels></Image>')), "1000000000000000"),
     "a VRT of the password file": ("a.vrt", lambda: over("/etc/passwd"), "/etc/passwd"),
     "its bytes as pixels": ("a.vrt", lambda: over("/etc/passwd", "raw"), "outside its folder"),
     "a VRT of a server": ("a.vrt", lambda: over("/vsicurl/http://127.0.0.1:9/a.tif"), "not a file of this machine"),
@@ -233,17 +233,170 @@ def test_images(tmp_path: Path, name: str) -> None:
 
 def test_a_night_among_them(tmp_path: Path, weights: Path) -> None:
     """Each is one line, and the good file among them is done."""
+    (tmp_path / "scans").mkdir()
     for number, (file, make, _) in enumerate(IMAGES.values()):
-        (tmp_path / "scans" / str(number)).mkdir(parents=True)
-        (tmp_path / "scans" / str(number) / file).write_bytes(make())
-    write_picture(tmp_path / "scans" / "good.png", np.full((20, 20, 3), 200, np.uint8))
-    names = sorted((tmp_path / "scans").glob("*/*"))
-    listed = "\n".join(str(path.relative_to(tmp_path)) for path in names).encode()
-    for path in names:  # each name once: outputs of two of them must not have the same
-        path.rename(path.with_name(f"{path.parent.name}-{path.name}"))
-    listed = "\n".join(str(p.relative_to(tmp_path)) for p in sorted((tmp_path / "scans").glob("*/*"))).encode()
-    ended = run(tmp_path, "predict", "-", "scans/good.png", "--out", "out", "--weights", weights, stdin=listed)
+        (tmp_path / "scans" / f"{number}-{file}").write_bytes(make())
+    names = sorted(path.relative_to(tmp_path) for path in (tmp_path / "scans").iterdir())
+    write_picture(tmp_path / "good.png", np.full((20, 20, 3), 200, np.uint8))
+    listed = "\n".join(map(str, names)).encode()
+    ended = run(tmp_path, "predict", "-", "good.png", "--out", "out", "--weights", weights, stdin=listed)
     assert ended.code == 1, ended
     assert len(ended.refusals) == len(names), ended
-    assert all(line.startswith((*NOTES, "failed:")) for line in ended.said), ended
+    assert all(line.startswith(NOTES) for line in ended.said), ended
     assert ended.made == {"out/good.png", "out/segcli.jsonl"}
+
+
+def test_pixels_that_ome_metadata_place_in_another_file_are_not_read(tmp_path: Path, weights: Path) -> None:
+    """Only the planes that lie in the file itself are, whatever the other is called."""
+    (tmp_path / "other.ome.tif").write_bytes(tiff(grey(8, 8, 64), b"\xc8" * 64))
+    for name in ("../other.ome.tif", str(tmp_path / "other.ome.tif")):
+        pixels = '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="1" ' \
+                 f'SizeC="1" SizeT="1"><TiffData IFD="0"><UUID FileName="{name}">urn:uuid:b</UUID></TiffData></Pixels>' \
+                 '</Image>'  # fmt: skip
+        text = OME.format(pixels).replace("<OME ", '<OME UUID="urn:uuid:a" ')
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / "a.ome.tif").write_bytes(ome(8, 8, text))
+        refused(tmp_path, "tile", "in/a.ome.tif", "--out", "out", words="0 of them lie in this file")
+
+
+class _Touch:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("unpickled"),))
+
+
+def safetensors(header: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(header) if length is None else length) + header
+
+
+def with_record(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    """A checkpoint, with another text in its metadata."""
+
+    def changed(whole: bytes) -> bytes:
+        (length,) = struct.unpack("<Q", whole[:8])
+        header = json.loads(whole[8 : 8 + length])
+        found = change(json.loads(header["__metadata__"]["segcli"]))
+        header["__metadata__"]["segcli"] = found if isinstance(found, str) else json.dumps(found)
+        return safetensors(json.dumps(header).encode()) + whole[8 + length :]
+
+    return changed
+
+
+def tensor(begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [4], "data_offsets": [begin, end]}
+
+
+WEIGHTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a header of 2^60 bytes": (lambda _: safetensors(b"{}", 2**60), "eader"),
+    "tensors that overlap": (lambda _: safetensors(json.dumps(
+        {"a": tensor(0, 16), "b": tensor(8, 24)}).encode()) + bytes(24), "expected weights"),
+    "a tensor past the end": (lambda _: safetensors(json.dumps({"a": tensor(2**40, 2**40 + 16)}).encode()), "expected"),
+    "a pickle": (lambda _: pickle.dumps(_Touch()), "expected weights"),
+    "a record of 50 MB": (with_record(lambda record: record | {"training": {"a": "a" * 50_000_000}, "format": 7}),
+                          "format 7"),
+    "a deep record": (with_record(lambda _: "[" * 10**5 + "]" * 10**5), "recursion"),
+    "a record of other things": (with_record(lambda record: record | {"network": [1], "classes": 3}), "expected"),
+    "a width of a thousand millions": (with_record(lambda record: record | {
+        "network": record["network"] | {"width": 10**9}}), "out of range"),
+    "a million classes": (with_record(lambda record: record | {"classes": [{"index": 0, "name": "a"}] * 10**6}),
+                          "1000000 classes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights(tmp_path: Path, weights: Path, name: str) -> None:
+    change, words = WEIGHTS[name]
+    (tmp_path / "w.safetensors").write_bytes(change(weights.read_bytes()))
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    refused(tmp_path, "predict", "a.png", "--out", "out", "--weights", "w.safetensors", words=words)
+    assert not (tmp_path / "unpickled").exists()
+
+
+TABLES: dict[str, tuple[str, Callable[[], str], str]] = {
+    "100 MB of JSON": ("c.json", lambda: "[" + "1," * 50_000_000 + "1]", "more than 4 MB"),
+    "deep JSON": ("c.json", lambda: "[" * 10**6, "no"),
+    "a hundred thousand classes": ("c.json", lambda: json.dumps({"classes": [{"index": 0, "name": "a"}] * 10**5}),
+                                   "100000 classes"),
+    "laughs": ("c.qml", lambda: BOMB + "<qgis>&a11;</qgis>", "entities"),
+    "a file": ("c.qml", lambda: EXTERNAL + "<qgis>&a11;</qgis>", "entities"),
+    "laughs behind QGIS's own line": ("c.qml", lambda: "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+                                      + BOMB + "<qgis>&a11;</qgis>", "entities"),
+    "a hundred thousand rows": ("c.csv", lambda: "index,name\n" + "0,a\n" * 10**5, "100000 classes"),
+    "a hundred thousand colours": ("c.gpl", lambda: "GIMP Palette\n" + "1 2 3 a\n" * 10**5, "100000 classes"),
+    "a number of a million digits": ("c.clr", lambda: "9" * 10**6 + " 1 2 3 a\n", "not a class table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_class_tables(tmp_path: Path, name: str) -> None:
+    file, text, words = TABLES[name]
+    (tmp_path / file).write_text(text())
+    write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    refused(tmp_path, "colorize", "a.png", "--out", "out", "--palette", file, words=words)
+
+
+def first_tile(found: dict[str, Any]) -> dict[str, Any]:
+    tile: dict[str, Any] = found["sources"][0]["tiles"][0]
+    return tile
+
+
+MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a way up": (lambda found: first_tile(found).update(name="../secret.png"), "does not lie below its folder"),
+    "a way from the top": (lambda found: first_tile(found).update(name="/etc/passwd"), "does not lie below its folder"),
+    "a huge raster": (lambda found: found["sources"][0].update(height=10**18, width=10**18), "expected 1"),
+    "a huge tile": (lambda found: first_tile(found).update(height=10**400), "no manifest of tiles"),
+    "tiles of one pixel": (lambda found: found["options"].update(size=1, overlap=0), "expected 8"),
+    "a raster by the name of a place elsewhere": (
+        lambda found: found["sources"][0].update(name="../../escaped"), "does not lie below its folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_manifests_of_tiles(tmp_path: Path, name: str) -> None:
+    change, words = MANIFESTS[name]
+    write_picture(tmp_path / "secret.png", np.full((8, 8), 7, np.uint8))
+    write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    assert run(tmp_path, "tile", "a.png", "--size", 8, "--out", "tiles").code == 0
+    found = json.loads((tmp_path / "tiles" / "tiles.json").read_text())
+    change(found)
+    (tmp_path / "tiles" / "tiles.json").write_text(json.dumps(found))
+    refused(tmp_path, "tile", "tiles", "--join", "--out", "out", words=words)
+
+
+def polygon(corner: str) -> str:
+    return ('{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"class": 1}, "geometry": '
+            f'{{"type": "Polygon", "coordinates": [[{corner}, [4, 0], [4, 4], {corner}]]}}}}]}}')  # fmt: skip
+
+
+POLYGONS = {
+    "deep": polygon("[" * 10**5 + "]" * 10**5),
+    "not numbers": polygon("[NaN, NaN]"),
+    "far away": polygon("[1e300, 1e300]"),
+    "more than all": polygon("[1e999, -1e999]"),
+}
+
+
+@pytest.mark.parametrize("name", POLYGONS)
+def test_polygons(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.geojson").write_text(POLYGONS[name])
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    refused(tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out", words="a.geojson")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a = '" + "a" * 100_000_000 + "'", "more than 1 MB"), ("a = " + "[" * 10**5, "no TOML"),
+     ("out = '../escaped'\n[colorize]\nouter = 1", "outer")],
+)  # fmt: skip
+def test_options_in_a_file(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "segcli.toml").write_text(text)
+    write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    refused(tmp_path, "colorize", "a.png", "--out", "out", "--config", "segcli.toml", words=words)
+
+
+@pytest.mark.parametrize(
+    ("listed", "more", "words"),
+    [(b"a\0b.png\n", (), "NUL"), (b"a\nsegcli: done 9.png\0", ("-0",), r"a\nsegcli: done 9.png: no such file"),
+     (b"\xff\xfe" * 3000, (), "a"), (b"\0" * 10**6, ("-0",), "no names")],
+)  # fmt: skip
+def test_names_on_standard_input(tmp_path: Path, listed: bytes, more: Sequence[str], words: str) -> None:
+    refused(tmp_path, "tile", "-", *more, "--size", 8, "--out", "out", words=words, stdin=listed)

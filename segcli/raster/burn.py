@@ -1,5 +1,6 @@
 """Polygons as the pixels of a mask: GeoJSON, GeoPackage and what else pyogrio reads, burnt window by window."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,10 @@ def kinds_in(path: Path, attribute: str | None = None) -> set[str]:
 
 def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     """Background and a class for each kind; numbers are their own indices."""
-    names = [kind for kind in kinds if not kind.isdigit()]
-    numbers = sorted(int(kind) for kind in kinds if kind.isdigit() and kind != "0")
+    if len(kinds) > 254:
+        raise UsageError("polygons", f"{len(kinds)} classes", "expected at most 254", "give --classes")
+    names = [kind for kind in kinds if not _NUMBER.fullmatch(kind)]
+    numbers = sorted(int(kind) for kind in kinds if _NUMBER.fullmatch(kind) and int(kind))
     if numbers and numbers[-1] > 254:
         raise UsageError("polygons", f"class {numbers[-1]}", "expected 0 to 254, or names", "give --classes")
     free = iter(n for n in range(1, 255) if n not in numbers)
@@ -105,6 +108,9 @@ def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     ]
     colors = distinct_colors(len(entries))
     return ClassTable(tuple(ClassEntry(n, name, color) for (n, name), color in zip(entries, colors, strict=True)))
+
+
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]], list[str]]:

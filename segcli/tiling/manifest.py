@@ -105,7 +105,7 @@ def read(path: Path) -> Manifest:
         raise UsageError(
             path, error.strerror or str(error), f"expected the {MANIFEST} that segcli tile wrote"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError | TypeError) else str(error)
         raise UsageError(
             path, f"no manifest of tiles: {reason}", f"expected the {MANIFEST} that segcli tile wrote"
@@ -242,7 +242,7 @@ class Ledger:
             return _from_journal(journal.read_text(encoding="utf-8"))
         except OSError as error:
             raise NothingDoneError(journal, f"cannot be read: {error.strerror}", "", "give permission") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError(
                 journal, f"no account of tiles: {error}", "", "remove it, or choose another --out"
             ) from error
