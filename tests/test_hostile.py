@@ -9,7 +9,9 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,16 +25,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
-from helpers import brightness_model, write_picture
-
-from segcli.network import checkpoint
+from helpers import write_picture
 
 MEMORY, SECONDS = 4 << 30, 60
 """Bytes of data for a process that begins with half a GB of them; seconds on a busy machine."""
 
-NOTES = ("done ", "failed: ", "weights: ", "tiles ", "0.00 Mpx at ")
-"""How lines begin that tell of the run as a whole."""
+NOTES = re.compile("done |failed: |weights: |tiles |0.00 Mpx at |.* tiles cannot keep ")
+"""How lines begin that tell of the run as a whole, or of what a format cannot hold."""
 
 RECORDS = {"segcli.jsonl", "tiles.unfinished.jsonl"}
 """What tells the next run how far this one came."""
@@ -81,7 +80,7 @@ def refused(folder: Path, *arguments: object, words: str, stdin: bytes = b"") ->
     ended = run(folder, *arguments, stdin=stdin)
     assert ended.code in (1, 2, 3), ended
     assert len(ended.refusals) == 1, ended
-    assert all(line.startswith(NOTES) for line in ended.said), ended
+    assert all(NOTES.match(line) for line in ended.said), ended
     assert {Path(name).name for name in ended.made} <= RECORDS, ended
     assert all(name.startswith("out/") for name in ended.made), ended
     assert words in ended.refusals[0], ended
@@ -132,9 +131,11 @@ def png(width: int, height: int, pixels: bytes = b"") -> bytes:
 
 def zeros(count: int) -> bytes:
     """So many zero bytes, compressed without ever being there."""
-    squeeze, block = zlib.compressobj(9), bytes(2**20)
-    whole, rest = divmod(count, len(block))
-    return b"".join([*(squeeze.compress(block) for _ in range(whole)), squeeze.compress(block[:rest]), squeeze.flush()])
+    whole, rest = divmod(count, 2**20)
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)  # neither head nor checksum, which are of the whole
+    block = squeeze.compress(bytes(2**20)) + squeeze.flush(zlib.Z_FULL_FLUSH)  # after which nothing is remembered
+    last = squeeze.compress(bytes(rest)) + squeeze.flush()
+    return b"\x78\xda" + block * whole + last + struct.pack(">HH", count % 65521, 1)  # Adler-32 of zeros
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -172,9 +173,7 @@ def pages(count: int) -> bytes:
 
 def looping() -> bytes:
     """Two pages, each of which the other follows."""
-    one = tiff(grey(8, 8, 64), bytes(64), following=PIXELS + 64)
-    two = bytearray(tiff(grey(8, 8, 64), following=8)[8:PIXELS])
-    return one + two
+    return tiff(grey(8, 8, 64), bytes(64), following=PIXELS + 64) + tiff(grey(8, 8, 64), following=8)[8:PIXELS]
 
 
 def over(name: str, raw: str = "") -> bytes:
@@ -201,7 +200,8 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a file in OME metadata": ("a.ome.tif", lambda: ome(8, 8, EXTERNAL + OME.format("&a11;")), "entities"),
     "a million planes": ("a.ome.tif", lambda: ome(8, 8, OME.format(
         '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="100000" '
-        'SizeC="100000" SizeT="100000"><TiffData IFD="0" PlaneCount="1000000000000000"/></Pixels></Image>')), "1000000000000000"),
+        'SizeC="100000" SizeT="100000"><TiffData IFD="0" PlaneCount="1000000000000000"/></Pixels></Image>')),
+        "1000000000000000"),
     "a VRT of the password file": ("a.vrt", lambda: over("/etc/passwd"), "/etc/passwd"),
     "its bytes as pixels": ("a.vrt", lambda: over("/etc/passwd", "raw"), "outside its folder"),
     "a VRT of a server": ("a.vrt", lambda: over("/vsicurl/http://127.0.0.1:9/a.tif"), "not a file of this machine"),
@@ -242,7 +242,7 @@ def test_a_night_among_them(tmp_path: Path, weights: Path) -> None:
     ended = run(tmp_path, "predict", "-", "good.png", "--out", "out", "--weights", weights, stdin=listed)
     assert ended.code == 1, ended
     assert len(ended.refusals) == len(names), ended
-    assert all(line.startswith(NOTES) for line in ended.said), ended
+    assert all(NOTES.match(line) for line in ended.said), ended
     assert ended.made == {"out/good.png", "out/segcli.jsonl"}
 
 
@@ -250,9 +250,11 @@ def test_pixels_that_ome_metadata_place_in_another_file_are_not_read(tmp_path: P
     """Only the planes that lie in the file itself are, whatever the other is called."""
     (tmp_path / "other.ome.tif").write_bytes(tiff(grey(8, 8, 64), b"\xc8" * 64))
     for name in ("../other.ome.tif", str(tmp_path / "other.ome.tif")):
-        pixels = '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="1" ' \
-                 f'SizeC="1" SizeT="1"><TiffData IFD="0"><UUID FileName="{name}">urn:uuid:b</UUID></TiffData></Pixels>' \
-                 '</Image>'  # fmt: skip
+        place = f'<TiffData IFD="0"><UUID FileName="{name}">urn:uuid:b</UUID></TiffData>'
+        pixels = (
+            '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="1" '
+            f'SizeC="1" SizeT="1">{place}</Pixels></Image>'
+        )
         text = OME.format(pixels).replace("<OME ", '<OME UUID="urn:uuid:a" ')
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / "a.ome.tif").write_bytes(ome(8, 8, text))
@@ -289,16 +291,12 @@ WEIGHTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a header of 2^60 bytes": (lambda _: safetensors(b"{}", 2**60), "eader"),
     "tensors that overlap": (lambda _: safetensors(json.dumps(
         {"a": tensor(0, 16), "b": tensor(8, 24)}).encode()) + bytes(24), "expected weights"),
-    "a tensor past the end": (lambda _: safetensors(json.dumps({"a": tensor(2**40, 2**40 + 16)}).encode()), "expected"),
     "a pickle": (lambda _: pickle.dumps(_Touch()), "expected weights"),
     "a record of 50 MB": (with_record(lambda record: record | {"training": {"a": "a" * 50_000_000}, "format": 7}),
                           "format 7"),
     "a deep record": (with_record(lambda _: "[" * 10**5 + "]" * 10**5), "recursion"),
-    "a record of other things": (with_record(lambda record: record | {"network": [1], "classes": 3}), "expected"),
     "a width of a thousand millions": (with_record(lambda record: record | {
         "network": record["network"] | {"width": 10**9}}), "out of range"),
-    "a million classes": (with_record(lambda record: record | {"classes": [{"index": 0, "name": "a"}] * 10**6}),
-                          "1000000 classes"),
 }  # fmt: skip
 
 
@@ -331,7 +329,7 @@ def test_class_tables(tmp_path: Path, name: str) -> None:
     file, text, words = TABLES[name]
     (tmp_path / file).write_text(text())
     write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
-    refused(tmp_path, "colorize", "a.png", "--out", "out", "--palette", file, words=words)
+    refused(tmp_path, "tile", "a.png", "--masks", "a.png", "--classes", file, "--size", 8, "--out", "out", words=words)
 
 
 def first_tile(found: dict[str, Any]) -> dict[str, Any]:
@@ -350,12 +348,20 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the one tile of a picture."""
+    folder = tmp_path_factory.mktemp("tiles")
+    write_picture(folder / "a.png", np.zeros((8, 8), np.uint8))
+    assert run(folder, "tile", "a.png", "--size", 8, "--out", "tiles").code == 0
+    return folder / "tiles"
+
+
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_manifests_of_tiles(tmp_path: Path, name: str) -> None:
+def test_manifests_of_tiles(tmp_path: Path, tiles: Path, name: str) -> None:
     change, words = MANIFESTS[name]
     write_picture(tmp_path / "secret.png", np.full((8, 8), 7, np.uint8))
-    write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
-    assert run(tmp_path, "tile", "a.png", "--size", 8, "--out", "tiles").code == 0
+    shutil.copytree(tiles, tmp_path / "tiles")
     found = json.loads((tmp_path / "tiles" / "tiles.json").read_text())
     change(found)
     (tmp_path / "tiles" / "tiles.json").write_text(json.dumps(found))
@@ -370,9 +376,15 @@ def polygon(corner: str) -> str:
 POLYGONS = {
     "deep": polygon("[" * 10**5 + "]" * 10**5),
     "not numbers": polygon("[NaN, NaN]"),
-    "far away": polygon("[1e300, 1e300]"),
     "more than all": polygon("[1e999, -1e999]"),
 }
+
+
+def test_polygons_may_reach_far(tmp_path: Path) -> None:
+    (tmp_path / "a.geojson").write_text(polygon("[1e300, 1e300]"))
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    ended = run(tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out")
+    assert (ended.code, ended.refusals) == (0, [])
 
 
 @pytest.mark.parametrize("name", POLYGONS)

@@ -120,7 +120,7 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[dict[str, Any]],
         import shapely
     except ImportError as error:
         raise UsageError(path, f"{error.name} is not installed", "", "pip install 'segcli[polygons]'") from error
-    with faults_of(path, "expected polygons"):
+    with faults_of(path, "expected polygons"), deaf_to(RuntimeWarning):  # what GDAL warns of, shapely refuses
         meta, _, shapes, columns = pyogrio.raw.read(path)
         geometries = shapely.from_wkb(shapes)
     names = [str(name).lower() for name in meta["fields"]]

@@ -68,6 +68,6 @@ def _deaf(others: Any, is_ours: Callable[..., bool]) -> Callable[..., None]:
 
 
 # rasterio takes GDAL's messages for UTF-8 when it logs them. One that repeats the bytes of a damaged file is not, and
-# Python prints an error, and where it could not be raised; what matters of it is raised as GDAL's own error all the same.
+# Python prints an error, and where it could not be raised; what matters of it is raised as GDAL's own all the same.
 sys.unraisablehook = _deaf(sys.unraisablehook, lambda found: "rasterio" in str(found.object))
 sys.excepthook = _deaf(sys.excepthook, lambda kind, _, trace: kind is UnicodeDecodeError and trace is None)

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from segcli.raster.ifd import BrokenTiffError, Page, pages
+from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, pages
 
 # It reports in the log what is odd about a file; what matters of it becomes an error here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -162,6 +162,8 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     if len(found) == count:
         return _stack(axes + "YX", (*shape, 0, 0), [p.offset for p in found], "imagej", pixel)
     plane_bytes = page.nbytes
+    if count < 1 or count > MAX_PAGES or plane_bytes < page.imagelength * page.imagewidth:
+        raise BrokenTiffError(f"ImageJ's metadata count {count} images of {plane_bytes} bytes")
     if len(found) != 1 or page.compression != 1 or page.dataoffsets[0] + count * plane_bytes > size:
         raise BrokenTiffError(f"ImageJ's metadata count {count} images, the file has {len(found)}")
     if page.dtype is None or page.samplesperpixel != 1:

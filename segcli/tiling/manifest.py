@@ -300,6 +300,7 @@ def _check_places(scene: Scene, found: Manifest) -> None:
 def _scene(entry: Any) -> Scene:
     records = [_record(values) for values in (*entry["tiles"], *entry["left_out"])]
     mask = entry["mask"]
+    _check_name(entry["name"])  # outputs of a join are named so
     size, time = entry["changed"]
     return Scene(
         str(entry["name"]), str(entry["file"]), (size, time), place_from_json(entry), Stored.from_json(entry["stored"]),
@@ -321,7 +322,7 @@ def _record(values: Any) -> Record:
 def _check_name(name: Any) -> None:
     """ValueError unless it lies below the folder, wherever that is."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise ValueError(f"{name!r:.80} does not lie below its folder")
 
 
