@@ -43,8 +43,8 @@ def test_a_netcdf_that_ends_anywhere_in_its_header_is_refused(tmp_path: Path, ki
     for name in (cut, f'NETCDF:"{cut}":Band1'):
         with pytest.raises(InputError, match="ends inside its header"):
             open_contents(name)
-    cut.write_bytes(data.replace(b"\0\0\0\x0b", b"\0\0\0\x0e"))
-    with pytest.raises(OSError, match="14 in place of 11"):
+    cut.write_bytes(data[:8] + b"\0\0\0\x0e" + data[12:])
+    with pytest.raises(OSError, match="14 in place of 10"):
         netcdf.check_header(cut)
 
 
@@ -76,14 +76,23 @@ def test_a_million_images_of_no_bytes_behind_one_page(tmp_path: Path) -> None:
         open_images(tmp_path / "a.tif")
 
 
+def test_a_block_of_4_gb_that_another_decoder_is_asked_for(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8), compression="jpegxl")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages.first.tags["StripByteCounts"].overwrite(2**32 - 1, dtype="I")
+    with pytest.raises(InputError, match="ends inside a block"):
+        open_images(tmp_path / "a.tif")
+
+
 def test_few_bytes_that_claim_much_and_large_files_that_are_nearly_empty(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(grey(2**16, 2**15, 0, 8)))
     with pytest.raises(InputError, match="claim 2 GB of pixels"):
         open_images(tmp_path / "a.tif")
     sparse = {"tiled": True, "blockxsize": 512, "blockysize": 512, "SPARSE_OK": True, "compress": "deflate"}
     with rasterio.open(
-        tmp_path / "b.tif", "w", driver="GTiff", height=65536, width=65536, count=1, dtype="uint8", nodata=0, **sparse
-    ) as dataset:
+        tmp_path / "b.tif", "w", driver="GTiff", height=65536, width=65536, count=1, dtype="uint8", nodata=0,
+        crs="EPSG:32633", transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10), **sparse,
+    ) as dataset:  # fmt: skip
         dataset.write(np.ones((1, 512, 512), np.uint8), window=rasterio.windows.Window(0, 0, 512, 512))
     with Source(tmp_path / "b.tif") as source:
         assert source.window(0, 510, 1, 4).tolist() == [[[1, 1, 0, 0]]]

@@ -24,9 +24,9 @@ from segcli.raster.tiffs import Plane, Structure, structure
 
 EXPECTED = "expected an image that GDAL can open"
 VRT_BYTES = 2**26
-BELIEVED_BYTES, INFLATED = 2**31, 2**17
-"""Pixels up to so many bytes are read in seconds. A file that claims more has a byte for every so many of them: also
-one that is nearly empty, for each of its blocks has a place in a list."""
+BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
+"""Pixels up to so many bytes are read in seconds. A file that claims more has a byte for every so many of them; a TIFF
+for more, because it may be empty: then each of its blocks has a place in a list, and that is all."""
 
 MPP_TOLERANCE = 0.25
 """By how much a pyramid level may differ from the pixel size that was asked for."""
@@ -73,7 +73,7 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
                 readers.append(plane_reader(name, plane, found.first_page))
                 if len(found.levels[chosen]) > 1:
                     readers[-1].rest()  # a system lets a process have about a thousand files open
-            _check_inflation(name, readers)
+            _check_inflation(name, readers, SPARSE)
             whole = _whole_grid(name, found) if chosen else None
             return Contents(
                 tuple(readers), found.axes, found.shape, found.dialect, found.calibration, whole, found.orientation
@@ -135,7 +135,7 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     try:
         _check_size(reader)
         if file_behind is not None and reader.dataset.driver in _ONE_FILE:
-            _check_inflation(file_behind, [reader])
+            _check_inflation(file_behind, [reader], SPARSE if reader.dataset.driver == "GTiff" else INFLATED)
         if reader.dataset.driver == "WMS":
             raise OSError("a description of a server; name the server itself")
         inside = reader.dataset.subdatasets
@@ -150,11 +150,11 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     return Contents((reader,), dialect=dialect, whole=whole, orientation=orientation)
 
 
-def _check_inflation(path: Path, readers: Sequence[Reader]) -> None:
+def _check_inflation(path: Path, readers: Sequence[Reader], most: int) -> None:
     """OSError where no file of that size can hold so much: zeros, compressed and compressed again, fill a disk."""
     found = path.stat().st_size
     claimed = sum(r.height * r.width * sum(np.dtype(dtype).itemsize for dtype in r.dtypes) for r in readers)
-    if claimed >= BELIEVED_BYTES and claimed > INFLATED * found:
+    if claimed >= BELIEVED_BYTES and claimed > most * found:
         size = f"{readers[0].width} x {readers[0].height}"
         raise OSError(f"{found} bytes that claim {claimed / 1e9:.0f} GB of pixels, {size} in the first image")
 
