@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 from segcli.colors import Color, color_of, distinct_colors, hex_color
 from segcli.errors import UsageError
 
+TABLE_BYTES = 2**22
+"""A table that is larger is none."""
+
+MOST_CLASSES = 256
+
 IGNORE = 255
 """The index that marks pixels without a label, unless a class table says otherwise."""
 
@@ -88,6 +93,8 @@ class ClassTable:
         """The table from what `to_json` gives; a missing colour is filled in. Raises ValueError on anything odd."""
         if not isinstance(data, dict) or not isinstance(data.get("classes"), list) or not data["classes"]:
             raise ValueError('expected {"classes": [{"index": 0, "name": "...", "color": "#RRGGBB"}, ...]}')
+        if len(data["classes"]) > MOST_CLASSES:  # colours for a million take for ever
+            raise ValueError(f"{len(data['classes'])} classes, expected at most {MOST_CLASSES}")
         defaults = distinct_colors(len(data["classes"]))
         entries = tuple(_entry(item, defaults[n]) for n, item in enumerate(data["classes"]))
         ignore = data.get("ignore", IGNORE)
@@ -100,6 +107,8 @@ class ClassTable:
     def read(cls, path: Path) -> "ClassTable":
         """The table in a JSON file; UsageError where it is none."""
         try:
+            if path.stat().st_size > TABLE_BYTES:
+                raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
             return cls.from_json(json.loads(path.read_text(encoding="utf-8-sig")))
         except OSError as error:
             raise UsageError(path, error.strerror or "cannot be read", "a class table in JSON") from error

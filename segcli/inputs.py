@@ -35,6 +35,8 @@ def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None
 def _listed(stream: BinaryIO, end: bytes) -> Iterator[Name]:
     names = [name for name in stream.read().split(end) if name.strip()]
     if end == b"\n":
+        if any(b"\0" in name for name in names):
+            raise UsageError("-", "names with NUL", "expected one a line", "-0 takes them as find -print0 writes them")
         names = [name.removesuffix(b"\r") for name in names]
     if not names:
         raise NothingDoneError("-", "no names came on standard input", "expected one a line")

@@ -9,13 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from segcli.classes import ClassEntry, ClassTable
+from segcli.classes import MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable
 from segcli.colors import Color, color_of, distinct_colors, hex_color
 from segcli.errors import UsageError
 from segcli.known_palettes import KNOWN
-
-TABLE_BYTES = 2**22
-"""A table that is larger is none."""
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -30,6 +27,8 @@ def read_classes(path: Path) -> ClassTable:
         if path.stat().st_size > TABLE_BYTES:
             raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
         found = read(path.read_text(encoding="utf-8-sig"))
+        if len(found) > MOST_CLASSES:
+            raise ValueError(f"{len(found)} classes, expected at most {MOST_CLASSES}")
         classes = [row for row in found if not _UNLABELLED.fullmatch(row[1])]
         unlabelled = next((row for row in found if _UNLABELLED.fullmatch(row[1])), None)
         ignore = unlabelled[0] if unlabelled is not None else None if any(row[0] == 255 for row in classes) else 255
@@ -101,14 +100,14 @@ def _gpl(text: str) -> Rows:
     if not lines or lines[0].strip() != "GIMP Palette":
         raise ValueError("it does not begin with GIMP Palette")
     found: Rows = []
+    taken = {"", "Untitled"}
     for line in lines[1:]:
         if re.match(r"\s*\d", line):
             red, green, blue, *name = line.split(maxsplit=3)
             label = name[0].strip() if name else ""
             index = len(found)
-            taken = {row[1] for row in found}
-            found.append((index, label if label and label not in taken | {"Untitled"} else f"class {index}",
-                          _rgb([red, green, blue])))  # fmt: skip
+            found.append((index, f"class {index}" if label in taken else label, _rgb([red, green, blue])))
+            taken.add(found[-1][1])
     return found
 
 
@@ -120,7 +119,7 @@ def _of_weights(path: Path) -> ClassTable:
         with safe_open(path, framework="np") as file:
             record = json.loads((file.metadata() or {})["segcli"])
         return ClassTable.from_json(record)
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(path, f"no class table: {error}", "expected weights that segcli train wrote") from error
 
 

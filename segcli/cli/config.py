@@ -10,6 +10,7 @@ import typer
 
 from segcli.errors import UsageError
 
+CONFIG_BYTES = 2**20
 NOT_IN_FILES = frozenset({"config", "help"})
 
 
@@ -22,7 +23,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         return path
     try:
         with path.open("rb") as file:
-            found = tomllib.load(file)
+            text = file.read(CONFIG_BYTES + 1)
+        if len(text) > CONFIG_BYTES:
+            raise ValueError(f"more than {CONFIG_BYTES >> 20} MB")
+        found = tomllib.loads(text.decode())
     except OSError as error:
         raise UsageError("--config", f"{path}: {error.strerror}", "expected a TOML file") from error
     except (ValueError, RecursionError) as error:

@@ -67,7 +67,7 @@ def read_report(path: Path, classes: ClassTable) -> dict[str, Any]:
             str(entry["image"])
     except OSError as error:
         raise UsageError(place, error.strerror or str(error), "expected the report.json of another run") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise UsageError(place, f"no report: {error}", "expected the report.json of another run") from error
     if names != list(classes.names):
         raise UsageError(place, f"classes {', '.join(map(str, names))}", f"expected {', '.join(classes.names)}")

@@ -66,7 +66,7 @@ def load(path: Path) -> Model:
         return _load(path)
     except OSError as error:
         raise NothingDoneError(path, error.strerror or str(error) or "cannot be read", _EXPECTED) from error
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise NothingDoneError(path, found, _EXPECTED, "give --weights a file that segcli train wrote") from error
 

@@ -15,7 +15,7 @@ from rasterio.warp import transform_geom
 from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
-from segcli.raster.contents import Contents
+from segcli.raster.contents import Contents, faults_of
 from segcli.raster.gdal import deaf_to
 from segcli.raster.grid import Grid
 from segcli.raster.source import Source
@@ -71,8 +71,9 @@ class BurntReader:
             raise InputError(path, f"polygons in {crs}", "the image has control points alone, which place no polygons",
                              "warp it (gdalwarp), and label that")  # fmt: skip
         self.polygons = len(geometries)
-        placed = [(shape, values[kind]) for polygon, kind in zip(geometries, kinds, strict=True)
-                  if (shape := _in_pixels(polygon, crs, grid)) is not None]  # fmt: skip
+        with faults_of(path, "expected polygons that lie on the image"):
+            placed = [(shape, values[kind]) for polygon, kind in zip(geometries, kinds, strict=True)
+                      if (shape := _in_pixels(polygon, crs, grid)) is not None]  # fmt: skip
         self._shapes = placed
         self._bounds = np.array([_bounds(shape) for shape, _ in placed]).reshape(-1, 4)  # left, top, right, bottom
         self.inside = int(np.count_nonzero(self._near(0, 0, grid.height, grid.width)))
@@ -108,6 +109,8 @@ def kinds_in(path: Path, attribute: str | None = None) -> set[str]:
 
 def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     """Background and a class for each kind; numbers are their own indices."""
+    if len(kinds) > 254:
+        raise UsageError("polygons", f"{len(kinds)} classes", "expected at most 254", "give --classes")
     names = [kind for kind in kinds if not _is_number(kind)]
     numbers = sorted(int(kind) for kind in kinds if _is_number(kind) and kind != "0")
     if numbers and numbers[-1] > 254:
@@ -129,10 +132,9 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
         import shapely
     except ImportError as error:
         raise UsageError(path, f"{error.name} is not installed", "", "pip install 'segcli[polygons]'") from error
-    try:
+    with faults_of(path, "expected polygons"), deaf_to(RuntimeWarning):  # what GDAL warns of, shapely refuses
         meta, _, shapes, columns = pyogrio.raw.read(path)
-    except Exception as error:  # of GDAL's drivers
-        raise InputError(path, str(error).splitlines()[0][:200], "expected polygons") from error
+        geometries = shapely.from_wkb(shapes)
     names = [str(name).lower() for name in meta["fields"]]
     wanted = COLUMNS if attribute is None else (attribute.lower(),)
     column = next((name for name in wanted if name in names), None)
@@ -144,7 +146,6 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
         kinds = ["1"] * len(shapes)
     else:
         kinds = [_kind(value) for value in columns[names.index(column)]]
-    geometries = shapely.from_wkb(shapes)
     flat = sum(shape is not None and shape.area == 0 for shape in geometries)
     if flat:
         raise InputError(path, f"{flat} lines, points or empty shapes", "expected polygons", "take them out")
@@ -158,7 +159,7 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
 
 def _is_number(kind: str) -> bool:
     """Whether it is an index; 01 is a name in somebody's list of codes, and ² is no number at all."""
-    return kind.isascii() and kind.isdigit() and kind == str(int(kind))
+    return kind.isascii() and kind.isdigit() and len(kind) < 19 and kind == str(int(kind))
 
 
 def _kind(value: Any) -> str:

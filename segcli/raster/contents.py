@@ -3,24 +3,31 @@
 Nothing is trusted that a header says: lists that loop, planes that are not there, sources outside a VRT's folder.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, SegcliError
-from segcli.raster import ifd
+from segcli.raster import ifd, netcdf
+from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
-from segcli.raster.names import Name, gdal_name
+from segcli.raster.names import Name, gdal_name, local_file
 from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, structure
 
 EXPECTED = "expected an image that GDAL can open"
 VRT_BYTES = 2**26
+BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
+"""Pixels up to so many bytes are read in seconds. A file that claims more has a byte for every so many of them; a TIFF
+for more, because it may be empty: then each of its blocks has a place in a list, and that is all."""
+
 MPP_TOLERANCE = 0.25
 """By how much a pyramid level may differ from the pixel size that was asked for."""
 
@@ -66,6 +73,7 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
                 readers.append(plane_reader(name, plane, found.first_page))
                 if len(found.levels[chosen]) > 1:
                     readers[-1].rest()  # a system lets a process have about a thousand files open
+            _check_inflation(name, readers, SPARSE)
             whole = _whole_grid(name, found) if chosen else None
             return Contents(
                 tuple(readers), found.axes, found.shape, found.dialect, found.calibration, whole, found.orientation
@@ -88,9 +96,10 @@ def _whole_grid(path: Path, found: Structure) -> Grid:
 
 @contextmanager
 def faults_of(name: Name, expected: str) -> Iterator[None]:
-    """What goes wrong in opening or reading, said of the file."""
+    """What goes wrong in opening or reading, said of the file; GDAL's own messages are not printed beside it."""
     try:
-        yield
+        with gdal():
+            yield
     except (SegcliError, MemoryError):
         raise
     except Exception as error:  # decoders and parsers of damaged files raise anything
@@ -107,6 +116,8 @@ def reason(error: Exception) -> str:
 
 def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     """Another format than TIFF, or a name that is no file of this machine."""
+    if (file_behind := local_file(name)) is not None:
+        netcdf.check_header(file_behind)
     if isinstance(name, Path) and name.is_file():
         with name.open("rb") as file:
             head = file.read(4096)
@@ -123,6 +134,8 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     reader = GdalReader(gdal_name(name), **option)
     try:
         _check_size(reader)
+        if file_behind is not None and reader.dataset.driver in _ONE_FILE:
+            _check_inflation(file_behind, [reader], SPARSE if reader.dataset.driver == "GTiff" else INFLATED)
         if reader.dataset.driver == "WMS":
             raise OSError("a description of a server; name the server itself")
         inside = reader.dataset.subdatasets
@@ -137,6 +150,15 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     return Contents((reader,), dialect=dialect, whole=whole, orientation=orientation)
 
 
+def _check_inflation(path: Path, readers: Sequence[Reader], most: int) -> None:
+    """OSError where no file of that size can hold so much: zeros, compressed and compressed again, fill a disk."""
+    found = path.stat().st_size
+    claimed = sum(r.height * r.width * sum(np.dtype(dtype).itemsize for dtype in r.dtypes) for r in readers)
+    if claimed >= BELIEVED_BYTES and claimed > most * found:
+        size = f"{readers[0].width} x {readers[0].height}"
+        raise OSError(f"{found} bytes that claim {claimed / 1e9:.0f} GB of pixels, {size} in the first image")
+
+
 def _check_size(reader: GdalReader) -> None:
     """OSError where pixels that are not compressed would need more bytes than there are: GDAL gives zeros for them."""
     files = [Path(name) for name in reader.dataset.files]
@@ -149,6 +171,7 @@ def _check_size(reader: GdalReader) -> None:
 
 
 _RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO")
+_ONE_FILE = ("GTiff", "PNG", "JPEG", "WEBP", "JP2OpenJPEG", "netCDF", "HDF5", "HDF5Image")
 _CONTAINERS = ("netCDF", "HDF5", "Zarr", "GTiff", "NITF")
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "PNM")
 
@@ -176,12 +199,12 @@ def _check_vrt(path: Path, head: bytes, seen: set[Path]) -> None:
     root = ElementTree.fromstring(text)
     seen = seen | {path.resolve()}
     folder = path.resolve().parent
-    has_raw = any(band.get("subClass") == "VRTRawRasterBand" for band in root.iter("VRTRasterBand"))
-    for source in (*root.iter("SourceFilename"), *root.iter("SourceDataset")):
+    has_raw = any("rawrasterband" in _plain(element).get("subclass", "").lower() for element in root.iter())
+    for source in (element for element in root.iter() if str(element.tag).lower() in _NAMING):
         named = (source.text or "").strip()
-        if "://" in named or named.startswith("/vsi") or "<" in named:
+        if _ELSEWHERE.search(named):
             raise OSError(f"a VRT over {named:.80}, which is not a file of this machine; fetch it, or name it itself")
-        place = (folder / named if source.get("relativeToVRT") == "1" else Path(named)).resolve()
+        place = (folder / named if _plain(source).get("relativetovrt") == "1" else Path(named)).resolve()
         if has_raw and not place.is_relative_to(folder):
             raise OSError(f"a VRT of raw bytes that names {named}, outside its folder")
         if place in seen:
@@ -189,6 +212,17 @@ def _check_vrt(path: Path, head: bytes, seen: set[Path]) -> None:
         if place.is_file():
             with place.open("rb") as file:
                 _check_vrt(place, file.read(4096), seen)
+
+
+_NAMING = ("sourcefilename", "sourcedataset", "argument")
+"""Elements of a VRT that name files, in small letters: GDAL does not tell them apart."""
+
+_ELSEWHERE = re.compile(r"://|<|(^|[^\w./-])/vsi", re.IGNORECASE)
+
+
+def _plain(element: Any) -> dict[str, str]:
+    """Its attributes by names in small letters."""
+    return {name.lower(): value for name, value in element.attrib.items()}
 
 
 def _level(path: Path, found: Structure, level: int | None, mpp: float | None) -> int:

@@ -1,9 +1,10 @@
 """How GDAL is set wherever segcli opens, reads or writes a file."""
 
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ CACHE_MB = 16
 """GDAL's cache of decoded blocks: 5 % of the memory unless told otherwise. Rows are read and written here in whole
 blocks, each once, so that a larger cache would only fill up."""
 
+MAX_BANDS = 4096
+"""A header that claims more is not believed: each takes its time, and a few bytes can claim 65 535."""
 
 PATIENCE = {
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
@@ -35,6 +38,7 @@ def gdal() -> rasterio.Env:
         GDAL_PNG_WHOLE_IMAGE_OPTIM="NO",
         GDAL_ERROR_ON_LIBJPEG_WARNING="YES",  # it would give grey for what is damaged
         GDAL_VRT_ENABLE_PYTHON="NO",  # a file must not bring code with it
+        GDAL_MAX_BAND_COUNT=MAX_BANDS,
         **network,
     )
 
@@ -56,3 +60,14 @@ def deaf_to(category: type[Warning]) -> Iterator[None]:
 
 
 _FILTERS = threading.Lock()
+
+
+def _deaf(others: Any, is_ours: Callable[..., bool]) -> Callable[..., None]:
+    """A hook of Python's that leaves out what is ours."""
+    return lambda *found: None if is_ours(*found) else others(*found)
+
+
+# rasterio takes GDAL's messages for UTF-8 when it logs them. One that repeats the bytes of a damaged file is not, and
+# Python prints an error, and where it could not be raised; what matters of it is raised as GDAL's own all the same.
+sys.unraisablehook = _deaf(sys.unraisablehook, lambda found: "rasterio" in str(found.object))
+sys.excepthook = _deaf(sys.excepthook, lambda kind, _, trace: kind is UnicodeDecodeError and trace is None)

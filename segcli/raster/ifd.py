@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from segcli.raster.gdal import MAX_BANDS
+
 MAX_PAGES = 100_000
 MAX_TAGS = 4096
 EXIF_BYTES = 2**18
@@ -110,6 +112,8 @@ def _page(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Page, int
         tag, kind = struct.unpack(order + "HH", entry[:4])
         if code := _SIZES.get(kind):
             (tags[tag],) = struct.unpack_from(order + code, entry, 12 if big else 8)
+    if tags.get(SAMPLES, 1) > MAX_BANDS:
+        raise BrokenTiffError(f"{tags[SAMPLES]} bands in the page at byte {offset}")
     tail = body[count * entry_size :]
     following = struct.unpack(order + ("Q" if big else "I"), tail)[0] if len(tail) == (8 if big else 4) else 0
     orientation = tags.get(ORIENTATION, 1)

@@ -50,6 +50,14 @@ def gdal_name(name: Name) -> Name:
     return f"/vsizip/{name}/{rasters[0]}"
 
 
+def local_file(name: Name) -> Path | None:
+    """The file of this machine that is to be opened, also where a data set inside it is named; None where none is."""
+    if isinstance(name, str):
+        found = _DATA_SET.fullmatch(name)
+        name = Path(found["file"].strip('"') if found else name)
+    return name if name.is_file() else None
+
+
 def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
     """The files in a folder whose endings are among `suffixes`, sorted; hidden ones are none of the user's data.
 

@@ -175,10 +175,10 @@ class DecodedReader:
         """One decoded tile or strip, (row, col, sample)."""
         offset, size = self._page.dataoffsets[index], self._page.databytecounts[index]
         handle = self._file.filehandle
+        if offset + size > handle.size:  # before memory is taken for it
+            raise OSError("the file ends inside a block")
         handle.seek(offset)
         data = handle.read(size)
-        if len(data) < size:
-            raise OSError("the file ends inside a block")
         block, _, _ = self._page.decode(data, index, jpegtables=self._page.jpegtables)
         if block is None:
             raise OSError("a block is missing")
@@ -222,7 +222,11 @@ def _bits(path: Path, offset: int) -> int:
 def _decoded(path: Path, offset: int, compression: int) -> Reader:
     try:
         reader = DecodedReader(path, offset)
-        reader.read([0], 0, 0, 1, 1)
+        try:
+            reader.read([0], 0, 0, 1, 1)
+        except BaseException:
+            reader.close()
+            raise
         return reader
     except (ValueError, ImportError) as error:  # tifffile says ValueError where imagecodecs is missing
         raise OSError(f"no decoder for TIFF compression {compression}; pip install imagecodecs may help") from error

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from segcli.raster.ifd import BrokenTiffError, Page, pages
+from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, pages
 
 # It reports in the log what is odd about a file; what matters of it becomes an error here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -67,7 +67,7 @@ def structure(path: Path) -> Structure | None:
     if found is None:
         return None
     first = found[0]
-    if not 0 < first.samples <= 4096 or first.width <= 0 or first.height <= 0:
+    if first.samples <= 0 or first.width <= 0 or first.height <= 0:
         raise BrokenTiffError(f"its header claims {first.width} x {first.height} pixels of {first.samples} bands")
     try:
         with tifffile.TiffFile(path) as file:
@@ -162,6 +162,8 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     if len(found) == count:
         return _stack(axes + "YX", (*shape, 0, 0), [p.offset for p in found], "imagej", pixel)
     plane_bytes = page.nbytes
+    if count < 1 or count > MAX_PAGES or plane_bytes < page.imagelength * page.imagewidth:
+        raise BrokenTiffError(f"ImageJ's metadata count {count} images of {plane_bytes} bytes")
     if len(found) != 1 or page.compression != 1 or page.dataoffsets[0] + count * plane_bytes > size:
         raise BrokenTiffError(f"ImageJ's metadata count {count} images, the file has {len(found)}")
     if page.dtype is None or page.samplesperpixel != 1:

@@ -189,7 +189,7 @@ class Ledger:
             return _from_journal(journal.read_text(encoding="utf-8"))
         except OSError as error:
             raise NothingDoneError(journal, f"cannot be read: {error.strerror}", "", "give permission") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError(
                 journal, f"no account of tiles: {error}", "", "remove it, or choose another --out"
             ) from error

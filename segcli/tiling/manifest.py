@@ -103,7 +103,7 @@ def read(path: Path) -> Manifest:
         raise UsageError(
             path, error.strerror or str(error), f"expected the {MANIFEST} that segcli tile wrote"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError | TypeError) else str(error)
         raise UsageError(
             path, f"no manifest of tiles: {reason}", f"expected the {MANIFEST} that segcli tile wrote"
@@ -169,7 +169,7 @@ def record_from(values: Any) -> Record:
 def _check_name(name: Any) -> None:
     """ValueError unless it lies below the folder, wherever that is."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise ValueError(f"{name!r:.80} does not lie below its folder")
 
 

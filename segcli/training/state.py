@@ -81,7 +81,7 @@ def load_state(
         with safe_open(path, framework="pt") as file:
             found = json.loads((file.metadata() or {})[KEY])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise UsageError(
             path, f"cannot be resumed: {error}", "expected what an interrupted segcli train wrote"
         ) from error
