@@ -1,4 +1,4 @@
-from segcli.cli import main
+from segcli.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

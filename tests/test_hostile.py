@@ -344,7 +344,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a huge tile": (lambda found: first_tile(found).update(height=10**400), "no manifest of tiles"),
     "tiles of one pixel": (lambda found: found["options"].update(size=1, overlap=0), "expected 8"),
     "a raster by the name of a place elsewhere": (
-        lambda found: found["sources"][0].update(name="../../escaped"), "does not lie below its folder"),
+        lambda found: found["sources"][0].update(name="../../escaped"), "is no name of a file"),
 }  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from helpers import SHARED, write_picture
 from rasterio.errors import NotGeoreferencedWarning
 from test_products import labels_of, predict, write_raster
 
-from segcli import batch, outputs
+from segcli import batch
 from segcli.errors import InputError
+from segcli.raster import endings
 from segcli.raster.names import gdal_name, is_folder, parse, relative_name
 from segcli.raster.source import Source, open_images
 
@@ -102,7 +103,7 @@ def test_an_image_by_its_url(tmp_path: Path, weights: Path, scene: np.ndarray, s
 
 def test_outputs_of_names_do_not_clash(tmp_path: Path) -> None:
     inputs = [parse('NETCDF:"a.nc":red'), parse('NETCDF:"a.nc":green'), Path("a.png")]
-    _, jobs = batch.plan(inputs, tmp_path, partial(outputs.suffix, "auto"), False)
+    _, jobs = batch.plan(inputs, tmp_path, partial(endings.suffix, "auto"), False)
     assert [job.output.name for job in jobs] == ["a_red.tif", "a_green.tif", "a.png"]
 
 

@@ -9,7 +9,7 @@ import segcli
 from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
-from segcli.cli.shared import INTERRUPTED, TERMINATED
+from segcli.cli.shared import INTERRUPTED, TERMINATED, hush_libraries
 from segcli.cli.tile import tile
 from segcli.cli.train import train
 from segcli.errors import SegcliError, one_line
@@ -41,8 +41,15 @@ app.command(
 )(tile)
 
 
+def program() -> None:
+    """The program as the shell starts it."""
+    if "--debug" not in sys.argv:
+        hush_libraries()
+    main()
+
+
 def main() -> None:
-    """The program: every failure becomes one line on stderr and an exit code."""
+    """The command line: every failure becomes one line on stderr and an exit code."""
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer makes an exit code of Ctrl-C

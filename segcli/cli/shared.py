@@ -54,8 +54,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a verb and end with its exit code."""
     signal.signal(signal.SIGTERM, _end)
-    if "--debug" not in sys.argv:
-        hush_libraries()
     try:
         code = run()
     except BrokenPipeError:  # here, because typer would make exit code 1 of it

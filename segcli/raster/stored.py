@@ -53,7 +53,8 @@ class Stored:
     @property
     def can_be_empty(self) -> bool:
         """Whether such pixels are told from data."""
-        return self.nodata is not None or self.has_alpha or self.has_mask
+        # GDAL takes alpha for a mask in these two alone.
+        return self.nodata is not None or self.has_mask or (self.has_alpha and self.dtype in ("uint8", "uint16"))
 
     def to_json(self) -> dict[str, Any]:
         """What JSON has no number for is text."""
