@@ -15,7 +15,6 @@ import torch
 import segcli
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.drawing.curves import curves
 from segcli.errors import NothingDoneError, UsageError
 from segcli.files import replacing
 from segcli.measures.confusion import intersection_over_union, mean_iou
@@ -297,6 +296,8 @@ def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Pa
         for row in history:
             cells = [*(row[field] for field in fields[:3]), *(row["iou"][name] for name in names)]
             writer.writerow([*cells, *(row[field] for field in fields[3:])])
+    from segcli.drawing.curves import curves  # here, because matplotlib takes its time
+
     with replacing(out / "curves.png") as part:
         part.write_bytes(curves(history))
 

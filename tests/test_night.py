@@ -56,7 +56,7 @@ def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, s
     killed_at_work = 0
     for _ in range(KILLS):
         process = started(tmp_path, *arguments, "out")
-        time.sleep(start + chance.uniform(0.1, 1.2))
+        time.sleep(start + chance.uniform(0.1, 0.8))
         process.kill()
         process.communicate()
         there = contents(tmp_path / "out") if (tmp_path / "out").exists() else {}
