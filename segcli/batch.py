@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from segcli.ahead import ahead, shared
 from segcli.console import Console
@@ -19,9 +19,14 @@ from segcli.shard import Shard
 OVERLAYS = "overlays"
 """The folder, inside the output folder, that takes blended pictures."""
 
-Beside = tuple[str, str | None]
-"""Another file of each job: its folder inside the output folder ("" for that itself), and its ending, None for the one
-of the output."""
+
+class Beside(NamedTuple):
+    """Another file of each job: its folder inside the output folder, its ending if that is not the one of the output,
+    and the ending of those outputs that have it, where not all do."""
+
+    folder: str = ""
+    ending: str | None = None
+    of: str | None = None
 
 
 Item = TypeVar("Item")
@@ -146,29 +151,36 @@ def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name
 
 def output_beside(folder: Path, output: Path, beside: Beside) -> Path:
     """Another file of a job."""
-    name, ending = beside
-    path = folder / name / output.relative_to(folder)
-    return path.with_suffix(ending) if ending else path
+    path = folder / beside.folder / output.relative_to(folder)
+    return path.with_suffix(beside.ending) if beside.ending else path
 
 
 def _without_clashes(places: Mapping[Name, Path], folder: Path, beside: Sequence[Beside]) -> list[Job]:
     """A job for each source, if no two files that they write have one name and none is an input; else UsageError."""
-    jobs, where = [], Places()
-    sources = {where.of(source) for source in places if isinstance(source, Path)}
+    jobs = []
     written: dict[Path, Name] = {}
     for source, place in places.items():
         made_of = (source,) if isinstance(source, Path) and source.is_file() else ()
-        job = Job(source, place, tuple(output_beside(folder, place, other) for other in beside), made_of)
+        others = (other for other in beside if other.of in (None, place.suffix))
+        job = Job(source, place, tuple(output_beside(folder, place, other) for other in others), made_of)
         for output in job.files:
             if output in written:
                 raise UsageError(
                     source, f"would write {output}, as {written[output]} does", "", "rename one, or run them apart"
                 )
-            if where.of(output) in sources:
-                raise UsageError(output, "is an input, and would be overwritten", "", "choose another --out")
             written[output] = source
         jobs.append(job)
+    spare(jobs, (source for source in places if isinstance(source, Path)))
     return jobs
+
+
+def spare(jobs: Sequence[Job], used: Iterable[Path]) -> None:
+    """UsageError where a job would write what is read, whatever --overwrite says."""
+    where = Places()
+    taken = {where.of(path) for path in used}
+    for output in (output for job in jobs for output in job.files):
+        if where.of(output) in taken:
+            raise UsageError(output, "is an input, and would be overwritten", "", "choose another --out")
 
 
 def run(
@@ -299,17 +311,23 @@ def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
     return manifest.why(job.source, job.output, job.made_of)
 
 
+def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
+    """The same of a job that may be done; InputError where what it would replace is not segcli's."""
+    why = reason(job, manifest, overwrite)
+    for output in job.files if why is not None else ():
+        manifest.guard(output, overwrite)
+    return why
+
+
 def _prepared(
     job: Job, steps: Steps[Item], console: Console, manifest: Manifest | None, overwrite: bool
 ) -> tuple[Job, Ready[Item] | Exception | None]:
     """A job that is ready to be worked on, or what is wrong with it; None if it is up to date."""
     try:
         if manifest is not None:
-            if (why := reason(job, manifest, overwrite)) is None:
+            if (why := due(job, manifest, overwrite)) is None:
                 return job, None
             console.detail(f"{job.source}: {why}")
-            for output in job.files:
-                manifest.guard(output, overwrite)
         sources = Watched(job.made_of or ())
         return job, Ready(job, steps.prepare(job), sources)
     except Exception as error:

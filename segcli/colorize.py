@@ -1,10 +1,10 @@
 """segcli colorize: masks that people can read, and colours back to masks."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
-from segcli.files import Places, all_or_none
+from segcli.files import all_or_none
 from segcli.known_palettes import KNOWN
 from segcli.manifest import opened, seen
 from segcli.options import ColorizeOptions
@@ -44,14 +44,14 @@ def run(options: ColorizeOptions, console: Console) -> int:
     suffix, beside = partial(_suffix, options), _beside(options)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
     setting = _setting(options, folder, jobs, console)
-    jobs = [replace(job, made_of=setting.sources_of(job), beside=_used(job)) for job in jobs]
+    jobs = [replace(job, made_of=setting.sources_of(job)) for job in jobs]
     palettes = [Path(options.palette)] if options.palette is not None and options.palette not in KNOWN else []
-    _check_outputs(jobs, palettes)
+    batch.spare(jobs, chain(palettes, *(job.made_of or () for job in jobs)))
     jobs = batch.of_shard(jobs, folder, options.shard)
-    if options.verify:
-        return forecast.verify(jobs, seen(folder, "colorize", options, palettes), console)
-    if options.dry_run:
+    if options.verify or options.dry_run:
         known = seen(folder, "colorize", options, palettes)
+        if options.verify:
+            return forecast.verify(jobs, known, console)
         return forecast.rehearse(jobs, known, options.overwrite, _cost, console)
     outcomes: dict[batch.Job, list[Path] | Exception] = {}
     at_once = options.jobs or os.cpu_count() or 1
@@ -63,12 +63,13 @@ def run(options: ColorizeOptions, console: Console) -> int:
 
         def prepare(job: batch.Job) -> Images:
             images = open_images(job.source, "image" if options.to_index else "mask")
+            if options.compare:  # a picture of three, which lies nowhere
+                return images
             try:
                 for line in endings.lost_in(job.source, images, job.output.suffix, setting.encoding):
                     console.say(line)
             except InputError:
-                for plane in images.planes:
-                    plane.close()
+                images.close()
                 raise
             return images
 
@@ -116,8 +117,7 @@ def draw_one(job: batch.Job, masks: Images, setting: Setting, progress: Progress
     except Exception as error:  # the others go on; it is said when this one's turn comes
         return error
     finally:
-        for plane in masks.planes:
-            plane.close()
+        masks.close()
 
 
 def _cost(job: batch.Job) -> forecast.Cost:
@@ -166,9 +166,9 @@ def _suffix(options: ColorizeOptions, mask: Name) -> str:
 def _beside(options: ColorizeOptions) -> list[batch.Beside]:
     found: list[batch.Beside] = []
     if options.palette_only:
-        found.append(("", ".qml"))
+        found.append(batch.Beside(ending=".qml", of=".tif"))
     if options.legend != "none":
-        found.append(("", LEGEND))
+        found.append(batch.Beside(ending=LEGEND))
     return found
 
 
@@ -194,18 +194,3 @@ def _unlabelled(positions: NDArray[np.int16]) -> NDArray[np.int16]:
     found = positions.copy()
     found[255] = max(found[255], -1)
     return found
-
-
-def _used(job: batch.Job) -> tuple[Path, ...]:
-    """What is written beside a picture: styles only beside GeoTIFFs."""
-    return tuple(path for path in job.beside if path.suffix != ".qml" or job.output.suffix == ".tif")
-
-
-def _check_outputs(jobs: Sequence[batch.Job], palettes: Sequence[Path]) -> None:
-    """UsageError where a picture would take the place of a file that a picture is made of."""
-    where = Places()
-    used = {where.of(path) for job in jobs for path in job.made_of or ()} | {where.of(path) for path in palettes}
-    for job in jobs:
-        for path in job.files:
-            if where.of(path) in used:
-                raise UsageError(path, "is read, and would be overwritten", "", "choose another --out")

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from segcli.batch import Job, reason
+from segcli.batch import Job, due, reason
 from segcli.console import Console
 from segcli.errors import SegcliError
 from segcli.manifest import Manifest
@@ -41,15 +41,13 @@ def rehearse(
     """Say of each file what would become of it and what that costs; gives the exit code. Files are opened, not read."""
     costs, up_to_date, failed = [], 0, 0
     for job in jobs:
-        why = reason(job, manifest, overwrite)
-        if why is None:
-            up_to_date += 1
-            console.detail(f"{job.output}: up to date")
-            console.record({"source": str(job.source), "status": "up to date", "outputs": [str(job.output)]})
-            continue
         try:
-            for output in job.files:
-                manifest.guard(output, overwrite)
+            why = due(job, manifest, overwrite)
+            if why is None:
+                up_to_date += 1
+                console.detail(f"{job.output}: up to date")
+                console.record({"source": str(job.source), "status": "up to date", "outputs": [str(job.output)]})
+                continue
             cost = look(job)
         except SegcliError as error:
             failed += 1

@@ -36,13 +36,13 @@ def beside(options: PredictOptions) -> list[Beside]:
     """The files that are written beside each mask."""
     found: list[Beside] = []
     if options.overlay:
-        found.append((OVERLAYS, None))
+        found.append(Beside(OVERLAYS))
     if options.probabilities:
-        found.append((PROBABILITIES, ".tif"))
+        found.append(Beside(PROBABILITIES, ".tif"))
     if options.confidence:
-        found.append((CONFIDENCE, ".tif"))
+        found.append(Beside(CONFIDENCE, ".tif"))
     if options.polygons is not None:
-        found.append((POLYGONS, f".{options.polygons}"))
+        found.append(Beside(POLYGONS, f".{options.polygons}"))
     return found
 
 
@@ -63,8 +63,8 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
         if product.folder is None:
             return job.output
         if product.folder == CONFIDENCE and not options.confidence:
-            return part_of(output_beside(folder, job.output, (POLYGONS, ".confidence.tif")))
-        return output_beside(folder, job.output, (product.folder, ".tif"))
+            return part_of(output_beside(folder, job.output, Beside(POLYGONS, ".confidence.tif")))
+        return output_beside(folder, job.output, Beside(product.folder, ".tif"))
 
     return tuple(map(place, wanted))
 
@@ -89,7 +89,7 @@ def add_drawings(
     files = {product.folder: path for product, path in paths}
     written = [files[PROBABILITIES]] if options.probabilities else []
     if options.overlay and single is not None:
-        overlay = output_beside(folder, job.output, (OVERLAYS, None))
+        overlay = output_beside(folder, job.output, Beside(OVERLAYS))
         draw_overlay(single, job.output, overlay, classes, options)
         written.append(overlay)
     confidence = files.get(CONFIDENCE)
@@ -97,7 +97,7 @@ def add_drawings(
         return written
     try:
         if options.polygons is not None and single is not None:
-            shapes = output_beside(folder, job.output, (POLYGONS, f".{options.polygons}"))
+            shapes = output_beside(folder, job.output, Beside(POLYGONS, f".{options.polygons}"))
             settings = Shapes(options.polygons, options.min_area, options.simplify)
             write_polygons(job.output, confidence, shapes, classes, single.grid, settings)
             written.append(shapes)

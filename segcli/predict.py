@@ -209,8 +209,7 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
         ranges = match_ranges(images.planes, bands, dtype, options.input_range)
         return Scan(images, bands, ranges, files)
     except BaseException:
-        for plane in images.planes:
-            plane.close()
+        images.close()
         raise
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import brightness_model
 
+from segcli.cli import main
 from segcli.network import checkpoint
 
 
@@ -43,3 +44,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "brightness.safetensors"
     checkpoint.save(brightness_model(), path)
     return path
+
+
+@pytest.fixture
+def tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`segcli tile`, in this process: its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["segcli", "tile", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    return run

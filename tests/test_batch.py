@@ -71,7 +71,7 @@ def test_second_files_clash_too(tmp_path: Path) -> None:
     touch(scans / "a.tif", scans / "extra" / "a.tif")
     assert len(batch.plan([scans], tmp_path / "out", png, True)[1]) == 2
     with pytest.raises(UsageError, match=r"would write .*extra/a\.png"):
-        batch.plan([scans], tmp_path / "out", png, True, beside=[("extra", None)])
+        batch.plan([scans], tmp_path / "out", png, True, beside=[batch.Beside("extra")])
 
 
 def test_no_inputs(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def test_nothing_that_is_read_is_overwritten(tmp_path: Path) -> None:
     scan = write_picture(tmp_path / "scans" / "a.png", np.zeros((9, 9, 3), np.uint8))
     before = scan.read_bytes()
     for option in ("over", "compare"):
-        with pytest.raises(UsageError, match=r"a\.png: is read, and would be overwritten; choose another --out"):
+        with pytest.raises(UsageError, match=r"a\.png: is an input, and would be overwritten; choose another --out"):
             colorize(tmp_path, tmp_path / "masks", out=tmp_path / "scans", overwrite=True, **{option: scan.parent})
     tifffile.imwrite(tmp_path / "masks" / "b.tif", np.ones((9, 9), np.uint8))
     style = tmp_path / "b.qml"
     style.write_text('<qgis><paletteEntry value="1" color="#010203" label="one"/></qgis>')
-    with pytest.raises(UsageError, match=r"b\.qml: is read"):
+    with pytest.raises(UsageError, match=r"b\.qml: is an input"):
         colorize(tmp_path, tmp_path / "masks" / "b.tif", out=tmp_path / "b.tif", overwrite=True, palette_only=True,
                  palette=str(style))  # fmt: skip
     assert scan.read_bytes() == before
@@ -61,6 +61,14 @@ def test_styles_are_only_beside_geotiffs(tmp_path: Path) -> None:
     (tmp_path / "out" / "a.qml").write_text("mine")
     assert colorize(tmp_path, tmp_path / "masks", palette_only=True) == 0
     assert (tmp_path / "out" / "a.qml").read_text() == "mine"
+
+
+def test_styles_of_pictures_do_not_stand_in_one_another_s_way(tmp_path: Path) -> None:
+    """a.png has none, so that a.tif may have a.qml."""
+    write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", np.ones((9, 9), np.uint8))
+    assert colorize(tmp_path, tmp_path / "masks", palette_only=True) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a.qml", "a.tif", "segcli.jsonl"]
 
 
 def test_bands_are_chosen_beside_the_truth_too(tmp_path: Path) -> None:
@@ -268,6 +276,8 @@ def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         file.write(np.ones((1, 9, 9), np.uint8))
     assert colorize(tmp_path, tmp_path / "a.tif", format="png") == 0
     assert "a.tif: PNG cannot hold where it lies on earth" in capsys.readouterr().err
+    assert colorize(tmp_path, tmp_path / "a.tif", compare=tmp_path / "a.tif", out=tmp_path / "compared") == 0
+    assert "lies on earth" not in capsys.readouterr().err  # a comparison is a picture, whatever its format
     tifffile.imwrite(tmp_path / "s.tif", np.ones((5, 9, 9), np.uint8), imagej=True, metadata={"axes": "ZYX"})
     assert colorize(tmp_path, tmp_path / "s.tif", compress="zstd") == 0
     assert "s.tif: a stack; --format and --compress do not apply" in capsys.readouterr().err

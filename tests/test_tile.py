@@ -29,7 +29,6 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 from rasterio.windows import Window
 
-from segcli import cli
 from segcli.files import PART
 from segcli.raster.names import rasters_in
 from segcli.raster.readers import GdalReader
@@ -40,20 +39,6 @@ from segcli.tiling import cutting
 Tile = Callable[..., int]
 Program = Callable[..., subprocess.CompletedProcess[str]]
 PLACE: dict[str, Any] = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 2, 2)}
-
-
-@pytest.fixture
-def tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tile:
-    """The program, in this process: its exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["segcli", "tile", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0)
-
-    return run
 
 
 def write_raster(path: Path, pixels: np.ndarray, valid: np.ndarray | None = None, **more: Any) -> Path:

@@ -18,26 +18,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
-from segcli import cli
 from segcli.tiling.ledger import JOURNAL
 from segcli.tiling.splits import NONE, deal, meeting, overlapping, quotas
 
 Tile = Callable[..., int]
 PLACE: dict[str, Any] = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 2, 2)}
-
-
-@pytest.fixture
-def tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tile:
-    """The program, in this process: its exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["segcli", "tile", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0)
-
-    return run
 
 
 def write_raster(path: Path, height: int = 100, width: int = 120, seed: int = 0, **more: Any) -> Path:

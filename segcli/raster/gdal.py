@@ -71,3 +71,8 @@ def _deaf(others: Any, is_ours: Callable[..., bool]) -> Callable[..., None]:
 # Python prints an error, and where it could not be raised; what matters of it is raised as GDAL's own all the same.
 sys.unraisablehook = _deaf(sys.unraisablehook, lambda found: "rasterio" in str(found.object))
 sys.excepthook = _deaf(sys.excepthook, lambda kind, _, trace: kind is UnicodeDecodeError and trace is None)
+
+
+def alpha_is_mask(alpha: int, bands: int, dtype: str) -> bool:
+    """Whether GDAL's mask follows the band `alpha`, counted from 0: the last of two or four, of 8 or 16 bits."""
+    return (alpha + 1, bands) in ((2, 2), (4, 4)) and dtype in ("uint8", "uint16")

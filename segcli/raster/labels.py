@@ -3,8 +3,8 @@
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def check_mask(source: Source) -> None:
 
 def embedded_table(path: Path) -> ClassTable | None:
     """The classes that a mask names itself, as segcli writes them: metadata CLASS_n, colours, nodata for no label."""
-    with suppress(InputError), closing_all(open_images(path, "mask")) as images:
+    with suppress(InputError), closing(open_images(path, "mask")) as images:
         return table_in(path, images)
     return None
 
@@ -62,16 +62,6 @@ def table_in(path: Path, images: Images) -> ClassTable | None:
     if images.in_pages:
         return _table_of_stack(path)
     return _table_of_dataset(reader.dataset) if isinstance(reader, GdalReader) else None
-
-
-@contextmanager
-def closing_all(images: Images) -> Iterator[Images]:
-    """Close the planes at the end."""
-    try:
-        yield images
-    finally:
-        for plane in images.planes:
-            plane.close()
 
 
 def _table_of_stack(path: Path) -> ClassTable | None:

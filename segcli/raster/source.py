@@ -13,6 +13,7 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
+from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
@@ -73,11 +74,8 @@ class Source:
         kinds = _kinds(reader)
         self._purpose = purpose
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
-        # GDAL's mask follows alpha where it is the last of two or four bands of 8 or 16 bits, and only there.
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
-        followed = (
-            alphas and (alphas[0] + 1, len(kinds)) in ((2, 2), (4, 4)) and reader.dtypes[0] in ("uint8", "uint16")
-        )
+        followed = alphas and alpha_is_mask(alphas[0], len(kinds), reader.dtypes[0])
         self._alpha = alphas[0] if alphas and not followed and purpose != "stored" else None
         self._lookup: NDArray[np.uint8] | None = None
         self._stretch: NDArray[np.uint8] | None = None
@@ -330,9 +328,14 @@ class Images:
         """Whether outputs are to be written as pages, too: it is a stack, or of a dialect that needs them."""
         return bool(self.axes) or self.dialect == "ome"
 
+    def close(self) -> None:
+        """Close every plane."""
+        for plane in self.planes:
+            plane.close()
+
 
 def open_images(path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None) -> Images:
-    """Every image of a file: one for most, each T and Z of a stack. Close the planes. Raises InputError."""
+    """Every image of a file: one for most, each T and Z of a stack. Close them. Raises InputError."""
     contents = open_contents(path, level, mpp)
     try:
         planes = []

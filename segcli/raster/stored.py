@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
+from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid
 from segcli.raster.readers import GdalReader, JoinedReader
 from segcli.raster.sink import Layout
@@ -53,8 +54,8 @@ class Stored:
     @property
     def can_be_empty(self) -> bool:
         """Whether such pixels are told from data."""
-        # GDAL takes alpha for a mask in these two alone.
-        return self.nodata is not None or self.has_mask or (self.has_alpha and self.dtype in ("uint8", "uint16"))
+        by_alpha = self.has_alpha and alpha_is_mask(self.kinds.index("alpha"), self.bands, self.dtype)
+        return self.nodata is not None or self.has_mask or by_alpha
 
     def to_json(self) -> dict[str, Any]:
         """What JSON has no number for is text."""

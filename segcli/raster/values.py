@@ -1,7 +1,7 @@
 """What the values of one mask are shown as: indices of a class table, row by row, whatever the mask was stored as."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import NUMBERS, distinct_colors, repeated
 from segcli.errors import InputError
 from segcli.known_palettes import is_nameless
-from segcli.raster.labels import BINARY, closing_all, table_in, written_table
+from segcli.raster.labels import BINARY, table_in, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.sink import empty_value
@@ -121,7 +121,7 @@ def are_black_and_white(paths: Iterable[Name]) -> bool:
     """
     white = False
     for path in paths:
-        with suppress(InputError), closing_all(open_images(path, "mask")) as images:
+        with suppress(InputError), closing(open_images(path, "mask")) as images:
             if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or (_own_table(path, images)):
                 continue
             seen = _black_or_white(images.planes)
