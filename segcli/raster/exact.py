@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from segcli.errors import InputError
 from segcli.files import part_of, replacing
-from segcli.raster.gdal import opened
+from segcli.raster.gdal import created, opened, settled
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.sink import BLOCK, Encoding, Layout, Sink, check_blocks, convert, faults_of_writing
@@ -141,10 +141,12 @@ def _write_png(part: Path, pixels: NDArray[Any], like: Stored) -> None:
 def _created(part: Path, grid: Grid, like: Stored, compress: str) -> Iterator[Any]:
     """A GeoTIFF open for writing, all but its pixels said."""
     with ExitStack() as files:
-        dataset = files.enter_context(opened(part, "w", **_profile(grid, like, compress)))
+        dataset = files.enter_context(created(part, **_profile(grid, like, compress)))
         _describe(dataset, grid, like)
         if like.has_mask:
             files.enter_context(rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True))
+        else:  # a mask must come before its pixels, and its file has one thread
+            settled(dataset)
         yield dataset
 
 

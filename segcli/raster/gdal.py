@@ -11,10 +11,12 @@ from typing import Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
 
-CACHE_MB = 16
+CACHE_BYTES = 16 << 20
 """GDAL's cache of decoded blocks: 5 % of the memory unless told otherwise. Rows are read and written here in whole
-blocks, each once, so that a larger cache would only fill up."""
+blocks, each once, so that a larger cache would only fill up. rasterio takes a number for bytes, GDAL small ones for
+MB."""
 
 MAX_BANDS = 4096
 """A header that claims more is not believed: each takes its time, and a few bytes can claim 65 535."""
@@ -30,10 +32,10 @@ PATIENCE = {
 
 
 def gdal() -> rasterio.Env:
-    """The settings, as a context. GDAL takes the size of its cache from the first one that reads a block."""
+    """The settings, as a context."""
     network = {name: value for name, value in PATIENCE.items() if name not in os.environ}
     return rasterio.Env(
-        GDAL_CACHEMAX=CACHE_MB,
+        GDAL_CACHEMAX=CACHE_BYTES,
         # GDAL's quick way through a PNG gives the rest of a truncated file as zeros, without a word.
         GDAL_PNG_WHOLE_IMAGE_OPTIM="NO",
         GDAL_ERROR_ON_LIBJPEG_WARNING="YES",  # it would give grey for what is damaged
@@ -49,6 +51,18 @@ def opened(path: Path | str, mode: str = "r", **profile: Any) -> Any:
         dataset = rasterio.open(path, mode, **profile)
         _ = dataset.transform  # asked for here, where the warning is not heard
     return dataset
+
+
+def created(path: Path, **profile: Any) -> Any:
+    """A new raster, to be described and then `settled` before pixels are written."""
+    return opened(path, "w+", **profile)
+
+
+def settled(dataset: Any) -> None:
+    """Have GDAL write the head of a new GeoTIFF, which otherwise waits for the first block that is put out of the
+    cache. Where another thread puts that out while this one closes the file, both write the head, and GDAL fails or
+    hangs."""
+    dataset.read(1, window=Window(0, 0, 1, 1))
 
 
 @contextmanager

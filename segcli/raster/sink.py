@@ -27,7 +27,7 @@ from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
 from segcli.raster.canvas import MOST_BYTES, Canvas
-from segcli.raster.gdal import gdal, opened
+from segcli.raster.gdal import created, gdal, opened, settled
 from segcli.raster.grid import Grid
 from segcli.raster.statistics import Statistics
 
@@ -260,10 +260,11 @@ def _is_closed(folder: Path) -> bool:
 def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[Sink]:
     profile = _profile(grid, layout, compress)
     with faults_of_writing(path):
-        dataset = opened(part, "w", **{key: value for key, value in profile.items() if value is not None})
+        dataset = created(part, **{key: value for key, value in profile.items() if value is not None})
     try:
         with faults_of_writing(path):
             _describe(dataset, grid, layout)
+            settled(dataset)
         sink = Sink(path, dataset, grid, layout)
         yield sink
         sink.finish()

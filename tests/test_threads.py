@@ -1,0 +1,37 @@
+"""Files of several threads: what GDAL shares between them must not reach from one into another."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from rasterio._env import get_gdal_config
+
+from segcli.raster.exact import create_exact
+from segcli.raster.gdal import CACHE_BYTES, gdal
+from segcli.raster.grid import Grid
+from segcli.raster.sink import Layout, Sink, create
+from segcli.raster.stored import Stored
+
+
+def test_blocks_are_kept_as_long_as_they_are_needed() -> None:
+    """A cache of a few bytes would put every block out at once: decoded again at the next read, and written early."""
+    with gdal():
+        assert get_gdal_config("GDAL_CACHEMAX") == CACHE_BYTES > 1 << 20
+
+
+@pytest.mark.parametrize("kind", ["labels", "as stored"])
+def test_a_head_is_written_before_pixels(tmp_path: Path, kind: str) -> None:
+    """Left to the first block that goes out of GDAL's cache, it would be written by two threads at once where one
+    puts out a block of the file that another closes: an error, a hang or a crash, once in some ten thousand files."""
+    path, grid = tmp_path / "a.tif", Grid(40, 40)
+    like = Stored(1, "uint8", None, ("gray",), None, ("",), (1.0,), (0.0,), ("",), None, False, {}, ({},))
+    made: AbstractContextManager[Sink] | AbstractContextManager[object]
+    made = create(path, grid, Layout(1, "uint8")) if kind == "labels" else create_exact(path, grid, like, "DEFLATE")
+    with made as sink:
+        (part,) = tmp_path.iterdir()
+        with tifffile.TiffFile(part) as file:
+            assert file.pages[0].shape == (40, 40)
+        sink.write(0, np.ones((1, 40, 40), np.uint8), *([None] if kind == "as stored" else []))  # type: ignore[attr-defined]
+    assert (tifffile.imread(path) == 1).all()
