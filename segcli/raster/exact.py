@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -39,10 +40,17 @@ def write_whole(
         with faults_of_writing(path):
             _write_png(part, pixels, like)
         return
-    with faults_of_writing(path), _created(part, grid, like, compress) as dataset:
+    profile = _profile(grid, like, compress)
+    in_memory = {key: profile.pop(key) for key in ("height", "width", "count", "dtype", "crs", "transform", "nodata")
+                 if key in profile}  # fmt: skip
+    with faults_of_writing(path), opened("", "w", driver="MEM", **in_memory) as whole:
+        _describe(whole, grid, like)
         if like.has_mask:
-            dataset.write_mask(written_out(valid, pixels.shape[1:]))
-        dataset.write(pixels)
+            whole.write_mask(written_out(valid, pixels.shape[1:]))
+        whole.write(pixels)
+        # Other threads go on while GDAL copies; closing a file, where it would compress otherwise, rasterio stops all.
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED="NO"):
+            rasterio.shutil.copy(whole, part, **profile)
     with faults_of_writing(path):
         check_blocks(part, 1 + like.has_mask)
 
