@@ -30,7 +30,7 @@ from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.train import Kept, run
 from segcli.training.augmentation import Crop, augment
-from segcli.training.borders import border_weights
+from segcli.training.borders import border_weights, parted
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import learning_rate
@@ -612,6 +612,19 @@ def test_border_weights_are_those_of_the_paper(rng: np.random.Generator) -> None
     assert (border_weights(np.zeros((5, 5), np.uint8), 10) == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_objects_that_touch_are_parted(rng: np.random.Generator, dtype: type[np.generic]) -> None:
+    numbers = np.repeat(np.repeat(rng.integers(0, 4, (9, 8)), 3, 0), 3, 1).astype(dtype)
+    found = parted(numbers)
+    for row, col in np.ndindex(numbers.shape):
+        near = numbers[max(0, row - 1) : row + 2, max(0, col - 1) : col + 2]
+        is_alone = not {*near.ravel().tolist()} - {0, int(numbers[row, col])}
+        assert found[row, col] == (numbers[row, col] if is_alone else 0)
+    # What is left of one object touches no other.
+    places = [ndimage.binary_dilation(found == n, np.ones((3, 3))) & (found != n) & (found > 0) for n in (1, 2, 3)]
+    assert not np.any(places)
+
+
 def test_learning_rate_rises_then_falls_to_zero() -> None:
     rates = [learning_rate(step / 100, 0.1) for step in range(101)]
     assert max(rates) == pytest.approx(0.1)
@@ -887,13 +900,15 @@ def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np
     for name in "ab":
         write_picture(tmp_path / "instances" / f"{name}.png", numbers)
     found = looked_at(tmp_path)
-    whole = 1 + border_weights(numbers, 10)
+    apart = parted(numbers)
+    assert np.count_nonzero(apart != numbers) > 0
+    whole = 1 + border_weights(apart, 10)
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
     crops = Crops(found, reading, 40, 0, "none", border_weight=10)
     for number in range(12):
         crop = crops.crop(0, 0, number)
         places = [(row, col) for row in range(81) for col in range(71)
-                  if np.array_equal((numbers > 0)[row : row + 40, col : col + 40], crop.target == 1)]  # fmt: skip
+                  if np.array_equal((apart > 0)[row : row + 40, col : col + 40], crop.target == 1)]  # fmt: skip
         row, col = places[0]
         np.testing.assert_allclose(crop.weights, whole[row : row + 40, col : col + 40], atol=10 * np.exp(-8))
 

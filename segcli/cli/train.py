@@ -78,7 +78,8 @@ def train(
         str, typer.Option(metavar="none|auto|N,N,...", help="auto: by median frequency; or one for each class.")
     ] = "none",
     border_weight: Annotated[
-        float, typer.Option(min=0, help="Weight of the gap between touching objects; needs instances/ (paper: 10).")
+        float,
+        typer.Option(min=0, help="Put a gap between touching objects, with more weight; needs instances/ (paper: 10)."),
     ] = TrainOptions.border_weight,
     label_smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the cross entropy.")] = 0.0,
     ignore: Annotated[

@@ -17,7 +17,7 @@ from segcli.options import Augment
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
-from segcli.training.borders import REACH, border_weights
+from segcli.training.borders import REACH, border_weights, parted
 from segcli.training.labels import Labels
 from segcli.training.pairs import Pair
 from segcli.training.survey import CELL, Survey
@@ -179,7 +179,8 @@ class Crops:
         image, target = self.reading.window(pair, top, left, bottom - top, right - left)
         weights = None
         if self.border_weight:
-            weights = 1 + self._border_weights(pair, top, left, *target.shape)
+            gaps, extra = self._borders(pair, top, left, *target.shape)
+            target, weights = np.where(gaps & (target >= 0), np.zeros_like(target), target), 1 + extra
         around = (
             (top - row + self.context, bottom - top - target.shape[0]),
             (left - col + self.context, right - left - target.shape[1]),
@@ -192,14 +193,20 @@ class Crops:
         inner = (slice(self.context, self.context + self.size),) * 2
         return Crop(crop.image, crop.target[inner], None if crop.weights is None else crop.weights[inner])
 
-    def _border_weights(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
-        """Of a window, with the objects around it."""
+    def _borders(
+        self, pair: Pair, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Of a window, with the objects around it: where these touch, which is to be the first class, and the weights
+        of what is between them."""
         if pair.instances is None:
-            return np.zeros((height, width), np.float32)
-        top, left = max(0, row - REACH), max(0, col - REACH)
-        size = row - top + height + REACH, col - left + width + REACH
-        found = border_weights(self.reading.instances(pair, top, left, *size), self.border_weight)
-        return found[row - top : row - top + height, col - left : col - left + width]
+            return np.zeros((height, width), np.bool_), np.zeros((height, width), np.float32)
+        margin = REACH + 1
+        top, left = max(0, row - margin), max(0, col - margin)
+        size = row - top + height + margin, col - left + width + margin
+        found = self.reading.instances(pair, top, left, *size)
+        apart = parted(found)
+        inner = slice(row - top, row - top + height), slice(col - left, col - left + width)
+        return (apart != found)[inner], border_weights(apart, self.border_weight)[inner]
 
     def _place(self, number_of_pair: int, rng: np.random.Generator) -> tuple[Pair, int, int]:
         """Where a crop lies: anywhere in its image; with `balance` every other one over a pixel of a class that is
