@@ -79,7 +79,7 @@ def train(
     ] = "none",
     border_weight: Annotated[
         float,
-        typer.Option(min=0, help="Put a gap between touching objects, with more weight; needs instances/ (paper: 10)."),
+        typer.Option(min=0, help="Put a gap between touching objects, of this weight; needs instances/ (paper: 10)."),
     ] = TrainOptions.border_weight,
     label_smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the cross entropy.")] = 0.0,
     ignore: Annotated[

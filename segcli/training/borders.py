@@ -14,8 +14,7 @@ def parted(instances: NDArray[np.generic]) -> NDArray[np.generic]:
     """`instances`, 0 where a pixel touches another object's, by an edge or a corner: between objects then is a gap of
     two pixels, as Ronneberger et al. (2015, section 3) put one there."""
     highest = ndimage.maximum_filter(instances, 3)
-    none = np.array(np.iinfo(instances.dtype).max, instances.dtype)
-    lowest = ndimage.minimum_filter(np.where(instances == 0, none, instances), 3)
+    lowest = ndimage.minimum_filter(np.where(instances == 0, instances.max(), instances), 3)
     return np.where((highest == instances) & (lowest == instances), instances, np.zeros_like(instances))
 
 
