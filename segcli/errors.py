@@ -17,7 +17,8 @@ class SegcliError(Exception):
 
     def __init__(self, subject: object, found: str, expected: str = "", remedy: str = "") -> None:
         self.subject = str(subject)
-        self.reason = "; ".join(part for part in (found, expected, remedy) if part)
+        # Libraries end what they say with a full stop.
+        self.reason = "; ".join(part.removesuffix(".") for part in (found, expected, remedy) if part)
         super().__init__(one_line(f"{self.subject}: {self.reason}" if self.subject else self.reason))
 
     def __reduce__(self) -> tuple[type["SegcliError"], tuple[str, str]]:

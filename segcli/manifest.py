@@ -228,8 +228,8 @@ def opened(
             path = folder / f"segcli.{shard}.jsonl"
             for other in records(folder):  # of runs that share the work in another way
                 if other != folder / MANIFEST and not other.name.endswith(f"-of-{shard.count}.jsonl"):
-                    with _open(other) as held:
-                        lock(held, folder, fcntl.LOCK_EX)
+                    with _open(other) as held:  # its own run holds it alone; fellows look at the same time
+                        lock(held, folder, fcntl.LOCK_SH)
             file = open_files.enter_context(_open(path))
             lock(file, folder, fcntl.LOCK_EX)
         manifest = Manifest(path, key, file, [other for other in records(folder) if other != path])

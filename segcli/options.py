@@ -187,7 +187,9 @@ class TileOptions:
     split: tuple[float, ...] | None = None
     sample: int | None = None
     seed: int = 0
+    shard: Shard | None = None
     dry_run: bool = False
+    verify: bool = False
     join: bool = False
     manifest: Path | None = None
     merge: Merge = "auto"

@@ -24,7 +24,7 @@ from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
 from segcli.tiling.labelling import Labels, labelled
 from segcli.tiling.ledger import Ledger
-from segcli.tiling.manifest import CLASSES, MANIFEST, Record
+from segcli.tiling.manifest import CLASSES, Record, accounts_beside
 from segcli.tiling.planning import Target
 from segcli.tiling.splits import SPLITS
 
@@ -46,8 +46,8 @@ def check(options: TileOptions) -> None:
         raise UsageError(
             "--overlap", f"found {options.overlap:g}", f"expected 0 to {options.size - 1} pixels, or a share"
         )
-    for name in ("masks", "split", "sample") if options.join else ("manifest",):
-        if getattr(options, name) is not None:
+    for name in ("masks", "split", "sample", "shard", "verify") if options.join else ("manifest",):
+        if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name}", "given with --join" if options.join else "given without --join")
     if options.join and options.out is None:
         raise UsageError("--join", "given without --out", "expected a file, or a folder, for what comes of it")
@@ -61,8 +61,10 @@ def cut_all(options: TileOptions, console: Console) -> int:
     labels = planning.labels_of(targets, options)
     ledgers = planning.open_ledgers(targets, labels, options)
     targets = planning.dealt(targets, ledgers, options, console)
+    if options.verify:
+        return verify(targets, labels, ledgers, options, console)
     if options.dry_run:
-        return show_plan(targets, labels, options, console)
+        return show_plan(targets, labels, ledgers, options, console)
     with ExitStack() as accounts:
         for ledger in ledgers.values():
             accounts.callback(ledger.rest)
@@ -73,9 +75,11 @@ def write_tiles(
     targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
 ) -> int:
     """The tiles that are missing, of one raster after the other, and an account of them in each folder."""
+    everything, targets = targets, planning.shared_out(targets, options.shard)
+    names = [target.name for target in targets]
     if options.out is not None:
-        take(ledgers[options.out], labels, options)
-    chosen = planning.sample(targets, labels, options, console)
+        take(ledgers[options.out], names, labels, options)
+    chosen = planning.sample(everything, labels, options, console)
     by_source = {target.source: target for target in targets}
 
     def prepare(job: batch.Job) -> Work:
@@ -84,7 +88,7 @@ def write_tiles(
             for line in planning.losses(work):
                 console.say(line)
             if not ledgers[job.output].is_held:
-                take(ledgers[job.output], labels, options)
+                take(ledgers[job.output], names, labels, options)
             work = work if chosen is None else replace(work, chosen=chosen[job.source])
             return planning.make_room(work, ledgers[job.output], options.overwrite)
         except BaseException:
@@ -108,7 +112,7 @@ def write_tiles(
             if options.out is not None:
                 return []
             ledgers[job.output].close()
-            return [job.output / MANIFEST]
+            return [ledgers[job.output].account]
 
         jobs = [batch.Job(target.source, target.folder) for target in targets]
         steps = batch.Steps(prepare, lambda work: (id(work), 1), cut_one, finish)
@@ -116,7 +120,7 @@ def write_tiles(
     for ledger in ledgers.values():
         ledger.close()
         if options.out is not None and report.done:
-            console.result(ledger.folder / MANIFEST)
+            console.result(ledger.account)
     scenes = [ledgers[target.folder].known.scenes.get(target.name) for target in targets]
     records = [record for scene in scenes if scene is not None for record in scene.records.values()]
     console.say(summary(records, options.split or ()))
@@ -127,11 +131,11 @@ def write_tiles(
     return report.exit_code
 
 
-def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
-    """Make a folder this run's own, before anything is written there."""
+def take(ledger: Ledger, names: Sequence[str], labels: Labels | None, options: TileOptions) -> None:
+    """Make a folder this run's own, before anything is written there of the rasters of these names."""
     ledger.hold()
     if options.overwrite:
-        ledger.start_over()
+        ledger.start_over(names)
     write_classes(ledger.folder, labels, options)
 
 
@@ -167,10 +171,33 @@ def summary(records: Sequence[Record], shares: Sequence[float]) -> str:
     return "  ".join(parts)
 
 
-def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions, console: Console) -> int:
+def verify(
+    targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
+) -> int:
+    """Name the rasters whose tiles are missing or stale by the accounts of all runs; gives the exit code, 1 if there
+    are any."""
+    targets, bad = planning.shared_out(targets, options.shard), 0
+    for target in targets:
+        why = planning.why(target, ledgers[target.folder], labels)
+        bad += why is not None
+        if why is not None:
+            console.answer(f"{target.source}: {why}")
+        console.record({"source": str(target.source), "status": why or "up to date", "outputs": [str(target.folder)]})
+    console.say(f"up to date {len(targets) - bad}  missing or stale {bad}")
+    return 1 if bad else 0
+
+
+def show_plan(
+    targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
+) -> int:
     """What a run would write, from a few tiles of each raster; nothing is written but to a scratch folder."""
+    targets = planning.shared_out(targets, options.shard)
     rows, report, total = [], batch.Report(len(targets)), [0, 0.0, 0.0]
     for target in targets:
+        if not options.overwrite and planning.why(target, ledgers[target.folder], labels) is None:
+            report.up_to_date += 1
+            console.record({"source": str(target.source), "status": "up to date", "outputs": [str(target.folder)]})
+            continue
         try:
             with planning.opened(target, labels, options) as work:
                 for line in planning.losses(work):
@@ -192,7 +219,8 @@ def show_plan(targets: list[Target], labels: Labels | None, options: TileOptions
             [str(target.source), size, str(found[0]), str(left_out), f"{found[1] / 1e6:.1f}", f"{found[2]:.1f}"]
         )
         total = [one + other for one, other in zip(total, found, strict=True)]
-    console.table("Plan", ["raster", "pixels", "tiles", "left out", "about MB", "about s"], rows)
+    if rows:
+        console.table("Plan", ["raster", "pixels", "tiles", "left out", "about MB", "about s"], rows)
     least = "" if not (options.min_valid or options.min_label) else "at most "
     tiles = int(total[0]) if options.sample is None else min(options.sample, int(total[0]))
     share = tiles / total[0] if total[0] else 0
@@ -293,7 +321,7 @@ def places(
 
 def made_of(work: joining.Job | InputError) -> tuple[Path, ...] | None:
     """The files that a join reads."""
-    return None if isinstance(work, InputError) else (work.manifest, *work.files.values())
+    return None if isinstance(work, InputError) else (*accounts_beside(work.manifest), *work.files.values())
 
 
 def name_of(work: joining.Job | InputError) -> Name:

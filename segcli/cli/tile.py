@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Json, LogFile, Nul, Quiet, Recursive, StopAt, Verbose, end_with
+from segcli.cli.shared import (
+    Config,
+    Debug,
+    Json,
+    LogFile,
+    Nul,
+    Quiet,
+    Recursive,
+    ShardText,
+    StopAt,
+    Verbose,
+    Verify,
+    end_with,
+)
 from segcli.options import Compression, Edge, Merge, TileFormat, TileOptions
 
 
@@ -72,7 +85,9 @@ def tile(
         int | None, typer.Option(min=1, metavar="N", help="Only so many tiles in all, by chance, classes in balance.")
     ] = TileOptions.sample,
     seed: Annotated[int, typer.Option(min=0, help="Of --split and --sample.")] = TileOptions.seed,
+    shard: ShardText = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show tiles, bytes and time, and write nothing.")] = False,
+    verify: Verify = False,
     join: Annotated[
         bool, typer.Option("--join", help="Put tiles, or what any program made of them, back together.")
     ] = False,
@@ -110,8 +125,8 @@ def tile(
 
     options = TileOptions(
         named(inputs, nul), out, size, overlap, edge, format, compress, masks, attribute, classes,
-        min_valid, min_label, texts.shares("--split", split), sample, seed, dry_run, join, manifest, merge,
-        allow_missing, jobs, recursive, overwrite, on_error, quiet, debug,
+        min_valid, min_label, texts.shares("--split", split), sample, seed, texts.shard(shard), dry_run, verify, join,
+        manifest, merge, allow_missing, jobs, recursive, overwrite, on_error, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.tile import run

@@ -23,7 +23,7 @@ from segcli.raster.names import rasters_in
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, stored
 from segcli.tiling.layout import Span, Tiling
-from segcli.tiling.manifest import MANIFEST, Manifest, Place, Scene, read
+from segcli.tiling.manifest import MANIFEST, Manifest, Place, Scene, accounts, read_together
 from segcli.validity import Valid, written_out
 
 LEVELS_UP = 3
@@ -60,7 +60,7 @@ def find_manifest(folder: Path, given: Path | None) -> Path:
     if not folder.is_dir():
         raise UsageError(folder, "no such folder", "--join expects a folder of tiles")
     for place in (folder.resolve(), *folder.resolve().parents[:LEVELS_UP]):
-        if (place / MANIFEST).exists():
+        if accounts(place):
             return place / MANIFEST
     raise UsageError(folder, f"no {MANIFEST} in it or above it", "--join expects a folder of tiles",
                      f"give --manifest with the {MANIFEST} of the tiles")  # fmt: skip
@@ -68,7 +68,7 @@ def find_manifest(folder: Path, given: Path | None) -> Path:
 
 def find_jobs(folders: Sequence[Path], path: Path, merge: Merge, allow_missing: bool) -> Iterator[Job | InputError]:
     """A job for each raster of a manifest, from the files in some folders; or what is wrong with it."""
-    manifest = read(path)
+    manifest = read_together(path)
     if not manifest.scenes:
         raise UsageError(path, "no tiles", "expected those of one raster at least")
     is_own = any(folder.resolve() == path.parent.resolve() for folder in folders)

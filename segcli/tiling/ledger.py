@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from segcli.classes import ClassTable
 from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
 from segcli.files import lock, replacing
 from segcli.raster.sink import faults_of_writing
+from segcli.shard import Shard
 from segcli.tiling.manifest import (
     MANIFEST,
     Manifest,
     Record,
     Scene,
+    accounts,
     manifest_from,
     plain,
     read,
@@ -29,67 +32,120 @@ JOURNAL = "tiles.unfinished.jsonl"
 """One line for the options, for each raster and for each tile, as they come; gone when tiles.json is there."""
 
 
+def journals(folder: Path) -> list[Path]:
+    """Those of runs that are on their way, or were killed."""
+    return [path for path in (folder / JOURNAL, *sorted(folder.glob("tiles.*-of-*.unfinished.jsonl"))) if path.exists()]
+
+
 class Ledger:
     """A folder of tiles while they are written: what is there already, and what comes, each line before its files get
-    their names. So what lies in the folder and is not in the account is none of segcli's."""
+    their names. So what lies in the folder and is not in the account is none of segcli's. A shard has an account of its
+    own, and reads those of the others."""
 
-    def __init__(self, folder: Path, options: dict[str, Any], classes: ClassTable | None) -> None:
+    def __init__(
+        self, folder: Path, options: dict[str, Any], classes: ClassTable | None, shard: Shard | None = None
+    ) -> None:
         self.folder = folder
+        self._shard = shard
+        self.account = folder / (MANIFEST if shard is None else f"tiles.{shard}.json")
+        self._mine = folder / f".tiles.{shard}.lock"
+        self._journal = folder / (JOURNAL if shard is None else f"tiles.{shard}.unfinished.jsonl")
         self.known = Manifest(options, classes)
         self._lock = threading.Lock()
         self._file: Any = None
-        self._held: int | None = None
+        self._held: list[int] = []
         self._made = not folder.exists()
         self._seen = self._state()
-        found = self._found()
+        own = (self.account, self._journal)
+        found = self._read(self._journal) or self._read(self.account)
+        read = (self._read(path) for path in (*accounts(folder), *journals(folder)) if path not in own)
+        self._others = [other for other in read if other is not None]
+        for other in self._others:
+            self.known.scenes |= other.scenes
         if found is not None:
-            self.known.scenes = found.scenes
-        self.found = found
+            self.known.scenes |= found.scenes
+        self._found = found
+        # The rasters that this account is to tell of.
+        self._ours = set(self.known.scenes if shard is None else found.scenes if found is not None else ())
 
-    def check(self) -> None:
-        """UsageError where the folder holds tiles of other options."""
-        if self.found is None:
-            return
-        ours, theirs = json.loads(json.dumps(self.known.head())), json.loads(json.dumps(self.found.head()))
-        chosen = [*ours["options"], "classes"]
-        for name in chosen:
-            one, other = (
-                head["options"].get(name) if name != "classes" else head["classes"] for head in (ours, theirs)
-            )
-            if one != other:
-                shown = f"{name} {other}, now {one}" if name != "classes" else "another class table"
-                raise UsageError(self.folder, f"holds tiles of other options: {shown}", "",
-                                 "choose another --out, or --overwrite to start over")  # fmt: skip
+    def check(self, overwrite: bool) -> None:
+        """UsageError where the folder holds tiles of other options, which `overwrite` would not remove."""
+        words = self.other_options(is_own=not overwrite, is_others=not overwrite or self._shard is not None)
+        if words:
+            raise UsageError(self.folder, f"holds tiles of other options: {words}", "",
+                             "choose another --out, or --overwrite to start over")  # fmt: skip
+
+    def other_options(self, is_own: bool = True, is_others: bool = True) -> str:
+        """Which option another run had, by this account and those of others; nothing where none had."""
+        ours = json.loads(json.dumps(self.known.head()))
+        runs = [self._found] * is_own + self._others * is_others
+        for theirs in (json.loads(json.dumps(run.head())) for run in runs if run is not None):
+            if ours["classes"] != theirs["classes"]:
+                return "another class table"
+            for name, one in ours["options"].items():
+                if one != (other := theirs["options"].get(name)):
+                    return f"{name} {other}, now {one}"
+        return ""
 
     @property
     def is_held(self) -> bool:
-        return self._held is not None
+        return bool(self._held)
 
     def hold(self) -> None:
         """Keep other runs out of the folder, which is made where there is none, until `rest`. BusyError where one is at
         work, or was since this account was read."""
         with faults_of_writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._held = os.open(self.folder, os.O_RDONLY)
-        lock(self._held, self.folder, fcntl.LOCK_EX)
+            folder = os.open(self.folder, os.O_RDONLY)
+        self._lock_open(folder, fcntl.LOCK_EX if self._shard is None else fcntl.LOCK_SH)
+        if self._shard is not None:
+            self._hold_shard(self._shard)
         if self._state() != self._seen:
             raise BusyError(self.folder, "another run of segcli wrote there just now", "", "run again")
 
-    def _state(self) -> list[tuple[int, int] | None]:
-        """What tells whether the accounts in the folder are still those that were read."""
-        files = [self.folder / name for name in (JOURNAL, MANIFEST)]
-        return [(path.stat().st_ino, path.stat().st_size) if path.exists() else None for path in files]
+    def _hold_shard(self, shard: Shard) -> None:
+        """BusyError where the same part is at work, or parts of another number."""
+        for path in self.folder.glob(".tiles.*-of-*.lock"):
+            if not path.name.endswith(f"-of-{shard.count}.lock"):
+                with suppress(FileNotFoundError), path.open() as other:
+                    lock(other.fileno(), self.folder, fcntl.LOCK_SH)
+        with faults_of_writing(self._mine):
+            mine = os.open(self._mine, os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock_open(mine, fcntl.LOCK_EX)
 
-    def start_over(self) -> None:
-        """Remove the tiles that segcli knows it wrote; of other files none."""
-        for scene in self.known.scenes.values():
+    def _lock_open(self, file: int, kind: int) -> None:
+        try:
+            lock(file, self.folder, kind)
+        except BusyError:
+            os.close(file)
+            raise
+        self._held.append(file)
+
+    def _state(self) -> list[tuple[Path, int, int]]:
+        """What tells whether the accounts in the folder are still those that were read."""
+        files = {self._journal, self.account}
+        if self._shard is None:
+            files |= {*accounts(self.folder), *journals(self.folder)}
+        return [(path, path.stat().st_ino, path.stat().st_size) for path in sorted(files) if path.exists()]
+
+    def start_over(self, names: Iterable[str]) -> None:
+        """Remove the tiles that segcli knows it wrote, a shard those of the rasters of these names; of other files
+        none."""
+        chosen = set(self.known.scenes) if self._shard is None else self.known.scenes.keys() & set(names)
+        for scene in (self.known.scenes.pop(name) for name in chosen):
             for record in scene.records.values():
                 for name in record.files if self.is_whole(record) else ():
                     (self.folder / name).unlink(missing_ok=True)
-        for name in (MANIFEST, JOURNAL):
-            (self.folder / name).unlink(missing_ok=True)
-        self.known.scenes = {}
-        self.found = None
+        for path in (self.account, self._journal, *self._taken_over()):
+            path.unlink(missing_ok=True)
+        self._ours -= chosen
+        self._found = None
+
+    def _taken_over(self) -> list[Path]:
+        """The accounts of others that this one tells all of."""
+        own = (self.account, self._journal)
+        return [path for path in (*accounts(self.folder), *journals(self.folder))
+                if self._shard is None and path not in own]  # fmt: skip
 
     def begin(self, scene: Scene) -> Scene:
         """The raster with the tiles of it that are there and whole. InputError where it was another then."""
@@ -101,11 +157,15 @@ class Ledger:
             whole = {place: record for place, record in known.records.items() if self.is_whole(record)}
             known.is_done = known.is_done and len(whole) == len(known.records)
             known.records = whole
-            return known
         with self._lock:  # the raster before this one may still be on its way
-            self.known.scenes[scene.name] = scene
-            self._append({"source": scene.facts()})
-        return scene
+            if known is None:
+                self.known.scenes[scene.name] = scene
+            if scene.name not in self._ours:
+                self._ours.add(scene.name)
+                if known is None or self._file is not None:  # else it comes with the first line that is written
+                    for line in _lines_of(self.known.scenes[scene.name]):
+                        self._append(line)
+        return self.known.scenes[scene.name]
 
     def is_whole(self, record: Record) -> bool:
         """Whether its files are there as they were written."""
@@ -140,12 +200,13 @@ class Ledger:
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self._held is not None:
-            if self._made:
-                with suppress(OSError):  # not empty
-                    self.folder.rmdir()
-            os.close(self._held)
-            self._held = None
+        if len(self._held) > 1:
+            self._mine.unlink(missing_ok=True)
+        if self._held and self._made:
+            with suppress(OSError):  # not empty
+                self.folder.rmdir()
+        while self._held:
+            os.close(self._held.pop())
 
     def close(self) -> None:
         """Write tiles.json, with all rasters that are done; the account goes when all are."""
@@ -154,15 +215,16 @@ class Ledger:
         self.rest()
 
     def _write(self) -> None:
-        path = self.folder / MANIFEST
-        if any(scene.is_done for scene in self.known.scenes.values()):
+        path, ours = self.account, {name: self.known.scenes[name] for name in self.known.scenes if name in self._ours}
+        if any(scene.is_done for scene in ours.values()):
             with replacing(path, faults_of_writing) as part, faults_of_writing(path):
-                part.write_text(json.dumps(self.known.to_json(), indent=1) + "\n", encoding="utf-8")
-        if all(scene.is_done for scene in self.known.scenes.values()):
-            (self.folder / JOURNAL).unlink(missing_ok=True)
+                part.write_text(json.dumps(replace(self.known, scenes=ours).to_json(), indent=1) + "\n", "utf-8")
+        if all(scene.is_done for scene in ours.values()):
+            for done in (self._journal, *self._taken_over()):
+                done.unlink(missing_ok=True)
 
     def _append(self, line: dict[str, Any]) -> None:
-        path = self.folder / JOURNAL
+        path = self._journal
         with faults_of_writing(path):
             if self._file is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,24 +237,28 @@ class Ledger:
     def _lines(self) -> Iterable[dict[str, Any]]:
         yield self.known.head()
         for scene in self.known.scenes.values():
-            yield {"source": scene.facts()}
-            for record in scene.records.values():
-                yield {"of": scene.name, "tile": plain(record)}
-            if scene.is_done:
-                yield {"done": scene.name}
+            if scene.name in self._ours:
+                yield from _lines_of(scene)
 
-    def _found(self) -> Manifest | None:
-        journal, path = self.folder / JOURNAL, self.folder / MANIFEST
-        if not journal.exists():
+    def _read(self, path: Path) -> Manifest | None:
+        if path.suffix != ".jsonl":
             return read(path) if path.exists() else None
         try:
-            return _from_journal(journal.read_text(encoding="utf-8"))
+            return _from_journal(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            raise NothingDoneError(journal, f"cannot be read: {error.strerror}", "", "give permission") from error
+            raise NothingDoneError(path, f"cannot be read: {error.strerror}", "", "give permission") from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise UsageError(
-                journal, f"no account of tiles: {error}", "", "remove it, or choose another --out"
-            ) from error
+            raise UsageError(path, f"no account of tiles: {error}", "", "remove it, or choose another --out") from error
+
+
+def _lines_of(scene: Scene) -> Iterable[dict[str, Any]]:
+    yield {"source": scene.facts()}
+    for record in scene.records.values():
+        yield {"of": scene.name, "tile": plain(record)}
+    if scene.is_done:
+        yield {"done": scene.name}
 
 
 def _from_journal(text: str) -> Manifest | None:

@@ -1,5 +1,5 @@
 """tiles.json: which tiles a folder holds, of which rasters, and where they lie there. Every name in it is one below its
-own folder.
+own folder. Runs that share the work of one folder (shards) write one each, tiles.2-of-8.json.
 """
 
 import json
@@ -93,6 +93,27 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         done = [scene.to_json() for scene in self.scenes.values() if scene.is_done]
         return {**self.head(), "sources": done}
+
+
+def accounts(folder: Path) -> list[Path]:
+    """What says which tiles a folder holds: tiles.json, and those of shards."""
+    return [path for path in (folder / MANIFEST, *sorted(folder.glob("tiles.*-of-*.json"))) if path.exists()]
+
+
+def accounts_beside(path: Path) -> list[Path]:
+    """What is to be read where `path` is given: tiles.json stands for all of its folder."""
+    return (accounts(path.parent) if path.name == MANIFEST else []) or [path]
+
+
+def read_together(path: Path) -> Manifest:
+    """As `read`; tiles.json with those of its folder's shards."""
+    first, *others = map(read, accounts_beside(path))
+    for other in others:
+        if (other.options, other.classes) != (first.options, first.classes):
+            raise UsageError(path.parent, "holds tiles of several runs with other options", "",
+                             "give --manifest with the account of one of them")  # fmt: skip
+        first.scenes |= other.scenes
+    return first
 
 
 def read(path: Path) -> Manifest:

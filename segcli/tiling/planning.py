@@ -23,11 +23,12 @@ from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
+from segcli.shard import Shard
 from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
 from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import Tiling, count, tiling
-from segcli.tiling.ledger import JOURNAL, Ledger
-from segcli.tiling.manifest import MANIFEST, Place, Scene
+from segcli.tiling.ledger import Ledger, journals
+from segcli.tiling.manifest import MANIFEST, Place, Scene, accounts
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
 
 TURNED_BYTES = 2**30
@@ -73,7 +74,7 @@ def find_targets(options: TileOptions) -> list[Target]:
 
 def _is_tile(source: Path, relative: Path) -> bool:
     above = [source.parents[n] for n in range(len(relative.parts))]
-    return any((folder / file).exists() for folder in above for file in (MANIFEST, JOURNAL))
+    return any(accounts(folder) or journals(folder) for folder in above)
 
 
 def check_unchanged(work: Work, source: Name, labels: Labels | None) -> None:
@@ -102,11 +103,35 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
         "seed": options.seed,
     }  # fmt: skip
     classes = labels.classes if labels is not None else None
-    ledgers = {folder: Ledger(folder, chosen, classes) for folder in dict.fromkeys(t.folder for t in targets)}
+    shard = options.shard if options.out is not None else None  # folders of one raster are not shared
+    ledgers = {folder: Ledger(folder, chosen, classes, shard) for folder in dict.fromkeys(t.folder for t in targets)}
     for ledger in ledgers.values():
-        if not options.overwrite:
-            ledger.check()
+        if not options.verify:  # which says so of each raster
+            ledger.check(options.overwrite)
     return ledgers
+
+
+def shared_out(targets: list[Target], shard: Shard | None) -> list[Target]:
+    """Those that are this run's part."""
+    return [target for target in targets if shard is None or shard.holds(target.relative)]
+
+
+def why(target: Target, ledger: Ledger, labels: Labels | None) -> str | None:
+    """Why the tiles of a raster are to be made; None if all are there, of it as it is now, with these options."""
+    scene = ledger.known.scenes.get(target.name)
+    if scene is None:
+        return "new"
+    if ledger.other_options():
+        return "options changed"
+    if not isinstance(target.source, Path):
+        return "nobody can tell whether its source has changed"
+    mask = labels.files[target.source] if labels is not None else None
+    before = tuple(scene.mask[1:]) if scene.mask is not None else None
+    if scene.changed != changed(target.source) or before != (changed(mask) if mask is not None else None):
+        return "source changed"
+    if not scene.is_done:
+        return "not finished"
+    return None if all(map(ledger.is_whole, scene.records.values())) else "output missing"
 
 
 @contextmanager

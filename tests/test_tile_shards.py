@@ -1,0 +1,182 @@
+"""segcli tile by several runs that share one folder, and what --verify and --dry-run say of it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from segcli.errors import BusyError
+from segcli.shard import Shard
+from segcli.tiling.ledger import Ledger
+
+Tile = Callable[..., int]
+CUT = ("--size", 32, "--out", "d")
+
+
+@pytest.fixture
+def rasters(tmp_path: Path) -> list[str]:
+    """Nine, far from one another, named by their number."""
+    names = [f"in/{n}.tif" for n in range(9)]
+    (tmp_path / "in").mkdir()
+    for n, name in enumerate(names):
+        pixels = np.random.default_rng(n).integers(0, 256, (1, 70, 90), np.uint8)
+        place = {"crs": "EPSG:32633", "transform": from_origin(500_000 + 10_000 * n, 5_300_000, 2, 2)}
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", count=1, height=70, width=90, dtype="uint8", **place
+        ) as file:
+            file.write(pixels)
+    return names
+
+
+def tiles_in(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.tif")}
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_shards_make_what_one_run_makes(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+    """At the same time, with a split of whole rasters; joined, all rasters come back."""
+    assert tile(*rasters, "--size", 32, "--split", "0.6/0.4", "--out", "one") == 0
+    runs = [
+        subprocess.Popen([sys.executable, "-m", "segcli", "tile", "in", "--size", "32", "--split", "0.6/0.4", "--out",
+                          "d", "--shard", f"{n}/3", "--quiet"], cwd=tmp_path)
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    assert [run.wait(timeout=100) for run in runs] == [0, 0, 0]
+    assert tiles_in(tmp_path / "d") == tiles_in(tmp_path / "one")
+    assert len(tiles_in(tmp_path / "d")) == 9 * 9
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [
+        "tiles.1-of-3.json", "tiles.2-of-3.json", "tiles.3-of-3.json", "train", "val"
+    ]  # fmt: skip
+    assert tile("d", "--join", "--out", "again") == 0
+    for name in rasters:
+        with rasterio.open(tmp_path / name) as source, rasterio.open(tmp_path / "again" / Path(name).name) as again:
+            assert np.array_equal(source.read(), again.read())
+    assert tile("in", "--size", 32, "--split", "0.6/0.4", "--out", "d", "--verify") == 0
+
+
+def test_verify_names_what_is_missing_or_stale(
+    tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_first = [name for name in rasters if Shard(1, 2).holds(Path(name).stem)]
+    assert 0 < len(of_first) < 9
+    assert tile("in", *CUT, "--shard", "1/2", "--quiet") == 0
+    assert tile("in", *CUT, "--shard", "1/2", "--verify") == 0
+    capsys.readouterr()
+    assert tile("in", *CUT, "--verify") == 1
+    found = capsys.readouterr()
+    assert found.out.splitlines() == [f"{name}: new" for name in rasters if name not in of_first]
+    assert f"up to date {len(of_first)}  missing or stale {9 - len(of_first)}" in found.err
+    assert tile("in", *CUT, "--shard", "2/2", "--quiet") == 0
+    next((tmp_path / "d").glob("0_*.tif")).unlink()
+    with rasterio.open(tmp_path / rasters[4], "r+") as file:
+        file.write(1 + file.read())
+    capsys.readouterr()
+    assert tile("in", *CUT, "--verify", "--json") == 1
+    status = {record["source"]: record["status"] for record in lines(capsys.readouterr().out)}
+    expected = dict.fromkeys(rasters, "up to date") | {rasters[0]: "output missing", rasters[4]: "source changed"}
+    assert status == expected
+    assert tile("in", "--size", 48, "--out", "d", "--verify") == 1
+    assert capsys.readouterr().out.splitlines() == [f"{name}: options changed" for name in rasters]
+
+
+def test_a_dry_run_knows_what_is_there(
+    tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tile("in", *CUT, "--shard", "1/2", "--quiet") == 0
+    capsys.readouterr()
+    assert tile("in", *CUT, "--dry-run", "--json") == 0
+    for record in lines(capsys.readouterr().out):
+        is_there = Shard(1, 2).holds(Path(str(record["source"])).stem)
+        assert record["status"] == ("up to date" if is_there else "to do")
+    assert tile("in", *CUT, "--dry-run", "--shard", "1/2") == 0
+    assert "done 0  up to date" in capsys.readouterr().err
+
+
+def test_one_run_goes_on_where_shards_ended(
+    tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And takes over their accounts."""
+    assert tile("in", *CUT, "--shard", "1/2", "--quiet") == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.tif")}
+    assert tile("in", *CUT, "--quiet") == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert [path.name for path in (tmp_path / "d").glob("*.json*")] == ["tiles.json"]
+    assert len(json.loads((tmp_path / "d" / "tiles.json").read_text())["sources"]) == 9
+    # A shard knows what one run did.
+    assert tile("in", *CUT, "--shard", "2/2", "--quiet") == 0
+    assert tile("in", *CUT, "--verify") == 0
+    assert tile("d", "--join", "--out", "again", "--quiet") == 0
+    assert len(list((tmp_path / "again").glob("*.tif"))) == 9
+
+
+def test_overwrite_of_a_shard_leaves_the_others(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+    for n in (1, 2):
+        assert tile("in", *CUT, "--shard", f"{n}/2", "--quiet") == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.tif")}
+    assert tile("in", *CUT, "--shard", "1/2", "--overwrite", "--quiet") == 0
+    for path, time in before.items():
+        assert (path.stat().st_mtime_ns == time) == Shard(2, 2).holds(path.name.split("_")[0])
+    assert tile("in", "--size", 48, "--out", "d", "--shard", "1/2", "--overwrite", "--quiet") == 2
+    assert tile("in", "--size", 48, "--out", "d", "--overwrite", "--quiet") == 0
+    assert [path.name for path in (tmp_path / "d").glob("*.json*")] == ["tiles.json"]
+    assert len(tiles_in(tmp_path / "d")) == 9 * 4
+
+
+def test_what_a_killed_shard_left_is_taken_over(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+    """Of its journal, and of tiles whose names stand in it."""
+    assert tile("in", *CUT, "--shard", "1/2", "--quiet") == 0
+    account, journal = tmp_path / "d" / "tiles.1-of-2.json", tmp_path / "d" / "tiles.1-of-2.unfinished.jsonl"
+    known = json.loads(account.read_text())
+    first = known["sources"][0]
+    tiles = first.pop("tiles"), first.pop("left_out")
+    told = [{key: value for key, value in known.items() if key != "sources"}, {"source": first}]
+    told += [{"of": first["name"], "tile": one} for one in tiles[0][:3]]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in told) + '{"of": "to')
+    account.unlink()
+    for path in (tmp_path / "d").glob("*.tif"):
+        if path.name not in [tile["name"] for tile in tiles[0][:3]]:
+            path.unlink()
+    assert tile("in", *CUT, "--verify") == 1
+    assert tile("in", *CUT, "--shard", "2/2", "--quiet") == 0  # the other part is none of its business
+    assert journal.exists()
+    assert tile("in", *CUT, "--quiet") == 0
+    assert [path.name for path in (tmp_path / "d").glob("*.json*")] == ["tiles.json"]
+    assert tile("in", *CUT, "--verify") == 0
+
+
+def test_who_may_share_a_folder(tmp_path: Path) -> None:
+    def held(shard: Shard | None) -> Ledger:
+        ledger = Ledger(tmp_path / "d", {"size": 1}, None, shard)
+        try:
+            ledger.hold()
+        except BusyError:
+            ledger.rest()
+            raise
+        return ledger
+
+    with_one = held(Shard(1, 2))
+    with_two = held(Shard(2, 2))
+    for other in (Shard(1, 2), Shard(1, 3), None):
+        with pytest.raises(BusyError, match="another run of segcli"):
+            held(other)
+    with_one.rest()
+    held(Shard(1, 2)).rest()
+    with_two.rest()
+    held(Shard(1, 3)).rest()
+    held(None).rest()
+    assert not list((tmp_path / "d").iterdir())
+
+
+@pytest.mark.parametrize("option", [("--shard", "1/2"), ("--verify",)])
+def test_a_join_is_not_shared(tile: Tile, option: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tile("d", "--join", "--out", "x", *option) == 2
+    assert f"{option[0]}: given with --join" in capsys.readouterr().err
