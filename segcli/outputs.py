@@ -1,6 +1,7 @@
 """What predict writes beside a mask, where, and how: probabilities, confidence, overlays, polygons."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segcli import products
@@ -29,7 +30,8 @@ def check(options: PredictOptions) -> None:
 
 
 def encoding(options: PredictOptions) -> Encoding:
-    return Encoding(options.compress.upper(), options.format == "cog")
+    chosen = Encoding(options.compress.upper(), options.format == "cog")
+    return chosen if options.jobs is None else replace(chosen, threads=options.jobs)
 
 
 def beside(options: PredictOptions) -> list[Beside]:

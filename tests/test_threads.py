@@ -2,14 +2,19 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 from rasterio._env import get_gdal_config
 
+from segcli.console import Console
+from segcli.options import PredictOptions
+from segcli.predict import run
 from segcli.raster.exact import create_exact
-from segcli.raster.gdal import CACHE_BYTES, gdal
+from segcli.raster.gdal import CACHE_BYTES, created, gdal
 from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, Sink, create
 from segcli.raster.stored import Stored
@@ -35,3 +40,17 @@ def test_a_head_is_written_before_pixels(tmp_path: Path, kind: str) -> None:
             assert file.pages[0].shape == (40, 40)
         sink.write(0, np.ones((1, 40, 40), np.uint8), *([None] if kind == "as stored" else []))  # type: ignore[attr-defined]
     assert (tifffile.imread(path) == 1).all()
+
+
+def test_jobs_are_the_threads_that_compress(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
+    """As many as are asked for, and no byte depends on it."""
+    pixels = rng.integers(0, 256, (700, 900, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.tif"), pixels)
+    made: dict[int, bytes] = {}
+    for jobs in (1, 3):
+        options = PredictOptions((tmp_path / "a.tif",), tmp_path / f"out{jobs}", weights, jobs=jobs, quiet=True)
+        with mock.patch("segcli.raster.sink.created", side_effect=created) as create_file:
+            assert run(options, Console(quiet=True)) == 0
+        assert create_file.call_args.kwargs["num_threads"] == jobs
+        made[jobs] = (tmp_path / f"out{jobs}" / "a.tif").read_bytes()
+    assert made[1] == made[3]

@@ -118,7 +118,12 @@ def predict(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Threads that read what comes next (default: 1, for a GPU up to 4)."),
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Threads that read what comes next (default: 1, for a GPU up to 4), and that compress (up to 4).",
+        ),
     ] = PredictOptions.jobs,
     shard: ShardText = None,
     dry_run: DryRun = False,

@@ -8,7 +8,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import escape
@@ -65,10 +65,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How files are written: `compress` as GDAL names it, `cog` for cloud-optimised GeoTIFFs."""
+    """How files are written: `compress` as GDAL names it, `cog` for cloud-optimised GeoTIFFs, by so many threads, which
+    change nothing in them."""
 
     compress: str = "DEFLATE"
     cog: bool = False
+    threads: int = field(default=min(4, os.cpu_count() or 1), compare=False)
 
 
 OVERVIEW_SIDE = 2 * BLOCK
@@ -180,7 +182,8 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
         elif is_png or encoding.cog:
             scratch = part_of(part)
             try:
-                with _geotiff(path, scratch, grid, layout, "NONE" if not encoding.cog else encoding.compress) as sink:
+                kept = encoding if encoding.cog else replace(encoding, compress="NONE")
+                with _geotiff(path, scratch, grid, layout, kept) as sink:
                     yield sink
                 with faults_of_writing(path):
                     drops_alpha = is_png and layout.is_rgb and layout.bands == 4 and sink.is_opaque
@@ -190,7 +193,7 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
             finally:
                 scratch.unlink(missing_ok=True)
         else:
-            with _geotiff(path, part, grid, layout, encoding.compress) as sink:
+            with _geotiff(path, part, grid, layout, encoding) as sink:
                 yield sink
             if layout.overviews and min(grid.height, grid.width) > OVERVIEW_SIDE:
                 with faults_of_writing(path):
@@ -257,8 +260,8 @@ def _is_closed(folder: Path) -> bool:
 
 
 @contextmanager
-def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) -> Iterator[Sink]:
-    profile = _profile(grid, layout, compress)
+def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, encoding: Encoding) -> Iterator[Sink]:
+    profile = _profile(grid, layout, encoding)
     with faults_of_writing(path):
         dataset = created(part, **{key: value for key, value in profile.items() if value is not None})
     try:
@@ -278,7 +281,8 @@ def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, compress: str) 
         check_blocks(part)
 
 
-def _profile(grid: Grid, layout: Layout, compress: str) -> dict[str, Any]:
+def _profile(grid: Grid, layout: Layout, encoding: Encoding) -> dict[str, Any]:
+    compress = encoding.compress
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": grid.height,
@@ -290,7 +294,7 @@ def _profile(grid: Grid, layout: Layout, compress: str) -> dict[str, Any]:
         "nodata": layout.nodata,
         "compress": compress,
         "bigtiff": "IF_SAFER",
-        "num_threads": min(4, os.cpu_count() or 1),
+        "num_threads": encoding.threads,
     }
     if compress in ("DEFLATE", "ZSTD", "LZW") and layout.colors is None:  # neighbouring classes are no differences
         profile["predictor"] = 3 if layout.dtype.startswith("float") and not layout.half else 2
