@@ -10,7 +10,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -37,12 +38,19 @@ class Mark:
 
     size: int
     mtime_ns: int
-    sha256: str
+    sha256: bytes  # half of what its text takes
 
     @classmethod
     def of(cls, path: Path) -> Self:
         found = path.stat()
-        return cls(found.st_size, found.st_mtime_ns, sha256_of(path))
+        return cls(found.st_size, found.st_mtime_ns, bytes.fromhex(sha256_of(path)))
+
+    @classmethod
+    def read(cls, size: int, mtime_ns: int, sha256: str) -> Self:
+        return cls(size, mtime_ns, bytes.fromhex(sha256))
+
+    def to_json(self) -> list[int | str]:
+        return [self.size, self.mtime_ns, self.sha256.hex()]
 
     def holds(self, path: Path) -> bool:
         """Whether the file still has these contents."""
@@ -50,19 +58,20 @@ class Mark:
             found = path.stat()
             if (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns):
                 return True
-            return found.st_size == self.size and sha256_of(path) == self.sha256
+            return found.st_size == self.size and bytes.fromhex(sha256_of(path)) == self.sha256
         except OSError:
             return False
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished line: the outputs of one source, by name below the folder, and the files they were made of."""
+    """A finished line: the outputs of one source, by name below the folder, and the files they were made of. Pairs,
+    because there may be a hundred thousand of these, and a dictionary of one takes four times as much."""
 
     source: str
     key: str
-    outputs: Mapping[str, Mark]
-    sources: Mapping[str, Mark]
+    outputs: tuple[tuple[str, Mark], ...]
+    sources: tuple[tuple[str, Mark], ...]
 
 
 def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
@@ -83,24 +92,26 @@ class Manifest:
     def __init__(self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = ()) -> None:
         self.path, self._folder, self._key, self._file = path, path.parent, key, file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
-        self._marks: dict[str, list[Mark]] = {}  # by the name of any output
+        self._marks: dict[str, list[Mark]] = {}  # by the name of any other output
         self._begun: dict[str, set[str]] = {}  # what was not finished, by the name of the first output
         self.keys: set[str] = set()
         for other in others:
-            with suppress(OSError):
-                self._read(other.read_bytes())
+            with suppress(OSError), other.open("rb") as lines:
+                self._read(lines)
         self.keys = set()  # of this record alone
         file.seek(0)
-        text = file.read()
-        self._torn = not text.endswith(b"\n") and bool(text)  # by a kill; what is added must not be appended to it
-        self._read(text)
+        last = self._read(file)
+        self._torn = not last.endswith(b"\n")  # by a kill; what is added must not be appended to it
 
-    def _read(self, text: bytes) -> None:
-        for line in text.split(b"\n"):
+    def _read(self, lines: Iterable[bytes]) -> bytes:
+        """Take all lines, and give the last."""
+        line = b"\n"
+        for line in lines:
             try:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # that file counts as not written
+        return line
 
     def _take(self, record: dict[str, Any]) -> None:
         if "run" in record:
@@ -110,17 +121,17 @@ class Manifest:
         elif "failed" in record:
             self._begun.pop(record["failed"], None)
         else:
-            outputs = {name: Mark(*mark) for name, mark in record["outputs"].items() if _is_inside(name)}
-            sources = {name: Mark(*mark) for name, mark in record["of"].items()}
-            self._finish(Done(record["source"], record["key"], outputs, sources))
+            outputs = tuple((name, Mark.read(*mark)) for name, mark in record["outputs"].items() if _is_inside(name))
+            sources = tuple((name, Mark.read(*mark)) for name, mark in record["of"].items())
+            self._finish(Done(record["source"], sys.intern(record["key"]), outputs, sources))
 
     def _finish(self, done: Done) -> None:
-        first = next(iter(done.outputs), None)
-        if first is None:
+        if not done.outputs:
             return
+        first = done.outputs[0][0]
         self._begun.pop(first, None)
         self._done.setdefault(first, []).append(done)
-        for name, mark in done.outputs.items():
+        for name, mark in done.outputs[1:]:
             self._marks.setdefault(name, []).append(mark)
 
     def why(self, source: object, output: Path, sources: Sequence[Path]) -> str | None:
@@ -133,14 +144,16 @@ class Manifest:
         if not known:
             return "options or weights changed"
         paths = set(map(str, sources))
-        known = [done for done in known if set(done.sources) == paths
-                 and all(mark.holds(Path(path)) for path, mark in done.sources.items())]  # fmt: skip
+        known = [done for done in known if {path for path, _ in done.sources} == paths
+                 and all(mark.holds(Path(path)) for path, mark in done.sources)]  # fmt: skip
         if not known:
             return "source changed"
-        if any(all(mark.holds(self._folder / name) for name, mark in done.outputs.items()) for done in known):
+        if any(all(mark.holds(self._folder / name) for name, mark in done.outputs) for done in known):
             return None
         return (
-            "output changed" if all((self._folder / name).exists() for name in known[-1].outputs) else "output missing"
+            "output changed"
+            if all((self._folder / name).exists() for name, _ in known[-1].outputs)
+            else "output missing"
         )
 
     def guard(self, output: Path, overwrite: bool) -> None:
@@ -148,7 +161,8 @@ class Manifest:
         name = self._name(output)
         if overwrite or not output.exists() or any(name in names for names in self._begun.values()):
             return
-        if not any(mark.holds(output) for mark in self._marks.get(name, ())):
+        marks = [done.outputs[0][1] for done in self._done.get(name, ())] + self._marks.get(name, [])
+        if not any(mark.holds(output) for mark in marks):
             raise InputError(
                 output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
             )
@@ -162,14 +176,12 @@ class Manifest:
         self._write({"failed": self._name(output), "source": str(source), "reason": reason}, to_disk=False)
 
     def add(self, source: object, outputs: Sequence[Path], sources: Sequence[Path]) -> None:
-        """Record what was made of a source; the output that names it comes first."""
-        marks = {self._name(path): Mark.of(path) for path in outputs}
-        of = {str(path): Mark.of(path) for path in sources}
-        self._finish(Done(str(source), self._key, marks, of))
-        record = {"source": str(source), "key": self._key, "segcli": segcli.__version__}
-        kinds = {"outputs": marks, "of": of}
-        self._write(record | {kind: {name: [m.size, m.mtime_ns, m.sha256] for name, m in found.items()}
-                              for kind, found in kinds.items()}, to_disk=True)  # fmt: skip
+        """Record what was made of a source; the output that names it comes first. Not kept here: no job comes twice."""
+        self._write({
+            "source": str(source), "key": self._key, "segcli": segcli.__version__,
+            "outputs": {self._name(path): Mark.of(path).to_json() for path in outputs},
+            "of": {str(path): Mark.of(path).to_json() for path in sources},
+        }, to_disk=True)  # fmt: skip
 
     def remove_leftovers(self) -> None:
         """Remove what runs that were killed have left of files that they had begun."""
