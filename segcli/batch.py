@@ -11,7 +11,7 @@ from segcli.ahead import ahead, shared
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.files import Places, Watched
-from segcli.manifest import Manifest
+from segcli.manifest import Manifest, companions
 from segcli.options import OnError
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
 from segcli.shard import Shard
@@ -138,8 +138,9 @@ def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name
         if isinstance(path, Path) and is_folder(path):
             ours = out.resolve() if out is not None else None
             nested = ours is not None and path.resolve() in ours.parents
+            others = companions(path)
             for entry in rasters_in(path, recursive):
-                if not (nested and ours is not None and entry.resolve().is_relative_to(ours)):
+                if entry not in others and not (nested and ours is not None and entry.resolve().is_relative_to(ours)):
                     found.setdefault(entry, entry.relative_to(path))
         else:
             found.setdefault(path, relative_name(path))

@@ -216,6 +216,17 @@ def records(folder: Path) -> list[Path]:
     return sorted(folder.glob("segcli*.jsonl"))
 
 
+def companions(folder: Path) -> frozenset[Path]:
+    """What segcli wrote there beside its masks, such as overlays and scores: none of them is a mask."""
+    found: set[Path] = set()
+    for path in records(folder):
+        with suppress(OSError), path.open("rb") as lines:
+            for line in lines:
+                with suppress(ValueError, TypeError, AttributeError, RecursionError):
+                    found |= {folder / name for name in list(json.loads(line).get("outputs", {}))[1:]}
+    return frozenset(found)
+
+
 def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> Manifest:
     """What is known of an output folder, to look at; nothing is created, locked or removed."""
     return Manifest(folder / MANIFEST, key_of(verb, options, files)[0], BytesIO(), records(folder))

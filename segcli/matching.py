@@ -39,13 +39,20 @@ def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
 
 
 def match_folders(
-    left: Path, right: Path, recursive: bool = False, more: frozenset[str] = frozenset()
+    left: Path,
+    right: Path,
+    recursive: bool = False,
+    more: frozenset[str] = frozenset(),
+    without: frozenset[Path] = frozenset(),
 ) -> tuple[tuple[str, Path, Path], ...]:
-    """The rasters in two folders, paired by name; none where no name is in both. `more` are endings on the right.
+    """The rasters in two folders, paired by name; none where no name is in both. `more` are endings on the right,
+    `without` files that are passed over.
 
     Raises UsageError where some of them have no partner, or two of them one name.
     """
-    matched = match(_one_each(left, recursive, SUFFIXES), _one_each(right, recursive, SUFFIXES | more))
+    matched = match(
+        _one_each(left, recursive, SUFFIXES, without), _one_each(right, recursive, SUFFIXES | more, without)
+    )
     alone = [*matched.left, *matched.right]
     if matched.pairs and alone:
         sides = [(right, matched.left), (left, matched.right)]
@@ -59,8 +66,8 @@ def _some(files: Sequence[Path]) -> str:
     return ", ".join(map(str, files[:5])) + more
 
 
-def _one_each(folder: Path, recursive: bool, suffixes: frozenset[str]) -> dict[str, Path]:
-    found = named(rasters_in(folder, recursive, suffixes), folder)
+def _one_each(folder: Path, recursive: bool, suffixes: frozenset[str], without: frozenset[Path]) -> dict[str, Path]:
+    found = named((path for path in rasters_in(folder, recursive, suffixes) if path not in without), folder)
     for name, paths in found.items():
         if len(paths) > 1:
             raise UsageError(folder, f"{len(paths)} files of the name {name}", "expected one file a name")

@@ -287,3 +287,20 @@ def test_help_has_examples_and_a_shell_can_complete(segcli: Program, verb: str) 
     script = Path(sys.executable).parent / "segcli"
     result = subprocess.run([script], env={**os.environ, **asked}, capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["--verbose"]
+
+
+def test_what_lies_beside_masks_is_no_mask(segcli: Program, tmp_path: Path, weights: Path) -> None:
+    """Overlays and scores in the folders of predict, for eval and colorize of all below it."""
+    for name in ("a/one.png", "two.png"):
+        write_picture(tmp_path / "scans" / name, np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    more = ("--overlay", "--probabilities", "--confidence", "--recursive")
+    assert segcli("predict", "scans", "--out", "masks", "--weights", weights, *more).returncode == 0
+    assert len(list((tmp_path / "masks").rglob("*.*"))) > 6
+    for name in ("a/one.png", "two.png"):
+        (tmp_path / "truth" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "truth" / name).write_bytes((tmp_path / "masks" / name).read_bytes())
+    compared = segcli("eval", "masks", "truth", "--recursive", "--min-miou", "1")
+    assert compared.returncode == 0, compared.stderr
+    drawn = segcli("colorize", "masks", "--out", "drawn", "--recursive")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "done 2 " in drawn.stderr

@@ -69,8 +69,11 @@ def measure(data: Path, weights: Path, out: Path, way: str = "") -> dict[str, fl
     table = ("--classes", data / "classes.json", "--recursive")
     segcli("eval", out / "masks", data / "val" / "masks", "--out", out / "report", *table)
     found = json.loads((out / "report" / "report.json").read_text())
-    figures = {"mIoU": found["dataset"]["mean_iou"], "mean over images": found["mean_over_images"]["mean_iou"]}
-    return figures | {entry["class"]: entry["iou"] for entry in found["per_class"]}
+    figures = {"mIoU": found["dataset"]["mean_iou"]["value"], "over images": found["mean_over_images"]["mean_iou"]}
+    for entry in found["per_class"]:
+        figures[entry["class"]] = entry["iou"]["value"]
+        figures[f"{entry['class']} over images"] = entry["iou_mean_over_images"]
+    return figures
 
 
 def line(name: str, figures: dict[str, float], seconds: float) -> str:

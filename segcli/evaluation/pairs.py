@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcli.errors import NothingDoneError, UsageError
+from segcli.manifest import companions
 from segcli.matching import match, match_folders, named
 from segcli.options import EvalOptions
 from segcli.raster.names import rasters_in
@@ -38,7 +39,9 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
     elif predicted.is_file() and truth.is_file():
         pairs = [Pair(truth.stem, predicted, truth)]
     elif predicted.is_dir() and truth.is_dir():
-        pairs = [Pair(*entry) for entry in match_folders(predicted, truth, options.recursive)]
+        pairs = [
+            Pair(*entry) for entry in match_folders(predicted, truth, options.recursive, without=companions(predicted))
+        ]
         if not pairs:
             raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")
     else:
