@@ -68,7 +68,7 @@ class Ledger:
         # The rasters that this account is to tell of.
         self._ours = set(self.known.scenes if shard is None else found.scenes if found is not None else ())
 
-    def check(self, overwrite: bool) -> None:
+    def check(self, overwrite: bool = False) -> None:
         """UsageError where the folder holds tiles of other options, which `overwrite` would not remove."""
         words = self.other_options(is_own=not overwrite, is_others=not overwrite or self._shard is not None)
         if words:
