@@ -38,8 +38,9 @@ Counted = tuple[ImageCounts, ScoreCounts | None]
 
 def run(options: EvalOptions, console: Console) -> int:
     """Compare all pairs, report, and return the exit code."""
-    if options.objects == "labels" and options.scores is not None:
-        raise UsageError("--scores", "with --objects labels", "maps of object numbers have no classes to score")
+    if options.is_numbered and options.scores is not None:
+        words = f"with --objects {options.objects}"
+        raise UsageError("--scores", words, "maps of object numbers have no classes to score")
     pairs = find_pairs(options)
     if options.out is not None:
         make_folder(options.out)
@@ -87,7 +88,7 @@ def run(options: EvalOptions, console: Console) -> int:
 
 def _meaning(options: EvalOptions, pairs: list[Pair]) -> Meaning:
     """By the class table that is given, or that lies beside the truth, else by the masks."""
-    if options.objects == "labels":
+    if options.is_numbered:
         return Meaning.of(LABEL_MAP)
     folder = options.truth if options.truth is not None and options.truth.is_dir() else pairs[0].truth.parent
     return find_meaning(written_table(options.classes, folder), pairs)

@@ -16,7 +16,7 @@ Quantity = Literal["uint8", "float16", "float32"]
 PolygonFormat = Literal["gpkg", "geojson", "fgb"]
 BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
-ObjectKind = Literal["components", "labels"]
+ObjectKind = Literal["components", "labels", "against-labels"]
 Edge = Literal["shift", "pad", "keep", "drop"]
 TileFormat = Literal["auto", "tif", "png"]
 Merge = Literal["auto", "cut", "average"]
@@ -92,6 +92,11 @@ class EvalOptions:
     recursive: bool = False
     quiet: bool = False
     debug: bool = False
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether true masks hold a number for each object."""
+        return self.objects in ("labels", "against-labels")
 
 
 @dataclass(frozen=True)

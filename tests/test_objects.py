@@ -57,7 +57,7 @@ def by_hand(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarra
 
 
 def matched(truth: np.ndarray, predicted: np.ndarray, rows: list[int], labels: bool = False) -> np.ndarray:
-    matcher = ObjectMatcher([False, True] if labels else [False, True, True], labels)
+    matcher = ObjectMatcher([False, True] if labels else [False, True, True], (labels, labels))
     for one, other in zip(np.split(truth, rows), np.split(predicted, rows), strict=True):
         if len(one):
             matcher.add(one, other, np.ones(one.shape, bool))

@@ -97,6 +97,23 @@ def test_maps_of_object_numbers(tmp_path: Path) -> None:
         run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif", objects="labels"), Console(quiet=True))
 
 
+def test_a_mask_against_numbers(tmp_path: Path) -> None:
+    """Objects that touch are numbers in the truth and one region in a mask, unless a gap parts them; 255 is nothing."""
+    truth = np.zeros((40, 40), np.uint16)
+    truth[2:12, 2:12], truth[2:12, 12:22], truth[20:30, 5:15], truth[20:30, 15:25] = 300, 301, 7, 8
+    predicted = (truth > 0).astype(np.uint8)
+    predicted[20:30, 14:16] = 0  # of the lower two
+    predicted[35:, 35:] = 255
+    for name, mask in (("p.png", predicted), ("t.png", truth)):
+        cv2.imwrite(str(tmp_path / name), mask)
+    found = evaluated(tmp_path / "r", tmp_path / "p.png", tmp_path / "t.png", objects="against-labels")
+    objects = found["per_class"][1]["objects"]
+    assert (objects["true"], objects["predicted"]) == (4, 3)
+    assert objects["object_recall"]["value"] == 2 / 4
+    assert objects["segmentation_quality"]["value"] == pytest.approx(0.9)
+    assert found["per_class"][1]["iou"]["value"] == pytest.approx(380 / 400)
+
+
 def test_several_processes_report_the_same(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     (folders[0] / "site1_3.png").write_bytes(b"no picture")
     reports = []

@@ -40,7 +40,8 @@ def evaluate(
         ObjectKind | None,
         typer.Option(
             help="Average precision, panoptic quality and counts of objects. components: pixels of a class that "
-            "touch; labels: the masks hold a number for each object."
+            "touch; labels: the masks hold a number for each object; against-labels: only the true ones do, and what "
+            "touches in a prediction is an object."
         ),
     ] = EvalOptions.objects,
     scores: Annotated[

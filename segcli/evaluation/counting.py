@@ -64,11 +64,11 @@ def _planes(files: ExitStack, path: Path, options: EvalOptions) -> tuple[Source,
     planes = open_images(path, "mask").planes
     for plane in planes:
         files.callback(plane.close)
-        if options.objects != "labels":
+        if not options.is_numbered:
             check_mask(plane)
         elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
             found = f"{plane.bands} bands of {plane.dtype}"
-            raise InputError(path, found, "--objects labels expects one band of whole numbers, one for each object")
+            raise InputError(path, found, f"--objects {options.objects} expects one band of whole numbers")
     return planes
 
 
@@ -78,20 +78,20 @@ class Counts:
     def __init__(self, meaning: Meaning, options: EvalOptions, truth: Source) -> None:
         count = len(meaning.classes.entries)
         self._meaning = meaning
-        self._is_labels = options.objects == "labels"
+        self._labels = options.is_numbered, options.objects == "labels"
         self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
         width = _in_pixels(truth, *options.boundary) if options.boundary is not None else None
         steps = _steps(truth, options.distances) if options.distances is not None else None
         self._outlines = Outlines(count, width, steps) if width is not None or steps is not None else None
         counted = [not entry.is_background for entry in meaning.classes.entries]
-        self._objects = ObjectMatcher(counted, self._is_labels) if options.objects is not None else None
+        self._objects = ObjectMatcher(counted, self._labels) if options.objects is not None else None
 
     def add(self, true: Strip, found: Strip) -> None:
         """The next rows of both."""
         one, other = true.pixels[0], found.pixels[0]
         numbers = one, other
-        if self._is_labels:
-            one, other = (one != 0).view(np.uint8), (other != 0).view(np.uint8)
+        if self._labels[0]:
+            one, other = (one != 0).view(np.uint8), self._is_object(other).view(np.uint8)
         valid = both(true.valid, found.valid)
         if valid is None:
             self._values += count_values(one, other)
@@ -107,7 +107,13 @@ class Counts:
         if self._outlines is not None:
             self._outlines.add(*places, labelled)
         if self._objects is not None:
-            self._objects.add(*(numbers if self._is_labels else places), labelled)
+            one, other = (pair[not is_labels] for pair, is_labels in
+                          zip(zip(numbers, places, strict=True), self._labels, strict=True))  # fmt: skip
+            self._objects.add(one, other, labelled)
+
+    def _is_object(self, found: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Of a prediction beside numbers of objects; 255 is no class."""
+        return found != 0 if self._labels[1] else (found != 0) & (found != 255)
 
     def end_image(self) -> None:
         """The next rows are another image's of the stack."""

@@ -15,10 +15,11 @@ DENSE = 2**24
 class ObjectMatcher:
     """Counts what true and predicted objects have in common; `counted` says of which classes there are objects.
 
-    Objects are connected components of classes, or, with `labels`, pixels of one number other than 0.
+    Objects are connected components of classes, or, on the sides that `labels` says, the true one and the found one,
+    pixels of one number other than 0.
     """
 
-    def __init__(self, counted: Sequence[bool], labels: bool) -> None:
+    def __init__(self, counted: Sequence[bool], labels: tuple[bool, bool]) -> None:
         self._classes, self._labels = len(counted), labels
         self._counted = np.zeros(256, bool)
         self._counted[: len(counted)] = counted
@@ -26,18 +27,18 @@ class ObjectMatcher:
         self._begin()
 
     def _begin(self) -> None:
-        self._true, self._found = self._side(), self._side()
+        self._true, self._found = map(self._side, self._labels)
         self._common: list[tuple[Numbers, Numbers]] = []
 
-    def _side(self) -> "Components | _LabelMap":
-        return _LabelMap() if self._labels else Components(self._counted)
+    def _side(self, is_labels: bool) -> "Components | _LabelMap":
+        return _LabelMap() if is_labels else Components(self._counted)
 
     def add(self, true: NDArray[np.integer], found: NDArray[np.integer], known: NDArray[np.bool_]) -> None:
         """The next rows, (row, col): class positions or numbers of objects; what is not known belongs to no object."""
-        nothing = 0 if self._labels else 255
-        one, other = (np.where(known, part, nothing) for part in (true, found))
-        if not self._labels:
-            one, other = one.astype(np.uint8), other.astype(np.uint8)
+        one, other = (
+            np.where(known, part, 0) if is_labels else np.where(known, part, 255).astype(np.uint8)
+            for part, is_labels in zip((true, found), self._labels, strict=True)
+        )
         self._common.append(joint_counts(self._true.add(one), self._found.add(other)))
 
     def end_image(self) -> None:

@@ -111,7 +111,7 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
     with ExitStack() as files:
         true, found = side_by_side(files, pair, options)[0]
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
-    if options.objects == "labels":
+    if options.is_numbered:
         one, other = one != 0, other != 0
     places = meaning.true[one[0].astype(np.uint8)], meaning.predicted[other[0].astype(np.uint8)]
     colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
