@@ -73,6 +73,11 @@ def measure(data: Path, weights: Path, out: Path, way: str = "") -> dict[str, fl
     for entry in found["per_class"]:
         figures[entry["class"]] = entry["iou"]["value"]
         figures[f"{entry['class']} over images"] = entry["iou_mean_over_images"]
+    if (data / "val" / "instances").is_dir():  # whether touching objects are kept apart
+        more = ("--recursive", "--objects", "against-labels")
+        segcli("eval", out / "masks", data / "val" / "instances", "--out", out / "objects", *more)
+        objects = json.loads((out / "objects" / "report.json").read_text())["per_class"][1]["objects"]
+        figures |= {"AP 50": objects["average_precision_50"]["value"], "PQ": objects["panoptic_quality"]["value"]}
     return figures
 
 
