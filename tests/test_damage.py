@@ -1,6 +1,7 @@
 """What damaged files have led to, each kind once; `test_fuzz.py` looks for more."""
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from test_hostile import PIXELS, SHORT, grey, polygon, tiff
 from segcli.classes import ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.evaluation.files import read_report
-from segcli.raster import netcdf
+from segcli.raster import netcdf, trial
 from segcli.raster.burn import kinds_in, table_of_kinds
 from segcli.raster.contents import open_contents
 from segcli.raster.source import Source, open_images
@@ -46,6 +47,68 @@ def test_a_netcdf_that_ends_anywhere_in_its_header_is_refused(tmp_path: Path, ki
     cut.write_bytes(data[:8] + b"\0\0\0\x0e" + data[12:])
     with pytest.raises(OSError, match="14 in place of 10"):
         netcdf.check_header(cut)
+
+
+@pytest.mark.parametrize("kind", ["NC", "NC2"])
+def test_a_netcdf_without_all_its_data_is_refused(tmp_path: Path, kind: str) -> None:
+    """The library gives zeros for them; or, where the header claims millions of records, a band for each."""
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=60, width=50, count=1, dtype="int16", crs="EPSG:32633",
+        transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.ones((1, 60, 50), np.int16))
+    copy(tmp_path / "a.tif", tmp_path / "whole.nc", driver="netCDF", FORMAT=kind)
+    data = (tmp_path / "whole.nc").read_bytes()
+    for missing in (4, 1000, 5000):
+        (tmp_path / "cut.nc").write_bytes(data[:-missing])
+        with pytest.raises(InputError, match=rf"a netCDF of {len(data) - missing} bytes whose header claims"):
+            open_contents(tmp_path / "cut.nc")
+    with open_images(tmp_path / "whole.nc").planes[0] as source:
+        assert source.patch(0, 0, 60, 50)[0].sum() == 3000
+
+
+def test_records_of_a_netcdf_are_counted(tmp_path: Path) -> None:
+    """A variable of 3 int16 for each record, alone and beside one of 4 bytes; how many there are is in the header."""
+    dims = struct.pack(">II", 10, 2) + struct.pack(">I4sI", 4, b"time", 0) + struct.pack(">I4sI", 1, b"x\0\0\0", 3)
+    gone = struct.pack(">II", 0, 0)
+
+    def written(records: int, both: bool) -> Path:
+        short, whole = (b"a", 3, 8, [0, 1]), (b"b", 4, 4, [0])
+        chosen = [short, whole] if both else [short]
+        begin = 4 + 4 + len(dims) + 8 + 8 + sum(8 + 4 + 4 * len(v[3]) + 8 + 12 for v in chosen)
+        variables = struct.pack(">II", 11, len(chosen))
+        for n, (name, kind, size, places) in enumerate(chosen):
+            variables += struct.pack(">I4sI", 1, name, len(places)) + struct.pack(f">{len(places)}I", *places)
+            variables += gone + struct.pack(">III", kind, size, begin + 8 * n)
+        record = 12 if both else 6
+        path = tmp_path / "a.nc"
+        head = b"CDF\x01" + struct.pack(">I", records) + dims + gone + variables
+        assert len(head) == begin
+        path.write_bytes(head + bytes(5 * record))
+        return path
+
+    for both in (False, True):
+        netcdf.check_header(written(5, both))
+        netcdf.check_header(written(2**32 - 1, both))  # not known yet
+        with pytest.raises(OSError, match="header claims"):
+            netcdf.check_header(written(6, both))
+
+
+def test_what_a_library_does_not_come_back_from_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 is opened in a process of its own first, which may hang or fall."""
+    path = tmp_path / "a.h5"
+    path.write_bytes(trial.HDF5 + bytes(100))
+    with pytest.raises(InputError, match="not recognized"):  # which GDAL says itself
+        open_contents(path)
+    monkeypatch.setattr(trial, "SECONDS", 0.5)
+    for program, reason in (("while True: pass", "did not open it in 0.5 s"), ("import os; os.abort()", "signal 6")):
+        monkeypatch.setattr(trial, "PROGRAM", program)
+        for name in (path, f'HDF5:"{path}"://data'):
+            with pytest.raises(InputError, match=rf"a\.h5.*{reason}"):
+                open_contents(name)
+    (tmp_path / "b.h5").write_bytes(bytes(512) + trial.HDF5)
+    with pytest.raises(InputError, match="signal 6"):
+        open_contents(tmp_path / "b.h5")
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the collections are not beside the checkout")

@@ -15,7 +15,7 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, SegcliError
-from segcli.raster import ifd, netcdf
+from segcli.raster import ifd, netcdf, trial
 from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name, gdal_name, local_file
@@ -118,6 +118,9 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     """Another format than TIFF, or a name that is no file of this machine."""
     if (file_behind := local_file(name)) is not None:
         netcdf.check_header(file_behind)
+        with file_behind.open("rb") as file:
+            if trial.is_hdf5(file.read(4096)):
+                trial.check_opens(str(gdal_name(name)))
     if isinstance(name, Path) and name.is_file():
         with name.open("rb") as file:
             head = file.read(4096)

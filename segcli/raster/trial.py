@@ -1,0 +1,37 @@
+"""Opening a file in a process of its own first, where a library may never come back from a damaged one."""
+
+import subprocess
+import sys
+
+SECONDS = 60.0
+"""For one file. HDF5 reads its tables of contents alone, whatever it holds."""
+
+HDF5, HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)
+
+PROGRAM = """
+import sys, warnings
+import rasterio
+warnings.simplefilter("ignore")
+try:
+    rasterio.open(sys.argv[1]).close()
+except Exception:
+    pass
+"""
+
+
+def is_hdf5(head: bytes) -> bool:
+    """By the first bytes of a file, as netCDF 4 is, too."""
+    return any(head[place : place + len(HDF5)] == HDF5 for place in HDF5_PLACES)
+
+
+def check_opens(name: str) -> None:
+    """OSError where GDAL does not come back from opening what it knows by that name. What it says against the file is
+    left for who opens it next."""
+    program = [sys.executable, "-c", PROGRAM, name]
+    try:
+        ended = subprocess.run(program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               timeout=SECONDS, check=False)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise OSError(f"the library for it did not open it in {SECONDS:g} s; it is damaged") from None
+    if ended.returncode < 0:
+        raise OSError(f"the library for it falls over it (signal {-ended.returncode}); it is damaged")
