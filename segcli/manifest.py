@@ -223,7 +223,9 @@ def companions(folder: Path) -> frozenset[Path]:
         with suppress(OSError), path.open("rb") as lines:
             for line in lines:
                 with suppress(ValueError, TypeError, AttributeError, RecursionError):
-                    found |= {folder / name for name in list(json.loads(line).get("outputs", {}))[1:]}
+                    for name, mark in list(json.loads(line).get("outputs", {}).items())[1:]:
+                        if Mark.read(*mark).holds(folder / name):  # else it is the user's own now
+                            found.add(folder / name)
     return frozenset(found)
 
 

@@ -24,7 +24,7 @@ from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
 from segcli.tiling.labelling import Labels, labelled
 from segcli.tiling.ledger import Ledger
-from segcli.tiling.manifest import CLASSES, Record, accounts_beside
+from segcli.tiling.manifest import CLASSES, Record
 from segcli.tiling.planning import Target
 from segcli.tiling.splits import SPLITS
 
@@ -46,6 +46,9 @@ def check(options: TileOptions) -> None:
         raise UsageError(
             "--overlap", f"found {options.overlap:g}", f"expected 0 to {options.size - 1} pixels, or a share"
         )
+    if options.shard is not None and options.overwrite and options.out is not None:
+        raise UsageError("--overwrite", "given with --shard", "expected one of them: others may be at work there",
+                         "start over by one run with --overwrite, or choose another --out")  # fmt: skip
     for name in ("masks", "split", "sample", "shard", "verify") if options.join else ("manifest",):
         if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name}", "given with --join" if options.join else "given without --join")
@@ -76,9 +79,8 @@ def write_tiles(
 ) -> int:
     """The tiles that are missing, of one raster after the other, and an account of them in each folder."""
     everything, targets = targets, planning.shared_out(targets, options.shard)
-    names = [target.name for target in targets]
     if options.out is not None:
-        take(ledgers[options.out], names, labels, options)
+        take(ledgers[options.out], labels, options)
     chosen = planning.sample(everything, labels, options, console)
     by_source = {target.source: target for target in targets}
 
@@ -88,7 +90,7 @@ def write_tiles(
             for line in planning.losses(work):
                 console.say(line)
             if not ledgers[job.output].is_held:
-                take(ledgers[job.output], names, labels, options)
+                take(ledgers[job.output], labels, options)
             work = work if chosen is None else replace(work, chosen=chosen[job.source])
             return planning.make_room(work, ledgers[job.output], options.overwrite)
         except BaseException:
@@ -124,18 +126,22 @@ def write_tiles(
     scenes = [ledgers[target.folder].known.scenes.get(target.name) for target in targets]
     records = [record for scene in scenes if scene is not None for record in scene.records.values()]
     console.say(summary(records, options.split or ()))
-    if labels is not None and not any(labelled(dict(record.pixels or {}), labels.unlabelled) for record in records):
+    if (
+        labels is not None
+        and records
+        and not any(labelled(dict(record.pixels or {}), labels.unlabelled) for record in records)
+    ):
         console.say(f"{options.masks}: nothing but background in any tile")
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code
 
 
-def take(ledger: Ledger, names: Sequence[str], labels: Labels | None, options: TileOptions) -> None:
-    """Make a folder this run's own, before anything is written there of the rasters of these names."""
+def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
+    """Make a folder this run's own, before anything is written there."""
     ledger.hold()
     if options.overwrite:
-        ledger.start_over(names)
+        ledger.start_over()
     write_classes(ledger.folder, labels, options)
 
 
@@ -155,8 +161,14 @@ def write_classes(folder: Path, labels: Labels | None, options: TileOptions) -> 
     path, text = folder / CLASSES, json.dumps(labels.classes.to_json(), indent=1) + "\n"
     if path.exists() and not options.overwrite and path.read_text(encoding="utf-8", errors="replace") != text:
         raise UsageError(path, "another class table", "", "choose another --out or give --overwrite")
-    with replacing(path, faults_of_writing) as part, faults_of_writing(path):
-        part.write_text(text, encoding="utf-8")
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    try:
+        with replacing(path, faults_of_writing) as part, faults_of_writing(path):
+            part.write_text(text, encoding="utf-8")
+    except InputError:  # a run that does another part of the work may have been at it
+        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+            raise
 
 
 def summary(records: Sequence[Record], shares: Sequence[float]) -> str:
@@ -194,12 +206,15 @@ def show_plan(
     targets = planning.shared_out(targets, options.shard)
     rows, report, total = [], batch.Report(len(targets)), [0, 0.0, 0.0]
     for target in targets:
-        if not options.overwrite and planning.why(target, ledgers[target.folder], labels) is None:
+        ledger = ledgers[target.folder]
+        why = "--overwrite" if options.overwrite else planning.why(target, ledger, labels)
+        if why is None:
             report.up_to_date += 1
             console.record({"source": str(target.source), "status": "up to date", "outputs": [str(target.folder)]})
             continue
         try:
             with planning.opened(target, labels, options) as work:
+                planning.may_begin(work, ledger, options.overwrite)
                 for line in planning.losses(work):
                     console.say(line)
                 found = estimate(work, threads(options))
@@ -321,7 +336,7 @@ def places(
 
 def made_of(work: joining.Job | InputError) -> tuple[Path, ...] | None:
     """The files that a join reads."""
-    return None if isinstance(work, InputError) else (*accounts_beside(work.manifest), *work.files.values())
+    return None if isinstance(work, InputError) else (*work.manifests, *work.files.values())
 
 
 def name_of(work: joining.Job | InputError) -> Name:

@@ -301,6 +301,10 @@ def test_what_lies_beside_masks_is_no_mask(segcli: Program, tmp_path: Path, weig
         (tmp_path / "truth" / name).write_bytes((tmp_path / "masks" / name).read_bytes())
     compared = segcli("eval", "masks", "truth", "--recursive", "--min-miou", "1")
     assert compared.returncode == 0, compared.stderr
+    assert segcli("predict", "scans", "--out", "other", "--weights", weights, *more).returncode == 0
+    assert segcli("eval", "masks", "other", "--recursive", "--min-miou", "1").returncode == 0
+    (tmp_path / "other" / "overlays" / "two.png").write_bytes((tmp_path / "masks" / "two.png").read_bytes())
+    assert segcli("eval", "masks", "other", "--recursive").returncode == 2  # that one is no file of segcli's now
     drawn = segcli("colorize", "masks", "--out", "drawn", "--recursive")
     assert drawn.returncode == 0, drawn.stderr
     assert "done 2 " in drawn.stderr

@@ -13,7 +13,8 @@ from rasterio._env import get_gdal_config
 from segcli.console import Console
 from segcli.options import PredictOptions
 from segcli.predict import run
-from segcli.raster.exact import create_exact
+from segcli.raster import gdal as gdal_settings
+from segcli.raster.exact import create_exact, write_whole
 from segcli.raster.gdal import CACHE_BYTES, created, gdal
 from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, Sink, create
@@ -54,3 +55,22 @@ def test_jobs_are_the_threads_that_compress(tmp_path: Path, weights: Path, rng: 
         assert create_file.call_args.kwargs["num_threads"] == jobs
         made[jobs] = (tmp_path / f"out{jobs}" / "a.tif").read_bytes()
     assert made[1] == made[3]
+
+
+def test_no_option_of_one_file_counts_for_others() -> None:
+    """rasterio sets options in the main thread for all threads. Without its sidecars GDAL takes a raster that has one
+    for another: no place on earth, no scale."""
+    for path in Path(gdal_settings.__file__).parents[1].rglob("*.py"):
+        assert "PAM_ENABLED" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png"])
+def test_no_sidecar_is_left(tmp_path: Path, ending: str) -> None:
+    """Of statistics, which neither format has a place for."""
+    path, grid = tmp_path / f"a{ending}", Grid(40, 40)
+    tags = {"STATISTICS_MEAN": "1"}
+    like = Stored(1, "uint8", 3, ("gray",), None, ("",), (1.0,), (0.0,), ("",), None, False, {}, (tags,))
+    write_whole(path, path, np.ones((1, 40, 40), np.uint8), None, grid, like, "DEFLATE")
+    with create(tmp_path / f"b{ending}", grid, Layout(1, "uint8", class_names={1: "x"})) as sink:
+        sink.write(0, np.ones((1, 40, 40), np.uint8))
+    assert sorted(found.name for found in tmp_path.iterdir()) == [f"a{ending}", f"b{ending}"]

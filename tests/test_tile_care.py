@@ -5,19 +5,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import rasterio
 import shapely
+import tifffile
 from helpers import write_picture
 from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
+from segcli.classes import ClassTable
+from segcli.errors import InputError
+from segcli.options import TileOptions
+from segcli.tile import write_classes
+from segcli.tiling import planning
 from segcli.tiling.ledger import JOURNAL
 from segcli.tiling.splits import NONE, deal, meeting, overlapping, quotas
 
@@ -331,3 +339,60 @@ def test_the_name_of_a_raster_stays_in_the_folder(tmp_path: Path, tile: Tile) ->
     path.write_text(json.dumps(values))
     assert tile("in/d", "--join", "--out", "in/e") == 2
     assert not list(tmp_path.rglob("evil*"))
+
+
+# What tiles say of their pixels
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_nodata_of_64_bits_is_kept(tmp_path: Path, tile: Tile, dtype: str) -> None:
+    """Through a float it would be lost, and what fills up the last tiles would be data."""
+    pixels = np.full((1, 40, 40), 3, dtype)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", count=1, height=40, width=40, dtype=dtype, nodata=7, **PLACE
+    ) as file:
+        file.write(pixels)
+    assert tile("a.tif", "--size", 32, "--edge", "pad", "--out", "t") == 0
+    with rasterio.open(tmp_path / "t" / "a_r00032_c00032.tif") as file:
+        assert file.nodata == 7
+        assert np.array_equal(file.dataset_mask()[:9, :9] > 0, np.pad(np.ones((8, 8), bool), (0, 1)))
+
+
+def test_a_palette_stays_one_to_other_readers(tmp_path: Path, tile: Tile) -> None:
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", count=1, height=40, width=40, dtype="uint8", **PLACE
+    ) as file:
+        file.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255)})
+        file.write(np.ones((1, 40, 40), np.uint8))
+    assert tile("a.tif", "--size", 32, "--out", "t") == 0
+    with tifffile.TiffFile(tmp_path / "t" / "a_r00000_c00000.tif") as tiff:
+        assert tiff.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE
+
+
+def test_folders_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(30):
+        write_raster(tmp_path / "in" / f"{n}.tif", 8, 8)
+    seen: list[Path] = []
+    monkeypatch.setattr(planning, "accounts", lambda folder: seen.append(folder) or [])
+    assert len(planning.find_targets(TileOptions((tmp_path / "in",), tmp_path / "d"))) == 30
+    assert len(seen) == 1
+
+
+def test_another_run_may_write_the_same_class_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same moment, under the same name for what is not whole yet."""
+    table = ClassTable.from_indices([0, 1])
+    text = json.dumps(table.to_json(), indent=1) + "\n"
+
+    @contextmanager
+    def taken_away(path: Path, _: object) -> Iterator[Path]:
+        yield path.with_name("part")
+        path.write_text(text)
+        raise InputError(path, "cannot be written: No such file or directory")
+
+    monkeypatch.setattr("segcli.tile.replacing", taken_away)
+    labels = mock.Mock(classes=table)
+    write_classes(tmp_path, labels, TileOptions((), tmp_path))
+    (tmp_path / "classes.json").unlink()
+    text = "{}"
+    with pytest.raises(InputError):
+        write_classes(tmp_path, labels, TileOptions((), tmp_path))

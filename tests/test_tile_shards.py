@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from segcli.errors import BusyError
+from segcli.errors import BusyError, UsageError
 from segcli.shard import Shard
 from segcli.tiling.ledger import Ledger
 
@@ -88,6 +88,20 @@ def test_verify_names_what_is_missing_or_stale(
     assert capsys.readouterr().out.splitlines() == [f"{name}: options changed" for name in rasters]
 
 
+def test_a_dry_run_says_what_would_fail(
+    tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tile("in", *CUT, "--quiet") == 0
+    (tmp_path / "d" / "tiles.json").unlink()
+    assert tile(rasters[0], *CUT, "--dry-run") == 1
+    assert "exists, and segcli did not write it" in capsys.readouterr().err
+    assert tile("in", *CUT, "--overwrite", "--quiet") == 0
+    with rasterio.open(tmp_path / rasters[0], "r+") as file:
+        file.write(1 + file.read())
+    assert tile("in", *CUT, "--dry-run") == 1
+    assert "0.tif: was changed since its tiles" in capsys.readouterr().err
+
+
 def test_a_dry_run_knows_what_is_there(
     tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,17 +132,38 @@ def test_one_run_goes_on_where_shards_ended(
     assert len(list((tmp_path / "again").glob("*.tif"))) == 9
 
 
-def test_overwrite_of_a_shard_leaves_the_others(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+def test_a_shard_does_not_start_over(
+    tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tiles stand in accounts of others, too. One run does, and leaves nothing of shards."""
     for n in (1, 2):
         assert tile("in", *CUT, "--shard", f"{n}/2", "--quiet") == 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").glob("*.tif")}
-    assert tile("in", *CUT, "--shard", "1/2", "--overwrite", "--quiet") == 0
-    for path, time in before.items():
-        assert (path.stat().st_mtime_ns == time) == Shard(2, 2).holds(path.name.split("_")[0])
-    assert tile("in", "--size", 48, "--out", "d", "--shard", "1/2", "--overwrite", "--quiet") == 2
+    assert tile("in", *CUT, "--shard", "1/2", "--overwrite") == 2
+    assert "--overwrite: given with --shard" in capsys.readouterr().err
+    assert tile("in", "--size", 48, "--out", "d", "--shard", "1/2") == 2
+    assert "holds tiles of other options: size 32, now 48" in capsys.readouterr().err
+    assert len(tiles_in(tmp_path / "d")) == 9 * 9
     assert tile("in", "--size", 48, "--out", "d", "--overwrite", "--quiet") == 0
     assert [path.name for path in (tmp_path / "d").glob("*.json*")] == ["tiles.json"]
     assert len(tiles_in(tmp_path / "d")) == 9 * 4
+
+
+def test_shards_of_other_options_at_one_moment(tmp_path: Path) -> None:
+    """Neither sees an account of the other when it looks first."""
+    ledgers = [
+        Ledger(tmp_path / "d", {"size": size, "overlap": 0, "edge": "shift"}, None, Shard(n, 2))
+        for n, size in ((1, 32), (2, 48))
+    ]
+    for ledger in ledgers:
+        ledger.check()
+    ledgers[0].hold()
+    with pytest.raises(UsageError, match="size 32, now 48"):
+        ledgers[1].hold()
+    for ledger in ledgers:
+        ledger.rest()
+    again = Ledger(tmp_path / "d", {"size": 48, "overlap": 0, "edge": "shift"}, None, Shard(2, 2))
+    again.check()  # the first has written nothing but its options
+    again.rest()
 
 
 def test_what_a_killed_shard_left_is_taken_over(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
@@ -153,9 +188,27 @@ def test_what_a_killed_shard_left_is_taken_over(tmp_path: Path, rasters: list[st
     assert tile("in", *CUT, "--verify") == 0
 
 
+def test_what_is_done_counts_more_than_what_is_not(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+    """A killed run of other parts has left a journal of rasters that were done since."""
+    assert tile("in", *CUT, "--shard", "1/1", "--quiet") == 0
+    account = tmp_path / "d" / "tiles.1-of-1.json"
+    known = json.loads(account.read_text())
+    first = known["sources"][0]
+    tiles = first.pop("tiles")
+    first.pop("left_out")
+    told = [{key: value for key, value in known.items() if key != "sources"}, {"source": first}]
+    told += [{"of": first["name"], "tile": one} for one in tiles[:3]]
+    (tmp_path / "d" / "tiles.1-of-2.unfinished.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    (tmp_path / "d" / ".tiles.1-of-2.lock").touch()
+    assert tile("in", *CUT, "--verify") == 0
+    assert tile("in", *CUT, "--quiet") == 0
+    assert tile("in", *CUT, "--verify") == 0
+    assert not (tmp_path / "d" / ".tiles.1-of-2.lock").exists()
+
+
 def test_who_may_share_a_folder(tmp_path: Path) -> None:
     def held(shard: Shard | None) -> Ledger:
-        ledger = Ledger(tmp_path / "d", {"size": 1}, None, shard)
+        ledger = Ledger(tmp_path / "d", {"size": 1, "overlap": 0, "edge": "shift"}, None, shard)
         try:
             ledger.hold()
         except BusyError:
@@ -173,7 +226,7 @@ def test_who_may_share_a_folder(tmp_path: Path) -> None:
     with_two.rest()
     held(Shard(1, 3)).rest()
     held(None).rest()
-    assert not list((tmp_path / "d").iterdir())
+    assert not list((tmp_path / "d").glob(".*"))
 
 
 @pytest.mark.parametrize("option", [("--shard", "1/2"), ("--verify",)])

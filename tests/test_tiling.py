@@ -161,7 +161,7 @@ def test_a_folder_of_other_options_is_refused(tmp_path: Path) -> None:
     ledger, _ = ledger_of(tmp_path, OPTIONS | {"size": 8})
     with pytest.raises(UsageError, match=r"holds tiles of other options: size 4, now 8; .*--overwrite"):
         ledger.check()
-    ledger.start_over(["a"])
+    ledger.start_over()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.tif"]
 
 

@@ -122,7 +122,7 @@ def predict(
             "--jobs",
             "-j",
             min=1,
-            help="Threads that read what comes next (default: 1, for a GPU up to 4), and that compress (up to 4).",
+            help="Threads that read what comes next (default: 1, for a GPU up to 4) and that compress (up to 4).",
         ),
     ] = PredictOptions.jobs,
     shard: ShardText = None,

@@ -40,7 +40,10 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
         pairs = [Pair(truth.stem, predicted, truth)]
     elif predicted.is_dir() and truth.is_dir():
         pairs = [
-            Pair(*entry) for entry in match_folders(predicted, truth, options.recursive, without=companions(predicted))
+            Pair(*entry)
+            for entry in match_folders(
+                predicted, truth, options.recursive, without=companions(predicted) | companions(truth)
+            )
         ]
         if not pairs:
             raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")

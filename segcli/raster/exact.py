@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from segcli.errors import InputError
 from segcli.files import part_of, replacing
-from segcli.raster.gdal import created, opened, settled
+from segcli.raster.gdal import created, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.sink import BLOCK, Encoding, Layout, Sink, check_blocks, convert, faults_of_writing
@@ -40,19 +40,31 @@ def write_whole(
         with faults_of_writing(path):
             _write_png(part, pixels, like)
         return
+    if like.nodata is not None and like.dtype in ("int64", "uint64"):  # a raster in memory has it as a float
+        with faults_of_writing(path), _created(part, grid, like, compress) as dataset:
+            if like.has_mask:
+                dataset.write_mask(written_out(valid, pixels.shape[1:]))
+            dataset.write(pixels)
+    else:
+        with faults_of_writing(path):
+            _copy_whole(part, pixels, valid, grid, like, compress)
+    with faults_of_writing(path):
+        check_blocks(part, 1 + like.has_mask)
+
+
+def _copy_whole(part: Path, pixels: NDArray[Any], valid: Valid, grid: Grid, like: Stored, compress: str) -> None:
+    """By way of a raster in memory. Other threads go on while GDAL copies; closing a file, which is when it would
+    compress otherwise, rasterio stops all."""
     profile = _profile(grid, like, compress)
     in_memory = {key: profile.pop(key) for key in ("height", "width", "count", "dtype", "crs", "transform", "nodata")
                  if key in profile}  # fmt: skip
-    with faults_of_writing(path), opened("", "w", driver="MEM", **in_memory) as whole:
+    with opened("", "w", driver="MEM", **in_memory) as whole:
         _describe(whole, grid, like)
         if like.has_mask:
             whole.write_mask(written_out(valid, pixels.shape[1:]))
         whole.write(pixels)
-        # Other threads go on while GDAL copies; closing a file, where it would compress otherwise, rasterio stops all.
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED="NO"):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), without_sidecar(part):
             rasterio.shutil.copy(whole, part, **profile)
-    with faults_of_writing(path):
-        check_blocks(part, 1 + like.has_mask)
 
 
 @contextmanager
@@ -136,8 +148,7 @@ def _write_png(part: Path, pixels: NDArray[Any], like: Stored) -> None:
         part.write_bytes(data.tobytes())
         return
     profile = {"driver": "PNG", "height": pixels.shape[1], "width": pixels.shape[2], "count": len(pixels)}
-    # Without PAM no .aux.xml is left beside the picture.
-    with rasterio.Env(GDAL_PAM_ENABLED="NO"):
+    with without_sidecar(part):
         dataset = opened(part, "w", dtype=like.dtype, nodata=like.nodata, **profile)
         with dataset:
             if like.colors is not None:
@@ -161,8 +172,10 @@ def _created(part: Path, grid: Grid, like: Stored, compress: str) -> Iterator[An
 def _profile(grid: Grid, like: Stored, compress: str) -> dict[str, Any]:
     profile: dict[str, Any] = {
         "driver": "GTiff", "height": grid.height, "width": grid.width, "count": like.bands, "dtype": like.dtype,
-        "compress": compress, "bigtiff": "IF_SAFER", "photometric": "MINISBLACK",
+        "compress": compress, "bigtiff": "IF_SAFER",
     }  # fmt: skip
+    if like.colors is None:  # else it is a palette
+        profile["photometric"] = "MINISBLACK"
     given = {"crs": grid.crs, "transform": grid.transform, "nodata": like.nodata, "nbits": like.bits}
     profile |= {key: value for key, value in given.items() if value is not None}
     kind = np.dtype(like.dtype).kind

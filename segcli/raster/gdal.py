@@ -66,6 +66,16 @@ def settled(dataset: Any) -> None:
 
 
 @contextmanager
+def without_sidecar(path: Path) -> Iterator[None]:
+    """A block that writes `path`, without the .aux.xml that GDAL puts beside it for what the format does not keep. GDAL
+    has an option for that, which would count for inputs that other threads open at that time, too."""
+    try:
+        yield
+    finally:
+        Path(f"{path}.aux.xml").unlink(missing_ok=True)
+
+
+@contextmanager
 def deaf_to(category: type[Warning]) -> Iterator[None]:
     """Without warnings of that kind. Python's filters belong to all threads, and several open files at once."""
     with _FILTERS, warnings.catch_warnings():

@@ -27,7 +27,7 @@ from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of, replacing
 from segcli.raster.canvas import MOST_BYTES, Canvas
-from segcli.raster.gdal import created, gdal, opened, settled
+from segcli.raster.gdal import created, gdal, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
 from segcli.raster.statistics import Statistics
 
@@ -214,8 +214,7 @@ def _first_three(scratch: Path, grid: Grid) -> str:
 def convert(scratch: Path | str, part: Path, layout: Layout, encoding: Encoding) -> None:
     """The finished scratch GeoTIFF as a PNG, or as a COG."""
     if not encoding.cog:
-        # Without PAM no .aux.xml is left beside the picture.
-        with gdal(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+        with gdal(), without_sidecar(part):
             rasterio.shutil.copy(scratch, part, driver="PNG", write_metadata_as_text="YES")
         return
     options = {"compress": encoding.compress, "overview_resampling": (layout.overviews or "nearest").upper()}

@@ -23,7 +23,7 @@ from segcli.raster.names import rasters_in
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, stored
 from segcli.tiling.layout import Span, Tiling
-from segcli.tiling.manifest import MANIFEST, Manifest, Place, Scene, accounts, read_together
+from segcli.tiling.manifest import MANIFEST, Manifest, Place, Scene, accounts, accounts_beside, read_together
 from segcli.validity import Valid, written_out
 
 LEVELS_UP = 3
@@ -37,7 +37,7 @@ class Job:
     """One raster to be put together: its tiles' files by place in the grid of tiles, and what they are like. The
     tiles of the raster itself are its own; others were made of them, by any program."""
 
-    manifest: Path
+    manifests: tuple[Path, ...]
     scene: Scene
     tiles: Tiling
     files: dict[Place, Path]
@@ -68,14 +68,14 @@ def find_manifest(folder: Path, given: Path | None) -> Path:
 
 def find_jobs(folders: Sequence[Path], path: Path, merge: Merge, allow_missing: bool) -> Iterator[Job | InputError]:
     """A job for each raster of a manifest, from the files in some folders; or what is wrong with it."""
-    manifest = read_together(path)
+    manifest, made_of = read_together(path), tuple(accounts_beside(path))
     if not manifest.scenes:
         raise UsageError(path, "no tiles", "expected those of one raster at least")
     is_own = any(folder.resolve() == path.parent.resolve() for folder in folders)
     found = _own_files(manifest, path.parent) if is_own else _files_of(manifest, folders)
     for scene in manifest.scenes.values():
         try:
-            yield replace(_job(scene, manifest, found, path, merge, allow_missing), is_own=is_own)
+            yield replace(_job(scene, manifest, found, made_of, merge, allow_missing), is_own=is_own)
         except InputError as error:
             yield error
 
@@ -113,7 +113,12 @@ def _refuse(foreign: Sequence[Path]) -> None:
 
 
 def _job(
-    scene: Scene, manifest: Manifest, found: dict[str, Path], path: Path, merge: Merge, allow_missing: bool
+    scene: Scene,
+    manifest: Manifest,
+    found: dict[str, Path],
+    made_of: tuple[Path, ...],
+    merge: Merge,
+    allow_missing: bool,
 ) -> Job:
     tiles = manifest.tiling_of(scene)
     files: dict[Place, Path] = {}
@@ -131,13 +136,13 @@ def _job(
         raise InputError(scene.name, found_of, "", "--allow-missing leaves their places without data")
     if not files:
         raise InputError(scene.name, "all its tiles were left out", "expected some to put together")
-    like = _like(scene, files, path.parent)
+    like = _like(scene, files, made_of[0].parent)
     if scene.grid.width * like.bands * np.dtype(like.dtype).itemsize > ROW_BYTES:
         raise InputError(scene.name, f"rows of {scene.grid.width} pixels", f"expected at most {ROW_BYTES >> 20} MB")
     averages = merge == "average" or (
         merge == "auto" and (np.dtype(like.dtype).kind in "fc" or bool({*like.scales} - {1.0}))
     )
-    job = Job(path, scene, tiles, files, like, averages)
+    job = Job(made_of, scene, tiles, files, like, averages)
     if averages and like.dtype in ("int64", "uint64"):
         raise InputError(
             scene.name, f"tiles of {like.dtype}", "averages of them would not be exact", "give --merge cut"

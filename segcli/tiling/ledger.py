@@ -26,6 +26,7 @@ from segcli.tiling.manifest import (
     read,
     record_from,
     scene_from,
+    take_over,
 )
 
 JOURNAL = "tiles.unfinished.jsonl"
@@ -60,26 +61,23 @@ class Ledger:
         found = self._read(self._journal) or self._read(self.account)
         read = (self._read(path) for path in (*accounts(folder), *journals(folder)) if path not in own)
         self._others = [other for other in read if other is not None]
-        for other in self._others:
-            self.known.scenes |= other.scenes
-        if found is not None:
-            self.known.scenes |= found.scenes
+        for run in (*self._others, *([] if found is None else [found])):
+            take_over(self.known, run)
         self._found = found
         # The rasters that this account is to tell of.
         self._ours = set(self.known.scenes if shard is None else found.scenes if found is not None else ())
 
-    def check(self, overwrite: bool = False) -> None:
-        """UsageError where the folder holds tiles of other options, which `overwrite` would not remove."""
-        words = self.other_options(is_own=not overwrite, is_others=not overwrite or self._shard is not None)
-        if words:
+    def check(self) -> None:
+        """UsageError where the folder holds tiles of other options."""
+        if words := self.other_options():
             raise UsageError(self.folder, f"holds tiles of other options: {words}", "",
                              "choose another --out, or --overwrite to start over")  # fmt: skip
 
-    def other_options(self, is_own: bool = True, is_others: bool = True) -> str:
+    def other_options(self, is_begun: bool = True) -> str:
         """Which option another run had, by this account and those of others; nothing where none had."""
         ours = json.loads(json.dumps(self.known.head()))
-        runs = [self._found] * is_own + self._others * is_others
-        for theirs in (json.loads(json.dumps(run.head())) for run in runs if run is not None):
+        runs = [run for run in (self._found, *self._others) if run is not None and (run.scenes or not is_begun)]
+        for theirs in (json.loads(json.dumps(run.head())) for run in runs):
             if ours["classes"] != theirs["classes"]:
                 return "another class table"
             for name, one in ours["options"].items():
@@ -102,6 +100,8 @@ class Ledger:
             self._hold_shard(self._shard)
         if self._state() != self._seen:
             raise BusyError(self.folder, "another run of segcli wrote there just now", "", "run again")
+        if self._shard is not None:
+            self._check_fellows()
 
     def _hold_shard(self, shard: Shard) -> None:
         """BusyError where the same part is at work, or parts of another number."""
@@ -112,6 +112,19 @@ class Ledger:
         with faults_of_writing(self._mine):
             mine = os.open(self._mine, os.O_RDWR | os.O_CREAT, 0o666)
         self._lock_open(mine, fcntl.LOCK_EX)
+
+    def _check_fellows(self) -> None:
+        """UsageError where another shard that began meanwhile has other options: say ours, then look at theirs."""
+        self._begin_journal()
+        own = (self.account, self._journal)
+        read = (self._read(path) for path in (*accounts(self.folder), *journals(self.folder)) if path not in own)
+        self._others = [other for other in read if other is not None]
+        if words := self.other_options(is_begun=False):
+            self._file.close()
+            self._file = None
+            if not self._ours:
+                self._journal.unlink(missing_ok=True)
+            raise UsageError(self.folder, f"holds tiles of other options: {words}", "", "choose another --out")
 
     def _lock_open(self, file: int, kind: int) -> None:
         try:
@@ -128,18 +141,16 @@ class Ledger:
             files |= {*accounts(self.folder), *journals(self.folder)}
         return [(path, path.stat().st_ino, path.stat().st_size) for path in sorted(files) if path.exists()]
 
-    def start_over(self, names: Iterable[str]) -> None:
-        """Remove the tiles that segcli knows it wrote, a shard those of the rasters of these names; of other files
-        none."""
-        chosen = set(self.known.scenes) if self._shard is None else self.known.scenes.keys() & set(names)
-        for scene in (self.known.scenes.pop(name) for name in chosen):
+    def start_over(self) -> None:
+        """Remove the tiles that segcli knows it wrote; of other files none."""
+        for scene in self.known.scenes.values():
             for record in scene.records.values():
                 for name in record.files if self.is_whole(record) else ():
                     (self.folder / name).unlink(missing_ok=True)
         for path in (self.account, self._journal, *self._taken_over()):
             path.unlink(missing_ok=True)
-        self._ours -= chosen
-        self._found = None
+        self.known.scenes, self._ours = {}, set()
+        self._found, self._others = None, []
 
     def _taken_over(self) -> list[Path]:
         """The accounts of others that this one tells all of."""
@@ -148,12 +159,9 @@ class Ledger:
                 if self._shard is None and path not in own]  # fmt: skip
 
     def begin(self, scene: Scene) -> Scene:
-        """The raster with the tiles of it that are there and whole. InputError where it was another then."""
+        """The raster with the tiles of it that are there and whole."""
         known = self.known.scenes.get(scene.name)
         if known is not None:
-            if (known.changed, known.mask) != (scene.changed, scene.mask):
-                raise InputError(scene.file, f"was changed since its tiles in {self.folder} were written", "",
-                                 "choose another --out, or --overwrite to start over")  # fmt: skip
             whole = {place: record for place, record in known.records.items() if self.is_whole(record)}
             known.is_done = known.is_done and len(whole) == len(known.records)
             known.records = whole
@@ -167,17 +175,25 @@ class Ledger:
                         self._append(line)
         return self.known.scenes[scene.name]
 
+    def check_source(self, scene: Scene) -> None:
+        """InputError where the raster is another than that of the tiles that are there."""
+        known = self.known.scenes.get(scene.name)
+        if known is not None and (known.changed, known.mask) != (scene.changed, scene.mask):
+            raise InputError(scene.file, f"was changed since its tiles in {self.folder} were written", "",
+                             "choose another --out, or --overwrite to start over")  # fmt: skip
+
     def is_whole(self, record: Record) -> bool:
         """Whether its files are there as they were written."""
         sizes = zip(record.files, record.bytes, strict=True)
         return all((self.folder / name).is_file() and (self.folder / name).stat().st_size == size
                    for name, size in sizes)  # fmt: skip
 
-    def guard(self, scene: Scene, names: Iterable[str], overwrite: bool) -> None:
+    def guard(self, scene: str, names: Iterable[str]) -> None:
         """InputError where a file of one of these names is there and segcli did not write it."""
-        known = {name for record in scene.records.values() for name in record.files}
+        there = self.known.scenes.get(scene)
+        known = {name for record in (there.records.values() if there is not None else ()) for name in record.files}
         for name in names:
-            if not overwrite and name not in known and (self.folder / name).exists():
+            if name not in known and (self.folder / name).exists():
                 raise InputError(self.folder / name, "exists, and segcli did not write it", "",
                                  "choose another --out or give --overwrite")  # fmt: skip
 
@@ -202,6 +218,9 @@ class Ledger:
             self._file = None
         if len(self._held) > 1:
             self._mine.unlink(missing_ok=True)
+        elif self._held and self._shard is None:  # nobody else is at work
+            for left in self.folder.glob(".tiles.*-of-*.lock"):
+                left.unlink(missing_ok=True)
         if self._held and self._made:
             with suppress(OSError):  # not empty
                 self.folder.rmdir()
@@ -224,15 +243,18 @@ class Ledger:
                 done.unlink(missing_ok=True)
 
     def _append(self, line: dict[str, Any]) -> None:
-        path = self._journal
-        with faults_of_writing(path):
-            if self._file is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as part:  # a torn line of a killed run goes with this
-                    part.write_text("".join(json.dumps(one) + "\n" for one in self._lines()), encoding="utf-8")
-                self._file = path.open("a", encoding="utf-8")
+        if self._file is None:
+            self._begin_journal()
+        with faults_of_writing(self._journal):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+    def _begin_journal(self) -> None:
+        with faults_of_writing(self._journal):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._journal) as part:  # a torn line of a killed run goes with this
+                part.write_text("".join(json.dumps(one) + "\n" for one in self._lines()), encoding="utf-8")
+            self._file = self._journal.open("a", encoding="utf-8")
 
     def _lines(self) -> Iterable[dict[str, Any]]:
         yield self.known.head()

@@ -112,8 +112,19 @@ def read_together(path: Path) -> Manifest:
         if (other.options, other.classes) != (first.options, first.classes):
             raise UsageError(path.parent, "holds tiles of several runs with other options", "",
                              "give --manifest with the account of one of them")  # fmt: skip
-        first.scenes |= other.scenes
+        take_over(first, other)
     return first
+
+
+def take_over(first: Manifest, other: Manifest) -> None:
+    """Add the rasters of another account. Of two that tell of one raster the one that is done counts; of what both have
+    not done, the tiles of both."""
+    for name, scene in other.scenes.items():
+        known = first.scenes.get(name)
+        if known is None or (scene.is_done and not known.is_done):
+            first.scenes[name] = scene
+        elif not known.is_done and (known.changed, known.mask) == (scene.changed, scene.mask):
+            known.records |= scene.records
 
 
 def read(path: Path) -> Manifest:

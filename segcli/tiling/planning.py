@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,16 @@ def find_targets(options: TileOptions) -> list[Target]:
     given, so that tiles of all lie side by side. Tiles are no inputs. UsageError where two have one name."""
     targets: list[Target] = []
     seen: dict[tuple[Path, str], Name] = {}
+    holds_tiles = cache(lambda folder: bool(accounts(folder) or journals(folder)))
     for source, relative in batch.find(options.inputs, options.out, options.recursive).items():
         name = "_".join(relative.with_suffix("").parts)
         beside = source.parent if isinstance(source, Path) else Path()
         folder = options.out or beside / f"{relative.stem}_tiles"
-        if isinstance(source, Path) and source not in options.inputs and _is_tile(source, relative):
+        if (
+            isinstance(source, Path)
+            and source not in options.inputs
+            and any(holds_tiles(source.parents[n]) for n in range(len(relative.parts)))
+        ):
             continue
         if (folder, name) in seen:
             raise UsageError(source, f"its tiles would have the names of those of {seen[folder, name]}", "",
@@ -70,11 +76,6 @@ def find_targets(options: TileOptions) -> list[Target]:
         raise NothingDoneError(", ".join(map(str, options.inputs)), "tiles", "expected rasters to cut",
                                "--join puts tiles together; to cut them again, name the files")  # fmt: skip
     return targets
-
-
-def _is_tile(source: Path, relative: Path) -> bool:
-    above = [source.parents[n] for n in range(len(relative.parts))]
-    return any(accounts(folder) or journals(folder) for folder in above)
 
 
 def check_unchanged(work: Work, source: Name, labels: Labels | None) -> None:
@@ -106,8 +107,8 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
     ledgers = {folder: Ledger(folder, chosen, classes, shard) for folder in dict.fromkeys(t.folder for t in targets)}
     for ledger in ledgers.values():
-        if not options.verify:  # which says so of each raster
-            ledger.check(options.overwrite)
+        if not (options.verify or options.overwrite):  # the one says so of each raster
+            ledger.check()
     return ledgers
 
 
@@ -123,8 +124,6 @@ def why(target: Target, ledger: Ledger, labels: Labels | None) -> str | None:
         return "new"
     if ledger.other_options():
         return "options changed"
-    if not isinstance(target.source, Path):
-        return "nobody can tell whether its source has changed"
     mask = labels.files[target.source] if labels is not None else None
     before = tuple(scene.mask[1:]) if scene.mask is not None else None
     if scene.changed != changed(target.source) or before != (changed(mask) if mask is not None else None):
@@ -282,11 +281,20 @@ def changed(name: Name) -> tuple[int, int]:
     return 0, 0
 
 
+def may_begin(work: Work, ledger: Ledger, overwrite: bool) -> list[str]:
+    """The names of the files of the tiles. InputError where the raster is another than that of the tiles that are
+    there, or where files are that segcli did not write."""
+    names = [name for record in work.plan().values() for name in record.files]
+    if not overwrite:
+        ledger.check_source(work.scene)
+        ledger.guard(work.scene.name, names)
+    return names
+
+
 def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     """Begin in the folder, or go on there: leftovers of a killed run go, tiles that are whole stay."""
+    names = may_begin(work, ledger, overwrite)
     scene = ledger.begin(work.scene)
-    names = [name for record in work.plan().values() for name in record.files]
-    ledger.guard(scene, names, overwrite)
     pattern = re.escape(scene.name) + r"_r\d+_c\d+" + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:
         with faults_of_writing(folder):
