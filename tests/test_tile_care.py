@@ -18,12 +18,16 @@ import shapely
 import tifffile
 from helpers import write_picture
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
 from segcli.classes import ClassTable
 from segcli.errors import InputError
 from segcli.options import TileOptions
+from segcli.raster.exact import write_whole
+from segcli.raster.grid import Grid
+from segcli.raster.stored import Stored
 from segcli.tile import write_classes
 from segcli.tiling import planning
 from segcli.tiling.ledger import JOURNAL
@@ -396,3 +400,21 @@ def test_another_run_may_write_the_same_class_table(tmp_path: Path, monkeypatch:
     text = "{}"
     with pytest.raises(InputError):
         write_classes(tmp_path, labels, TileOptions((), tmp_path))
+
+
+def test_control_points_of_points_stay_where_they_are(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GDAL moves them by a pixel where it writes such a raster in rows."""
+    places = [(0.5, 0.5), (0.5, 39), (39, 1)]
+    points = tuple(GroundControlPoint(row, col, 10 + col / 60, 50 - row / 60) for row, col in places)
+    tags = {"AREA_OR_POINT": "Point"}
+    like = Stored(1, "uint8", None, ("gray",), None, ("",), (1.0,), (0.0,), ("",), None, False, tags, ({},))
+    grid = Grid(40, 40, gcps=points, gcps_crs=CRS.from_epsg(4326))
+    write_whole(tmp_path / "a.tif", tmp_path / "a.tif", np.ones((1, 40, 40), np.uint8), None, grid, like, "NONE")
+    assert tile("a.tif", "--size", 32, "--out", "t") == 0
+    assert tile("t", "--join", "--out", "again") == 0
+    assert "control points are where they were" in capsys.readouterr().err
+    for name in ("a.tif", "again/a.tif"):
+        with rasterio.open(tmp_path / name) as file:
+            assert [(point.row, point.col) for point in file.gcps[0]] == places

@@ -159,6 +159,8 @@ def _write_png(part: Path, pixels: NDArray[Any], like: Stored) -> None:
 @contextmanager
 def _created(part: Path, grid: Grid, like: Stored, compress: str) -> Iterator[Any]:
     """A GeoTIFF open for writing, all but its pixels said."""
+    if is_moved(grid, like):
+        like = replace(like, tags={name: value for name, value in like.tags.items() if name != "AREA_OR_POINT"})
     with ExitStack() as files:
         dataset = files.enter_context(created(part, **_profile(grid, like, compress)))
         _describe(dataset, grid, like)
@@ -167,6 +169,12 @@ def _created(part: Path, grid: Grid, like: Stored, compress: str) -> Iterator[An
         else:  # a mask must come before its pixels, and its file has one thread
             settled(dataset)
         yield dataset
+
+
+def is_moved(grid: Grid, like: Stored) -> bool:
+    """Whether GDAL would write the control points a pixel from where they lie, because pixels are said to be points:
+    it does unless it copies a whole raster."""
+    return bool(grid.gcps) and like.tags.get("AREA_OR_POINT") == "Point"
 
 
 def _profile(grid: Grid, like: Stored, compress: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from segcli.errors import InputError, UsageError
 from segcli.matching import match, named
 from segcli.options import Merge
 from segcli.raster.align import is_elsewhere
-from segcli.raster.exact import ExactSink
+from segcli.raster.exact import ExactSink, is_moved
 from segcli.raster.names import rasters_in
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, stored
@@ -330,7 +330,9 @@ def ending_of(job: Job) -> str:
 
 
 def said_of(job: Job, output: Path) -> Iterator[str]:
-    """What is no data there because it comes from no tile."""
+    """What is no data there because it comes from no tile, and what cannot be said."""
+    if output.suffix == ".tif" and is_moved(job.scene.grid, job.like):
+        yield f"{output}: its control points are where they were, but its pixels are no longer said to be points"
     records = job.scene.records.values()
     left_out = sum(record.name is None for record in records)
     missing = len(records) - left_out - len(job.files)
