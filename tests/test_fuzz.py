@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from fuzz_seeds import Seed, seeds
 
-SECONDS = float(os.environ.get("SEGCLI_FUZZ_SECONDS", "15"))
+SECONDS = float(os.environ.get("SEGCLI_FUZZ_SECONDS", "8"))
 FIRST = int(os.environ.get("SEGCLI_FUZZ_SEED", "0"))
 PATIENCE_S = 20.0
 """For one file."""
