@@ -48,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What the program says against a command line that it refuses, with 2; in this process, which has torch already."""
+    """What the program says against a command line that it refuses, with 2; in this process, which has torch."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from helpers import write_picture
 from rasterio.transform import from_origin
 
 from segcli.errors import BusyError, UsageError
@@ -86,6 +87,22 @@ def test_verify_names_what_is_missing_or_stale(
     assert status == expected
     assert tile("in", "--size", 48, "--out", "d", "--verify") == 1
     assert capsys.readouterr().out.splitlines() == [f"{name}: options changed" for name in rasters]
+
+
+def test_verify_misses_the_class_table(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """train looks for it."""
+    for folder in ("images", "masks"):
+        write_picture(tmp_path / folder / "a.png", np.eye(40, dtype=np.uint8))
+    (tmp_path / "classes.json").write_text('{"classes": [{"index": 0, "name": "a"}, {"index": 1, "name": "b"}]}')
+    cut = ("images", "--masks", "masks", "--classes", "classes.json", "--size", 32, "--out", "d")
+    assert tile(*cut, "--quiet") == 0
+    assert tile(*cut, "--verify") == 0
+    (tmp_path / "d" / "classes.json").unlink()
+    capsys.readouterr()
+    assert tile(*cut, "--verify") == 1
+    assert capsys.readouterr().out == "images/a.png: classes.json missing\n"
+    assert tile(*cut, "--quiet") == 0
+    assert tile(*cut, "--verify") == 0
 
 
 def test_a_dry_run_says_what_would_fail(
@@ -166,7 +183,9 @@ def test_shards_of_other_options_at_one_moment(tmp_path: Path) -> None:
     again.rest()
 
 
-def test_what_a_killed_shard_left_is_taken_over(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+def test_what_a_killed_shard_left_is_taken_over(
+    tmp_path: Path, rasters: list[str], tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of its journal, and of tiles whose names stand in it."""
     assert tile("in", *CUT, "--shard", "1/2", "--quiet") == 0
     account, journal = tmp_path / "d" / "tiles.1-of-2.json", tmp_path / "d" / "tiles.1-of-2.unfinished.jsonl"
@@ -182,6 +201,9 @@ def test_what_a_killed_shard_left_is_taken_over(tmp_path: Path, rasters: list[st
             path.unlink()
     assert tile("in", *CUT, "--verify") == 1
     assert tile("in", *CUT, "--shard", "2/2", "--quiet") == 0  # the other part is none of its business
+    capsys.readouterr()
+    assert tile("d", "--join", "--out", "again") == 2
+    assert "tiles.1-of-2.unfinished.jsonl tells of a run that did not end" in capsys.readouterr().err
     assert journal.exists()
     assert tile("in", *CUT, "--quiet") == 0
     assert [path.name for path in (tmp_path / "d").glob("*.json*")] == ["tiles.json"]

@@ -23,6 +23,7 @@ from segcli.raster.names import rasters_in
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, stored
 from segcli.tiling.layout import Span, Tiling
+from segcli.tiling.ledger import journals
 from segcli.tiling.manifest import MANIFEST, Manifest, Place, Scene, accounts, accounts_beside, read_together
 from segcli.validity import Valid, written_out
 
@@ -85,7 +86,7 @@ def _own_files(manifest: Manifest, folder: Path) -> dict[str, Path]:
     records = [record for scene in manifest.scenes.values() for record in scene.records.values()]
     known = {name for record in records for name in record.files}
     there = {path.relative_to(folder).as_posix(): path for path in rasters_in(folder, recursive=True)}
-    _refuse([path for name, path in there.items() if name not in known])
+    _refuse([path for name, path in there.items() if name not in known], journals(folder))
     return {Path(name).stem: there[name] for name in (record.name for record in records) if name in there}
 
 
@@ -106,7 +107,10 @@ def _files_of(manifest: Manifest, folders: Sequence[Path]) -> dict[str, Path]:
     return {tile.stem: path for _, tile, path in matched.pairs}
 
 
-def _refuse(foreign: Sequence[Path]) -> None:
+def _refuse(foreign: Sequence[Path], unfinished: Sequence[Path] = ()) -> None:
+    if foreign and unfinished:
+        raise UsageError(some(foreign), f"in no {MANIFEST}", f"{unfinished[0].name} tells of a run that did not end",
+                         "run segcli tile again as before")  # fmt: skip
     if foreign:
         raise UsageError(some(foreign), f"no tile of {MANIFEST}", "expected files of the tiles' names",
                          "move what is foreign away, or give another --manifest")  # fmt: skip

@@ -29,7 +29,7 @@ from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
 from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import Tiling, count, tiling
 from segcli.tiling.ledger import Ledger, journals
-from segcli.tiling.manifest import MANIFEST, Place, Scene, accounts
+from segcli.tiling.manifest import CLASSES, MANIFEST, Place, Scene, accounts
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
 
 TURNED_BYTES = 2**30
@@ -130,6 +130,8 @@ def why(target: Target, ledger: Ledger, labels: Labels | None) -> str | None:
         return "source changed"
     if not scene.is_done:
         return "not finished"
+    if labels is not None and labels.classes is not None and not (target.folder / CLASSES).exists():
+        return f"{CLASSES} missing"
     return None if all(map(ledger.is_whole, scene.records.values())) else "output missing"
 
 
