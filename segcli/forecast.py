@@ -1,8 +1,9 @@
 """What a run would do, said and not done: --dry-run and --verify."""
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from segcli.batch import Job, due, reason
 from segcli.console import Console
 from segcli.errors import SegcliError
 from segcli.manifest import Manifest
+from segcli.raster.names import Name
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,22 @@ def rehearse(
 
 def verify(jobs: Sequence[Job], manifest: Manifest, console: Console) -> int:
     """Name what is missing or stale by the records of all runs in the folder; gives the exit code, 1 if anything is."""
-    bad = 0
-    for job in jobs:
-        why = reason(job, manifest, overwrite=False)
-        bad += why is not None
-        if why is not None:
-            console.answer(f"{job.output}: {why}")
-        console.record({"source": str(job.source), "status": why or "up to date", "outputs": [str(job.output)]})
-    console.say(f"up to date {len(jobs) - bad}  missing or stale {bad}")
+    states = ((job.output, job.source, job.output, reason(job, manifest, overwrite=False)) for job in jobs)
+    return tell_states(states, console)
+
+
+def tell_states(states: Iterable[tuple[object, Name, Path, str | None]], console: Console) -> int:
+    """Of each job what it is to be called by, its source, its output, and why that is to be made, None if it is up to
+    date; gives the exit code."""
+    up_to_date = bad = 0
+    for subject, source, output, why in states:
+        if why is None:
+            up_to_date += 1
+        else:
+            bad += 1
+            console.answer(f"{subject}: {why}")
+        console.record({"source": str(source), "status": why or "up to date", "outputs": [str(output)]})
+    console.say(f"up to date {up_to_date}  missing or stale {bad}")
     return 1 if bad else 0
 
 

@@ -156,6 +156,11 @@ class Manifest:
             else "output missing"
         )
 
+    def companions(self) -> frozenset[Path]:
+        """Outputs beside those that name them, as they were written: what was changed since is the user's own."""
+        paths = {self._folder / name: marks for name, marks in self._marks.items()}
+        return frozenset(path for path, marks in paths.items() if any(mark.holds(path) for mark in marks))
+
     def guard(self, output: Path, overwrite: bool) -> None:
         """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
         name = self._name(output)
@@ -218,15 +223,8 @@ def records(folder: Path) -> list[Path]:
 
 def companions(folder: Path) -> frozenset[Path]:
     """What segcli wrote there beside its masks, such as overlays and scores: none of them is a mask."""
-    found: set[Path] = set()
-    for path in records(folder):
-        with suppress(OSError), path.open("rb") as lines:
-            for line in lines:
-                with suppress(ValueError, TypeError, AttributeError, RecursionError):
-                    for name, mark in list(json.loads(line).get("outputs", {}).items())[1:]:
-                        if Mark.read(*mark).holds(folder / name):  # else it is the user's own now
-                            found.add(folder / name)
-    return frozenset(found)
+    found = records(folder)
+    return Manifest(folder / MANIFEST, "", BytesIO(), found).companions() if found else frozenset()
 
 
 def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> Manifest:

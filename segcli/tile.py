@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from segcli import batch, manifest
+from segcli import batch, forecast, manifest
 from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
 from segcli.files import replacing
@@ -65,7 +65,9 @@ def cut_all(options: TileOptions, console: Console) -> int:
     ledgers = planning.open_ledgers(targets, labels, options)
     targets = planning.dealt(targets, ledgers, options, console)
     if options.verify:
-        return verify(targets, labels, ledgers, options, console)
+        states = ((target.source, target.source, target.folder, planning.why(target, ledgers[target.folder], labels))
+                  for target in planning.shared_out(targets, options.shard))  # fmt: skip
+        return forecast.tell_states(states, console)
     if options.dry_run:
         return show_plan(targets, labels, ledgers, options, console)
     with ExitStack() as accounts:
@@ -159,15 +161,19 @@ def write_classes(folder: Path, labels: Labels | None, options: TileOptions) -> 
     if labels is None or labels.classes is None:
         return
     path, text = folder / CLASSES, json.dumps(labels.classes.to_json(), indent=1) + "\n"
-    if path.exists() and not options.overwrite and path.read_text(encoding="utf-8", errors="replace") != text:
-        raise UsageError(path, "another class table", "", "choose another --out or give --overwrite")
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
+
+    def found() -> str | None:
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+    if found() == text:
         return
+    if found() is not None and not options.overwrite:
+        raise UsageError(path, "another class table", "", "choose another --out or give --overwrite")
     try:
         with replacing(path, faults_of_writing) as part, faults_of_writing(path):
             part.write_text(text, encoding="utf-8")
     except InputError:  # a run that does another part of the work may have been at it
-        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+        if found() != text:
             raise
 
 
@@ -181,22 +187,6 @@ def summary(records: Sequence[Record], shares: Sequence[float]) -> str:
         listed = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
         parts.append(f"left out {reasons.total()} ({listed})")
     return "  ".join(parts)
-
-
-def verify(
-    targets: list[Target], labels: Labels | None, ledgers: dict[Path, Ledger], options: TileOptions, console: Console
-) -> int:
-    """Name the rasters whose tiles are missing or stale by the accounts of all runs; gives the exit code, 1 if there
-    are any."""
-    targets, bad = planning.shared_out(targets, options.shard), 0
-    for target in targets:
-        why = planning.why(target, ledgers[target.folder], labels)
-        bad += why is not None
-        if why is not None:
-            console.answer(f"{target.source}: {why}")
-        console.record({"source": str(target.source), "status": why or "up to date", "outputs": [str(target.folder)]})
-    console.say(f"up to date {len(targets) - bad}  missing or stale {bad}")
-    return 1 if bad else 0
 
 
 def show_plan(
@@ -214,7 +204,7 @@ def show_plan(
             continue
         try:
             with planning.opened(target, labels, options) as work:
-                planning.may_begin(work, ledger, options.overwrite)
+                planning.may_begin(work, work.names(), ledger, options.overwrite)
                 for line in planning.losses(work):
                     console.say(line)
                 found = estimate(work, threads(options))

@@ -103,6 +103,7 @@ def test_what_a_library_does_not_come_back_from_is_refused(tmp_path: Path, monke
     monkeypatch.setattr(trial, "SECONDS", 0.5)
     for program, reason in (("while True: pass", "did not open it in 0.5 s"), ("import os; os.abort()", "signal 6")):
         monkeypatch.setattr(trial, "PROGRAM", program)
+        trial._why_not.cache_clear()
         for name in (path, f'HDF5:"{path}"://data'):
             with pytest.raises(InputError, match=rf"a\.h5.*{reason}"):
                 open_contents(name)

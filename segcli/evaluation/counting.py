@@ -72,12 +72,21 @@ def _planes(files: ExitStack, path: Path, options: EvalOptions) -> tuple[Source,
     return planes
 
 
+def are_objects(
+    true: NDArray[np.generic], found: NDArray[np.generic], options: EvalOptions
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where there are objects, by their numbers and by what was predicted beside them: not at 0, nor at 255 where that
+    is no number."""
+    return true != 0, (found != 0) & ((options.objects == "labels") | (found != 255))
+
+
 class Counts:
     """All that is asked for: values, outlines and objects."""
 
     def __init__(self, meaning: Meaning, options: EvalOptions, truth: Source) -> None:
         count = len(meaning.classes.entries)
         self._meaning = meaning
+        self._options = options
         self._labels = options.is_numbered, options.objects == "labels"
         self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
         width = _in_pixels(truth, *options.boundary) if options.boundary is not None else None
@@ -91,7 +100,7 @@ class Counts:
         one, other = true.pixels[0], found.pixels[0]
         numbers = one, other
         if self._labels[0]:
-            one, other = (one != 0).view(np.uint8), self._is_object(other).view(np.uint8)
+            one, other = (part.view(np.uint8) for part in are_objects(one, other, self._options))
         valid = both(true.valid, found.valid)
         if valid is None:
             self._values += count_values(one, other)
@@ -107,13 +116,9 @@ class Counts:
         if self._outlines is not None:
             self._outlines.add(*places, labelled)
         if self._objects is not None:
-            one, other = (pair[not is_labels] for pair, is_labels in
-                          zip(zip(numbers, places, strict=True), self._labels, strict=True))  # fmt: skip
+            one = numbers[0] if self._labels[0] else places[0]
+            other = numbers[1] if self._labels[1] else places[1]
             self._objects.add(one, other, labelled)
-
-    def _is_object(self, found: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Of a prediction beside numbers of objects; 255 is no class."""
-        return found != 0 if self._labels[1] else (found != 0) & (found != 255)
 
     def end_image(self) -> None:
         """The next rows are another image's of the stack."""

@@ -19,7 +19,7 @@ from segcli.colors import hex_color
 from segcli.drawing import charts
 from segcli.drawing.overlay import to_picture
 from segcli.errors import InputError
-from segcli.evaluation.counting import side_by_side
+from segcli.evaluation.counting import are_objects, side_by_side
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.evaluation.tables import all_tables, written
@@ -112,7 +112,7 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
         true, found = side_by_side(files, pair, options)[0]
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
     if options.is_numbered:
-        one, other = one != 0, other != 0
+        one, other = are_objects(one, other, options)
     places = meaning.true[one[0].astype(np.uint8)], meaning.predicted[other[0].astype(np.uint8)]
     colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
     for label, place, valid in (("truth", places[0], one_valid), ("prediction", places[1], other_valid)):

@@ -120,7 +120,7 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
         netcdf.check_header(file_behind)
         with file_behind.open("rb") as file:
             if trial.is_hdf5(file.read(4096)):
-                trial.check_opens(str(gdal_name(name)))
+                trial.check_opens(str(gdal_name(name)), file_behind)
     if isinstance(name, Path) and name.is_file():
         with name.open("rb") as file:
             head = file.read(4096)

@@ -42,9 +42,7 @@ def write_whole(
         return
     if like.nodata is not None and like.dtype in ("int64", "uint64"):  # a raster in memory has it as a float
         with faults_of_writing(path), _created(part, grid, like, compress) as dataset:
-            if like.has_mask:
-                dataset.write_mask(written_out(valid, pixels.shape[1:]))
-            dataset.write(pixels)
+            _fill(dataset, pixels, valid, like)
     else:
         with faults_of_writing(path):
             _copy_whole(part, pixels, valid, grid, like, compress)
@@ -60,11 +58,15 @@ def _copy_whole(part: Path, pixels: NDArray[Any], valid: Valid, grid: Grid, like
                  if key in profile}  # fmt: skip
     with opened("", "w", driver="MEM", **in_memory) as whole:
         _describe(whole, grid, like)
-        if like.has_mask:
-            whole.write_mask(written_out(valid, pixels.shape[1:]))
-        whole.write(pixels)
+        _fill(whole, pixels, valid, like)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), without_sidecar(part):
             rasterio.shutil.copy(whole, part, **profile)
+
+
+def _fill(dataset: Any, pixels: NDArray[Any], valid: Valid, like: Stored) -> None:
+    if like.has_mask:
+        dataset.write_mask(written_out(valid, pixels.shape[1:]))
+    dataset.write(pixels)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from functools import lru_cache
+from pathlib import Path
 
 SECONDS = 60.0
 """For one file. HDF5 reads its tables of contents alone, whatever it holds."""
@@ -24,14 +26,21 @@ def is_hdf5(head: bytes) -> bool:
     return any(head[place : place + len(HDF5)] == HDF5 for place in HDF5_PLACES)
 
 
-def check_opens(name: str) -> None:
-    """OSError where GDAL does not come back from opening what it knows by that name. What it says against the file is
-    left for who opens it next."""
+def check_opens(name: str, path: Path) -> None:
+    """OSError where GDAL does not come back from opening what it knows by that name, in the file `path`. What it says
+    against the file is left for who opens it next."""
+    found = path.stat()
+    if why := _why_not(name, found.st_size, found.st_mtime_ns):
+        raise OSError(why)
+
+
+@lru_cache(1024)
+def _why_not(name: str, size: int, mtime_ns: int) -> str:
+    """Once for each file as it is: several steps open it, and a process takes a quarter of a second."""
     program = [sys.executable, "-c", PROGRAM, name]
     try:
         ended = subprocess.run(program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                timeout=SECONDS, check=False)  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise OSError(f"the library for it did not open it in {SECONDS:g} s; it is damaged") from None
-    if ended.returncode < 0:
-        raise OSError(f"the library for it falls over it (signal {-ended.returncode}); it is damaged")
+        return f"the library for it did not open it in {SECONDS:g} s; it is damaged"
+    return f"the library for it falls over it (signal {-ended.returncode}); it is damaged" * (ended.returncode < 0)

@@ -76,6 +76,10 @@ class Work:
         """Every tile by its place in the grid of tiles, with its name, or why it is left out."""
         return {place: self._planned(*place) for place in self.tiles.places}
 
+    def names(self) -> list[str]:
+        """Of the files of all tiles that are planned."""
+        return [name for record in self.plan().values() for name in record.files]
+
     def _planned(self, n: int, m: int) -> Record:
         row, col = self.tiles.rows[n], self.tiles.cols[m]
         record = Record(row.start, col.start, row.length, col.length)

@@ -54,15 +54,16 @@ class Ledger:
         self.known = Manifest(options, classes)
         self._lock = threading.Lock()
         self._file: Any = None
-        self._held: list[int] = []
+        self._held: int | None = None
+        self._held_shard: int | None = None
         self._made = not folder.exists()
         self._seen = self._state()
-        own = (self.account, self._journal)
+        self._others: dict[Path, Manifest] = {}
+        self._others = self._read_others()
         found = self._read(self._journal) or self._read(self.account)
-        read = (self._read(path) for path in (*accounts(folder), *journals(folder)) if path not in own)
-        self._others = [other for other in read if other is not None]
-        for run in (*self._others, *([] if found is None else [found])):
-            take_over(self.known, run)
+        for run in (*self._others.values(), found):
+            if run is not None:
+                take_over(self.known, run)
         self._found = found
         # The rasters that this account is to tell of.
         self._ours = set(self.known.scenes if shard is None else found.scenes if found is not None else ())
@@ -76,7 +77,9 @@ class Ledger:
     def other_options(self, is_begun: bool = True) -> str:
         """Which option another run had, by this account and those of others; nothing where none had."""
         ours = json.loads(json.dumps(self.known.head()))
-        runs = [run for run in (self._found, *self._others) if run is not None and (run.scenes or not is_begun)]
+        runs = [
+            run for run in (self._found, *self._others.values()) if run is not None and (run.scenes or not is_begun)
+        ]
         for theirs in (json.loads(json.dumps(run.head())) for run in runs):
             if ours["classes"] != theirs["classes"]:
                 return "another class table"
@@ -87,7 +90,7 @@ class Ledger:
 
     @property
     def is_held(self) -> bool:
-        return bool(self._held)
+        return self._held is not None
 
     def hold(self) -> None:
         """Keep other runs out of the folder, which is made where there is none, until `rest`. BusyError where one is at
@@ -95,7 +98,7 @@ class Ledger:
         with faults_of_writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             folder = os.open(self.folder, os.O_RDONLY)
-        self._lock_open(folder, fcntl.LOCK_EX if self._shard is None else fcntl.LOCK_SH)
+        self._held = self._locked(folder, fcntl.LOCK_EX if self._shard is None else fcntl.LOCK_SH)
         if self._shard is not None:
             self._hold_shard(self._shard)
         if self._state() != self._seen:
@@ -111,14 +114,12 @@ class Ledger:
                     lock(other.fileno(), self.folder, fcntl.LOCK_SH)
         with faults_of_writing(self._mine):
             mine = os.open(self._mine, os.O_RDWR | os.O_CREAT, 0o666)
-        self._lock_open(mine, fcntl.LOCK_EX)
+        self._held_shard = self._locked(mine, fcntl.LOCK_EX)
 
     def _check_fellows(self) -> None:
         """UsageError where another shard that began meanwhile has other options: say ours, then look at theirs."""
         self._begin_journal()
-        own = (self.account, self._journal)
-        read = (self._read(path) for path in (*accounts(self.folder), *journals(self.folder)) if path not in own)
-        self._others = [other for other in read if other is not None]
+        self._others |= self._read_others()
         if words := self.other_options(is_begun=False):
             self._file.close()
             self._file = None
@@ -126,20 +127,28 @@ class Ledger:
                 self._journal.unlink(missing_ok=True)
             raise UsageError(self.folder, f"holds tiles of other options: {words}", "", "choose another --out")
 
-    def _lock_open(self, file: int, kind: int) -> None:
+    def _elsewhere(self) -> list[Path]:
+        """What other runs tell of the folder."""
+        own = (self.account, self._journal)
+        return [path for path in (*accounts(self.folder), *journals(self.folder)) if path not in own]
+
+    def _read_others(self) -> dict[Path, Manifest]:
+        """Of these what was not read before."""
+        read = {path: self._read(path) for path in self._elsewhere() if path not in self._others}
+        return {path: other for path, other in read.items() if other is not None}
+
+    def _locked(self, file: int, kind: int) -> int:
         try:
             lock(file, self.folder, kind)
         except BusyError:
             os.close(file)
             raise
-        self._held.append(file)
+        return file
 
     def _state(self) -> list[tuple[Path, int, int]]:
         """What tells whether the accounts in the folder are still those that were read."""
-        files = {self._journal, self.account}
-        if self._shard is None:
-            files |= {*accounts(self.folder), *journals(self.folder)}
-        return [(path, path.stat().st_ino, path.stat().st_size) for path in sorted(files) if path.exists()]
+        files = [self._journal, self.account, *([] if self._shard is not None else self._elsewhere())]
+        return [(path, path.stat().st_ino, path.stat().st_size) for path in files if path.exists()]
 
     def start_over(self) -> None:
         """Remove the tiles that segcli knows it wrote; of other files none."""
@@ -147,16 +156,10 @@ class Ledger:
             for record in scene.records.values():
                 for name in record.files if self.is_whole(record) else ():
                     (self.folder / name).unlink(missing_ok=True)
-        for path in (self.account, self._journal, *self._taken_over()):
+        for path in (self.account, self._journal, *self._elsewhere()):
             path.unlink(missing_ok=True)
         self.known.scenes, self._ours = {}, set()
-        self._found, self._others = None, []
-
-    def _taken_over(self) -> list[Path]:
-        """The accounts of others that this one tells all of."""
-        own = (self.account, self._journal)
-        return [path for path in (*accounts(self.folder), *journals(self.folder))
-                if self._shard is None and path not in own]  # fmt: skip
+        self._found, self._others = None, {}
 
     def begin(self, scene: Scene) -> Scene:
         """The raster with the tiles of it that are there and whole."""
@@ -216,16 +219,20 @@ class Ledger:
         if self._file is not None:
             self._file.close()
             self._file = None
-        if len(self._held) > 1:
-            self._mine.unlink(missing_ok=True)
-        elif self._held and self._shard is None:  # nobody else is at work
+        if self._held is None:
+            return
+        if self._shard is None:  # nobody else is at work
             for left in self.folder.glob(".tiles.*-of-*.lock"):
                 left.unlink(missing_ok=True)
-        if self._held and self._made:
+        if self._held_shard is not None:
+            self._mine.unlink(missing_ok=True)
+            os.close(self._held_shard)
+            self._held_shard = None
+        if self._made:
             with suppress(OSError):  # not empty
                 self.folder.rmdir()
-        while self._held:
-            os.close(self._held.pop())
+        os.close(self._held)
+        self._held = None
 
     def close(self) -> None:
         """Write tiles.json, with all rasters that are done; the account goes when all are."""
@@ -239,7 +246,8 @@ class Ledger:
             with replacing(path, faults_of_writing) as part, faults_of_writing(path):
                 part.write_text(json.dumps(replace(self.known, scenes=ours).to_json(), indent=1) + "\n", "utf-8")
         if all(scene.is_done for scene in ours.values()):
-            for done in (self._journal, *self._taken_over()):
+            # One run alone tells of all that shards told of.
+            for done in (self._journal, *([] if self._shard is not None else self._elsewhere())):
                 done.unlink(missing_ok=True)
 
     def _append(self, line: dict[str, Any]) -> None:

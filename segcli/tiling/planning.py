@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -283,19 +283,18 @@ def changed(name: Name) -> tuple[int, int]:
     return 0, 0
 
 
-def may_begin(work: Work, ledger: Ledger, overwrite: bool) -> list[str]:
-    """The names of the files of the tiles. InputError where the raster is another than that of the tiles that are
-    there, or where files are that segcli did not write."""
-    names = [name for record in work.plan().values() for name in record.files]
+def may_begin(work: Work, names: Iterable[str], ledger: Ledger, overwrite: bool) -> None:
+    """InputError where the raster is another than that of the tiles that are there, or where files of these names are
+    that segcli did not write."""
     if not overwrite:
         ledger.check_source(work.scene)
         ledger.guard(work.scene.name, names)
-    return names
 
 
 def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     """Begin in the folder, or go on there: leftovers of a killed run go, tiles that are whole stay."""
-    names = may_begin(work, ledger, overwrite)
+    names = work.names()
+    may_begin(work, names, ledger, overwrite)
     scene = ledger.begin(work.scene)
     pattern = re.escape(scene.name) + r"_r\d+_c\d+" + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:
