@@ -23,16 +23,22 @@ from segcli.raster.contents import open_contents
 from segcli.raster.source import Source, open_images
 
 
+def as_netcdf(path: Path, kind: str, pixels: np.ndarray) -> Path:
+    """One band, in a classic format."""
+    source = path.with_suffix(".tif")
+    with rasterio.open(
+        source, "w", driver="GTiff", height=pixels.shape[0], width=pixels.shape[1], count=1, dtype=pixels.dtype,
+        crs="EPSG:32633", transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels, 1)
+    copy(source, path, driver="netCDF", FORMAT=kind)
+    return path
+
+
 @pytest.mark.parametrize("kind", ["NC", "NC2"])
 def test_a_netcdf_that_ends_anywhere_in_its_header_is_refused(tmp_path: Path, kind: str) -> None:
     """The library reads on behind its end: it falls, or runs for ever."""
-    with rasterio.open(
-        tmp_path / "a.tif", "w", driver="GTiff", height=6, width=5, count=1, dtype="uint8", crs="EPSG:32633",
-        transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10),
-    ) as dataset:  # fmt: skip
-        dataset.write(np.ones((1, 6, 5), np.uint8))
-    whole = tmp_path / "a.nc"
-    copy(tmp_path / "a.tif", whole, driver="netCDF", FORMAT=kind)
+    whole = as_netcdf(tmp_path / "a.nc", kind, np.ones((6, 5), np.uint8))
     netcdf.check_header(whole)
     data = whole.read_bytes()
     cut = tmp_path / "cut.nc"
@@ -52,13 +58,7 @@ def test_a_netcdf_that_ends_anywhere_in_its_header_is_refused(tmp_path: Path, ki
 @pytest.mark.parametrize("kind", ["NC", "NC2"])
 def test_a_netcdf_without_all_its_data_is_refused(tmp_path: Path, kind: str) -> None:
     """The library gives zeros for them; or, where the header claims millions of records, a band for each."""
-    with rasterio.open(
-        tmp_path / "a.tif", "w", driver="GTiff", height=60, width=50, count=1, dtype="int16", crs="EPSG:32633",
-        transform=rasterio.transform.from_origin(5e5, 5e6, 10, 10),
-    ) as dataset:  # fmt: skip
-        dataset.write(np.ones((1, 60, 50), np.int16))
-    copy(tmp_path / "a.tif", tmp_path / "whole.nc", driver="netCDF", FORMAT=kind)
-    data = (tmp_path / "whole.nc").read_bytes()
+    data = as_netcdf(tmp_path / "whole.nc", kind, np.ones((60, 50), np.int16)).read_bytes()
     for missing in (4, 1000, 5000):
         (tmp_path / "cut.nc").write_bytes(data[:-missing])
         with pytest.raises(InputError, match=rf"a netCDF of {len(data) - missing} bytes whose header claims"):

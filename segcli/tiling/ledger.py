@@ -77,10 +77,9 @@ class Ledger:
     def other_options(self, is_begun: bool = True) -> str:
         """Which option another run had, by this account and those of others; nothing where none had."""
         ours = json.loads(json.dumps(self.known.head()))
-        runs = [
-            run for run in (self._found, *self._others.values()) if run is not None and (run.scenes or not is_begun)
-        ]
-        for theirs in (json.loads(json.dumps(run.head())) for run in runs):
+        runs = (run for run in (self._found, *self._others.values()) if run is not None)
+        heads = [run.head() for run in runs if run.scenes or not is_begun]
+        for theirs in json.loads(json.dumps(heads)):
             if ours["classes"] != theirs["classes"]:
                 return "another class table"
             for name, one in ours["options"].items():
