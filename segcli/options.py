@@ -152,6 +152,7 @@ class TrainOptions:
     crop: int = 256
     batch: int = 8
     augment: Augment = "light"
+    upright: bool = False
     balance: bool = False
     loss: LossKind = "ce"
     class_weights: Literal["none", "auto"] | tuple[float, ...] = "none"

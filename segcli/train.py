@@ -233,6 +233,7 @@ def _prepared(
         _crop(options, found),
         options.seed,
         options.augment,
+        options.upright,
         options.balance,
         options.border_weight,
         network.config.context,

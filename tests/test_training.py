@@ -28,7 +28,7 @@ from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
-from segcli.train import Kept, run
+from segcli.train import Kept, _prepared, run
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import border_weights, parted
 from segcli.training.interrupts import noticed
@@ -36,6 +36,7 @@ from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import learning_rate
 from segcli.training.losses import Loss, class_weights
 from segcli.training.pairs import Splits, find_pairs
+from segcli.training.processes import Processes
 from segcli.training.sampling import Crops, Reading
 from segcli.training.state import Averaged, Progress
 from segcli.training.survey import Survey, normalisation, survey, warnings
@@ -503,7 +504,7 @@ def test_rare_classes_are_sought(tmp_path: Path) -> None:
     for size in (32, 64, 100):
         shares = []
         for balance in (False, True):
-            crops = Crops(found, reading, size, 0, "none", balance)
+            crops = Crops(found, reading, size, 0, "none", balance=balance)
             shares.append(np.mean([(crops.crop(n % 10, 0, n).target == 1).any() for n in range(400)]))
         assert shares[0] < 0.07
         assert 0.18 < shares[1] < 0.4, size
@@ -517,6 +518,41 @@ def test_all_eight_symmetries_occur() -> None:
     assert len({tuple(one.target.ravel()) for one in changed}) == 8
     assert all(np.array_equal(one.target, one.weights) for one in changed)
     assert augment(crop, rng, "none") is crop
+
+
+def test_what_is_upright_stays_so() -> None:
+    """The sky is above in every crop, and both sides come left."""
+    rng = np.random.default_rng(0)
+    sky = np.zeros((64, 64), np.int16)
+    sky[32:] = 1  # the ground
+    sky[40:, :20] = 2  # a house on its left
+    crop = Crop(sky[None].astype(np.float32), sky)
+    for level in ("light", "full"):
+        moved = [augment(crop, rng, level, upright=True) for _ in range(60)]
+        assert all(one.target[:20].mean() < 0.2 and (one.target[-20:] > 0).mean() > 0.8 for one in moved), level
+        assert {(one.target[-4:, :8] == 2).mean() > 0.5 for one in moved} == {False, True}, level
+        turned_over = [augment(crop, rng, level) for _ in range(60)]
+        assert any(one.target[:20].mean() > 0.8 for one in turned_over), level
+
+
+def test_options_of_crops_reach_the_crops(found: Survey) -> None:
+    chosen = {"augment": "full", "upright": True, "balance": True, "border_weight": 3.0, "seed": 7}
+    options = TrainOptions(Path(), width=2, depth=1, crop=32, **chosen)  # type: ignore[arg-type]
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
+    network = UNet(NetworkConfig(1, 2, 2, 1))
+    crops = _prepared(network, options, found, reading, Processes(), torch.device("cpu")).crops
+    assert {name: getattr(crops, name) for name in chosen} == chosen
+
+
+def test_full_augmentation_changes_colours_and_keeps_grey() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((32, 32), np.int16)
+    colours = np.ones((3, 32, 32), np.float32) * np.array([1, 0, -1], np.float32)[:, None, None]
+    spread = [np.ptp(augment(Crop(colours, mask), rng, "full").image.mean((1, 2))) for _ in range(60)]
+    assert min(spread) < 1.4
+    assert max(spread) > 2.6
+    light = [augment(Crop(colours, mask), rng, "light").image.mean((1, 2)) for _ in range(60)]
+    assert all(1.49 < np.ptp(one) < 2.51 for one in light)
 
 
 def test_full_augmentation_moves_labels_with_the_image() -> None:

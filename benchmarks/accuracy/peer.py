@@ -48,7 +48,8 @@ def main() -> None:
     facts = found.facts
     names = labels.classes.names
     reading = Reading(labels, normalisation(found))
-    crops = Crops(found, reading, like["crop"], like["seed"], like["augment"], like["balance"], like["border_weight"])
+    crops = Crops(found, reading, like["crop"], like["seed"], like["augment"],
+                  like["upright"], like["balance"], like["border_weight"])  # fmt: skip
     by_class = None
     if like["class_weights"] == "auto":
         by_class = torch.tensor(class_weights(np.stack([facts[pair].pixels for pair in splits.train])).tolist())

@@ -34,7 +34,7 @@ RECIPES: dict[str, dict[str, str]] = {
         "border weights": f"{SMALL} --minutes 6 --augment full --border-weight 10",
     },
     "camvid": {
-        "camvid": "--epochs 300 --width 48 --depth 5 --crop 352 --batch 8 --augment full --loss ce+dice",
+        "camvid": "--epochs 300 --width 48 --depth 5 --crop 352 --batch 8 --augment full --upright --loss ce+dice",
     },
     "ablations": {
         "as it comes": "",

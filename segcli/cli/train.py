@@ -70,6 +70,10 @@ def train(
         Augment,
         typer.Option(help="light: flips, quarter turns, light. full: any angle, scale, deformation, noise."),
     ] = TrainOptions.augment,
+    upright: Annotated[
+        bool,
+        typer.Option("--upright", help="Images have an up, as streets do: mirrored left to right only, hardly turned."),
+    ] = False,
     balance: Annotated[
         bool, typer.Option("--balance", help="Take every other crop where a class is that is drawn from all.")
     ] = TrainOptions.balance,
@@ -113,7 +117,7 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, width, depth,
-        norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, balance, loss,
+        norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright, balance, loss,
         texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate, weight_decay, ema,
         clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip

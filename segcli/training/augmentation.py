@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from segcli.options import Augment
 
-MOST_TURN_DEGREES, SCALES = 180.0, (0.7, 1.4)
+MOST_TURN_DEGREES, UPRIGHT_TURN_DEGREES, SCALES = 180.0, 10.0, (0.7, 1.4)
 ELASTIC_STEP, ELASTIC_SHIFT = 64, 6.0
 """Pixels between the points that elastic deformation moves, and the deviation of their shifts (Ronneberger et al.,
 2015, moved a grid of 3 x 3 by 10 pixels)."""
@@ -27,21 +27,24 @@ class Crop:
     weights: NDArray[np.float32] | None = None
 
 
-def augment(crop: Crop, rng: np.random.Generator, level: Augment) -> Crop:
+def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool = False) -> Crop:
     """A square crop changed at random.
 
     light: one of the eight symmetries of the square; contrast and brightness, the same for all bands. full: also turned
-    by any angle, scaled, deformed (mirrored at the border), gain by band, blur and noise.
+    by any angle, scaled, deformed (mirrored at the border), more or less colour, gain by band, blur and noise.
+    `upright` is for images that have an up: mirrored left to right only, and turned by a few degrees.
     """
     if level == "none":
         return crop
-    crop = turned(crop, int(rng.integers(4)), bool(rng.integers(2)))
+    crop = turned(crop, 0 if upright else int(rng.integers(4)), bool(rng.integers(2)))
     if level == "full" and rng.random() < 0.7:
-        crop = warped(crop, rng)
+        crop = warped(crop, rng, UPRIGHT_TURN_DEGREES if upright else MOST_TURN_DEGREES)
     contrast, brightness = rng.uniform(0.75, 1.25), rng.uniform(-0.25, 0.25)
     image = crop.image * np.float32(contrast) + np.float32(brightness)
     if level == "full":
-        image *= rng.normal(1, 0.05, (len(image), 1, 1)).astype(np.float32)
+        grey = image.mean(0, keepdims=True)
+        image = grey + np.float32(rng.uniform(0.6, 1.4)) * (image - grey)
+        image *= rng.normal(1, 0.1, (len(image), 1, 1)).astype(np.float32)
         if rng.random() < 0.2:
             sigma = rng.uniform(0.3, 1.2)
             image = np.stack([cv2.GaussianBlur(np.ascontiguousarray(band), (0, 0), sigma) for band in image])
@@ -61,10 +64,10 @@ def turned(crop: Crop, turns: int, flip: bool) -> Crop:
     return Crop(move(crop.image), move(crop.target), weights)  # type: ignore[arg-type]
 
 
-def warped(crop: Crop, rng: np.random.Generator) -> Crop:
+def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
     """Turned, scaled and deformed by one map, so that the image is resampled once; labels by nearest neighbour."""
     side = crop.target.shape[0]
-    angle = np.radians(rng.uniform(-MOST_TURN_DEGREES, MOST_TURN_DEGREES))
+    angle = np.radians(rng.uniform(-most_degrees, most_degrees))
     scale = float(np.exp(rng.uniform(*np.log(SCALES))))
     rows, cols = np.mgrid[:side, :side].astype(np.float32) - (side - 1) / 2
     across = (np.cos(angle) * cols - np.sin(angle) * rows) / scale + (side - 1) / 2

@@ -119,6 +119,7 @@ class Crops:
     size: int
     seed: int
     augment: Augment = "light"
+    upright: bool = False
     balance: bool = False
     border_weight: float = 0.0
     context: int = 0
@@ -189,7 +190,7 @@ class Crops:
             image = np.pad(image, ((0, 0), *around), "symmetric")
             target = np.pad(target, around, constant_values=-1)
             weights = None if weights is None else np.pad(weights, around)
-        crop = augment(Crop(image, target, weights), rng, self.augment)
+        crop = augment(Crop(image, target, weights), rng, self.augment, self.upright)
         inner = (slice(self.context, self.context + self.size),) * 2
         return Crop(crop.image, crop.target[inner], None if crop.weights is None else crop.weights[inner])
 
