@@ -139,6 +139,7 @@ class TrainOptions:
     epochs: int = 50
     minutes: float | None = None
     patience: int | None = None
+    weights: Path | None = None  # or the name of bundled ones
     width: int = 32
     depth: int = 4
     norm: Norm = "batch"

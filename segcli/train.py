@@ -33,8 +33,9 @@ from segcli.training.pairs import INSTANCES, find_pairs
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading
+from segcli.training.start import constants, of_the_same_network, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
-from segcli.training.survey import Survey, digest, normalisation, survey, tables, warnings
+from segcli.training.survey import Survey, digest, survey, tables, warnings
 from segcli.training.validation import Validation
 
 FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", "device", "workers", "json", "quiet",
@@ -45,6 +46,9 @@ FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", 
 def run(options: TrainOptions, console: Console) -> int:
     """Train, keep the best weights by validation mIoU in OUT/best.safetensors, and return the exit code."""
     out = options.out or Path("runs") / options.data.resolve().stem
+    start = None if options.weights is None else checkpoint.load(checkpoint.find(str(options.weights)))
+    if start is not None:
+        options = of_the_same_network(options, start.network.config)
     _check_options(options, out)
     keep_freed_memory()
     with started(choose_device(options.device)) as (processes, device):
@@ -62,9 +66,10 @@ def run(options: TrainOptions, console: Console) -> int:
         if options.check:
             return 0
         _check_fit(options, found, labels, processes)
+        found = found if start is None else seen_as(found, start)
         if processes.is_first:
             _make_folder(out, options)
-        return _train(options, out, found, labels, console, processes, device)
+        return _train(options, out, found, labels, start, console, processes, device)
 
 
 def _check_options(options: TrainOptions, out: Path) -> None:
@@ -79,8 +84,8 @@ def _check_options(options: TrainOptions, out: Path) -> None:
         raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
     if options.encoder != "plain" and options.padding == "valid":
         raise UsageError("--padding valid", f"{options.encoder} pads its own convolutions", "expected --encoder plain")
-    if options.freeze and options.encoder == "plain":
-        raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with another --encoder than plain")
+    if options.freeze and options.encoder == "plain" and options.weights is None:
+        raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or another --encoder")
     depth = _depth(options)
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
@@ -121,18 +126,20 @@ def _make_folder(out: Path, options: TrainOptions) -> None:
 
 
 def _train(
-    options: TrainOptions, out: Path, found: Survey, labels: Labels, console: Console, processes: Processes,
-    device: torch.device,
+    options: TrainOptions, out: Path, found: Survey, labels: Labels, start: checkpoint.Model | None, console: Console,
+    processes: Processes, device: torch.device,
 ) -> int:  # fmt: skip
     classes, splits = labels.classes, found.splits
-    constants = normalisation(found)
+    normalisation = constants(found, start)
     torch.manual_seed(options.seed)
     config = NetworkConfig(
         found.bands, len(classes.entries), options.width, _depth(options), options.norm, options.dropout, options.up,
         options.skip, options.encoder, options.padding,
     )  # fmt: skip
     network = UNet(config, pretrained=options.pretrained and not options.resume)
-    training = _prepared(network, options, found, Reading(labels, constants), processes, device)
+    if start is not None and not options.resume:
+        console.say(f"{options.weights}: {take_over(network, start, classes)}")
+    training = _prepared(network, options, found, Reading(labels, normalisation), processes, device)
     shown = copy.deepcopy(training.network).eval().requires_grad_(False)  # bears the averaged weights
     validation = Validation(training.crops.reading, found.facts, device, training.half)
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
@@ -141,7 +148,7 @@ def _train(
     if options.resume:
         progress = load_state(out / "last.safetensors", training.network, training.averaged, training.optimiser, record)
         console.say(f"going on with epoch {progress.epoch + 1}, step {progress.step + 1}")
-    model = checkpoint.Model(shown, constants, classes, None, {
+    model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {found.bands} bands, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip

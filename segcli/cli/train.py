@@ -42,6 +42,12 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many epochs without a better mIoU.")
     ] = TrainOptions.patience,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "-w", help="Begin with these, of a file that train wrote or bundled by that name, not afresh."
+        ),
+    ] = TrainOptions.weights,
     width: Annotated[
         int, typer.Option(min=1, max=1024, help="Channels of the first level; doubled at each.")
     ] = TrainOptions.width,
@@ -116,7 +122,8 @@ def train(
 ) -> None:
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
-        data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, width, depth,
+        data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
+        width, depth,
         norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright, balance, loss,
         texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate, weight_decay, ema,
         clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,

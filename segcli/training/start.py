@@ -1,0 +1,59 @@
+"""Training that goes on from weights of an earlier one: what of them is taken, and what is new."""
+
+from dataclasses import asdict, replace
+
+from segcli.classes import ClassTable
+from segcli.errors import InputError, UsageError
+from segcli.network.checkpoint import Model
+from segcli.network.normalise import Normalisation
+from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import TrainOptions
+from segcli.raster.fit import match_bands
+from segcli.raster.source import Source
+from segcli.training.survey import Survey, normalisation
+
+OF_NETWORK = ("width", "depth", "norm", "padding", "up", "skip", "encoder")
+"""Options that weights have decided already."""
+
+
+def of_the_same_network(options: TrainOptions, config: NetworkConfig) -> TrainOptions:
+    """The options with those of the weights' network. UsageError where another network is asked for."""
+    for name in OF_NETWORK:
+        asked, there = getattr(options, name), getattr(config, name)
+        if asked not in (there, getattr(TrainOptions, name)):
+            raise UsageError(f"--{name}", f"{asked}, and {options.weights} has {there}",
+                             "with --weights the network is theirs", f"leave --{name} out")  # fmt: skip
+    return replace(options, pretrained=False, **{name: getattr(config, name) for name in OF_NETWORK})
+
+
+def seen_as(found: Survey, model: Model) -> Survey:
+    """The data set with the bands that the weights know: grey repeated, alpha left out. UsageError where none fit."""
+    for pair in {found.facts[pair].bands: pair for pair in found.splits.all}.values():
+        with Source(pair.image) as image:
+            try:
+                match_bands(image, model.bands)
+            except InputError as error:
+                bands = found.facts[pair].bands
+                raise UsageError(pair.image, f"{bands} band{'s' * (bands != 1)}", f"the weights expect {model.bands}",
+                                 "leave --weights out, or give others") from error  # fmt: skip
+    return replace(found, bands=model.bands)
+
+
+def constants(found: Survey, model: Model | None) -> Normalisation:
+    """Those of the weights, so that they see what they know; of other data types, or without weights, the data's."""
+    if model is not None and model.normalisation.dtype == found.dtype:
+        return model.normalisation
+    return normalisation(found)
+
+
+def take_over(network: UNet, model: Model, classes: ClassTable) -> str:
+    """Copy the weights into `network`, whose last layer stays as it is where classes differ; say what was taken."""
+    tensors = model.network.state_dict()
+    same = model.classes.names == classes.names
+    if not same:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    network.load_state_dict(tensors, strict=same)
+    config = asdict(model.network.config)
+    form = ", ".join(f"{name} {config[name]}" for name in ("encoder", "width", "depth"))
+    new = "" if same else f"; the last layer is new, because the classes were {', '.join(model.classes.names)}"
+    return f"begins with them, of {form}{new}"

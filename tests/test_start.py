@@ -1,0 +1,118 @@
+"""Training that begins with weights of an earlier one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import write_picture
+
+from segcli.classes import ClassTable
+from segcli.console import Console
+from segcli.errors import NothingDoneError, UsageError
+from segcli.network import checkpoint
+from segcli.network.normalise import Normalisation
+from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import TrainOptions
+from segcli.train import run
+
+QUIET = Console(quiet=True)
+
+
+def images(folder: Path, classes: int = 2, bands: int = 3, dtype: str = "uint8") -> Path:
+    rng = np.random.default_rng(classes)
+    for n in range(4):
+        image = rng.integers(0, 200, (32, 32, bands)).astype(dtype)
+        write_picture(folder / "images" / f"{n}.png", image[..., 0] if bands == 1 else image)
+        write_picture(folder / "masks" / f"{n}.png", rng.integers(0, classes, (32, 32)).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    network = UNet(NetworkConfig(3, 2, width=3, depth=2, norm="none", skip="add")).eval()
+    classes = ClassTable.from_indices([0, 1])
+    constants = Normalisation("uint8", (20.0, 30.0, 40.0), (11.0, 12.0, 13.0))
+    checkpoint.save(checkpoint.Model(network, constants, classes), tmp_path / "first.safetensors")
+    return tmp_path / "first.safetensors"
+
+
+def options(data: Path, weights: Path, **more: object) -> TrainOptions:
+    return TrainOptions(data, data.parent / "out", weights=weights, crop=32, batch=2, **{"epochs": 1, **more})  # type: ignore[arg-type]
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(path).network.state_dict()
+
+
+def test_it_begins_where_the_weights_end(tmp_path: Path, weights: Path) -> None:
+    """With nothing to learn by, all of them come out again: the network, its weights, its constants."""
+    assert run(options(images(tmp_path / "data"), weights, learning_rate=0.0), QUIET) == 0
+    first, after = checkpoint.load(weights), checkpoint.load(tmp_path / "out" / "best.safetensors")
+    assert after.network.config == first.network.config
+    assert after.normalisation == first.normalisation
+    assert all(torch.equal(tensor, tensors(weights)[name]) for name, tensor in after.network.state_dict().items())
+    assert after.training["options"]["width"] == 3
+    assert after.training["options"]["weights"] == "first.safetensors"  # and not where it was
+
+
+def test_other_classes_get_a_new_last_layer(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(options(images(tmp_path / "data", classes=3), weights, learning_rate=0.0), Console()) == 0
+    assert "the last layer is new, because the classes were class 0, class 1" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
+    first, after = tensors(weights), tensors(tmp_path / "out" / "best.safetensors")
+    assert {name for name in first if not torch.equal(first[name], after[name])} == {"head.weight"} | {"head.bias"}
+    assert after["head.weight"].shape[0] == 3
+
+
+def test_what_is_frozen_stays_and_the_rest_learns(tmp_path: Path, weights: Path) -> None:
+    assert run(options(images(tmp_path / "data"), weights, freeze=1), QUIET) == 0
+    first, after = tensors(weights), tensors(tmp_path / "out" / "best.safetensors")
+    changed = {name.partition(".")[0] for name in first if not torch.equal(first[name], after[name])}
+    assert changed == {"up", "decoder", "head"}
+
+
+def test_grey_images_and_other_dtypes_fit(tmp_path: Path, weights: Path) -> None:
+    """Grey is repeated, as predict does it; of 16 bits the constants are the data's own."""
+    assert run(options(images(tmp_path / "data", bands=1, dtype="uint16"), weights), QUIET) == 0
+    found = checkpoint.load(tmp_path / "out" / "best.safetensors").normalisation
+    assert found.dtype == "uint16"
+    assert len(set(found.mean)) == 1
+    assert 80 < found.mean[0] < 120
+
+
+def test_resuming_goes_on_and_does_not_begin_again(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = options(images(tmp_path / "data"), weights)
+    assert run(chosen, Console()) == 0
+    assert "begins with them, of encoder plain, width 3, depth 2" in capsys.readouterr().err.replace("\n", " ")
+    first = (tmp_path / "out" / "history.csv").read_text().splitlines()
+    with pytest.raises(UsageError, match=r"weights was first\.safetensors; now it is None"):
+        run(replace(chosen, weights=None, width=3, depth=2, norm="none", skip="add", resume=True, epochs=2), QUIET)
+    assert run(replace(chosen, resume=True, epochs=2), Console()) == 0
+    assert "begins with them" not in capsys.readouterr().err
+    assert (tmp_path / "out" / "history.csv").read_text().splitlines()[:-1] == first
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, weights: Path, refused: Callable[..., str]) -> None:
+    images(tmp_path / "data")
+    assert "--width: 8, and first.safetensors has 3; with --weights" in refused(
+        "train", "data", "-w", "first.safetensors", "--width", 8
+    )
+    for more, text in (({"encoder": "resnet18"}, "has plain"), ({"skip": "none"}, "has add"), ({"depth": 3}, "has 2")):
+        with pytest.raises(UsageError, match=text):
+            run(options(tmp_path / "data", weights, **more), QUIET)
+    with pytest.raises(NothingDoneError, match="no such file, and no bundled weights of that name"):
+        run(options(tmp_path / "data", tmp_path / "missing"), QUIET)
+    images(tmp_path / "grey", bands=1)
+    network = UNet(NetworkConfig(4, 2, width=3, depth=2)).eval()
+    constants = Normalisation("uint8", (20.0,) * 4, (11.0,) * 4)
+    checkpoint.save(checkpoint.Model(network, constants, ClassTable.from_indices([0, 1])), weights)
+    with pytest.raises(UsageError, match=r"0\.png: 1 band; the weights expect 4; leave --weights out"):
+        run(options(tmp_path / "grey", weights), QUIET)
+    assert not (tmp_path / "out").exists()
