@@ -116,3 +116,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, weights: Path, refused: Ca
     with pytest.raises(UsageError, match=r"0\.png: 1 band; the weights expect 4; leave --weights out"):
         run(options(tmp_path / "grey", weights), QUIET)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_faster_way_is_named_where_there_is_one(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = options(images(tmp_path / "data"), weights, overwrite=True)
+    for flag, precision, is_said in (
+        ("avx512_bf16", "auto", True),
+        ("amx_bf16", "auto", True),
+        ("avx512_f", "auto", False),
+        ("avx512_bf16", "bf16", False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flag=flag: {flag: True}, raising=False)
+        assert run(replace(chosen, precision=precision), Console()) == 0  # type: ignore[arg-type]
+        assert ("--precision bf16 takes about half the time" in capsys.readouterr().err.replace("\n", " ")) == is_said
