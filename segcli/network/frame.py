@@ -1,5 +1,6 @@
-"""What stands around an image before a network sees it: zeros up to a full multiple of the total stride; or, for one
-that pads nothing itself, the image mirrored, which it uses up (Ronneberger et al., 2015). Whole, or strip by strip.
+"""What stands around an image before a network sees it: its last row and column repeated up to a full multiple of the
+total stride; or, for one that pads nothing itself, the image mirrored, which it uses up (Ronneberger et al., 2015).
+Whole, or strip by strip. Zeros, the mean of all images, would be a bright or dark band that no training crop has.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,11 +23,11 @@ def beyond(size: int, stride: int, context: int) -> int:
 
 
 def frame(image: Tensor, stride: int, context: int) -> Tensor:
-    """(image, band, row, col) with zeros at the right and the bottom, or mirrored by `context` or more on each side."""
+    """(image, band, row, col) with more of the last row and column, or mirrored by `context` or more on each side."""
     height, width = image.shape[-2:]
     bottom, right = beyond(height, stride, context), beyond(width, stride, context)
     if not context:
-        return functional.pad(image, (0, right, 0, bottom)) if right or bottom else image
+        return _repeated(image, bottom, right)
     rows = mirrored(-context, height + bottom + context, height, image.device)
     return _widened(image.index_select(2, rows), right, context)
 
@@ -50,8 +51,11 @@ def framed(strips: Iterable[Inputs], height: int, stride: int, context: int) -> 
     for first_row, values, empty in strips:
         width, last = values.shape[3], first_row + values.shape[2] >= height
         bottom, right = (beyond(height, stride, 0) if last else 0), beyond(width, stride, 0)
-        padded = functional.pad(values, (0, right, 0, bottom)) if bottom or right else values
-        yield Framed(Inputs(first_row, padded, empty), last, width)
+        yield Framed(Inputs(first_row, _repeated(values, bottom, right), empty), last, width)
+
+
+def _repeated(values: Tensor, bottom: int, right: int) -> Tensor:
+    return functional.pad(values, (0, right, 0, bottom), mode="replicate") if bottom or right else values
 
 
 def _mirroring(strips: Iterable[Inputs], height: int, stride: int, context: int) -> Iterator[Framed]:
