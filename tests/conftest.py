@@ -48,16 +48,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What the program says against a command line that it refuses, with 2; in this process, which has torch."""
+    """What the program says against a command line that it refuses, with `code`; in this process, which has torch."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> str:
+    def run(*arguments: object, code: int = 2) -> str:
         monkeypatch.setattr(sys, "argv", ["segcli", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
         said = capsys.readouterr().err
-        assert ended.value.code == 2, said
+        assert ended.value.code == code, said
         return said
 
     return run

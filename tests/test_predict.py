@@ -184,14 +184,13 @@ def test_the_program_does_the_good_ones_and_names_the_bad(
     ],
 )
 def test_wrong_usage_is_one_line_and_the_right_code(
-    segcli: Program, tmp_path: Path, weights: Path, arguments: list[str], code: int, words: str
+    refused: Callable[..., str], tmp_path: Path, weights: Path, arguments: list[str], code: int, words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     if arguments[0] == "predict" and "--weights" not in arguments:
         arguments = [*arguments, "--weights", str(weights)]
-    result = segcli(*arguments)
-    errors = [line for line in result.stderr.splitlines() if line.startswith("segcli: ")]
-    assert result.returncode == code
+    said = refused(*arguments, code=code)
+    errors = [line for line in said.splitlines() if line.startswith("segcli: ")]
     assert len(errors) == 1
     assert words in errors[0]
     assert [path.name for path in tmp_path.glob("m/*")] == (["segcli.jsonl"] if code == 1 else [])
