@@ -5,8 +5,7 @@
 
 The data set holds train/ and val/, each with images/ and masks/. Every figure is of val/, by `segcli predict` in
 float32 with the weights as they are stored, and by `segcli eval`; the same part has chosen the epoch. `--minutes`
-replaces the length of a recipe, `--more` goes to `segcli train` as it stands. Of a recipe in several stages each begins
-with the weights of the one before. What is trained already is measured only.
+replaces the length of a recipe, `--more` goes to `segcli train` as it stands. What is trained already is measured only.
 """
 
 import argparse
@@ -23,7 +22,7 @@ import cv2
 SMALL = "--width 16 --depth 5 --precision bf16"
 """As many weights as width 32 and depth 4 have, 7.8 million, at a third of the time."""
 
-RECIPES: dict[str, dict[str, str | tuple[str, ...]]] = {
+RECIPES: dict[str, dict[str, str]] = {
     "nuclei": {
         "nuclei": f"{SMALL} --half --epochs 45 --augment full --loss ce+dice --border-weight 10",
     },
@@ -107,18 +106,14 @@ def figures_of(masks: Path, data: Path, out: Path, what: str) -> dict[str, float
     return figures
 
 
-def trained(data: Path, out: Path, stages: tuple[str, ...], more: list[str]) -> tuple[Path, float]:
-    """The weights at the end of all stages, and the seconds that these took together."""
-    seconds = 0.0
-    for number, options in enumerate(stages, start=1):
-        stage = out / f"stage_{number}"
-        begin = [] if number == 1 else ["--weights", out / f"stage_{number - 1}" / "best.safetensors"]
-        if not (stage / "validation" / "report.json").exists():
-            resume = ["--resume"] if (stage / "last.safetensors").exists() else []
-            segcli("train", data, "--out", stage, *shlex.split(options), *more, *begin, *resume)
-        with (stage / "history.csv").open(newline="") as file:
-            seconds += float(list(csv.DictReader(file))[-1]["seconds"])
-    return stage / "best.safetensors", seconds
+def trained(data: Path, out: Path, options: list[str]) -> tuple[Path, float]:
+    """The best weights, and the seconds that training took."""
+    if not (out / "validation" / "report.json").exists():
+        resume = ["--resume"] if (out / "last.safetensors").exists() else []
+        segcli("train", data, "--out", out, *options, *resume)
+    with (out / "history.csv").open(newline="") as file:
+        seconds = float(list(csv.DictReader(file))[-1]["seconds"])
+    return out / "best.safetensors", seconds
 
 
 def measured(data: Path, weights: Path, out: Path, what: str, way: str = "") -> dict[str, float]:
@@ -178,14 +173,13 @@ def main() -> None:
         if chosen.only and name not in chosen.only:
             continue
         out = chosen.out / "".join(letter if letter.isalnum() else "_" for letter in name)
-        stages = (options,) if isinstance(options, str) else options
-        weights, seconds = trained(data, out, stages, [*length, *shlex.split(chosen.more)])
+        weights, seconds = trained(data, out / "run", [*shlex.split(options), *length, *shlex.split(chosen.more)])
         for number, (way, how) in enumerate(WAYS.items() if chosen.ways and not rows else [("", "")]):
             figures = measured(data, weights, out / f"val_{number}", chosen.what, how)
             rows += [] if rows else [head(figures)]
             rows.append(line(f"{name} {way}".strip(), figures, seconds))
             print("\n".join(rows[-2:] if len(rows) == 2 else rows[-1:]), flush=True)
-        if len(figures) > 8 and chosen.what not in OBJECTS:
+        if chosen.what in ("landcover", "camvid"):
             print(matrix(out / "val_0" / "report" / "report.json"))
 
 

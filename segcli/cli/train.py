@@ -74,7 +74,7 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step, over all processes.")] = TrainOptions.batch,
     augment: Annotated[
         Augment,
-        typer.Option(help="light: flips, quarter turns, light. full: any angle, scale, deformation, noise."),
+        typer.Option(help="light: flips, quarter turns, light. full: any angle, scale, deformation, colour, noise."),
     ] = TrainOptions.augment,
     upright: Annotated[
         bool,
@@ -123,10 +123,9 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
-        width, depth,
-        norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright, balance, loss,
-        texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate, weight_decay, ema,
-        clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
+        width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright,
+        balance, loss, texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate,
+        weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run
