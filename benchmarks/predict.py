@@ -99,7 +99,8 @@ def draw(path: Path, size: int) -> None:
     profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "DEFLATE"}
     profile |= {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(500_000, 5_000_000, 1, 1)}
     with rasterio.open(path, "w", **profile) as file:
-        file.write(np.clip(90 + 40 * image, 0, 255).astype(np.uint8).transpose(2, 0, 1))
+        # No 0, which geo-inference takes for nodata in an 8-bit file that names none: 255 in its mask.
+        file.write(np.clip(90 + 40 * image, 1, 255).astype(np.uint8).transpose(2, 0, 1))
 
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
