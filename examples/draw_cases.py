@@ -125,7 +125,7 @@ def landcover() -> dict[str, Picture]:
         "3_gardens": town(rng, (225, 215, 222), True),
         "4_park": park(rng),
         "5_roofs_like_sand": town(rng, SAND, False),
-        "6_winter": 0.25 * town(rng, (120, 120, 125), False) + 180,
+        "6_haze": 0.25 * town(rng, (120, 120, 125), False) + 180,
     }
     return {name: np.clip(scene + rng.normal(0, 2, scene.shape), 0, 255).astype(np.uint8)
             for name, scene in scenes.items()}  # fmt: skip

@@ -56,7 +56,7 @@ RECIPES: dict[str, dict[str, str]] = {
         "nuclei": f"{SMALL} --half --epochs 45 --augment full --loss ce+dice --border-weight 10",
     },
     "landcover": {
-        "landcover": f"{SMALL} --half --minutes 25 --crop 384 --batch 4 --augment full --loss ce+dice",
+        "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --loss ce+dice",
     },
     "membrane": {
         "no weights": f"{SMALL} --minutes 6 --augment full",
