@@ -14,6 +14,7 @@ from torch.nn import functional
 from segcli.network.crop import Crop
 from segcli.network.encoders import Pixelwise
 from segcli.network.joins import Join, Trim, concatenate
+from segcli.network.kernels import convolution
 from segcli.network.operators import (
     Geometry,
     Interpolate,
@@ -161,13 +162,10 @@ def _convolution(conv: nn.Conv2d) -> Rule:
     )
     if max(top, bottom) >= rows.extent:
         raise NoRuleError("its padding is as large as its kernel: rows made of padding alone")
-    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
+    evenly = convolution(conv, (0, left if left == right else 0))
 
     def convolve(block: Tensor) -> Tensor:
-        if left != right:
-            block = functional.pad(block, (left, right))
-        padding = (0, left if left == right else 0)
-        return functional.conv2d(block, weight, bias, stride, padding, dilation, groups)
+        return evenly(block if left == right else functional.pad(block, (left, right)))
 
     if rows.extent == 1 and rows.stride == 1:
         return Rule(partial(Pointwise, convolve), columns.window_reach)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from segcli.network import kernels
+from segcli.network.kernels import convolution
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)), stride=st.integers(1, 3), dilation=st.integers(1, 2),
+    groups=st.integers(1, 3), each=st.tuples(st.integers(1, 20), st.integers(1, 20)), bias=st.booleans(),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), size=st.tuples(st.integers(0, 20), st.integers(0, 40)),
+    images=st.integers(1, 3), half=st.booleans(),
+)  # fmt: skip
+def test_weights_laid_out_once_give_what_torch_gives(
+    kernel: tuple[int, int], stride: int, dilation: int, groups: int, each: tuple[int, int], bias: bool,
+    padding: tuple[int, int], size: tuple[int, int], images: int, half: bool,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if half else torch.float32
+    channels = [groups * part for part in each]
+    conv = nn.Conv2d(*channels, kernel, stride, 0, dilation, groups, bias).to(dtype, memory_format=torch.channels_last)
+    rows, cols = (more + dilation * (extent - 1) + 1 for more, extent in zip(size, kernel, strict=True))
+    image = torch.randn(images, channels[0], rows, cols).to(dtype, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = nn.functional.conv2d(image, conv.weight, conv.bias, stride, padding, dilation, groups)
+        found = convolution(conv, padding)(image)
+    assert found.shape == expected.shape
+    assert found.dtype == dtype
+    # Small images go through another kernel in torch's own call.
+    assert (found - expected).abs().max() <= (1e-2 if half else 1e-5) * max(1.0, float(expected.abs().max()))
+
+
+def test_strips_of_a_network_have_the_same_bits() -> None:
+    torch.manual_seed(0)
+    for channels, rows, width in ((32, 18, 256), (64, 10, 128), (256, 4, 64)):
+        conv = nn.Conv2d(channels, channels, 3).to(memory_format=torch.channels_last)
+        image = torch.randn(1, channels, rows, width).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            expected = nn.functional.conv2d(image, conv.weight, conv.bias, padding=(0, 1))
+            assert torch.equal(convolution(conv, (0, 1))(image), expected)
+
+
+def test_without_the_operators_it_is_the_plain_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = nn.Conv2d(3, 4, 3).eval()
+    image = torch.randn(1, 3, 20, 30)
+    expected = convolution(conv, (0, 1))(image)
+    monkeypatch.setattr(kernels, "OPERATORS", ("_no_such_operator",))
+    plain = convolution(conv, (0, 1))
+    assert plain.__name__ == "plain"
+    assert torch.allclose(plain(image), expected, atol=1e-6)
