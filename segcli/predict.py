@@ -124,6 +124,7 @@ def run(options: PredictOptions, console: Console) -> int:
     if device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
+    return_freed_memory()  # of which there were several copies on the way
 
     if options.dry_run:
         look = costs(setting, scorer)

@@ -548,13 +548,13 @@ def peak_before_the_end(strips: int) -> int:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    before=st.integers(0, 60), gap=st.integers(0, 500), after=st.integers(0, 60), strip=st.sampled_from([4, 8, 12, 13]),
-    depth=st.integers(1, 2), seed=st.integers(0, 99),
+    before=st.integers(0, 60), gap=st.integers(0, 500), after=st.integers(0, 60),
+    strip=st.sampled_from([2, 4, 8, 12, 13]), depth=st.integers(1, 3), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_empty_strips_are_skipped_and_no_score_changes(
     before: int, gap: int, after: int, strip: int, depth: int, seed: int
 ) -> None:
-    """To the last bit, inside the gap as well as around it."""
+    """To the last bit, inside the gap as well as around it; also where a strip is a part of the total stride."""
     torch.manual_seed(seed)
     network = randomised(UNet(NetworkConfig(2, 3, 3, depth))).eval()
     height = before + gap + after + 1
@@ -574,14 +574,15 @@ def test_empty_strips_are_skipped_and_no_score_changes(
     assert torch.equal(torch.cat(scores, 2), torch.cat(plain, 2))
 
 
-def test_a_long_gap_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strip", [2, 4, 8, 16])
+def test_a_long_gap_is_not_computed(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
     ready = Stream(UNet(NetworkConfig(1, 2, 4, 3)).eval(), 1, 8, torch.device("cpu"), method="scores")
     pushes: list[int] = []
     push = RowStream.push
     monkeypatch.setattr(RowStream, "push", lambda self, rows, last: pushes.append(1) or push(self, rows, last))
-    told = [Inputs(row, torch.zeros(1, 1, 16, 32), empty=16 <= row < 1600) for row in range(0, 1616, 16)]
+    told = [Inputs(row, torch.zeros(1, 1, strip, 32), empty=16 <= row < 1600) for row in range(0, 1616, strip)]
     assert sum(part.shape[2] for _, part in ready.scores(told, 1616)) == 1616
-    assert len(pushes) <= 2 + (16 + 3 * ready.margin) // 16
+    assert len(pushes) <= 2 + (32 + 3 * ready.margin) // strip
 
 
 def test_kernels_that_are_not_square_forbid_to_skip() -> None:

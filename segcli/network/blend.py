@@ -71,7 +71,7 @@ class Windows:
         # Up to two windows of rows wait to be scored, in floats, as image and as strip; scores and weights add up.
         column = images * self.size * 4 * (4 * self.bands + 2 * (self.classes + 1))
         margin = -(-self.size // self.step) * self.step
-        yield from plans(height, width, self.step, margin, Costs(column, 0), budget, self.size * width)
+        yield from plans(height, width, self.step, margin, Costs(column, 0), budget, self.size * width, self.step)
 
     def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """As `stream.Stream.scores`: strips of an image of `height` rows in, scores of its rows out."""

@@ -1,6 +1,7 @@
 """Where the network runs. Knows torch's devices and nothing else."""
 
 import ctypes
+import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -51,6 +52,22 @@ def return_freed_memory() -> None:
     """Give freed blocks back to the system, holes in the heap too (glibc; else nothing); others of new sizes follow."""
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
+
+
+LASTING_BYTES = 2**18
+
+
+def lasting(size: int, like: Tensor) -> Tensor:
+    """Room for `size` numbers as those of `like`, for as long as an image takes.
+
+    On the CPU large room is mapped by itself: between what lasts, what comes and goes in each strip leaves holes in
+    the heap, which cost as much memory again (benchmarks/README.md).
+    """
+    if like.device.type != "cpu" or size * like.element_size() < LASTING_BYTES:
+        return torch.empty(size, dtype=like.dtype, device=like.device)
+    return torch.frombuffer(
+        mmap.mmap(-1, size * like.element_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=like.dtype
+    )
 
 
 _M_TRIM_THRESHOLD = -1  # from glibc's malloc.h

@@ -5,7 +5,39 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from segcli.network.operators import Scratch, Strip, Window, fill, put, whole
+from segcli.network.operators import Scratch, Strip, Window, copied, fill, put, whole
+
+
+@dataclass
+class Shelf:
+    """Where the rows of a queue wait: blocks that are used again, and stay where they are, so that they leave no holes
+    between what comes and goes."""
+
+    _blocks: list[Tensor] = field(default_factory=list)
+
+    def spare(self, queue: list[Tensor]) -> Strip:
+        """A block with no rows of the queue; where there are more, they are given up."""
+        used = {piece.untyped_storage().data_ptr() for piece in queue}
+        spare = [block for block in self._blocks if block.untyped_storage().data_ptr() not in used]
+        for block in spare[1:]:
+            self._drop(block)
+        return spare[0] if spare else None
+
+    def put(self, rows: Tensor, spare: Strip) -> Tensor:
+        """The rows, copied to the spare block if they fit, else to a new one that takes its place."""
+        if rows.device.type != "cpu":
+            return rows  # a GPU's allocator keeps blocks by their sizes
+        block = copied(rows, spare)
+        if block is not spare:
+            self._drop(spare)
+            self._blocks.append(block)
+        return block
+
+    def _drop(self, block: Strip) -> None:
+        self._blocks = [known for known in self._blocks if known is not block]
+
+    def held(self) -> list[Tensor]:
+        return self._blocks
 
 
 @dataclass
@@ -20,11 +52,13 @@ class Join:
     function: Callable[[list[list[Tensor]]], Tensor]
     branches: int
     _queues: list[list[Tensor]] = field(default_factory=list)
-    _limit: int = 1
-    _begun: bool = False
+    _shelves: list[Shelf] = field(default_factory=list)
+    _highest: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._queues = [[] for _ in range(self.branches)]
+        self._shelves = [Shelf() for _ in range(self.branches)]
+        self._highest = [0] * self.branches
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
         pieces = self.take(inputs, last)
@@ -32,20 +66,23 @@ class Join:
 
     def take(self, inputs: list[Strip], last: bool) -> list[list[Tensor]]:
         """Take the next rows of each branch; give those of each that all have, which leave the queues."""
-        for queue, rows in zip(self._queues, inputs, strict=True):
+        for n, (queue, rows) in enumerate(zip(self._queues, inputs, strict=True)):
             if rows is not None:
                 queue.append(rows)
-                if not last or not self._begun:
-                    self._limit = max(self._limit, rows.shape[2])
-        self._begun = True
+                self._highest[n] = max(self._highest[n], rows.shape[2])
         waiting = [sum(part.shape[2] for part in queue) for queue in self._queues]
-        count = min(min(waiting), self._limit)
+        count = min(*waiting, *self._highest)
         if last and count == 0 < max(waiting):
             raise ValueError(f"branches end after different numbers of rows: {waiting} are left")
-        return [_take(queue, count) for queue in self._queues] if count else []
+        spares = [shelf.spare(queue) for shelf, queue in zip(self._shelves, self._queues, strict=True)]
+        taken = [_take(queue, count) for queue in self._queues] if count else []
+        for queue, shelf, spare, rows in zip(self._queues, self._shelves, spares, inputs, strict=True):
+            if queue and rows is not None:  # of the new ones some are left
+                queue[-1] = shelf.put(queue[-1], spare)
+        return taken
 
     def held(self) -> list[Tensor]:
-        return [part for queue in self._queues for part in queue]
+        return [part for queue in self._queues for part in queue] + [b for shelf in self._shelves for b in shelf.held()]
 
     def unfinished(self) -> bool:
         return any(self._queues)

@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from segcli.network.device import lasting
+
 Strip = Tensor | None
 """(image, channel, row, col), or None for no rows."""
 
@@ -96,7 +98,7 @@ class Scratch:
         size = images * rows * width * channels
         if self._memory is None or self._memory.numel() < size:
             self._memory = None  # before the larger one is there
-            self._memory = torch.empty(size, dtype=like.dtype, device=like.device)
+            self._memory = lasting(size, like)
         return self._memory[:size].view(images, rows, width, channels).permute(0, 3, 1, 2)
 
     def held(self) -> list[Tensor]:
@@ -171,7 +173,7 @@ class Window:
         count = (rows - extent) // stride + 1 if rows >= extent else 0
         self._skip = max(0, count * stride - rows)
         # A copy, because the block's memory is needed.
-        self._kept = None if last or count * stride >= rows else block[:, :, count * stride :].clone()
+        self._kept = None if last or count * stride >= rows else copied(block[:, :, count * stride :], self._kept)
         return self.function(block[:, :, : (count - 1) * stride + extent]) if count else None
 
     def held(self) -> list[Tensor]:
@@ -275,6 +277,14 @@ class Interpolate:
 
     def unfinished(self) -> bool:
         return False
+
+
+def copied(rows: Tensor, into: Strip = None) -> Tensor:
+    """A copy of rows that are to stay, in the memory of earlier ones if these were as many."""
+    if into is None or into.shape != rows.shape:
+        images, channels, count, width = rows.shape
+        into = lasting(rows.numel(), rows).view(images, count, width, channels).permute(0, 3, 1, 2)
+    return into.copy_(rows)
 
 
 def whole(pieces: list[Tensor]) -> Tensor:

@@ -65,18 +65,20 @@ class Costs:
 
 
 def plans(
-    height: int, width: int, total_stride: int, margin: int, costs: Costs, budget: float, strip_pixels: int
+    height: int, width: int, total_stride: int, margin: int, costs: Costs, budget: float, strip_pixels: int, least: int
 ) -> Iterator[Plan]:
     """Ways to cut the image, the best that fits `budget` bytes first, then ever smaller ones down to the smallest.
 
-    Strips are multiples of the total stride and of about `strip_pixels` pixels; they shrink before panels narrow,
-    because a panel reads its margins twice.
+    Strips are of about `strip_pixels` pixels: multiples of the total stride, or halves of it down to `least`. They
+    shrink before panels narrow, because a panel reads its margins twice.
     """
-    least = total_stride
-    tallest = max(least, -(-min(height, max(1, strip_pixels // width)) // total_stride) * total_stride)
-    heights = [tallest]
+    wanted = max(1, strip_pixels // width)
+    heights = [-(-min(height, wanted) // total_stride) * total_stride]
     while heights[-1] > least:
-        heights.append(max(least, heights[-1] // 2 // total_stride * total_stride))
+        half = heights[-1] // 2
+        heights.append(half // total_stride * total_stride if half >= total_stride else half)
+    while len(heights) > 1 and heights[1] >= wanted:
+        heights.pop(0)
     widths: list[int] = []
     # A panel narrower than its margins would read more beside itself than in itself.
     step = math.lcm(PANEL_STEP, total_stride)

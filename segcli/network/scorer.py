@@ -39,8 +39,8 @@ class Scorer:
         return self.way.scores(strips, height)
 
     def together(self, height: int, width: int) -> int:
-        """How many images of one size go through together: as many as a strip has pixels for."""
-        return min(TOGETHER, max(1, STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // (height * width)))
+        """How many images of one size go through together: as many as two strips have pixels for."""
+        return min(TOGETHER, max(1, 2 * STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // (height * width)))
 
     def with_fallback(self, say: Callable[[str], None]) -> Iterator["Scorer"]:
         """This one, and after it the CPU, for the case that the device's memory is too small for anything."""

@@ -10,6 +10,7 @@ Knows nothing of files, classes or colours.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ from segcli.network.operators import Scratch, Strip, Window
 from segcli.network.plan import Costs, Plan, plans
 from segcli.network.tracing import NotStreamableError, Step, fold, sharing_weights, trace
 
-STRIP_PIXELS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**22}
+STRIP_PIXELS = {"cpu": 2**15, "cuda": 2**23, "mps": 2**22}
 """How many pixels a strip takes: few enough for the caches of a CPU, enough to fill a GPU."""
+
+LEAST_ROWS = 8
+"""Lower strips cost time: with each, an operator moves the two rows or so that it keeps."""
 
 
 class RowStream:
@@ -37,13 +41,16 @@ class RowStream:
             if isinstance(window, Window):
                 window.scratch = scratch
         self._watch = watch
+        self._begun = False
 
     def push(self, rows: Tensor, last: bool) -> Iterator[Tensor]:
         """Take the next rows, (image, band, row, col), and give the output rows that they complete, in strips.
 
         `last` says that no rows follow. `watch`, where given, is told after each operator how many bytes are alive.
         """
-        output, finished = self._pass(rows, last)
+        # What the bottom of the image adds comes by itself, so that it is no more at once than a strip is.
+        output, finished = self._pass(rows, last and not self._begun)
+        self._begun = True
         if output is not None:
             yield output
         while last and not finished:
@@ -101,16 +108,18 @@ class Stream:
         self._steps = trace(folded.to(device, dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
         self.context = context
+        self.least_rows = total_stride
+        while self.least_rows % 2 == 0 and self.least_rows // 2 >= LEAST_ROWS:
+            self.least_rows //= 2
         self._is_square = all(map(_is_square, folded.modules()))  # then it reaches as far along rows as along columns
         low, high = (column - context for column in reach(self._steps, 0, total_stride - 1))
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
-        self.costs = self._measure_costs()
 
     def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
         """Ways to cut `images` of that size, streamed together; the first that fits `budget` bytes comes first."""
         pixels = STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // images
         costs = self.costs.times(images)
-        yield from plans(height, width, self.total_stride, self.margin, costs, budget, pixels)
+        yield from plans(height, width, self.total_stride, self.margin, costs, budget, pixels, self.least_rows)
 
     def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """Scores of images of `height` rows that come in strips, (image, band, row, col).
@@ -119,32 +128,40 @@ class Stream:
         `frame` does it, and the scores are cut back.
 
         Where empty strips follow each other for longer than the network sees, its rows do not change any more from
-        strip to strip: further ones get the last scores again, and are not computed.
+        one cycle of strips to the next: further ones get those scores again, and are not computed.
         """
         flow = RowStream(self._steps)
         done = 0
         empty_rows = 0  # just now, one after the other
-        previous: Tensor | None = None  # the scores of the last strip, where that was a full one
+        recent: list[Tensor] = []  # the scores of the last full strips, of one cycle
+        skipped: list[Tensor] = []  # strips since the last whole cycle
         for (first_row, strip, empty), last, width in framed(strips, height, self.total_stride, self.context):
             rows = strip.shape[2]
-            settled = self._is_square and first_row - empty_rows <= done - rows - self.margin
+            cycle = max(1, self.total_stride // rows)  # strips until every operator is where it was
+            settled = self._is_square and first_row - empty_rows <= done - cycle * rows - self.margin
             empty_rows = empty_rows + rows if empty else 0
-            repeats = previous is not None and previous.shape[2] == rows and rows % self.total_stride == 0
-            if empty and settled and repeats and not last and previous is not None:
-                yield done, previous
+            repeats = cycle * rows % self.total_stride == 0 and [part.shape[2] for part in recent] == cycle * [rows]
+            if empty and settled and repeats and not last:
+                recent = [*recent[1:], recent[0]]
+                skipped = [*skipped, strip] if len(skipped) + 1 < cycle else []
+                yield done, recent[-1]
                 done += rows
                 continue
+            for missed in skipped:  # what they give is known already
+                list(flow.push(missed, last=False))
+            skipped = []
             for scores in flow.push(strip, last):
                 count = min(scores.shape[2], height - done)
                 if count > 0:
-                    previous = scores[:, :, :count, :width]
-                    yield done, previous
+                    recent = [*recent, scores[:, :, :count, :width]][-cycle:]
+                    yield done, recent[-1]
                 done += count
 
-    def _measure_costs(self) -> Costs:
+    @cached_property
+    def costs(self) -> Costs:
         """Bytes of one image by strip height and columns, from pushing narrow strips of zeros through."""
-        columns = 4 * self.total_stride + 2 * self.context
-        heights = [step * self.total_stride for step in ((4, 8) if self.context else (2, 4))]
+        columns = 2 * self.total_stride + 2 * self.context
+        heights = [self.least_rows, (8 if self.context else 4) * self.total_stride]
         narrow = [self._peak(height, columns) for height in heights]
         # What stands beside the image and is used up on the way costs less than the image.
         wide = [self._peak(height, 2 * columns) for height in heights] if self.context else [2 * p for p in narrow]
@@ -159,7 +176,7 @@ class Stream:
         columns += beyond(columns, self.total_stride, self.context) + 2 * self.context
         strip = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
         # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
-        for _ in range(2 + (self.margin + self.context) // strip_height):
+        for _ in range(2 + (self.margin + self.context + self.total_stride) // strip_height):
             list(flow.push(strip.contiguous(memory_format=torch.channels_last), last=False))
         return max(alive)
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PIECE = 2**17
+
 
 class Statistics:
     """Of every band of a raster, from strips in any order. Pixels of `nodata`, or that are no numbers, do not count."""
@@ -23,12 +25,18 @@ class Statistics:
     def add(self, pixels: NDArray[Any]) -> None:
         """(band, row, col)."""
         self._seen += pixels[0].size
+        # So many rows at a time as are about PIECE pixels: counting makes numbers of 8 bytes of them.
+        rows = max(1, PIECE // max(1, pixels.shape[2]))
         for n, band in enumerate(pixels):
-            if band.dtype == np.uint8:
-                self._add(n, np.arange(256.0), np.bincount(band.ravel(), minlength=256))
-            else:
-                values = band[np.isfinite(band)].astype(np.float64)
-                self._add(n, values, np.ones(values.shape))
+            for first in range(0, len(band), rows):
+                self._count_values(n, band[first : first + rows])
+
+    def _count_values(self, n: int, values: NDArray[Any]) -> None:
+        if values.dtype == np.uint8:
+            self._add(n, np.arange(256.0), np.bincount(values.ravel(), minlength=256))
+        else:
+            values = values[np.isfinite(values)].astype(np.float64)
+            self._add(n, values, np.ones(values.shape))
 
     def _add(self, n: int, values: NDArray[np.float64], weights: NDArray[Any]) -> None:
         kept = weights > 0
