@@ -253,7 +253,7 @@ def test_what_ran_out_of_memory_once_is_not_tried_again(
         write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (1200, 2500, 3), np.uint8))
 
     def starved(*given: object) -> None:
-        if given[3].strip_height > 16:  # type: ignore[attr-defined]
+        if given[3].strip_height > 8:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory")
         flow(*given)  # type: ignore[arg-type]
 
