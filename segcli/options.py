@@ -145,7 +145,7 @@ class TrainOptions:
     norm: Norm = "batch"
     dropout: float = 0.0
     padding: Padding = "same"
-    up: Up = "transpose"
+    up: Up = "nearest"
     skip: Skip = "concat"
     encoder: EncoderName = "plain"
     pretrained: bool = True
@@ -155,7 +155,7 @@ class TrainOptions:
     augment: Augment = "light"
     upright: bool = False
     balance: bool = False
-    loss: LossKind = "ce"
+    loss: LossKind = "ce+dice"
     class_weights: Literal["none", "auto"] | tuple[float, ...] = "none"
     border_weight: float = 0.0
     label_smoothing: float = 0.0

@@ -53,7 +53,7 @@ TURNED_BYTES = 2**30
 """The same for photographs that are not stored upright."""
 
 
-STRIPS_TO_TRIM = 32
+STRIPS_TO_TRIM = 64
 """After so many strips holes in the heap are given back: tensors of many sizes come and go, and they grow with time."""
 
 
