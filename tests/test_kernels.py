@@ -6,6 +6,8 @@ from torch import nn
 
 from segcli.network import kernels
 from segcli.network.kernels import convolution
+from segcli.network.normalise import Inputs
+from segcli.network.stream import Stream
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,6 +34,16 @@ def test_weights_laid_out_once_give_what_torch_gives(
     assert found.dtype == dtype
     # Small images go through another kernel in torch's own call.
     assert (found - expected).abs().max() <= (1e-2 if half else 1e-5) * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 3, 3, padding=9, dilation=9), nn.Conv2d(3, 3, 19, padding=9)])
+def test_kernels_higher_than_a_strip(layer: nn.Conv2d) -> None:
+    image = torch.randn(1, 3, 50, 60)
+    stream = Stream(nn.Sequential(layer, nn.ReLU()), 3, 1, torch.device("cpu"))
+    strips = (Inputs(row, image[:, :, row : row + 8]) for row in range(0, 50, 8))
+    found = torch.cat([scores for _, scores in stream.scores(strips, 50)], 2)
+    with torch.inference_mode():
+        assert torch.allclose(found, torch.relu(layer(image)), atol=1e-5)
 
 
 def test_strips_of_a_network_have_the_same_bits() -> None:

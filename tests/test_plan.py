@@ -77,7 +77,6 @@ def test_memory_is_estimated_from_the_network_itself() -> None:
         flow = RowStream(stream._steps, alive.append)
         for _ in range(8 + stream.margin // strip_height):
             list(flow.push(torch.zeros(images, 3, strip_height, columns), last=False))
-        print(strip_height, columns, images, costs.of(strip_height, columns) / max(alive))
         assert 0.95 <= costs.of(strip_height, columns) / max(alive) <= 1.2  # rather too much than too little
 
 

@@ -1,18 +1,20 @@
 """Row streaming against the whole pass: the same network, the same image, all at once."""
 
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import efficientnet_b0, resnet18, resnet34
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from segcli.network.device import is_out_of_memory, lasting
 from segcli.network.joins import Join, JoinedWindow
 from segcli.network.normalise import Inputs
 from segcli.network.operators import Pointwise
@@ -547,6 +549,7 @@ def peak_before_the_end(strips: int) -> int:
 
 
 @settings(max_examples=40, deadline=None)
+@example(before=4, gap=400, after=5, strip=2, depth=3, seed=0)  # a row that is not the first of its block
 @given(
     before=st.integers(0, 60), gap=st.integers(0, 500), after=st.integers(0, 60),
     strip=st.sampled_from([2, 4, 8, 12, 13]), depth=st.integers(1, 3), seed=st.integers(0, 99),
@@ -583,6 +586,38 @@ def test_a_long_gap_is_not_computed(monkeypatch: pytest.MonkeyPatch, strip: int)
     told = [Inputs(row, torch.zeros(1, 1, strip, 32), empty=16 <= row < 1600) for row in range(0, 1616, strip)]
     assert sum(part.shape[2] for _, part in ready.scores(told, 1616)) == 1616
     assert len(pushes) <= 2 + (32 + 3 * ready.margin) // strip
+
+
+def test_strips_are_lower_than_the_total_stride_only_where_branches_meet() -> None:
+    for skip, least in (("concat", 8), ("add", 8), ("none", 32)):
+        network = UNet(NetworkConfig(1, 2, 2, 5, skip=skip)).eval()  # type: ignore[arg-type]
+        assert Stream(network, 1, 32, torch.device("cpu"), method="scores").least_rows == least
+
+
+@pytest.mark.parametrize("skip", ["concat", "add"])
+def test_a_stream_holds_no_layers_beside_its_own_weights(skip: str) -> None:
+    def layers() -> int:
+        gc.collect()
+        found = (thing for thing in gc.get_objects() if type(thing) is nn.Conv2d)
+        return sum(layer.out_channels == 13 for layer in found)
+
+    network = UNet(NetworkConfig(1, 2, 13, 2, skip=skip)).eval()  # type: ignore[arg-type]
+    assert layers() > 0
+    stream = Stream(network, 1, 4, torch.device("cpu"), method="scores")
+    del network
+    assert layers() == 0
+    assert stream.least_rows == 4
+
+
+def test_memory_that_cannot_be_mapped_is_memory_that_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("segcli.network.device.mmap.mmap", none)
+    assert lasting(10, torch.zeros(1)).shape == (10,)
+    with pytest.raises(MemoryError) as found:
+        lasting(2**20, torch.zeros(1))
+    assert is_out_of_memory(found.value)
 
 
 def test_kernels_that_are_not_square_forbid_to_skip() -> None:

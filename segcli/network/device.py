@@ -61,13 +61,16 @@ def lasting(size: int, like: Tensor) -> Tensor:
     """Room for `size` numbers as those of `like`, for as long as an image takes.
 
     On the CPU large room is mapped by itself: between what lasts, what comes and goes in each strip leaves holes in
-    the heap, which cost as much memory again (benchmarks/README.md).
+    the heap (benchmarks/README.md).
     """
-    if like.device.type != "cpu" or size * like.element_size() < LASTING_BYTES:
+    count = size * like.element_size()
+    if like.device.type != "cpu" or count < LASTING_BYTES:
         return torch.empty(size, dtype=like.dtype, device=like.device)
-    return torch.frombuffer(
-        mmap.mmap(-1, size * like.element_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=like.dtype
-    )
+    try:
+        room = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # so that less is tried, as when torch itself gets none
+        raise MemoryError(f"not enough memory for {count} bytes") from error
+    return torch.frombuffer(room, dtype=like.dtype)
 
 
 _M_TRIM_THRESHOLD = -1  # from glibc's malloc.h

@@ -48,10 +48,16 @@ def framed(strips: Iterable[Inputs], height: int, stride: int, context: int) -> 
     if context:
         yield from _mirroring(strips, height, stride, context)
         return
+    highest = 0
     for first_row, values, empty in strips:
         width, last = values.shape[3], first_row + values.shape[2] >= height
         bottom, right = (beyond(height, stride, 0) if last else 0), beyond(width, stride, 0)
-        yield Framed(Inputs(first_row, _repeated(values, bottom, right), empty), last, width)
+        rows = _repeated(values, bottom, right)
+        step = highest or rows.shape[2]  # what stands below the image makes no strip higher than those before
+        for row in range(0, rows.shape[2], step):
+            part = Inputs(first_row + row, rows[:, :, row : row + step], empty)
+            yield Framed(part, last and row + step >= rows.shape[2], width)
+        highest = max(highest, values.shape[2])
 
 
 def _repeated(values: Tensor, bottom: int, right: int) -> Tensor:

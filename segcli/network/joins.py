@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from segcli.network.operators import Scratch, Strip, Window, copied, fill, put, whole
+from segcli.network.operators import Strip, Window, copied, fill, put, whole
 
 
 @dataclass
@@ -135,7 +135,8 @@ class Trim:
 def concatenate(branches: list[list[Tensor]]) -> Tensor:
     """Channels of all branches one after the other."""
     rows, channels = sum(piece.shape[2] for piece in branches[0]), sum(pieces[0].shape[1] for pieces in branches)
-    joined = Scratch().block(branches[0][0], channels, rows)
+    images, _, _, width = branches[0][0].shape
+    joined = branches[0][0].new_empty((images, rows, width, channels)).permute(0, 3, 1, 2)
     fill(joined, branches, put)
     return joined
 

@@ -20,7 +20,9 @@ def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor],
 
     if not _lays_out(weight):
         return plain
-    room = [1, conv.in_channels, 16, 512]  # for the choice of a layout; others work as well
+    # For the choice of a layout; images of other sizes work as well.
+    rows, cols = (least + d * (k - 1) for least, d, k in zip((16, 512), dilation, conv.kernel_size, strict=True))
+    room = [1, conv.in_channels, rows, cols]
     laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), padding, stride, dilation, groups, room)
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_pointwise

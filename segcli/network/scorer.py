@@ -11,13 +11,16 @@ from segcli.errors import UsageError
 from segcli.network.blend import Windows
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
-from segcli.network.stream import STRIP_PIXELS, Stream
+from segcli.network.stream import Stream
 from segcli.network.tracing import NotStreamableError
 from segcli.network.unet import UNet
 from segcli.options import PredictOptions
 
 TOGETHER = 64
 """At most so many images in one go: each has an open output file."""
+
+TOGETHER_PIXELS = {"cuda": 2**23, "mps": 2**22}
+"""At most so many pixels, too: enough to fill a GPU. On the CPU small images alone gain by company."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Scorer:
         return self.way.scores(strips, height)
 
     def together(self, height: int, width: int) -> int:
-        """How many images of one size go through together: as many as two strips have pixels for."""
-        return min(TOGETHER, max(1, 2 * STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // (height * width)))
+        """How many images of one size go through together."""
+        return min(TOGETHER, max(1, TOGETHER_PIXELS.get(self.device.type, 2**16) // (height * width)))
 
     def with_fallback(self, say: Callable[[str], None]) -> Iterator["Scorer"]:
         """This one, and after it the CPU, for the case that the device's memory is too small for anything."""

@@ -26,7 +26,8 @@ STRIP_PIXELS = {"cpu": 2**15, "cuda": 2**23, "mps": 2**22}
 """How many pixels a strip takes: few enough for the caches of a CPU, enough to fill a GPU."""
 
 LEAST_ROWS = 8
-"""Lower strips cost time: with each, an operator moves the two rows or so that it keeps."""
+"""Strips below the total stride are no lower than this: with each, an operator moves the two rows or so that it keeps.
+On a GPU there are none, because each strip is some hundred launches."""
 
 
 class RowStream:
@@ -109,8 +110,10 @@ class Stream:
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
         self.context = context
         self.least_rows = total_stride
-        while self.least_rows % 2 == 0 and self.least_rows // 2 >= LEAST_ROWS:
-            self.least_rows //= 2
+        # Where nothing joins, the deep rows, which come with every other strip, double all that follows.
+        if device.type == "cpu" and any(len(step.inputs) > 1 for step in self._steps):
+            while self.least_rows % 2 == 0 and self.least_rows // 2 >= LEAST_ROWS:
+                self.least_rows //= 2
         self._is_square = all(map(_is_square, folded.modules()))  # then it reaches as far along rows as along columns
         low, high = (column - context for column in reach(self._steps, 0, total_stride - 1))
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
@@ -138,7 +141,9 @@ class Stream:
         for (first_row, strip, empty), last, width in framed(strips, height, self.total_stride, self.context):
             rows = strip.shape[2]
             cycle = max(1, self.total_stride // rows)  # strips until every operator is where it was
-            settled = self._is_square and first_row - empty_rows <= done - cycle * rows - self.margin
+            # The margin is counted from the first row of a block of the total stride.
+            first_seen = (done - cycle * rows) // self.total_stride * self.total_stride - self.margin
+            settled = self._is_square and first_row - empty_rows <= first_seen
             empty_rows = empty_rows + rows if empty else 0
             repeats = cycle * rows % self.total_stride == 0 and [part.shape[2] for part in recent] == cycle * [rows]
             if empty and settled and repeats and not last:

@@ -188,7 +188,8 @@ class _Translation:
             settings = {key: value for key, value in node.kwargs.items() if key != "inplace"}
             if any(isinstance(value, fx.Node) for value in (*node.args[1:], *settings.values())):
                 raise NoRuleError("no rule for tensors as its settings")
-            return Rule(partial(Pointwise, lambda rows: call(rows, *node.args[1:], **settings)))
+            rest = node.args[1:]  # not the node, which holds all weights
+            return Rule(partial(Pointwise, lambda rows: call(rows, *rest, **settings)))
         if node.target in FUNCTIONS or is_dropout(node.target):
             return function_rule(node)
         raise NoRuleError(f"no rule for {getattr(node.target, '__name__', node.target)}")
@@ -225,13 +226,12 @@ class _Translation:
     def _sum(self, node: fx.Node, call: Callable[..., Tensor]) -> Rule:
         if set(node.kwargs) - {"alpha"} or len(node.args) != 2:
             raise NoRuleError("no rule for these arguments")
+        settings = dict(node.kwargs)  # not the node, which holds all weights
         if all(isinstance(argument, fx.Node) and argument.op != "get_attr" for argument in node.args):
-            return Rule(partial(Join, lambda parts: call(whole(parts[0]), whole(parts[1]), **node.kwargs), 2))
+            return Rule(partial(Join, lambda parts: call(whole(parts[0]), whole(parts[1]), **settings), 2))
         constants = [self._constant(argument) for argument in node.args]
         return Rule(
-            partial(
-                Pointwise, lambda rows: call(*(rows if part is None else part for part in constants), **node.kwargs)
-            )
+            partial(Pointwise, lambda rows: call(*(rows if part is None else part for part in constants), **settings))
         )
 
     def _constant(self, argument: Any) -> Any:
