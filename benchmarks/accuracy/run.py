@@ -54,14 +54,14 @@ CHANGES = {
 
 RECIPES: dict[str, dict[str, str]] = {
     "nuclei": {
-        "nuclei": f"{SMALL} --half --epochs 45 --augment full --border-weight 10",
+        "nuclei": f"{SMALL} --half --epochs 45 --augment full --border-weight 10 --up transpose",
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
     },
     "membrane": {
-        "no weights": f"{SMALL} --minutes 6 --augment full",
-        "border weights": f"{SMALL} --minutes 6 --augment full --border-weight 10",
+        "no weights": f"{SMALL} --minutes 6 --augment full --up transpose --loss ce",
+        "border weights": f"{SMALL} --minutes 6 --augment full --border-weight 10 --up transpose --loss ce",
     },
     "camvid": {
         "camvid": "--epochs 300 --width 48 --depth 5 --crop 352 --batch 8 --augment full --upright",
