@@ -585,7 +585,7 @@ def test_a_long_gap_is_not_computed(monkeypatch: pytest.MonkeyPatch, strip: int)
     monkeypatch.setattr(RowStream, "push", lambda self, rows, last: pushes.append(1) or push(self, rows, last))
     told = [Inputs(row, torch.zeros(1, 1, strip, 32), empty=16 <= row < 1600) for row in range(0, 1616, strip)]
     assert sum(part.shape[2] for _, part in ready.scores(told, 1616)) == 1616
-    assert len(pushes) <= 2 + (32 + 3 * ready.margin) // strip
+    assert len(pushes) <= 2 + (16 + 3 * ready.margin) // strip
 
 
 def test_strips_are_lower_than_the_total_stride_only_where_branches_meet() -> None:
