@@ -30,6 +30,7 @@ from segcli.network.device import (
     for_network,
     is_out_of_memory,
     keep_freed_memory,
+    map_large_blocks,
     return_freed_memory,
 )
 from segcli.network.normalise import normalise
@@ -119,12 +120,13 @@ def run(options: PredictOptions, console: Console) -> int:
     )
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
-    keep_freed_memory()
+    map_large_blocks()
     scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
     return_freed_memory()  # of which there were several copies on the way
+    keep_freed_memory()
 
     if options.dry_run:
         look = costs(setting, scorer)

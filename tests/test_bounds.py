@@ -22,6 +22,36 @@ finally:  # as Linux counts it for this program alone; getrusage begins with wha
 """
 
 
+HOLES = """
+import sys, torch
+from segcli.network.device import keep_freed_memory, map_large_blocks
+if sys.argv[1] == "mapped":
+    map_large_blocks()
+else:
+    keep_freed_memory()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+large, small = [], []
+before = resident()
+for _ in range(100):
+    large.append(torch.ones(2**18))
+    small.append(torch.ones(2**10))  # keeps what lies below it from being cut off
+held = resident() - before
+large.clear()
+print(held, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+@pytest.mark.parametrize(("how", "left"), [("mapped", 0.1), ("kept", 1.0)])
+def test_what_a_start_frees_leaves_no_holes(how: str, left: float) -> None:
+    """100 MB between blocks that stay: the system's again when freed, and the heap's once freed memory is kept."""
+    found = subprocess.run([sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True)
+    held, after = map(int, found.stdout.split())
+    assert held >= 100e6
+    assert left - 0.1 <= after / held <= left
+
+
 def peak_of(folder: Path, *arguments: object) -> int:
     """The most bytes that the program has held."""
     result = subprocess.run(

@@ -56,6 +56,15 @@ def test_strips_of_a_network_have_the_same_bits() -> None:
             assert torch.equal(convolution(conv, (0, 1))(image), expected)
 
 
+def test_weights_of_single_pixels_stay_as_they_are() -> None:
+    """Laid out they take many times as long where strips are low."""
+    larger = nn.Conv2d(64, 64, 3)
+    if not kernels._lays_out(larger.weight):
+        pytest.skip("torch has no oneDNN here")
+    assert convolution(larger, (0, 1)).__name__ == "packed"
+    assert convolution(nn.Conv2d(64, 64, 1, stride=2), (0, 0)).__name__ == "plain"
+
+
 def test_without_the_operators_it_is_the_plain_call(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = nn.Conv2d(3, 4, 3).eval()
     image = torch.randn(1, 3, 20, 30)

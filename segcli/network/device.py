@@ -40,18 +40,30 @@ def keep_freed_memory() -> None:
     glibc maps blocks over 32 MiB anew each time, and the page faults of a fresh map cost about as much as the
     arithmetic on it. Features of one size come and go all the time here, so freed blocks are soon used again.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in other C libraries
-    if mallopt is not None:
+    if (mallopt := _libc("mallopt")) is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def map_large_blocks() -> None:
+    """Let the C library map each large block by itself until `keep_freed_memory` (glibc on Linux; else nothing).
+
+    For a start, when copies of the weights come and go: freed, they are the system's again, and no holes in the heap,
+    which smaller blocks would fill and larger ones could not use.
+    """
+    if (mallopt := _libc("mallopt")) is not None:
+        mallopt(_M_MMAP_THRESHOLD, LASTING_BYTES)
+
+
 def return_freed_memory() -> None:
     """Give freed blocks back to the system, holes in the heap too (glibc; else nothing); others of new sizes follow."""
-    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+    if (trim := _libc("malloc_trim")) is not None:
         trim(0)
+
+
+def _libc(name: str) -> Any:
+    """A function of glibc; None where there is another library or system."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 LASTING_BYTES = 2**18
@@ -74,6 +86,7 @@ def lasting(size: int, like: Tensor) -> Tensor:
 
 
 _M_TRIM_THRESHOLD = -1  # from glibc's malloc.h
+_M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 
 

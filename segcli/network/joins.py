@@ -54,11 +54,27 @@ class Join:
     _queues: list[list[Tensor]] = field(default_factory=list)
     _shelves: list[Shelf] = field(default_factory=list)
     _highest: list[int] = field(default_factory=list)
+    _fresh: list[int] = field(default_factory=list)  # the last rows of each queue, which are on no shelf yet
+    _stay: list[bool] = field(default_factory=list)  # whether all of these stayed, the last time
 
     def __post_init__(self) -> None:
         self._queues = [[] for _ in range(self.branches)]
         self._shelves = [Shelf() for _ in range(self.branches)]
         self._highest = [0] * self.branches
+        self._fresh = [0] * self.branches
+        self._stay = [False] * self.branches
+
+    def wait(self, branch: int, rows: Strip) -> None:
+        """Take the next rows of a branch; those that will not be needed at once go to the shelf."""
+        if rows is None:
+            return
+        queue, shelf = self._queues[branch], self._shelves[branch]
+        self._highest[branch] = max(self._highest[branch], rows.shape[2])
+        if self._stay[branch]:
+            rows = shelf.put(rows, shelf.spare(queue))
+        else:
+            self._fresh[branch] = rows.shape[2]
+        queue.append(rows)
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
         pieces = self.take(inputs, last)
@@ -66,19 +82,19 @@ class Join:
 
     def take(self, inputs: list[Strip], last: bool) -> list[list[Tensor]]:
         """Take the next rows of each branch; give those of each that all have, which leave the queues."""
-        for n, (queue, rows) in enumerate(zip(self._queues, inputs, strict=True)):
-            if rows is not None:
-                queue.append(rows)
-                self._highest[n] = max(self._highest[n], rows.shape[2])
+        for branch, rows in enumerate(inputs):
+            self.wait(branch, rows)
         waiting = [sum(part.shape[2] for part in queue) for queue in self._queues]
         count = min(*waiting, *self._highest)
         if last and count == 0 < max(waiting):
             raise ValueError(f"branches end after different numbers of rows: {waiting} are left")
         spares = [shelf.spare(queue) for shelf, queue in zip(self._shelves, self._queues, strict=True)]
         taken = [_take(queue, count) for queue in self._queues] if count else []
-        for queue, shelf, spare, rows in zip(self._queues, self._shelves, spares, inputs, strict=True):
-            if queue and rows is not None:  # of the new ones some are left
+        for branch, (queue, shelf, spare) in enumerate(zip(self._queues, self._shelves, spares, strict=True)):
+            if self._fresh[branch] and queue:  # of the new ones some are left
+                self._stay[branch] = queue[-1].shape[2] == self._fresh[branch]
                 queue[-1] = shelf.put(queue[-1], spare)
+            self._fresh[branch] = 0
         return taken
 
     def held(self) -> list[Tensor]:
@@ -98,7 +114,10 @@ class JoinedWindow:
     def push(self, inputs: list[Strip], last: bool) -> Strip:
         pieces = self.join.take(inputs, last)
         at_end = last and not self.join.unfinished()
-        return self.window.compute(self.window.block(pieces, at_end), at_end)
+        block = self.window.block(pieces, at_end)
+        inputs.clear()
+        del pieces  # before the output takes as much
+        return self.window.compute(block, at_end)
 
     def held(self) -> list[Tensor]:
         return self.join.held() + self.window.held()

@@ -18,7 +18,8 @@ def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor],
     def plain(block: Tensor) -> Tensor:
         return functional.conv2d(block, weight, bias, stride, padding, dilation, groups)
 
-    if not _lays_out(weight):
+    # Of 1 x 1 there is little to lay out, and at low strips the layout is the wrong one: up to 14 times as long.
+    if max(conv.kernel_size) == 1 or not _lays_out(weight):
         return plain
     # For the choice of a layout; images of other sizes work as well.
     rows, cols = (least + d * (k - 1) for least, d, k in zip((16, 512), dilation, conv.kernel_size, strict=True))

@@ -27,7 +27,10 @@ class Operator(Protocol):
     """One node of the network, for one image."""
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
-        """Take the next rows of each input; give the output rows that have become computable."""
+        """Take the next rows of each input; give the output rows that have become computable.
+
+        Inputs that it has copied it may take out of the list, whose caller holds them no more.
+        """
 
     def held(self) -> list[Tensor]:
         """What is kept between two pushes."""
@@ -129,14 +132,16 @@ class Window:
     _begun: bool = False
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
-        (rows,) = inputs
+        rows = inputs.pop()
         if rows is not None and self._skip:
             skipped = min(self._skip, rows.shape[2])
             self._skip -= skipped
             rows = rows[:, :, skipped:] if skipped < rows.shape[2] else None
         if rows is not None and self._kept is None and not self._pads(last) and self.enter is put:
             return self.compute(rows, last)  # as they are
-        return self.compute(self.block([] if rows is None else [[rows]], last), last)
+        block = self.block([] if rows is None else [[rows]], last)
+        del rows  # before the output takes as much
+        return self.compute(block, last)
 
     def _pads(self, last: bool) -> bool:
         return bool((self.geometry.before and not self._begun) or (self.geometry.after and last))
@@ -156,11 +161,13 @@ class Window:
         bottom = self.geometry.after if last else 0
         channels = sum(pieces[0].shape[1] for pieces in branches) if branches else like.shape[1]
         block = self.scratch.block(like, channels, top + kept + new + bottom)
-        block[:, :, :top] = self.fill
+        if top:
+            block[:, :, :top] = self.fill
         if self._kept is not None:
             block[:, :, top : top + kept] = self._kept
         fill(block[:, :, top + kept : top + kept + new], branches, self.enter)
-        block[:, :, top + kept + new :] = self.fill
+        if bottom:
+            block[:, :, top + kept + new :] = self.fill
         return block
 
     def compute(self, block: Strip, last: bool) -> Strip:

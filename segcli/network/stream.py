@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from segcli.network.frame import beyond, framed
-from segcli.network.joins import JoinedWindow
+from segcli.network.joins import Join, JoinedWindow
 from segcli.network.normalise import Inputs
 from segcli.network.operators import Scratch, Strip, Window
 from segcli.network.plan import Costs, Plan, plans
 from segcli.network.tracing import NotStreamableError, Step, fold, sharing_weights, trace
 
-STRIP_PIXELS = {"cpu": 2**15, "cuda": 2**23, "mps": 2**22}
+STRIP_PIXELS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**22}
 """How many pixels a strip takes: few enough for the caches of a CPU, enough to fill a GPU."""
 
 LEAST_ROWS = 8
@@ -37,10 +37,14 @@ class RowStream:
         self._steps = steps
         self._operators = [step.make() for step in steps]
         scratch = Scratch()  # one for all, since they work one after the other
-        for operator in self._operators:
+        self._joins: dict[int, Join] = {}
+        for number, operator in enumerate(self._operators):
             window = operator.window if isinstance(operator, JoinedWindow) else operator
             if isinstance(window, Window):
                 window.scratch = scratch
+            join = operator.join if isinstance(operator, JoinedWindow) else operator
+            if isinstance(join, Join):
+                self._joins[number] = join
         self._watch = watch
         self._begun = False
 
@@ -64,26 +68,35 @@ class RowStream:
         values: dict[int, Strip] = {-1: rows}
         ended = {-1: last}
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
-            inputs = [values[source] for source in step.inputs]
+            inputs = [None if source in step.early else values[source] for source in step.inputs]
             inputs_ended = all(ended[source] for source in step.inputs)
-            with torch.inference_mode():  # here, not in the generators: there it would hold for their callers, too
-                values[number] = operator.push(inputs, inputs_ended)
-            ended[number] = inputs_ended and not operator.unfinished()
-            if self._watch is not None:
-                # What an operator puts before its new rows is a copy of them, while it lasts.
-                copies = sum(value.nbytes for value in inputs if value is not None)
-                self._watch(self._alive([*values.values(), *inputs]) + copies)
+            given = [] if self._watch is None else list(inputs)
             for source in step.frees:
-                del values[source]
-            del inputs
+                del values[source]  # what of it has been copied may go while the operator works
+            with torch.inference_mode():  # here, not in the generators: there it would hold for their callers, too
+                output = operator.push(inputs, inputs_ended)
+                for later, branch in step.waits:
+                    self._joins[later].wait(branch, output)
+            if self._watch is not None:
+                self._watch(self._most(list(values.values()), given, [*inputs, output]))
+            values[number], ended[number] = output, inputs_ended and not operator.unfinished()
+            del inputs, given, output
         final = len(self._steps) - 1
         return values[final], ended[final]
 
-    def _alive(self, values: Iterable[Strip]) -> int:
-        """Bytes behind the given tensors and all that is kept between pushes, each storage counted once."""
-        tensors = [value for value in values if value is not None]
-        tensors += [kept for operator in self._operators for kept in operator.held()]
-        return sum({tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+    def _most(self, values: list[Strip], given: list[Strip], left: list[Strip]) -> int:
+        """Bytes alive at the most while an operator worked: with what it was given, or with what was left of that
+        and what it made. Each storage counts once, all that is kept between pushes among them."""
+        kept = [tensor for operator in self._operators for tensor in operator.held()]
+        # What an operator that keeps its inputs puts before them is a copy of them, while it lasts.
+        copies = sum(value.nbytes for value in left[:-1] if value is not None)
+        shared = _sizes([*values, *kept])
+        return max(sum((shared | _sizes(given)).values()), sum((shared | _sizes(left)).values()) + copies)
+
+
+def _sizes(tensors: Iterable[Strip]) -> dict[int, int]:
+    storages = (tensor.untyped_storage() for tensor in tensors if tensor is not None)
+    return {storage._cdata: storage.nbytes() for storage in storages}
 
 
 class Stream:

@@ -56,13 +56,19 @@ class NotStreamableError(Exception):
 @dataclass(frozen=True)
 class Step:
     """One operator: how to make it anew for an image, which earlier steps feed it (-1 is the image), how far it reaches
-    along columns, and which values nobody needs after it."""
+    along columns, and which values nobody needs from it on.
+
+    Of the inputs of a join the `early` ones have been handed to it before, by the steps that `waits` of theirs names it
+    (step, branch): rows that wait for others need not lie about until it is its turn.
+    """
 
     name: str
     make: Make
     inputs: tuple[int, ...]
     columns: Reach
     frees: tuple[int, ...] = ()
+    early: tuple[int, ...] = ()
+    waits: tuple[tuple[int, int], ...] = ()
 
 
 def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
@@ -276,6 +282,10 @@ def _joins(step: Step) -> bool:
     return isinstance(step.make, partial) and step.make.func is Join and step.make.args[0] is concatenate
 
 
+def _is_join(step: Step) -> bool:
+    return isinstance(step.make, partial) and step.make.func in (Join, _joined_window)
+
+
 def _reads_as_window(steps: list[Step], source: int) -> bool:
     (reader,) = (step for step in steps if source in step.inputs)
     if not isinstance(reader.make, partial) or reader.make.func is not Window:
@@ -293,9 +303,26 @@ def _enter_with_relu(rows: Tensor, place: Tensor) -> None:
 
 
 def _with_frees(steps: list[Step]) -> tuple[Step, ...]:
-    """Each step with the values that nobody needs after it."""
-    last_use = {source: n for n, step in enumerate(steps) for source in step.inputs}
+    """Each step with the values that nobody needs from it on, and with what it hands to joins."""
+    early = [
+        tuple(source for source in step.inputs if 0 <= source < max(step.inputs)) if _is_join(step) else ()
+        for step in steps
+    ]
+    last_use: dict[int, int] = {}
+    waits: dict[int, list[tuple[int, int]]] = {}
+    for n, step in enumerate(steps):
+        for branch, source in enumerate(step.inputs):
+            if source in early[n]:
+                waits.setdefault(source, []).append((n, branch))
+                last_use.setdefault(source, source + 1)
+            else:
+                last_use[source] = n
     return tuple(
-        replace(step, frees=tuple(source for source, use in last_use.items() if use == n))
+        replace(
+            step,
+            frees=tuple(source for source, use in last_use.items() if use == n),
+            early=early[n],
+            waits=tuple(waits.get(n, ())),
+        )
         for n, step in enumerate(steps)
     )
