@@ -158,6 +158,7 @@ class TrainOptions:
     loss: LossKind = "ce+dice"
     class_weights: Literal["none", "auto"] | tuple[float, ...] = "none"
     border_weight: float = 0.0
+    border_gap: int = 2
     label_smoothing: float = 0.0
     ignore: int | None = None
     learning_rate: float = 1e-3

@@ -84,6 +84,8 @@ def _check_options(options: TrainOptions, out: Path) -> None:
         raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
     if options.encoder != "plain" and options.padding == "valid":
         raise UsageError("--padding valid", f"{options.encoder} pads its own convolutions", "expected --encoder plain")
+    if options.border_gap != TrainOptions.border_gap and not options.border_weight:
+        raise UsageError("--border-gap", "goes with --border-weight", "expected both")
     if options.freeze and options.encoder == "plain" and options.weights is None:
         raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or another --encoder")
     depth = _depth(options)
@@ -245,6 +247,7 @@ def _prepared(
         options.upright,
         options.balance,
         options.border_weight,
+        options.border_gap,
         network.config.context,
     )
     weights: Any = options.class_weights

@@ -536,7 +536,7 @@ def test_what_is_upright_stays_so() -> None:
 
 
 def test_options_of_crops_reach_the_crops(found: Survey) -> None:
-    chosen = {"augment": "full", "upright": True, "balance": True, "border_weight": 3.0, "seed": 7}
+    chosen = {"augment": "full", "upright": True, "balance": True, "border_weight": 3.0, "border_gap": 1, "seed": 7}
     options = TrainOptions(Path(), width=2, depth=1, crop=32, **chosen)  # type: ignore[arg-type]
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
     network = UNet(NetworkConfig(1, 2, 2, 1))
@@ -653,17 +653,22 @@ def test_objects_that_touch_are_parted(rng: np.random.Generator, dtype: type[np.
     numbers = np.repeat(np.repeat(rng.integers(0, 4, (9, 8)), 3, 0), 3, 1).astype(dtype)
     if dtype is np.uint64:  # more than a float tells apart
         numbers[numbers > 0] += 2**60
-    found = parted(numbers)
+    wide, narrow = parted(numbers, 2), parted(numbers, 1)
     for row, col in np.ndindex(numbers.shape):
         near = numbers[max(0, row - 1) : row + 2, max(0, col - 1) : col + 2]
         is_alone = not {*near.ravel().tolist()} - {0, int(numbers[row, col])}
-        assert found[row, col] == (numbers[row, col] if is_alone else 0)
-    # What is left of one object touches no other.
-    places = [
-        ndimage.binary_dilation(found == n, np.ones((3, 3))) & (found != n) & (found > 0)
-        for n in np.unique(numbers[numbers > 0])
-    ]
-    assert not np.any(places)
+        assert wide[row, col] == (numbers[row, col] if is_alone else 0)
+        assert narrow[row, col] in (wide[row, col], numbers[row, col])
+    for found in (wide, narrow):  # what is left of one object touches no other
+        places = [
+            ndimage.binary_dilation(found == n, np.ones((3, 3))) & (found != n) & (found > 0)
+            for n in np.unique(numbers[numbers > 0])
+        ]
+        assert not np.any(places)
+    assert np.array_equal(parted(numbers, 0), numbers)
+    half = np.repeat(np.array([[5, 6]], dtype), 4, 1).repeat(9, 0)
+    lost = [np.count_nonzero(parted(half, gap) == 0) for gap in (0, 1, 2)]
+    assert lost == [0, 9, 18]  # of a straight border one side, or both
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
@@ -856,7 +861,8 @@ def test_encoders_of_torchvision(tmp_path: Path, segcli: Program, refused: Calla
     network = checkpoint.load(tmp_path / "run" / "best.safetensors").network
     assert (network.config.encoder, network.config.depth) == ("resnet18", 5)
     for more, text in ((("--freeze", 2), "--freeze"), (("--encoder", "resnet18", "--up", "unpool"), "--up unpool"),
-                       (("--border-weight", 10), "no instances/")):  # fmt: skip
+                       (("--border-weight", 10), "no instances/"),
+                       (("--border-gap", 1), "--border-gap: goes with --border-weight")):  # fmt: skip
         assert text in refused("train", "data", "--out", "none", "--width", 4, *more)
     assert not (tmp_path / "none").exists()
 

@@ -54,7 +54,9 @@ CHANGES = {
 
 RECIPES: dict[str, dict[str, str]] = {
     "nuclei": {
-        "nuclei": f"{SMALL} --half --epochs 45 --augment full --border-weight 10 --up transpose",
+        "nuclei": f"{SMALL} --half --epochs 45 --augment full --border-weight 10",
+        "nuclei again": "--weights {out}/nuclei/run/best.safetensors --precision bf16 --half --epochs 12"
+        " --learning-rate 0.0003 --augment full --border-weight 10 --border-gap 1",
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
@@ -182,7 +184,8 @@ def main() -> None:
         if chosen.only and name not in chosen.only:
             continue
         out = chosen.out / "".join(letter if letter.isalnum() else "_" for letter in name)
-        weights, seconds = trained(data, out / "run", [*shlex.split(options), *length, *shlex.split(chosen.more)])
+        words = shlex.split(options.replace("{out}", shlex.quote(str(chosen.out))))
+        weights, seconds = trained(data, out / "run", [*words, *length, *shlex.split(chosen.more)])
         for number, (way, how) in enumerate(WAYS.items() if chosen.ways and not rows else [("", "")]):
             figures = measured(data, weights, out / f"val_{number}", chosen.what, how)
             rows += [] if rows else [head(figures)]

@@ -91,6 +91,9 @@ def train(
         float,
         typer.Option(min=0, help="Put a gap between touching objects, of this weight; needs instances/ (paper: 10)."),
     ] = TrainOptions.border_weight,
+    border_gap: Annotated[
+        int, typer.Option(min=0, max=2, help="Pixels of that gap; fewer cost objects less of their area.")
+    ] = TrainOptions.border_gap,
     label_smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the cross entropy.")] = 0.0,
     ignore: Annotated[
         int | None, typer.Option(min=0, max=255, help="Mask value without a label (default: the class table's, 255).")
@@ -124,8 +127,8 @@ def train(
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
         width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright,
-        balance, loss, texts.class_weights(class_weights), border_weight, label_smoothing, ignore, learning_rate,
-        weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
+        balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
+        learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -122,6 +122,7 @@ class Crops:
     upright: bool = False
     balance: bool = False
     border_weight: float = 0.0
+    border_gap: int = 2
     context: int = 0
     _places: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
 
@@ -205,7 +206,7 @@ class Crops:
         top, left = max(0, row - margin), max(0, col - margin)
         size = row - top + height + margin, col - left + width + margin
         found = self.reading.instances(pair, top, left, *size)
-        apart = parted(found)
+        apart = parted(found, self.border_gap)
         inner = slice(row - top, row - top + height), slice(col - left, col - left + width)
         return (apart != found)[inner], border_weights(apart, self.border_weight)[inner]
 
