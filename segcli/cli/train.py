@@ -128,7 +128,8 @@ def train(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
         width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright,
         balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
-        learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device, json, quiet, debug,
+        learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device,
+        json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run
