@@ -105,6 +105,7 @@ def run(options: PredictOptions, console: Console) -> int:
     """Label every input and return the exit code."""
     device = choose_device(options.device)
     path = checkpoint.find(options.weights)
+    map_large_blocks()
     if options.weights is None:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
     model = checkpoint.load(path)
@@ -120,7 +121,6 @@ def run(options: PredictOptions, console: Console) -> int:
     )
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
-    map_large_blocks()
     scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many

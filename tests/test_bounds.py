@@ -24,6 +24,7 @@ finally:  # as Linux counts it for this program alone; getrusage begins with wha
 
 HOLES = """
 import sys, torch
+torch.ones(2**22)  # freed, it lets glibc map only what is larger
 from segcli.network.device import keep_freed_memory, map_large_blocks
 if sys.argv[1] == "mapped":
     map_large_blocks()
@@ -43,13 +44,13 @@ print(held, resident() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-@pytest.mark.parametrize(("how", "left"), [("mapped", 0.1), ("kept", 1.0)])
+@pytest.mark.parametrize(("how", "left"), [("mapped", 0.1), ("kept", 1.05)])
 def test_what_a_start_frees_leaves_no_holes(how: str, left: float) -> None:
     """100 MB between blocks that stay: the system's again when freed, and the heap's once freed memory is kept."""
     found = subprocess.run([sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True)
     held, after = map(int, found.stdout.split())
     assert held >= 100e6
-    assert left - 0.1 <= after / held <= left
+    assert left - 0.15 <= after / held <= left
 
 
 def peak_of(folder: Path, *arguments: object) -> int:

@@ -1,9 +1,15 @@
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from segcli.network.plan import PANEL_STEP, Costs, Plan, plans
 from segcli.network.stream import RowStream, Stream
@@ -78,6 +84,71 @@ def test_memory_is_estimated_from_the_network_itself() -> None:
         for _ in range(8 + stream.margin // strip_height):
             list(flow.push(torch.zeros(images, 3, strip_height, columns), last=False))
         assert 0.95 <= costs.of(strip_height, columns) / max(alive) <= 1.2  # rather too much than too little
+
+
+class Counted(TorchDispatchMode):
+    """The most bytes of what torch's operators have made that were alive at once, by torch itself."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and not tensor.is_mkldnn:
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.most = max(self.most, sum(size for _, size in self.alive.values()))
+        return made
+
+
+def residual() -> nn.Module:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.second(self.first(x).relu())
+
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Block(), Block(), nn.Conv2d(8, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("network", "stride"),
+    [
+        (UNet(NetworkConfig(3, 2, 8, 3)), 8),
+        (UNet(NetworkConfig(40, 2, 4, 2)), 4),
+        (UNet(NetworkConfig(3, 2, 8, 2, skip="add")), 4),
+        (UNet(NetworkConfig(3, 2, 8, 2, up="unpool")), 4),
+        (UNet(NetworkConfig(3, 2, 8, 2, up="nearest")), 4),
+        (residual(), 1),
+    ],
+    ids=["U-Net", "many bands", "sums", "unpool", "nearest", "residual"],
+)
+@pytest.mark.parametrize("rows", [8, 32])
+def test_no_bytes_are_overlooked(network: nn.Module, stride: int, rows: int) -> None:
+    """What the stream counts beside what torch does; blocks are too small to be mapped by themselves."""
+    method = "scores" if isinstance(network, UNet) else "forward"
+    bands = network.config.bands if isinstance(network, UNet) else 3
+    stream = Stream(network.eval(), bands, stride, torch.device("cpu"), method=method)
+    counts: list[int] = []
+
+    def pass_through(flow: RowStream) -> None:
+        for _ in range(4 + 2 * stream.margin // rows):
+            list(flow.push(torch.empty(1, bands, rows, 32, memory_format=torch.channels_last).zero_(), last=False))
+
+    pass_through(RowStream(stream._steps, counts.append))
+    with Counted([*network.parameters(), *network.buffers()]) as found:
+        pass_through(RowStream(stream._steps))
+    assert 0.95 <= max(counts) / found.most <= 1.4  # unpooling makes masks on the way, which are not counted
 
 
 @pytest.mark.parametrize("depth", [4, 5])

@@ -935,7 +935,8 @@ def test_a_column_split_may_be_half_filled(tmp_path: Path) -> None:
     assert len(find_pairs(tmp_path / "folders", 0.2, 0).val) == 1
 
 
-def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("gap", [1, 2])
+def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np.random.Generator, gap: int) -> None:
     numbers = np.zeros((120, 110), np.uint16)
     for n in range(1, 60):
         row, col = rng.integers(0, 112), rng.integers(0, 102)
@@ -945,11 +946,11 @@ def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np
     for name in "ab":
         write_picture(tmp_path / "instances" / f"{name}.png", numbers)
     found = looked_at(tmp_path)
-    apart = parted(numbers)
+    apart = parted(numbers, gap)
     assert np.count_nonzero(apart != numbers) > 0
     whole = 1 + border_weights(apart, 10)
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
-    crops = Crops(found, reading, 40, 0, "none", border_weight=10)
+    crops = Crops(found, reading, 40, 0, "none", border_weight=10, border_gap=gap)
     for number in range(12):
         crop = crops.crop(0, 0, number)
         places = [(row, col) for row in range(81) for col in range(71)

@@ -20,6 +20,7 @@ from torch import nn
 
 from segcli.measures.confusion import confusion_matrix, mean_iou
 from segcli.network.device import choose_device, keep_freed_memory
+from segcli.options import TrainOptions
 from segcli.training.labels import Labels, find_classes
 from segcli.training.loop import learning_rate
 from segcli.training.losses import Loss, class_weights
@@ -49,7 +50,8 @@ def main() -> None:
     names = labels.classes.names
     reading = Reading(labels, normalisation(found))
     crops = Crops(found, reading, like["crop"], like["seed"], like["augment"],
-                  like["upright"], like["balance"], like["border_weight"])  # fmt: skip
+                  like["upright"], like["balance"], like["border_weight"],
+                  like.get("border_gap", TrainOptions.border_gap))  # fmt: skip
     by_class = None
     if like["class_weights"] == "auto":
         by_class = torch.tensor(class_weights(np.stack([facts[pair].pixels for pair in splits.train])).tolist())

@@ -52,6 +52,7 @@ def map_large_blocks() -> None:
     which smaller blocks would fill and larger ones could not use.
     """
     if (mallopt := _libc("mallopt")) is not None:
+        mallopt(_M_MMAP_MAX, 2**16)
         mallopt(_M_MMAP_THRESHOLD, LASTING_BYTES)
 
 

@@ -54,8 +54,8 @@ class Join:
     _queues: list[list[Tensor]] = field(default_factory=list)
     _shelves: list[Shelf] = field(default_factory=list)
     _highest: list[int] = field(default_factory=list)
-    _fresh: list[int] = field(default_factory=list)  # the last rows of each queue, which are on no shelf yet
-    _stay: list[bool] = field(default_factory=list)  # whether all of these stayed, the last time
+    _fresh: list[int] = field(default_factory=list)  # how many of the last rows of each queue are new
+    _stay: list[bool] = field(default_factory=list)  # whether the new ones all stayed, the last time
 
     def __post_init__(self) -> None:
         self._queues = [[] for _ in range(self.branches)]
@@ -70,11 +70,8 @@ class Join:
             return
         queue, shelf = self._queues[branch], self._shelves[branch]
         self._highest[branch] = max(self._highest[branch], rows.shape[2])
-        if self._stay[branch]:
-            rows = shelf.put(rows, shelf.spare(queue))
-        else:
-            self._fresh[branch] = rows.shape[2]
-        queue.append(rows)
+        self._fresh[branch] = rows.shape[2]
+        queue.append(shelf.put(rows, shelf.spare(queue)) if self._stay[branch] else rows)
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
         pieces = self.take(inputs, last)
@@ -91,9 +88,11 @@ class Join:
         spares = [shelf.spare(queue) for shelf, queue in zip(self._shelves, self._queues, strict=True)]
         taken = [_take(queue, count) for queue in self._queues] if count else []
         for branch, (queue, shelf, spare) in enumerate(zip(self._queues, self._shelves, spares, strict=True)):
-            if self._fresh[branch] and queue:  # of the new ones some are left
-                self._stay[branch] = queue[-1].shape[2] == self._fresh[branch]
+            if not self._fresh[branch]:
+                continue
+            if queue and not self._stay[branch]:  # of the new ones some are left, and on no shelf yet
                 queue[-1] = shelf.put(queue[-1], spare)
+            self._stay[branch] = bool(queue) and queue[-1].shape[2] == self._fresh[branch]
             self._fresh[branch] = 0
         return taken
 

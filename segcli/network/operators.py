@@ -132,7 +132,7 @@ class Window:
     _begun: bool = False
 
     def push(self, inputs: list[Strip], last: bool) -> Strip:
-        rows = inputs.pop()
+        (rows,) = inputs
         if rows is not None and self._skip:
             skipped = min(self._skip, rows.shape[2])
             self._skip -= skipped
@@ -140,6 +140,7 @@ class Window:
         if rows is not None and self._kept is None and not self._pads(last) and self.enter is put:
             return self.compute(rows, last)  # as they are
         block = self.block([] if rows is None else [[rows]], last)
+        inputs.clear()
         del rows  # before the output takes as much
         return self.compute(block, last)
 

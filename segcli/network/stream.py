@@ -70,7 +70,7 @@ class RowStream:
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
             inputs = [None if source in step.early else values[source] for source in step.inputs]
             inputs_ended = all(ended[source] for source in step.inputs)
-            given = [] if self._watch is None else list(inputs)
+            given = [] if self._watch is None else [rows, *inputs, *self._kept()]
             for source in step.frees:
                 del values[source]  # what of it has been copied may go while the operator works
             with torch.inference_mode():  # here, not in the generators: there it would hold for their callers, too
@@ -78,20 +78,24 @@ class RowStream:
                 for later, branch in step.waits:
                     self._joins[later].wait(branch, output)
             if self._watch is not None:
-                self._watch(self._most(list(values.values()), given, [*inputs, output]))
+                self._watch(self._most(list(values.values()), given, inputs, output))
             values[number], ended[number] = output, inputs_ended and not operator.unfinished()
             del inputs, given, output
         final = len(self._steps) - 1
         return values[final], ended[final]
 
-    def _most(self, values: list[Strip], given: list[Strip], left: list[Strip]) -> int:
-        """Bytes alive at the most while an operator worked: with what it was given, or with what was left of that
-        and what it made. Each storage counts once, all that is kept between pushes among them."""
-        kept = [tensor for operator in self._operators for tensor in operator.held()]
+    def _kept(self) -> list[Tensor]:
+        return [tensor for operator in self._operators for tensor in operator.held()]
+
+    def _most(self, values: list[Strip], given: list[Strip], left: list[Strip], output: Strip) -> int:
+        """Bytes alive at the most while an operator worked on what was `given`: the image, its inputs, and all that was
+        kept; each storage counts once. It has `left` none of the inputs if it copied them before it made its output."""
+        shared = _sizes([*values, *self._kept(), given[0]])
+        if not left:
+            return max(sum((shared | _sizes(given)).values()), sum((shared | _sizes([output])).values()))
         # What an operator that keeps its inputs puts before them is a copy of them, while it lasts.
-        copies = sum(value.nbytes for value in left[:-1] if value is not None)
-        shared = _sizes([*values, *kept])
-        return max(sum((shared | _sizes(given)).values()), sum((shared | _sizes(left)).values()) + copies)
+        copies = sum(value.nbytes for value in left if value is not None)
+        return sum((shared | _sizes([*given, output])).values()) + copies
 
 
 def _sizes(tensors: Iterable[Strip]) -> dict[int, int]:
@@ -193,8 +197,9 @@ class Stream:
         flow = RowStream(self._steps, alive.append)
         columns += beyond(columns, self.total_stride, self.context) + 2 * self.context
         strip = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
-        # Until the queues before the joins have filled, which takes as many rows as the output lags behind.
-        for _ in range(2 + (self.margin + self.context + self.total_stride) // strip_height):
+        # Until the queues before the joins have filled, which takes as many rows as the output lags behind, and once
+        # more, when the rows that were the first to come out still lie where they waited.
+        for _ in range(3 + (self.margin + self.context + self.total_stride) // strip_height):
             list(flow.push(strip.contiguous(memory_format=torch.channels_last), last=False))
         return max(alive)
 

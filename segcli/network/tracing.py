@@ -56,10 +56,10 @@ class NotStreamableError(Exception):
 @dataclass(frozen=True)
 class Step:
     """One operator: how to make it anew for an image, which earlier steps feed it (-1 is the image), how far it reaches
-    along columns, and which values nobody needs from it on.
+    along columns, and which values it is the last to read.
 
-    Of the inputs of a join the `early` ones have been handed to it before, by the steps that `waits` of theirs names it
-    (step, branch): rows that wait for others need not lie about until it is its turn.
+    The `early` inputs of a join are handed to it by the steps that make them, which list it in `waits` as (step,
+    branch): rows that wait for others need not lie about until it is its turn.
     """
 
     name: str

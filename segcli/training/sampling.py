@@ -202,7 +202,7 @@ class Crops:
         of what is between them."""
         if pair.instances is None:
             return np.zeros((height, width), np.bool_), np.zeros((height, width), np.float32)
-        margin = REACH + 1
+        margin = REACH + 3  # as far as `parted` looks, in its four steps
         top, left = max(0, row - margin), max(0, col - margin)
         size = row - top + height + margin, col - left + width + margin
         found = self.reading.instances(pair, top, left, *size)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segcli.errors import UsageError
 from segcli.files import replacing
+from segcli.options import TrainOptions
 
 KEY = "segcli-training"
 
@@ -86,8 +87,10 @@ def load_state(
             path, f"cannot be resumed: {error}", "expected what an interrupted segcli train wrote"
         ) from error
     for name, value in record.items():
-        if found["record"].get(name) != value:
-            raise UsageError(path, f"{name} was {found['record'].get(name)}", f"now it is {value}",
+        # An option that was not there yet had the value that it has by itself.
+        before = found["record"].get(name, getattr(TrainOptions, name, None))
+        if before != value:
+            raise UsageError(path, f"{name} was {before}", f"now it is {value}",
                              "resume with the same options and data, or begin anew in another --out")  # fmt: skip
     network.load_state_dict(_part(tensors, "network."))
     for name, tensor in _part(tensors, "averaged.").items():
