@@ -55,7 +55,7 @@ CHANGES = {
 RECIPES: dict[str, dict[str, str]] = {
     "nuclei": {
         "nuclei": f"{SMALL} --half --epochs 45 --augment full --border-weight 10",
-        "nuclei again": "--weights {out}/nuclei/run/best.safetensors --precision bf16 --half --epochs 12"
+        "nuclei again": "--weights {out}/nuclei/run/best.safetensors --precision bf16 --half --epochs 9"
         " --learning-rate 0.0003 --augment full --border-weight 10 --border-gap 1",
     },
     "landcover": {
