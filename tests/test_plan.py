@@ -151,6 +151,19 @@ def test_no_bytes_are_overlooked(network: nn.Module, stride: int, rows: int) -> 
     assert 0.95 <= max(counts) / found.most <= 1.4  # unpooling makes masks on the way, which are not counted
 
 
+def test_rows_are_held_no_longer_than_somebody_works_on_them() -> None:
+    """Beside what is kept, the image and less than two features of the first level: not those that wait for the
+    decoder, which have been copied, nor the input of a convolution, which stands in its block."""
+    stream = Stream(UNet(NetworkConfig(3, 2, 8, 3)).eval(), 3, 8, torch.device("cpu"), method="scores")
+    flow = RowStream(stream._steps)
+    with Counted([]) as found:
+        for _ in range(12):
+            list(flow.push(torch.empty(1, 3, 16, 128, memory_format=torch.channels_last).zero_(), last=False))
+    kept = {held.untyped_storage()._cdata: held for operator in flow._operators for held in operator.held()}
+    image, feature = 16 * 128 * 3 * 4, 16 * 128 * 8 * 4
+    assert found.most - sum(held.untyped_storage().nbytes() for held in kept.values()) <= image + 2 * feature
+
+
 @pytest.mark.parametrize("depth", [4, 5])
 def test_memory_of_strips_below_the_total_stride_is_estimated_too(depth: int) -> None:
     stream = Stream(UNet(NetworkConfig(1, 2, 4, depth)).eval(), 1, 2**depth, torch.device("cpu"), method="scores")
