@@ -303,7 +303,7 @@ def _enter_with_relu(rows: Tensor, place: Tensor) -> None:
 
 
 def _with_frees(steps: list[Step]) -> tuple[Step, ...]:
-    """Each step with the values that nobody needs from it on, and with what it hands to joins."""
+    """Each step with the values that it is the last to read, and with what it hands to joins."""
     early = [
         tuple(source for source in step.inputs if 0 <= source < max(step.inputs)) if _is_join(step) else ()
         for step in steps

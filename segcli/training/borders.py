@@ -15,8 +15,8 @@ def parted(instances: NDArray[np.generic], gap: int = 2) -> NDArray[np.generic]:
     Ronneberger et al. (2015, section 3) put one there.
 
     2: 0 wherever a pixel touches another object's. 1: of two that touch the one further up, or further to the left,
-    becomes 0, which is enough to keep the objects apart; at slanted borders pixels of both do, and an object of one
-    pixel's width is gone. 0: as they are.
+    becomes 0, which is enough to keep the objects apart; at slanted borders pixels of both do, and what is one pixel
+    wide may be gone. 0: as they are.
     """
     if gap == 0:
         return instances
