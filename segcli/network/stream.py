@@ -70,7 +70,7 @@ class RowStream:
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
             inputs = [None if source in step.early else values[source] for source in step.inputs]
             inputs_ended = all(ended[source] for source in step.inputs)
-            given = [] if self._watch is None else [rows, *inputs, *self._kept()]
+            given = [] if self._watch is None else [rows, *inputs, *operator.held()]
             for source in step.frees:
                 del values[source]  # what of it has been copied may go while the operator works
             with torch.inference_mode():  # here, not in the generators: there it would hold for their callers, too
@@ -84,13 +84,12 @@ class RowStream:
         final = len(self._steps) - 1
         return values[final], ended[final]
 
-    def _kept(self) -> list[Tensor]:
-        return [tensor for operator in self._operators for tensor in operator.held()]
-
     def _most(self, values: list[Strip], given: list[Strip], left: list[Strip], output: Strip) -> int:
-        """Bytes alive at the most while an operator worked on what was `given`: the image, its inputs, and all that was
-        kept; each storage counts once. It has `left` none of the inputs if it copied them before it made its output."""
-        shared = _sizes([*values, *self._kept(), given[0]])
+        """Bytes alive at the most while an operator worked on what was `given`: the image, its inputs, and what it
+        kept; what all others keep comes on top. Each storage counts once. Of the inputs none are `left` if it copied
+        them before it made its output."""
+        kept = [tensor for operator in self._operators for tensor in operator.held()]
+        shared = _sizes([*values, *kept, given[0]])
         if not left:
             return max(sum((shared | _sizes(given)).values()), sum((shared | _sizes([output])).values()))
         # What an operator that keeps its inputs puts before them is a copy of them, while it lasts.
