@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segcli.network import kernels
-from segcli.network.kernels import convolution
+from segcli.network.kernels import convolution, transposed
 from segcli.network.normalise import Inputs
 from segcli.network.stream import Stream
 
@@ -36,6 +36,34 @@ def test_weights_laid_out_once_give_what_torch_gives(
     assert (found - expected).abs().max() <= (1e-2 if half else 1e-5) * max(1.0, float(expected.abs().max()))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)), overlap=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    groups=st.integers(1, 3), each=st.tuples(st.integers(1, 20), st.integers(1, 20)), bias=st.booleans(),
+    padding=st.integers(0, 1), size=st.tuples(st.integers(1, 20), st.integers(3, 40)), images=st.integers(1, 3),
+    half=st.booleans(),
+)  # fmt: skip
+def test_transposed_weights_laid_out_once_give_what_torch_gives(
+    kernel: tuple[int, int], overlap: tuple[int, int], groups: int, each: tuple[int, int], bias: bool, padding: int,
+    size: tuple[int, int], images: int, half: bool,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if half else torch.float32
+    channels = [groups * part for part in each]
+    stride = tuple(max(1, extent - part) for extent, part in zip(kernel, overlap, strict=True))
+    extra = tuple(extent - 1 for extent in stride) if any(overlap) else (0, 0)
+    conv = nn.ConvTranspose2d(*channels, kernel, stride, (0, padding), (0, extra[1]), groups, bias)  # type: ignore
+    conv = conv.to(dtype, memory_format=torch.channels_last)
+    image = torch.randn(images, channels[0], *size).to(dtype, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = nn.functional.conv_transpose2d(image, conv.weight, conv.bias, stride, (0, padding), extra, groups)
+        found = transposed(conv)(image, extra)
+    assert found.shape == expected.shape
+    assert found.stride() == expected.stride()  # what follows takes rows as they lie
+    assert found.dtype == dtype
+    assert (found - expected).abs().max() <= (1e-2 if half else 1e-5) * max(1.0, float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("layer", [nn.Conv2d(3, 3, 3, padding=9, dilation=9), nn.Conv2d(3, 3, 19, padding=9)])
 def test_kernels_higher_than_a_strip(layer: nn.Conv2d) -> None:
     image = torch.randn(1, 3, 50, 60)
@@ -63,6 +91,15 @@ def test_weights_of_single_pixels_stay_as_they_are() -> None:
         pytest.skip("torch has no oneDNN here")
     assert convolution(larger, (0, 1)).__name__ == "packed"
     assert convolution(nn.Conv2d(64, 64, 1, stride=2), (0, 0)).__name__ == "plain"
+
+
+def test_transposed_kernels_that_overlap_or_give_more_stay_as_they_are() -> None:
+    layer = nn.ConvTranspose2d
+    if not kernels._lays_out(layer(64, 32, 2, 2).weight):
+        pytest.skip("torch has no oneDNN here")
+    assert transposed(layer(64, 32, 2, 2)).__name__ == "packed"
+    for other in (layer(64, 32, 3, 2), layer(64, 32, 2, 3, output_padding=1), layer(64, 32, 2, 2, padding=1)):
+        assert transposed(other).__name__ == "plain"
 
 
 def test_without_the_operators_it_is_the_plain_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Convolutions whose weights are laid out once. Knows torch and oneDNN, nothing of rows or strips."""
+"""Convolutions, and transposed ones, whose weights are laid out once. Knows torch and oneDNN, nothing of rows."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,37 @@ def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor],
     return packed
 
 
-OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+def transposed(conv: nn.ConvTranspose2d) -> Callable[[Tensor, tuple[int, int]], Tensor]:
+    """What `conv` does to (image, channel, row, col), padded along columns only, with so many rows and columns more at
+    the end, fewer than the stride.
+
+    On the CPU its weights are laid out once, too, where kernels lie beside each other, as in the U-Net's.
+    """
+    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
+    padding = (0, int(conv.padding[1]))
+
+    def plain(block: Tensor, extra: tuple[int, int]) -> Tensor:
+        return functional.conv_transpose2d(block, weight, bias, stride, padding, extra, groups, dilation)
+
+    beside = conv.kernel_size == stride and dilation == (1, 1) and padding == conv.output_padding == (0, 0)
+    if not beside or not _lays_out(weight):
+        return plain
+    room = [1, conv.in_channels, 16, 512]
+    reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
+    laid_out = reorder(weight.detach(), padding, (0, 0), stride, dilation, groups, room)
+    offsets = None if bias is None else bias.detach()
+    call = torch.ops.mkldnn._convolution_transpose_pointwise
+
+    def packed(block: Tensor, extra: tuple[int, int]) -> Tensor:
+        return call(block, laid_out, offsets, padding, extra, stride, dilation, groups, "none", [], "")
+
+    return packed
+
+
+OPERATORS = (
+    "_reorder_convolution_weight", "_convolution_pointwise",
+    "_reorder_convolution_transpose_weight", "_convolution_transpose_pointwise", "_is_mkldnn_bf16_supported",
+)  # fmt: skip
 
 
 def _lays_out(weight: Tensor) -> bool:

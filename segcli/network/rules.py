@@ -14,7 +14,7 @@ from torch.nn import functional
 from segcli.network.crop import Crop
 from segcli.network.encoders import Pixelwise
 from segcli.network.joins import Join, Trim, concatenate
-from segcli.network.kernels import convolution
+from segcli.network.kernels import convolution, transposed
 from segcli.network.operators import (
     Geometry,
     Interpolate,
@@ -183,12 +183,12 @@ def _transposed(conv: nn.ConvTranspose2d) -> Rule:
         )
         for axis in (0, 1)
     )
-    weight, bias, stride, dilation, groups = conv.weight, conv.bias, conv.stride, conv.dilation, conv.groups
+    spread = transposed(conv)
+    most = max(conv.stride[0], conv.dilation[0]) - 1
 
     def convolve(block: Tensor, extra: int) -> Tensor:
         # Rows below the last contribution hold the bias alone; torch gives fewer of them than the stride.
-        given = (min(extra, max(stride[0], dilation[0]) - 1), extra_at_end[1])
-        return functional.conv_transpose2d(block, weight, bias, stride, (0, padding[1]), given, groups, dilation)
+        return spread(block, (min(extra, most), extra_at_end[1]))
 
     return Rule(partial(Spread, convolve, rows), columns.spread_reach)
 
