@@ -31,3 +31,11 @@ def test_version_and_no_arguments(segcli: Program) -> None:
     assert result.returncode == 2
     assert "predict" in result.stdout
     assert "segcli:" not in result.stderr
+
+
+def test_a_wrong_choice_is_named_with_the_right_ones(segcli: Program) -> None:
+    result = segcli("predict", "a.png", "--out", "b.png", "--stitch", "rows")
+    assert result.returncode == 2
+    assert result.stderr == (
+        "segcli: Invalid value for '--stitch': 'rows' is not one of 'auto', 'stream', 'windows'. (see segcli --help)\n"
+    )

@@ -59,7 +59,7 @@ def main() -> None:
         code = _failed(str(error), error.exit_code)
     except typer.TyperException as error:  # wrong usage
         # Without arguments typer shows the help and has no message.
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "")  # the name of a Python exception
         code = _failed(f"{message} (see segcli --help)", error.exit_code) if message else error.exit_code
     except SystemExit as ended:
         code = _failed("ended by SIGTERM", TERMINATED) if ended.code == TERMINATED else ended.code
