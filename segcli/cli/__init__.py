@@ -1,7 +1,8 @@
 """The command line: five thin commands. The only user of typer. Imports a verb inside its command, so help is quick."""
 
+import gc
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -41,14 +42,18 @@ app.command(
 )(tile)
 
 
-def program() -> None:
+def program() -> NoReturn:
     """The program as the shell starts it."""
-    if "--debug" not in sys.argv:
-        hush_libraries()
-    main()
+    if "--debug" in sys.argv:
+        main()  # which ends here
+    hush_libraries()
+    try:
+        main()
+    finally:
+        gc.freeze()  # or Python searches torch's half a million objects before it ends, most of a second
 
 
-def main() -> None:
+def main() -> NoReturn:
     """The command line: every failure becomes one line on stderr and an exit code."""
     try:
         code = app(standalone_mode=False)

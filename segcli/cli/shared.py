@@ -1,7 +1,6 @@
 """What several commands share: options, each declared once, and how a run ends."""
 
 import faulthandler
-import gc
 import os
 import signal
 import sys
@@ -55,7 +54,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a verb and end with its exit code."""
     signal.signal(signal.SIGTERM, _end)
-    gc.freeze()  # what is loaded stays: torch's half a million objects are not searched again, at the end above all
     try:
         code = run()
     except BrokenPipeError:  # here, because typer would make exit code 1 of it
