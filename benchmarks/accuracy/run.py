@@ -67,6 +67,8 @@ RECIPES: dict[str, dict[str, str]] = {
     },
     "camvid": {
         "camvid": f"{SMALL} --epochs 60 --crop 352 --batch 8 --augment full --upright",
+        "camvid again": "--weights {out}/camvid/run/best.safetensors --precision bf16 --epochs 50 --crop 352 --batch 2"
+        " --learning-rate 0.0007 --augment light --upright",
     },
     "camvid-large": {  # for a GPU; not measured
         "camvid": "--epochs 300 --width 48 --depth 5 --crop 352 --batch 8 --augment full --upright",
