@@ -12,10 +12,22 @@ from types import TracebackType
 from typing import Self, TextIO
 
 import segcli
-from segcli.errors import SegcliError, UsageError, one_line
+from segcli.errors import NothingDoneError, SegcliError, UsageError, one_line
 
 INTERVAL_S = 10.0
 """Between two lines of progress where stderr is no terminal."""
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """What is written to stdout. Where it takes no more the run ends: the next program missed what was made."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wanted, which is no fault
+        raise
+    except OSError as error:
+        raise NothingDoneError("standard output", f"{error.strerror}; files that are done stay") from error
 
 
 class Console:
@@ -65,18 +77,21 @@ class Console:
         """The path of a finished file, for the next program in the pipe."""
         self.note(f"done: {path}")
         if not self.quiet and not self.as_json:
-            print(path, flush=True)
+            with _heard():
+                print(path)
 
     def answer(self, text: str) -> None:
         """A line that was asked for, on stdout."""
         self.note(text)
         if not self.quiet and not self.as_json:
-            print(one_line(text), flush=True)
+            with _heard():
+                print(one_line(text))
 
     def record(self, fields: Mapping[str, object]) -> None:
         """One JSON object on a line of stdout, where --json asks for it."""
         if self.as_json:
-            print(json.dumps(fields), flush=True)
+            with _heard():
+                print(json.dumps(fields))
 
     @contextmanager
     def growing_table(self, columns: Sequence[str]) -> Iterator[Callable[[Sequence[str], str], None]]:
@@ -116,7 +131,9 @@ class Console:
         for row in rows:
             table.add_row(*row)
         # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
-        RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False).print(table)
+        rich = RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False)
+        with _heard():
+            rich.print(table)
 
     @contextmanager
     def progress(self, total: int) -> Iterator["Progress"]:

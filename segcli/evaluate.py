@@ -72,12 +72,13 @@ def run(options: EvalOptions, console: Console) -> int:
     if not done:
         raise NothingDoneError(options.predicted, "no pair could be compared", "", "see the lines above")
     found = figures([image for _, image in done], scores, classes, options, other) | {"failed": failures}
+    if options.out is not None:  # first, because a reader of the tables may go away
+        write_report(options.out, found, done, meaning, options)
     for title, head, rows in all_tables(found, brief=True):
         console.table(title, head, rows)
     for entry in found["per_image"]:
         console.record(entry | {"status": "done"})
     if options.out is not None:
-        write_report(options.out, found, done, meaning, options)
         console.result(options.out / "report.json")
     missed = missed_bars(found, options)
     for line in missed:

@@ -108,3 +108,19 @@ def test_masks_on_another_file_system(tmp_path: Path, noise: Path, segcli: Progr
         assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "segcli.jsonl", "t.tif"]
     finally:
         shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["colorize in --out out", "colorize in --out out --json", "eval in in --out out"])
+def test_a_log_of_results_that_takes_no_more(tmp_path: Path, noise: Path, command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "segcli", *command.split()], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE,
+            text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert result.returncode == 3
+    assert "segcli: standard output: No space left on device; files that are done stay\n" in result.stderr
+    assert "fault" not in result.stderr
+    done = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".jsonl"]
+    assert done
+    assert not [path for path in done if path.name.startswith(".")]
