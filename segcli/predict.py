@@ -55,7 +55,8 @@ TURNED_BYTES = 2**30
 
 
 STRIPS_TO_TRIM = 64
-"""After so many strips holes in the heap are given back: tensors of many sizes come and go, and they grow with time."""
+"""In images of so many strips holes in the heap are given back, after each 64 and, since the first strips, of all
+heights, leave most of them, after 1, 2, 4, 8, ..."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,12 @@ def run(options: PredictOptions, console: Console) -> int:
     )
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
+    gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
     scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
+    gc.unfreeze()
     return_freed_memory()  # of which there were several copies on the way
     keep_freed_memory()
 
@@ -270,6 +273,7 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
     """The river, from rows to rows. Reading runs ahead of the network in a thread, writing behind it in another."""
     height, width = works[0].source.grid.height, works[0].source.grid.width
     ranges = [work.value_range for work in works]
+    is_tall = height >= STRIPS_TO_TRIM * plan.strip_height
     for panel in plan.panels(width):
         on_their_way = Validity()
         rows = ahead(read(works, plan.strip_height, panel))
@@ -280,7 +284,7 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
             scores = scorer.scores(inputs, height)
             for number, (first_row, made) in enumerate(copied_back(make(scores, setting.products, panel)), start=1):
                 count, columns = made[0].shape[2:]
-                if number % STRIPS_TO_TRIM == 0:
+                if is_tall and (number % STRIPS_TO_TRIM == 0 or number.bit_count() == 1):
                     return_freed_memory()
                 put((first_row, made, on_their_way.take(count)))
                 progress.advance(works[0].share * len(works) * count * columns / (height * width), made[0].size)

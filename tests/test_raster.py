@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -295,6 +296,23 @@ def test_any_window_in_any_pieces_is_rasterio_s(
         found = [np.ones(s.pixels.shape[1:], bool) if s.valid is None else s.valid for s in strips]
         np.testing.assert_array_equal(np.concatenate(found), valid)
         np.testing.assert_array_equal(source.window(3, first, 5, end - first, (1,)), expected[:1, 3:8])
+
+
+def test_rows_of_one_block_are_there_at_a_time(tmp_path: Path) -> None:
+    """Neither pieces nor strips that somebody still has keep another row of blocks while one is read."""
+    profile = {"driver": "GTiff", "count": 3, "height": 1024, "width": 4096, "dtype": "uint8", "interleave": "pixel"}
+    profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "transform": from_origin(5, 5, 2, 2)}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:
+        file.write(np.zeros((3, 1024, 4096), np.uint8))
+    with Source(tmp_path / "a.tif") as source:
+        source.window(0, 0, 1, 1)  # what is made once does not count
+        tracemalloc.start()
+        for strip in source.strips(24):  # 24 does not divide the blocks' height
+            assert strip.pixels.shape[0] == 3
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    row_of_blocks = 3 * 256 * 4096
+    assert peak < 2.5 * row_of_blocks  # that, and once more behind what waited
 
 
 @pytest.mark.parametrize("first_row", [0, 1, 16, 37, 69])

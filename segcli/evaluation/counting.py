@@ -19,7 +19,8 @@ from segcli.measures.confusion import Matrix, count_values
 from segcli.measures.report import ImageCounts
 from segcli.options import EvalOptions
 from segcli.raster.labels import check_mask
-from segcli.raster.source import Source, Strip, open_images
+from segcli.raster.rows import Strip
+from segcli.raster.source import Source, open_images
 from segcli.validity import both, written_out
 
 STRIP_HEIGHT = 512

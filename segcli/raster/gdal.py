@@ -13,7 +13,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-CACHE_BYTES = 16 << 20
+CACHE_BYTES = 8 << 20
 """GDAL's cache of decoded blocks: 5 % of the memory unless told otherwise. Rows are read and written here in whole
 blocks, each once, so that a larger cache would only fill up. rasterio takes a number for bytes, GDAL small ones for
 MB."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
-from segcli.raster.rows import Rows
+from segcli.raster.rows import Rows, Strip, cut
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 from segcli.validity import Valid, both, joined
 
@@ -30,16 +30,8 @@ of which decodes them again."""
 ROW_BYTES = 2**27
 """A header that claims longer rows is not believed."""
 
-PIECE_BYTES = 2**22
+PIECE_BYTES = 2**21
 """Of a row of blocks so much is read at once, so that GDAL finds all bands of a block in its cache."""
-
-
-class Strip(NamedTuple):
-    """Some whole rows: the index of the first, pixels (band, row, col), and where they are data, (row, col)."""
-
-    first_row: int
-    pixels: NDArray[Any]
-    valid: Valid
 
 
 class Source:
@@ -194,15 +186,13 @@ class Source:
             if waiting is not None:
                 pixels = np.concatenate([waiting.pixels, pixels], axis=1)
                 valid = joined([(waiting.valid, (waiting.pixels.shape[1], width)), (valid, (height, width))], axis=0)
-            last = end_row == self.grid.height
-            end = pixels.shape[1] if last else pixels.shape[1] // strip_height * strip_height
+            end = pixels.shape[1] - (0 if end_row == self.grid.height else pixels.shape[1] % strip_height)
             for start in range(0, end, strip_height):
                 stop = min(start + strip_height, end)
-                yield Strip(first_row, pixels[:, start:stop], None if valid is None else valid[start:stop])
+                yield cut(first_row, pixels, valid, start, stop, alone=start > 0 and stop == end)
                 first_row += stop - start
-            waiting = None
-            if end < pixels.shape[1]:
-                waiting = Strip(first_row, pixels[:, end:], None if valid is None else valid[end:])
+            waiting = cut(first_row, pixels, valid, end, pixels.shape[1], alone=True) if end < pixels.shape[1] else None
+            del pixels, valid  # before as much is read again
 
     def _read_height(self, strip_height: int, width: int, bands: int) -> int:
         """Rows to read at once: whole blocks of the file if the memory allows it, else so many strips as it allows."""
@@ -237,19 +227,30 @@ class Source:
             return self._loaded[chosen, *place], None if self._loaded_valid is None else self._loaded_valid[place]
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
         wanted = [self._indexes[band] for band in distinct]
-        step = self._piece_width(height, len(wanted))
-        pieces: list[tuple[NDArray[Any], Valid]] = []
         with faults_of(self.path, "expected a whole file"):
-            edges = [col, *range(col // step * step + step, col + width, step), col + width]
-            for left, right in pairwise(edges):
-                pieces.append(self._piece(wanted, row, left, height, right - left, with_valid))
-        pixels = pieces[0][0] if len(pieces) == 1 else np.concatenate([part for part, _ in pieces], axis=2)
-        valid = joined([(valid, part.shape[1:]) for part, valid in pieces], axis=1)
+            pixels, valid = self._pieces(wanted, row, col, height, width, with_valid)
         if self._lookup is not None:
             return self._lookup[:, pixels[0]][chosen], valid
         if self._stretch is not None:
             pixels = self._stretch[pixels]
         return (pixels if chosen == distinct else pixels[[distinct.index(band) for band in chosen]]), valid
+
+    def _pieces(
+        self, wanted: list[int], row: int, col: int, height: int, width: int, with_valid: bool
+    ) -> tuple[NDArray[Any], Valid]:
+        step = self._piece_width(height, len(wanted))
+        pixels: NDArray[Any] = np.empty(0)
+        valids: list[tuple[Valid, tuple[int, int]]] = []
+        for left, right in pairwise([col, *range(col // step * step + step, col + width, step), col + width]):
+            part, valid = self._piece(wanted, row, left, height, right - left, with_valid)
+            valids.append((valid, (height, right - left)))
+            if right - left == width:
+                pixels = part
+            else:  # each to its place at once: a list of them would be as much again
+                pixels = pixels if pixels.size else np.empty((len(wanted), height, width), part.dtype)
+                pixels[:, :, left - col : right - col] = part
+                del part  # before the next one is read
+        return pixels, joined(valids, axis=1)
 
     def _piece_width(self, height: int, bands: int) -> int:
         column = height * bands * np.dtype(self.dtype).itemsize

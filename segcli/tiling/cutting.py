@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from segcli.ahead import ahead, shared
 from segcli.files import replacing
 from segcli.raster.exact import write_whole
+from segcli.raster.rows import Strip
 from segcli.raster.sink import faults_of_writing
-from segcli.raster.source import Source, Strip
+from segcli.raster.source import Source
 from segcli.raster.stored import Stored
 from segcli.tiling.labelling import Counts, counts, labelled
 from segcli.tiling.layout import Span, Tiling, tile_name
