@@ -47,6 +47,8 @@ CHANGES = {
     "loss: focal": "--loss focal",
     "loss: Lovasz": "--loss lovasz",
     "border weights": "--border-weight 10",
+    "batches of 4": "--batch 4",
+    "batches of 2": "--batch 2",
     "augmentation: none": "--augment none",
     "augmentation: full": "--augment full",
 }
@@ -62,8 +64,8 @@ RECIPES: dict[str, dict[str, str]] = {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
     },
     "membrane": {
-        "no weights": f"{SMALL} --minutes 6 --augment full --up transpose --loss ce",
-        "border weights": f"{SMALL} --minutes 6 --augment full --border-weight 10 --up transpose --loss ce",
+        "no weights": f"{SMALL} --epochs 120 --batch 2 --augment full --up transpose --loss ce",
+        "border weights": f"{SMALL} --epochs 120 --batch 2 --augment full --border-weight 10 --up transpose --loss ce",
     },
     "camvid": {
         "camvid": f"{SMALL} --epochs 60 --crop 352 --batch 8 --augment full --upright",
