@@ -41,14 +41,14 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
         return False
 
     def produce() -> None:
-        error = None
         try:
             for item in items:
                 if not put(item):
                     break
-        except BaseException as caught:  # it is raised again in the caller's thread
-            error = caught
-        put(_End(error))
+        except BaseException as error:  # it is raised again in the caller's thread
+            put(_End(error))
+        else:
+            put(_End(None))
 
     thread = threading.Thread(target=produce, name="segcli-ahead", daemon=True)
     thread.start()
@@ -56,7 +56,10 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
         while not isinstance(item := waiting.get(), _End):
             yield item
         if item.error is not None:
-            raise item.error
+            try:
+                raise item.error
+            finally:
+                del item  # or the error would keep itself, by this frame, and all that the caller holds
     finally:
         stopped.set()
         thread.join()
@@ -70,33 +73,35 @@ def behind(take: Callable[[Item], None], depth: int = 2) -> Iterator[Callable[[I
     after it, nor after an error in the block.
     """
     waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
-    failed: list[BaseException] = []
+    failed: list[BaseException] = []  # raised from here, never by a name: an error keeps the frames that it passes
+    stopped = threading.Event()
 
     def consume() -> None:
         while not isinstance(item := waiting.get(), _End):
-            if not failed:
+            if not stopped.is_set():
                 try:
                     take(item)
                 except BaseException as error:  # it is raised again in the caller's thread
                     failed.append(error)
+                    stopped.set()
 
     def put(item: Item) -> None:
         if failed:
-            raise failed[0]
+            raise failed.pop()
         waiting.put(item)
 
     thread = threading.Thread(target=consume, name="segcli-behind", daemon=True)
     thread.start()
     try:
         yield put
-    except BaseException as error:
-        failed.append(error)
+    except BaseException:
+        stopped.set()
         raise
     finally:
         waiting.put(_End(None))
         thread.join()
     if failed:
-        raise failed[0]
+        raise failed.pop()
 
 
 def shared(

@@ -70,7 +70,7 @@ class Report:
     jobs: int
     done: int = 0
     up_to_date: int = 0
-    failures: list[SegcliError] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # not the errors, which keep what they came from
 
     @property
     def exit_code(self) -> int:
@@ -249,15 +249,18 @@ class _Run(Generic[Item]):
             for ready in group:
                 self.manifest.begin(ready.job.files)
         began = monotonic()
+        apart = False
         try:
             if group:
                 self.steps.work([(ready.job, ready.item) for ready in group])
         except Exception as error:
             if len(group) == 1 or isinstance(error, NothingDoneError):
                 self.fail(group[0].job, error)
-            else:  # one of them is to blame; the others are not
-                for one in group:
-                    self.attempt([one])
+                return
+            apart = True
+        if apart:  # one of them is to blame; the others are not. Not above, where the error keeps what it came from
+            for one in group:
+                self.attempt([one])
             return
         for ready in group:
             try:
@@ -278,7 +281,7 @@ class _Run(Generic[Item]):
             raise error
         if not isinstance(error, SegcliError):  # one file must not take the night's run with it
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
-        self.report.failures.append(error)
+        self.report.failures.append(str(error))
         self.console.fail(error)
         self._record(job, "failed", reason=str(error))
         if self.manifest is not None:

@@ -35,7 +35,7 @@ from segcli.network.device import (
 )
 from segcli.network.normalise import normalise
 from segcli.network.plan import Panel, Plan
-from segcli.network.scorer import Scorer, make_scorer
+from segcli.network.scorer import Scorer, first_scorer
 from segcli.options import PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
@@ -123,8 +123,8 @@ def run(options: PredictOptions, console: Console) -> int:
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
-    scorer = make_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
-    if device.type == "cpu":
+    scorer = first_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
+    if scorer.device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
     gc.unfreeze()
@@ -253,7 +253,7 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
     """Images of one size, in pieces that fit the memory: smaller ones when it runs out, then on the CPU."""
     grid, name, console = works[0].source.grid, works[0].source.path, setting.console
     for device_scorer in scorer.with_fallback(console.say):
-        for plan in device_scorer.plans(grid.height, grid.width, len(works), setting.memory.budget):
+        for plan in device_scorer.plans_within(grid.height, grid.width, len(works), setting.memory.budget):
             before = progress.state()
             try:
                 flow(works, setting, device_scorer, plan, progress)

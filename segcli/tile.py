@@ -209,7 +209,7 @@ def show_plan(
                     console.say(line)
                 found = estimate(work, threads(options))
         except InputError as error:
-            report.failures.append(error)
+            report.failures.append(str(error))
             console.fail(error)
             console.record({"source": str(target.source), "status": "would fail", "reason": str(error)})
             continue

@@ -1,5 +1,8 @@
+import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +77,53 @@ def test_behind_gives_its_error_and_takes_nothing_more() -> None:
     with pytest.raises(KeyError), behind(taken.append) as put:
         raise KeyError
     assert not [thread for thread in threading.enumerate() if thread.name == "segcli-behind"]
+
+
+class Held:
+    """Something large that a frame holds."""
+
+
+@pytest.mark.parametrize("where", ["ahead", "behind, at an item", "behind, at the end", "behind, the block"])
+def test_an_error_that_is_dealt_with_keeps_nothing(where: str) -> None:
+    """It goes at once, with all that the frames on its way held, not when the collector comes by: that is memory."""
+    held: list[weakref.ref[Held]] = []
+
+    def large() -> Held:
+        made = Held()
+        held.append(weakref.ref(made))
+        return made
+
+    def take(item: int) -> None:
+        kept = large()
+        raise OSError(f"{kept} is lost")
+
+    def items() -> Iterator[int]:
+        kept = large()
+        yield 1
+        raise OSError(f"{kept} is lost")
+
+    def work() -> None:
+        kept = large()
+        if where == "ahead":
+            list(ahead(items()))
+        elif where == "behind, the block":
+            with behind(lambda _: None):
+                raise OSError(f"{kept} is lost")
+        else:
+            with behind(take) as put:
+                put(1)
+                while where == "behind, at an item":
+                    put(1)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(OSError):
+            work()
+        assert len(held) >= 1
+        assert not [one for one in held if one() is not None]
+    finally:
+        gc.enable()
 
 
 def test_shared_work_comes_back_in_order_and_is_not_begun_too_early() -> None:

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,37 @@ def test_what_ends_everything_is_not_survived() -> None:
 
     with pytest.raises(NothingDoneError):
         batch.run([batch.Job(Path("a"), Path("b"))] * 2, batch.Steps(prepare, all_alike, work, none), Console())
+
+
+class Item:
+    """Something large."""
+
+
+def test_what_failed_keeps_nothing() -> None:
+    """Not its item, in memory that a night of failures would fill, and not while others are worked on."""
+    made: list[weakref.ref[Item]] = []
+    scratches: list[weakref.ref[Item]] = []
+
+    def prepare(job: batch.Job) -> Item:
+        item = Item()
+        made.append(weakref.ref(item))
+        return item
+
+    def work(group: list[tuple[batch.Job, Item]]) -> None:
+        assert not [one for one in scratches if one() is not None]
+        scratch = Item()
+        scratches.append(weakref.ref(scratch))
+        raise InputError("a", f"bad, {scratch}")
+
+    jobs = [batch.Job(Path(f"{n}"), Path(f"{n}")) for n in range(6)]
+    gc.disable()
+    try:
+        report = batch.run(jobs, batch.Steps(prepare, lambda _: (0, 2), work, none), Console(quiet=True))
+    finally:
+        gc.enable()
+    assert len(report.failures) == 6
+    assert len(scratches) == 3 + 6  # pairs, then each alone
+    assert not [one for one in made if one() is not None]
 
 
 def test_a_reader_that_has_gone_ends_the_run() -> None:

@@ -1,7 +1,9 @@
 """segcli predict, as a function and as the installed program. The model's answer is known: light is 7, dark is 2."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +22,8 @@ from segcli.errors import UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation, normalise, scaling
 from segcli.network.plan import Plan
-from segcli.network.scorer import make_scorer
-from segcli.network.stream import RowStream
+from segcli.network.scorer import Scorer, first_scorer, make_scorer
+from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
 from segcli.predict import flow, run
@@ -225,16 +227,29 @@ def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
     options = PredictOptions((scan,), tmp_path / "masks", str(random_weights), overwrite=True)
     assert run(options, Console()) == 0
     expected = mask_of(tmp_path / "masks" / "wide.tif")
-    push = RowStream.push
+    push, begin = RowStream.push, RowStream.__init__
+    flows: weakref.WeakSet[RowStream] = weakref.WeakSet()
+    alive: list[int] = []
+
+    def noted(self: RowStream, *given: object) -> None:
+        begin(self, *given)  # type: ignore[arg-type]
+        flows.add(self)
 
     def starved(self: RowStream, rows: torch.Tensor, last: bool) -> Iterator[torch.Tensor]:
+        alive.append(len(flows))
         if rows.shape[3] > 1500 or (rows.shape[3] > 100 and rows.shape[2] > 16):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return push(self, rows, last)
 
+    monkeypatch.setattr(RowStream, "__init__", noted)
     monkeypatch.setattr(RowStream, "push", starved)
     capsys.readouterr()
-    assert run(options, Console()) == 0
+    gc.disable()
+    try:
+        assert run(options, Console()) == 0
+    finally:
+        gc.enable()
+    assert max(alive) == 1  # what failed is gone before less is tried
     said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
     assert len(said) == len(set(said)) >= 2
     assert "strips of" in said[0]
@@ -321,6 +336,29 @@ def test_the_device_falls_back_to_the_cpu_and_says_so(tmp_path: Path, random_wei
         assert said == ["out of memory on meta; going on on the CPU"]
     # The half precision of the device has not reached the weights that the CPU gets.
     assert all(torch.equal(before[name], tensor) for name, tensor in model.network.state_dict().items())
+
+
+def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
+    tmp_path: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = checkpoint.load(random_weights)
+    options, said = PredictOptions((), tmp_path), []
+
+    def full(network: UNet, device: torch.device, *more: object) -> Scorer:
+        if device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make_scorer(network, device, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("segcli.network.scorer.make_scorer", full)
+    scorer = first_scorer(model.network, torch.device("meta"), torch.bfloat16, options, said.append)
+    assert (scorer.device.type, scorer.dtype) == ("cpu", torch.float32)
+    assert said == ["out of memory on meta; going on on the CPU"]
+    assert list(scorer.plans_within(99, 99, 1, 1e9))
+    monkeypatch.setattr(Stream, "plans", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    assert list(scorer.plans_within(99, 99, 1, 1e9)) == []
+    monkeypatch.setattr(Stream, "plans", lambda *_: (_ for _ in ()).throw(RuntimeError("a fault")))
+    with pytest.raises(RuntimeError, match="a fault"):
+        list(scorer.plans_within(99, 99, 1, 1e9))
 
 
 def test_small_images_of_one_size_go_through_together(

@@ -128,6 +128,15 @@ def test_a_16_bit_file_for_8_bit_weights_uses_its_camera_s_bits(tmp_path: Path, 
         assert match_ranges([source], (0,), "uint16", None) == (None,)
 
 
+@pytest.mark.parametrize(
+    ("value", "white"), [(0, 255.0), (255, 255.0), (256, 1023.0), (4095, 4095.0), (65535, 65535.0)]
+)
+def test_a_16_bit_file_of_one_value_uses_its_bits_too(tmp_path: Path, value: int, white: float) -> None:
+    path = write_picture(tmp_path / "a.png", np.full((8, 8), value, np.uint16))
+    with Source(path) as source:
+        assert match_ranges([source], (0,), "uint8", None) == ((0.0, white),)
+
+
 def test_bands_that_are_left_out_do_not_count(tmp_path: Path) -> None:
     pixels = np.full((4, 4, 4), 3500, np.uint16)
     pixels[:, :, 3] = 65535

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcli.errors import UsageError
 from segcli.network.blend import Windows
+from segcli.network.device import is_out_of_memory
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
 from segcli.network.stream import Stream
@@ -49,8 +50,32 @@ class Scorer:
         """This one, and after it the CPU, for the case that the device's memory is too small for anything."""
         yield self
         if self.device.type != "cpu":
-            say(f"out of memory on {self.device}; going on on the CPU")
-            yield make_scorer(self.network, torch.device("cpu"), torch.float32, self.options, say)
+            yield _on_the_cpu(self.network, self.device, self.options, say)
+
+    def plans_within(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
+        """`plans`; none where already counting bytes takes more memory than there is."""
+        try:
+            yield from self.plans(height, width, images, budget)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+
+
+def first_scorer(
+    network: UNet, device: torch.device, dtype: torch.dtype, options: PredictOptions, say: Callable[[str], None]
+) -> Scorer:
+    """As `make_scorer`; on the CPU where the device has no room for the weights."""
+    try:
+        return make_scorer(network, device, dtype, options, say)
+    except (RuntimeError, MemoryError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    return _on_the_cpu(network, device, options, say)
+
+
+def _on_the_cpu(network: UNet, device: torch.device, options: PredictOptions, say: Callable[[str], None]) -> Scorer:
+    say(f"out of memory on {device}; going on on the CPU")
+    return make_scorer(network, torch.device("cpu"), torch.float32, options, say)
 
 
 def make_scorer(

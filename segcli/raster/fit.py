@@ -57,6 +57,6 @@ def match_ranges(
             f"the weights expect {trained}",
             "say with --input-range which values stand for its range",
         )
-    highest = max((source.value_range(bands)[1] for source in wide), default=0.0)
+    highest = max((source.highest(bands) for source in wide), default=0.0)
     bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
     return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)

@@ -1,6 +1,5 @@
 """Reading: a raster as strips of rows or as windows. Knows files and formats, nothing of networks."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -275,20 +274,13 @@ class Source:
             valid = both(valid, finite.any(axis=0))
         return pixels, valid
 
-    def value_range(self, bands: Sequence[int] | None = None) -> tuple[float, float]:
-        """What black and white stand for: 0 and 255 in 8-bit files, else the lowest and highest value that is data."""
-        if self.dtype == "uint8":
-            return 0.0, 255.0
-        low, high = math.inf, -math.inf
+    def highest(self, bands: Sequence[int] | None = None) -> float:
+        """The highest value that is data, 0 where none are; found in one pass over the file."""
+        high = 0.0
         for _, pixels, valid in self.strips(256, bands):
             data = pixels if valid is None else pixels[:, valid]
-            if data.dtype.kind == "f":
-                data = data[np.isfinite(data)]
-            if data.size:
-                low, high = min(low, float(data.min())), max(high, float(data.max()))
-        if low > high:
-            return 0.0, 1.0  # no data at all
-        return low, high if high > low else low + 1
+            high = max(high, float(data.max(initial=0)))
+        return high
 
 
 def _dataset(reader: Reader) -> Any:
