@@ -249,7 +249,7 @@ class _Run(Generic[Item]):
             for ready in group:
                 self.manifest.begin(ready.job.files)
         began = monotonic()
-        apart = False
+        alone: list[Ready[Item]] = []
         try:
             if group:
                 self.steps.work([(ready.job, ready.item) for ready in group])
@@ -257,11 +257,9 @@ class _Run(Generic[Item]):
             if len(group) == 1 or isinstance(error, NothingDoneError):
                 self.fail(group[0].job, error)
                 return
-            apart = True
-        if apart:  # one of them is to blame; the others are not. Not above, where the error keeps what it came from
-            for one in group:
-                self.attempt([one])
-            return
+            group, alone = [], group  # one of them is to blame; the others are not
+        for one in alone:  # not above, where the error still keeps what it came from
+            self.attempt([one])
         for ready in group:
             try:
                 written = _finish(ready, self.steps, self.manifest)

@@ -1,5 +1,8 @@
 """Files of several threads: what GDAL shares between them must not reach from one into another."""
 
+import os
+import subprocess
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
@@ -15,16 +18,44 @@ from segcli.options import PredictOptions
 from segcli.predict import run
 from segcli.raster import gdal as gdal_settings
 from segcli.raster.exact import create_exact, write_whole
-from segcli.raster.gdal import CACHE_BYTES, created, gdal
+from segcli.raster.gdal import created, gdal
 from segcli.raster.grid import Grid
 from segcli.raster.sink import Layout, Sink, create
 from segcli.raster.stored import Stored
 
+WRITE = """
+import sys
+import numpy as np
+from pathlib import Path
+from segcli.raster.grid import Grid
+from segcli.raster.sink import Layout, create
+rows = np.random.default_rng(0).integers(0, 3, (512, 8192), np.uint8)
+resident = lambda key: int(Path("/proc/self/status").read_text().split(key + ":")[1].split()[0]) / 1024
+before = resident("VmRSS")
+with create(Path(sys.argv[1]), Grid(20 * 512, 8192), Layout(1, "uint8")) as sink:
+    for n in range(20):
+        sink.write(512 * n, rows)
+print(resident("VmHWM") - before)
+"""
 
-def test_blocks_are_kept_as_long_as_they_are_needed() -> None:
-    """A cache of a few bytes would put every block out at once: decoded again at the next read, and written early."""
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_blocks_are_not_kept_longer_than_they_are_needed(tmp_path: Path) -> None:
+    """GDAL by itself keeps what was written until it takes 5 % of the memory."""
+    environment = {name: value for name, value in os.environ.items() if name != "GDAL_CACHEMAX"}
+    result = subprocess.run(
+        [sys.executable, "-c", WRITE, str(tmp_path / "a.tif")],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(result.stdout) < 50  # MB, of an image of 80
+
+
+def test_the_environment_says_how_much_gdal_keeps() -> None:
+    """More than a few bytes, which would put every block out at once: decoded again, and written early."""
+    kept = int(os.environ["GDAL_CACHEMAX"]) << 20  # said in MB
     with gdal():
-        assert get_gdal_config("GDAL_CACHEMAX") == CACHE_BYTES > 1 << 20
+        assert get_gdal_config("GDAL_CACHEMAX") == kept > 1 << 20
+    assert get_gdal_config("GDAL_CACHEMAX") == kept
 
 
 @pytest.mark.parametrize("kind", ["labels", "as stored"])

@@ -13,10 +13,12 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-CACHE_BYTES = 8 << 20
-"""GDAL's cache of decoded blocks: 5 % of the memory unless told otherwise. Rows are read and written here in whole
-blocks, each once, so that a larger cache would only fill up. rasterio takes a number for bytes, GDAL small ones for
-MB."""
+CACHE_MB = 16
+"""GDAL's cache of blocks, read and to be written: 5 % of the memory unless told otherwise. Rows are read and written
+here in whole blocks, each once, so that a larger cache would only fill up. Said in the environment, which may say
+otherwise already: what rasterio sets for a block of code counts no more after it, when files are being written."""
+
+os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
 
 MAX_BANDS = 4096
 """A header that claims more is not believed: each takes its time, and a few bytes can claim 65 535."""
@@ -35,7 +37,6 @@ def gdal() -> rasterio.Env:
     """The settings, as a context."""
     network = {name: value for name, value in PATIENCE.items() if name not in os.environ}
     return rasterio.Env(
-        GDAL_CACHEMAX=CACHE_BYTES,
         # GDAL's quick way through a PNG gives the rest of a truncated file as zeros, without a word.
         GDAL_PNG_WHOLE_IMAGE_OPTIM="NO",
         GDAL_ERROR_ON_LIBJPEG_WARNING="YES",  # it would give grey for what is damaged

@@ -1,5 +1,6 @@
 """The strips that everything flows in."""
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -31,3 +32,8 @@ def cut(first_row: int, pixels: NDArray[Any], valid: Valid, start: int, stop: in
     if alone:
         rows, known = rows.copy(), None if known is None else known.copy()
     return Strip(first_row, rows, known)
+
+
+def pieces(first: int, count: int, step: int) -> list[tuple[int, int]]:
+    """`count` rows or columns from `first` on, in pieces (first, end) that end at multiples of `step`."""
+    return list(pairwise([first, *range(first // step * step + step, first + count, step), first + count]))

@@ -299,8 +299,8 @@ def _profile(grid: Grid, layout: Layout, encoding: Encoding) -> dict[str, Any]:
         profile["predictor"] = 3 if layout.dtype.startswith("float") and not layout.half else 2
     if layout.half:
         profile["nbits"] = 16
-    if min(grid.height, grid.width) > BLOCK:
-        profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+    if grid.width > BLOCK:  # low ones, too: they may come in panels, each of which would write whole rows again
+        profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": min(BLOCK, -(-grid.height // 16) * 16)}
     if layout.colors is None:  # three or four bands of bytes are a picture to GDAL unless it is told otherwise
         profile["photometric"] = "RGB" if layout.is_rgb else "MINISBLACK"
         profile["alpha"] = "YES" if layout.is_rgb and layout.bands == 4 else "NO"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import product
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -16,7 +16,7 @@ from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
-from segcli.raster.rows import Rows, Strip, cut
+from segcli.raster.rows import Rows, Strip, cut, pieces
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 from segcli.validity import Valid, both, joined
 
@@ -30,7 +30,8 @@ ROW_BYTES = 2**27
 """A header that claims longer rows is not believed."""
 
 PIECE_BYTES = 2**21
-"""Of a row of blocks so much is read at once, so that GDAL finds all bands of a block in its cache."""
+"""Of a row of blocks so much is read at once, all bands counted, so that GDAL finds each block in its cache when it is
+asked where its data are."""
 
 
 class Source:
@@ -178,8 +179,7 @@ class Source:
         width = (self.grid.width if end_col is None else end_col) - first_col
         read_height = self._read_height(strip_height, width, self.bands if bands is None else len(set(bands)))
         waiting: Strip | None = None
-        edges = range(first_row // read_height * read_height + read_height, self.grid.height, read_height)
-        for row, end_row in pairwise([first_row, *edges, self.grid.height]):
+        for row, end_row in pieces(first_row, self.grid.height - first_row, read_height):
             height = end_row - row
             pixels, valid = self._read(row, first_col, height, width, bands, with_valid)
             if waiting is not None:
@@ -237,23 +237,28 @@ class Source:
     def _pieces(
         self, wanted: list[int], row: int, col: int, height: int, width: int, with_valid: bool
     ) -> tuple[NDArray[Any], Valid]:
-        step = self._piece_width(height, len(wanted))
+        down, across = self._piece_size(height)
         pixels: NDArray[Any] = np.empty(0)
-        valids: list[tuple[Valid, tuple[int, int]]] = []
-        for left, right in pairwise([col, *range(col // step * step + step, col + width, step), col + width]):
-            part, valid = self._piece(wanted, row, left, height, right - left, with_valid)
-            valids.append((valid, (height, right - left)))
-            if right - left == width:
-                pixels = part
-            else:  # each to its place at once: a list of them would be as much again
-                pixels = pixels if pixels.size else np.empty((len(wanted), height, width), part.dtype)
-                pixels[:, :, left - col : right - col] = part
-                del part  # before the next one is read
-        return pixels, joined(valids, axis=1)
+        valid: Valid = None
+        for (top, bottom), (left, right) in product(pieces(row, height, down), pieces(col, width, across)):
+            part, known = self._piece(wanted, top, left, bottom - top, right - left, with_valid)
+            if part.shape[1:] == (height, width):
+                return part, known
+            # Each to its place at once: a list of them would be as much again.
+            place = (slice(top - row, bottom - row), slice(left - col, right - col))
+            pixels = pixels if pixels.size else np.empty((len(wanted), height, width), part.dtype)
+            pixels[:, *place] = part
+            if known is not None:
+                valid = np.ones((height, width), bool) if valid is None else valid
+                valid[place] = known
+            del part, known  # before the next one is read
+        return pixels, valid
 
-    def _piece_width(self, height: int, bands: int) -> int:
-        column = height * bands * np.dtype(self.dtype).itemsize
-        return max(1, PIECE_BYTES // max(1, column * self._block_width)) * self._block_width
+    def _piece_size(self, height: int) -> tuple[int, int]:
+        """Rows and columns, whole blocks of them, to read at once of `height` rows."""
+        row_of_block = self._block_width * len(self._reader.dtypes) * np.dtype(self.dtype).itemsize
+        down = max(1, PIECE_BYTES // (row_of_block * self._block_height)) * self._block_height
+        return down, max(1, PIECE_BYTES // (row_of_block * min(height, down))) * self._block_width
 
     def _piece(
         self, wanted: list[int], row: int, col: int, height: int, width: int, with_valid: bool
