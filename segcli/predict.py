@@ -173,8 +173,8 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
 
     def trial(pixels: NDArray[np.generic]) -> None:
         inputs = normalise([(0, pixels[None], None)], trained, [None], scorer.device, scorer.dtype)
-        for _ in scorer.scores(inputs, pixels.shape[1]):
-            pass
+        for _, scores in scorer.scores(inputs, pixels.shape[1]):
+            scores.cpu()  # waits for a GPU
 
     second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype)
     resident = forecast.resident_bytes()

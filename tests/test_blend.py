@@ -147,3 +147,9 @@ def test_panels_are_taken_where_the_memory_is_short() -> None:
     assert ways[0].panel_width < 20_000
     assert ways[0].needed <= 100e6
     assert next(windows.plans(3000, 20_000, 1, 1e9)).panel_width == 20_000
+    odd = Windows(lambda rows: rows, 400, 0.3, total_stride=16)  # 272 columns from one to the next
+    (way, *_) = odd.plans(3000, 16_000, 1, 100e6)
+    assert way.needed <= 100e6
+    panels = way.panels(16_000)
+    assert len(panels) > 1
+    assert all(panel.first % 512 == 0 and panel.read_first % odd.step == 0 for panel in panels)

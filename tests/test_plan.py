@@ -27,6 +27,9 @@ def test_panels_tile_the_columns_and_read_their_margins(width: int, steps: int, 
     for panel in panels:
         assert panel.read_first in (0, panel.first - margin)
         assert panel.read_end in (width, panel.end + margin)
+    for panel in Plan(32, steps * PANEL_STEP, margin, stride=27).panels(width):
+        assert panel.read_first % 27 == 0
+        assert max(0, panel.first - margin - 26) <= panel.read_first <= max(0, panel.first - margin)
 
 
 @given(

@@ -8,7 +8,8 @@ LESS = 0.75
 """A way to try after another one needs at most this share of its memory."""
 
 PANEL_STEP = 512
-"""Panels begin at multiples of this (the tiles of output files) and of the total stride."""
+"""Panels begin at multiples of this, the tiles of output files; what they read begins at multiples of the total stride.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plan:
-    """Strips of `strip_height` rows, panels that give `panel_width` columns and read `margin` more on either side."""
+    """Strips of `strip_height` rows, panels that give `panel_width` columns and read `margin` more on either side, from
+    a multiple of `stride` on."""
 
     strip_height: int
     panel_width: int
     margin: int = 0
+    stride: int = 1
     needed: float = math.inf  # bytes, by estimate
 
     def panels(self, width: int) -> list[Panel]:
@@ -36,7 +39,7 @@ class Plan:
             Panel(
                 first,
                 min(first + self.panel_width, width),
-                max(0, first - self.margin),
+                max(0, (first - self.margin) // self.stride * self.stride),
                 min(first + self.panel_width + self.margin, width),
             )
             for first in range(0, width, self.panel_width)
@@ -81,15 +84,17 @@ def plans(
         heights.pop(0)
     widths: list[int] = []
     # A panel narrower than its margins would read more beside itself than in itself.
-    step = math.lcm(PANEL_STEP, total_stride)
-    narrowest = max(step, -(-2 * margin // step) * step)
+    narrowest = max(PANEL_STEP, -(-2 * margin // PANEL_STEP) * PANEL_STEP)
     for count in range(2, width // narrowest + 1):  # about equal ones: a narrow last one would be mostly margin
-        panel = -(-width // (count * step)) * step
+        panel = -(-width // (count * PANEL_STEP)) * PANEL_STEP
         if narrowest <= panel < width - 2 * margin and panel not in widths:
             widths.append(panel)
     ways = [Plan(strip, width, 0) for strip in heights]
-    ways += [Plan(heights[-1], panel, margin) for panel in widths]
-    ways = [replace(way, needed=costs.of(way.strip_height, way.panel_width + 2 * way.margin)) for way in ways]
+    ways += [Plan(heights[-1], panel, margin, total_stride) for panel in widths]
+    beside = 2 * margin + (total_stride - 1 if PANEL_STEP % total_stride or margin % total_stride else 0)
+    ways = [
+        replace(way, needed=costs.of(way.strip_height, way.panel_width + (beside if way.margin else 0))) for way in ways
+    ]
     first = next((n for n, way in enumerate(ways) if way.needed <= budget), len(ways) - 1)
     last_needed = math.inf
     for way in ways[first:]:  # what follows is for when memory runs out all the same: clearly smaller each time
