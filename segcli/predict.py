@@ -51,7 +51,8 @@ SMALL_BYTES = 2**23
 
 
 TURNED_BYTES = 2**30
-"""The same for photographs that are not stored upright."""
+"""Photographs that are not stored upright are read whole up to this size, when it is their turn: else across their
+rows, with much decoding over again."""
 
 
 STRIPS_TO_TRIM = 64
@@ -206,9 +207,7 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
         for plane in images.planes:
             if plane.bands != first.bands:
                 raise InputError(path, f"images of {first.bands} and of {plane.bands} bands", "expected the same")
-            # One that is turned is read across its rows: at once where it may be, else with much decoding over again.
-            limit = TURNED_BYTES if plane.is_turned else SMALL_BYTES
-            if plane.size_bytes <= limit // len(images.planes):
+            if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
         for line in outputs.cannot_hold(path, images, files[0].suffix, options):
             setting.console.say(line)
@@ -252,18 +251,21 @@ def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:
 def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progress) -> None:
     """Images of one size, in pieces that fit the memory: smaller ones when it runs out, then on the CPU."""
     grid, name, console = works[0].source.grid, works[0].source.path, setting.console
+    for work in works:
+        if work.source.is_turned and not work.source.is_loaded and work.source.size_bytes <= TURNED_BYTES * work.share:
+            work.source.load()  # not when it is opened, ahead of its turn, as others may be
     for device_scorer in scorer.with_fallback(console.say):
         for plan in device_scorer.plans_within(grid.height, grid.width, len(works), setting.memory.budget):
             before = progress.state()
             try:
                 flow(works, setting, device_scorer, plan, progress)
                 return
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:
+                progress.restore(before)
                 if not is_out_of_memory(error):
                     raise
                 console.say(f"{name}: out of memory on {device_scorer.device} with {plan}; trying less")
                 setting.memory.budget = min(setting.memory.budget, 0.99 * plan.needed)  # for those that follow, too
-                progress.restore(before)
                 for sink in (sink for work in works for sink in work.sinks):
                     sink.restart()
     raise InputError(name, "out of memory even in the smallest pieces", "", "free memory, or use narrower weights")

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
 from segcli.predict import flow, run
+from segcli.raster.source import Source
 
 CPU = torch.device("cpu")
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -258,6 +260,47 @@ def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
     assert run(options, Console()) == 1
     assert "out of memory even in the smallest pieces" in capsys.readouterr().err
     assert np.array_equal(mask_of(tmp_path / "masks" / "wide.tif"), expected)
+
+
+def test_a_photograph_that_is_turned_is_read_whole_when_it_is_its_turn(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not ahead, where several may wait; and not at all above a size, which changes nothing."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for n in range(3):
+        picture = Image.fromarray(rng.integers(0, 255, (150, 90, 3), np.uint8))
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        picture.save(tmp_path / "scans" / f"{n}.tif", exif=exif)
+    load, threads = Source.load, []
+
+    def noted(self: Source) -> None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        load(self)
+
+    monkeypatch.setattr(Source, "load", noted)
+    monkeypatch.setattr("segcli.predict.SMALL_BYTES", 0)
+    masks = []
+    for most in (2**30, 0):
+        monkeypatch.setattr("segcli.predict.TURNED_BYTES", most)
+        assert predict(tmp_path, random_weights, tmp_path / "scans", overwrite=True) == 0
+        masks.append(np.stack([mask_of(tmp_path / "masks" / f"{n}.tif") for n in range(3)]))
+        assert threads == [True] * 3
+    assert masks[0].shape == (3, 90, 150)
+    assert np.array_equal(*masks)
+
+
+def test_what_fails_half_way_does_not_count_as_done(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 2000, "width": 1500, "count": 3, "dtype": "uint8", "tiled": True}
+    with rasterio.open(scan, "w", **profile, transform=from_origin(5, 5, 2, 2)) as file:
+        file.write(rng.integers(0, 255, (3, 2000, 1500), np.uint8))
+    with scan.open("r+b") as file:
+        file.truncate(scan.stat().st_size * 3 // 4)
+    assert run(PredictOptions((scan,), tmp_path / "masks", str(random_weights)), Console()) == 1
+    assert "0.00 Mpx" in capsys.readouterr().err
 
 
 def test_what_ran_out_of_memory_once_is_not_tried_again(
