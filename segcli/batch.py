@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
 from segcli.ahead import ahead, shared
-from segcli.console import Console
+from segcli.console import Console, Progress
+from segcli.counts import Report
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.files import Places, Watched
 from segcli.manifest import Manifest, companions
@@ -57,42 +58,6 @@ class Steps(Generic[Item]):
     alike: Callable[[Item], tuple[Hashable, int]]
     work: Callable[[list[tuple[Job, Item]]], None]
     finish: Callable[[Job, Item], Sequence[Path]]
-
-
-LISTED = 20
-"""Failures that are listed at the end; the manifest has them all."""
-
-
-@dataclass
-class Report:
-    """Counts, and the exit code that they come to."""
-
-    jobs: int
-    done: int = 0
-    up_to_date: int = 0
-    failures: list[str] = field(default_factory=list)  # not the errors, which keep what they came from
-
-    @property
-    def exit_code(self) -> int:
-        return 1 if self.failures or self.left else 0
-
-    @property
-    def left(self) -> int:
-        """Jobs that nobody came to."""
-        return self.jobs - self.done - self.up_to_date - len(self.failures)
-
-    def tell(self, console: Console) -> None:
-        """What failed, once more and together, and how many of each there are."""
-        if self.jobs > 1:
-            for error in self.failures[:LISTED]:
-                console.say(f"failed: {error}")
-            if len(self.failures) > LISTED:
-                console.say(f"failed: {len(self.failures) - LISTED} more")
-        console.say(str(self))
-
-    def __str__(self) -> str:
-        left = f"  left {self.left}" if self.left else ""
-        return f"done {self.done}  up to date {self.up_to_date}  failed {len(self.failures)}{left}"
 
 
 def plan(
@@ -193,13 +158,15 @@ def run(
     debug: bool = False,
     on_error: OnError = "skip",
     workers: int = 1,
+    progress: Progress | None = None,
 ) -> Report:
     """Do all jobs, but those that are up to date by the manifest, which keeps account of the others.
 
-    `workers` threads prepare what comes next. One job that fails is named and the others go on, unless `on_error` is to
-    stop. What NothingDoneError says ends the run.
+    `progress` is told which are not to come. `workers` threads prepare what comes next. One job that fails is named and
+    the others go on, unless `on_error` is to stop. What NothingDoneError says ends the run.
     """
-    work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)))
+    waited = progress or Progress(len(jobs))
+    work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited)
     try:
         made = shared(lambda job: _prepared(job, steps, console, manifest, overwrite), jobs, workers, depth=1)
         with closing(made), closing(ahead(made)) as prepared:
@@ -222,6 +189,7 @@ class _Run(Generic[Item]):
     debug: bool
     on_error: OnError
     report: Report
+    progress: Progress
 
     def all(self, prepared: "Iterable[tuple[Job, Ready[Item] | Exception | None]]") -> None:
         """In groups of neighbours that are alike."""
@@ -229,6 +197,7 @@ class _Run(Generic[Item]):
         for job, ready in prepared:
             if ready is None:
                 self.report.up_to_date += 1
+                self.progress.leave_out()
                 self._record(job, "up to date", outputs=[str(job.output)])
                 continue
             if isinstance(ready, Exception):
@@ -280,6 +249,7 @@ class _Run(Generic[Item]):
         if not isinstance(error, SegcliError):  # one file must not take the night's run with it
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
         self.report.failures.append(str(error))
+        self.progress.leave_out()
         self.console.fail(error)
         self._record(job, "failed", reason=str(error))
         if self.manifest is not None:

@@ -94,7 +94,9 @@ def run(options: ColorizeOptions, console: Console) -> int:
             return outcome
 
         steps = batch.Steps(prepare, alike, work, finish)
-        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error)
+        report = batch.run(
+            jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error, progress=progress
+        )
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code

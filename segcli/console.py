@@ -172,6 +172,12 @@ class Progress:
         """Forget what was counted since `state`."""
         self.images, self.megapixels = state
 
+    def leave_out(self) -> None:
+        """One of the images is not to be done, or no more."""
+        with self._lock:
+            self.total -= 1
+            self.show()
+
     def show(self) -> None:
         """Nothing here; the classes below draw."""
 
@@ -189,9 +195,9 @@ class LineProgress(Progress):
 
     def show(self) -> None:
         now = monotonic()
-        if now - self.shown >= INTERVAL_S:
+        if now - self.shown >= INTERVAL_S and self.images > 0:  # before that nobody knows what is left
             self.shown = now
-            left = (now - self.began) * (self.total - self.images) / max(self.images, 1e-9)
+            left = (now - self.began) * (self.total - self.images) / self.images
             print(
                 f"{self.images:.1f} of {self.total} images  {self.speed()}  {left:.0f} s left",
                 file=sys.stderr,
@@ -227,4 +233,4 @@ class BarProgress(Progress):
         self._bar.stop()
 
     def show(self) -> None:
-        self._bar.update(self._task, completed=self.images, description=self.speed())
+        self._bar.update(self._task, completed=self.images, total=self.total, description=self.speed())

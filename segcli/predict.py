@@ -161,7 +161,9 @@ def run(options: PredictOptions, console: Console) -> int:
             return [job.output, *written]
 
         steps = batch.Steps(prepare, alike, work, finish)
-        report = batch.run(jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error, readers)
+        report = batch.run(
+            jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error, readers, progress
+        )
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code

@@ -14,6 +14,7 @@ import cv2
 
 from segcli import batch, forecast, manifest
 from segcli.console import Console, Progress
+from segcli.counts import Report
 from segcli.errors import InputError, UsageError
 from segcli.files import replacing
 from segcli.options import TileOptions
@@ -120,7 +121,7 @@ def write_tiles(
 
         jobs = [batch.Job(target.source, target.folder) for target in targets]
         steps = batch.Steps(prepare, lambda work: (id(work), 1), cut_one, finish)
-        report = batch.run(jobs, steps, console, debug=options.debug, on_error=options.on_error)
+        report = batch.run(jobs, steps, console, debug=options.debug, on_error=options.on_error, progress=progress)
     for ledger in ledgers.values():
         ledger.close()
         if options.out is not None and report.done:
@@ -194,7 +195,7 @@ def show_plan(
 ) -> int:
     """What a run would write, from a few tiles of each raster; nothing is written but to a scratch folder."""
     targets = planning.shared_out(targets, options.shard)
-    rows, report, total = [], batch.Report(len(targets)), [0, 0.0, 0.0]
+    rows, report, total = [], Report(len(targets)), [0, 0.0, 0.0]
     for target in targets:
         ledger = ledgers[target.folder]
         why = "--overwrite" if options.overwrite else planning.why(target, ledger, labels)
@@ -296,7 +297,9 @@ def join(options: TileOptions, console: Console) -> int:
             return [job.output]
 
         steps = batch.Steps(prepare, lambda work: (id(work), 1), join_one, finish)
-        report = batch.run(list(jobs), steps, console, record, options.overwrite, options.debug, options.on_error)
+        report = batch.run(
+            list(jobs), steps, console, record, options.overwrite, options.debug, options.on_error, progress=progress
+        )
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code

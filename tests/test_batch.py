@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from segcli import batch
-from segcli.console import Console
+from segcli.console import Console, Progress
 from segcli.errors import InputError, NothingDoneError, UsageError
 
 
@@ -177,12 +177,15 @@ def test_what_failed_keeps_nothing() -> None:
         raise InputError("a", f"bad, {scratch}")
 
     jobs = [batch.Job(Path(f"{n}"), Path(f"{n}")) for n in range(6)]
+    progress = Progress(9)
     gc.disable()
     try:
-        report = batch.run(jobs, batch.Steps(prepare, lambda _: (0, 2), work, none), Console(quiet=True))
+        steps = batch.Steps(prepare, lambda _: (0, 2), work, none)
+        report = batch.run(jobs, steps, Console(quiet=True), progress=progress)
     finally:
         gc.enable()
     assert len(report.failures) == 6
+    assert progress.total == 3  # nobody waits for what has failed
     assert len(scratches) == 3 + 6  # pairs, then each alone
     assert not [one for one in made if one() is not None]
 

@@ -47,6 +47,18 @@ def test_a_line_now_and_then_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "s left" in line
 
 
+def test_what_is_not_to_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "INTERVAL_S", 0.0)
+    with Console().progress(1000) as progress:
+        for _ in range(900):
+            progress.leave_out()
+        assert capsys.readouterr().err == ""  # nobody knows how long they take
+        progress.advance(1, 1)
+    assert capsys.readouterr().err.startswith("1.0 of 100 images")
+
+
 def test_quiet_keeps_errors(capsys: pytest.CaptureFixture[str]) -> None:
     quiet = Console(quiet=True)
     quiet.say("hello")

@@ -39,6 +39,7 @@ NO_TORCH = {
     "tile",
     "batch",
     "console",
+    "counts",
     "cli",
     "__main__",
 } | LEAVES

@@ -1,0 +1,40 @@
+"""What came of the jobs of a run: counts, and the exit code. One for all verbs."""
+
+from dataclasses import dataclass, field
+
+from segcli.console import Console
+
+LISTED = 20
+"""Failures that are listed at the end; the manifest has them all."""
+
+
+@dataclass
+class Report:
+    """Counts, and the exit code that they come to."""
+
+    jobs: int
+    done: int = 0
+    up_to_date: int = 0
+    failures: list[str] = field(default_factory=list)  # not the errors, which keep what they came from
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failures or self.left else 0
+
+    @property
+    def left(self) -> int:
+        """Jobs that nobody came to."""
+        return self.jobs - self.done - self.up_to_date - len(self.failures)
+
+    def tell(self, console: Console) -> None:
+        """What failed, once more and together, and how many of each there are."""
+        if self.jobs > 1:
+            for error in self.failures[:LISTED]:
+                console.say(f"failed: {error}")
+            if len(self.failures) > LISTED:
+                console.say(f"failed: {len(self.failures) - LISTED} more")
+        console.say(str(self))
+
+    def __str__(self) -> str:
+        left = f"  left {self.left}" if self.left else ""
+        return f"done {self.done}  up to date {self.up_to_date}  failed {len(self.failures)}{left}"
