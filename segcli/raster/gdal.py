@@ -13,7 +13,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-CACHE_MB = 16
+CACHE_MB = 8
 """GDAL's cache of blocks, read and to be written: 5 % of the memory unless told otherwise. Rows are read and written
 here in whole blocks, each once, so that a larger cache would only fill up. Said in the environment, which may say
 otherwise already: what rasterio sets for a block of code counts no more after it, when files are being written."""
