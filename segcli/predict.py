@@ -117,10 +117,7 @@ def run(options: PredictOptions, console: Console) -> int:
     jobs = batch.of_shard(jobs, folder, options.shard)
     if options.verify:
         return forecast.verify(jobs, seen(folder, "predict", options, [path]), console)
-    memory = Memory(for_network(options.memory_bytes or default_budget(device), device))
-    setting = Setting(
-        model, outputs.wanted_products(model.classes, options), outputs.encoding(options), options, console, memory
-    )
+    products, encoding = outputs.wanted_products(model.classes, options), outputs.encoding(options)
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
@@ -131,6 +128,8 @@ def run(options: PredictOptions, console: Console) -> int:
     gc.unfreeze()
     return_freed_memory()  # of which there were several copies on the way
     keep_freed_memory()
+    budget = for_network(options.memory_bytes or default_budget(scorer.device), scorer.device)
+    setting = Setting(model, products, encoding, options, console, Memory(budget))
 
     if options.dry_run:
         look = costs(setting, scorer)

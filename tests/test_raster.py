@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from helpers import write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -305,6 +306,20 @@ def test_any_window_in_any_pieces_is_rasterio_s(
         found = [np.ones(s.pixels.shape[1:], bool) if s.valid is None else s.valid for s in strips]
         np.testing.assert_array_equal(np.concatenate(found), valid)
         np.testing.assert_array_equal(source.window(3, first, 5, end - first, (1,)), expected[:1, 3:8])
+
+
+def test_a_low_wide_output_in_panels_is_no_larger(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Its tiles are written once; rows as wide as the image would be written again with each panel."""
+    pixels, sizes = rng.integers(0, 3, (40, 2000), np.uint8), []
+    for width in (2000, 512):
+        with create(tmp_path / "a.tif", Grid(40, 2000), Layout(1, "uint8")) as sink:
+            for first in range(0, 2000, width):
+                sink.write(0, pixels[:, first : first + width], first)
+        sizes.append((tmp_path / "a.tif").stat().st_size)
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            assert (file.pages[0].tilelength, file.pages[0].tilewidth) == (48, 512)
+            assert np.array_equal(file.asarray(), pixels)
+    assert sizes[0] == sizes[1]
 
 
 def test_rows_of_one_block_are_there_at_a_time(tmp_path: Path) -> None:
