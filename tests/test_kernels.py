@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,16 +83,40 @@ def test_strips_of_a_network_have_the_same_bits() -> None:
         image = torch.randn(1, channels, rows, width).to(memory_format=torch.channels_last)
         with torch.inference_mode():
             expected = nn.functional.conv2d(image, conv.weight, conv.bias, padding=(0, 1))
-            assert torch.equal(convolution(conv, (0, 1))(image), expected)
+            found = convolution(conv, (0, 1))
+            found(torch.randn(2, channels, 3, 40).to(memory_format=torch.channels_last))  # of another shape, before it
+            assert torch.equal(found(image), expected)
 
 
-def test_weights_of_single_pixels_stay_as_they_are() -> None:
-    """Laid out they take many times as long where strips are low."""
-    larger = nn.Conv2d(64, 64, 3)
-    if not kernels._lays_out(larger.weight):
+@pytest.mark.parametrize(
+    ("layer", "block"),
+    [
+        (nn.Conv2d(64, 64, 3), (1, 64, 10, 512)), (nn.Conv2d(256, 256, 3), (1, 256, 4, 128)),
+        (nn.Conv2d(512, 512, 3), (1, 512, 3, 16)), (nn.Conv2d(512, 512, 1), (1, 512, 1, 64)),
+        (nn.Conv2d(16, 2, 1), (2, 16, 32, 256)), (nn.ConvTranspose2d(64, 32, 2, 2), (1, 64, 4, 64)),
+        (nn.ConvTranspose2d(512, 256, 2, 2), (1, 512, 1, 32)),
+    ],
+)  # fmt: skip
+def test_strips_of_one_shape_find_the_weights_in_order(
+    layer: nn.Conv2d | nn.ConvTranspose2d, block: tuple[int, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In what order depends on the shape and on the processor: it is oneDNN itself that says what it did."""
+    if not kernels._lays_out(layer.weight):
         pytest.skip("torch has no oneDNN here")
-    assert convolution(larger, (0, 1)).__name__ == "packed"
-    assert convolution(nn.Conv2d(64, 64, 1, stride=2), (0, 0)).__name__ == "plain"
+    layer = layer.to(memory_format=torch.channels_last)
+    strip = torch.randn(block).to(memory_format=torch.channels_last)
+    low = torch.randn(1, block[1], 3, 24).to(memory_format=torch.channels_last)
+    if isinstance(layer, nn.ConvTranspose2d):
+        apply = partial(transposed(layer), extra=(0, 0))
+    else:
+        apply = convolution(layer, (0, 1))  # type: ignore[assignment]
+    with torch.inference_mode(), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        reorders = []
+        for rows in (low, strip, strip, strip):  # as they come, the first ones of another height
+            apply(rows)
+            reorders.append(capfd.readouterr().out.count(",exec,cpu,reorder,"))
+    assert reorders[0] > 0
+    assert reorders[2:] == [0, 0]
 
 
 def test_transposed_kernels_that_overlap_or_give_more_stay_as_they_are() -> None:

@@ -18,18 +18,15 @@ def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor],
     def plain(block: Tensor) -> Tensor:
         return functional.conv2d(block, weight, bias, stride, padding, dilation, groups)
 
-    # Of 1 x 1 there is little to lay out, and at low strips the layout is the wrong one: up to 14 times as long.
-    if max(conv.kernel_size) == 1 or not _lays_out(weight):
+    if not _lays_out(weight):
         return plain
-    # For the choice of a layout; images of other sizes work as well.
-    rows, cols = (least + d * (k - 1) for least, d, k in zip((16, 512), dilation, conv.kernel_size, strict=True))
-    room = [1, conv.in_channels, rows, cols]
-    laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), padding, stride, dilation, groups, room)
+    reorder = torch.ops.mkldnn._reorder_convolution_weight
+    laid_out = _LaidOut(lambda shape: reorder(weight.detach(), padding, stride, dilation, groups, shape))
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_pointwise
 
     def packed(block: Tensor) -> Tensor:
-        return call(block, laid_out, offsets, padding, stride, dilation, groups, "none", [], "")
+        return call(block, laid_out.of(block), offsets, padding, stride, dilation, groups, "none", [], "")
 
     return packed
 
@@ -49,16 +46,34 @@ def transposed(conv: nn.ConvTranspose2d) -> Callable[[Tensor, tuple[int, int]], 
     beside = conv.kernel_size == stride and dilation == (1, 1) and padding == conv.output_padding == (0, 0)
     if not beside or not _lays_out(weight):
         return plain
-    room = [1, conv.in_channels, 16, 512]
     reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
-    laid_out = reorder(weight.detach(), padding, (0, 0), stride, dilation, groups, room)
+    laid_out = _LaidOut(lambda shape: reorder(weight.detach(), padding, (0, 0), stride, dilation, groups, shape))
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_transpose_pointwise
 
     def packed(block: Tensor, extra: tuple[int, int]) -> Tensor:
-        return call(block, laid_out, offsets, padding, extra, stride, dilation, groups, "none", [], "")
+        return call(block, laid_out.of(block), offsets, padding, extra, stride, dilation, groups, "none", [], "")
 
     return packed
+
+
+class _LaidOut:
+    """Weights in the order in which oneDNN multiplies blocks of one shape, that of the last block.
+
+    Which order that is depends on the shape, on processors without AVX-512 above all. In another one weights give the
+    same numbers, but are put in order in every call, which takes up to thirty times as long as the multiplications.
+    """
+
+    def __init__(self, lay: Callable[[list[int]], Tensor]) -> None:
+        self._lay = lay
+        self._last: tuple[torch.Size, Tensor] | None = None
+
+    def of(self, block: Tensor) -> Tensor:
+        last = self._last
+        if last is None or last[0] != block.shape:
+            self._last = last = None  # given back before there is another
+            self._last = last = (block.shape, self._lay(list(block.shape)))
+        return last[1]
 
 
 OPERATORS = (
