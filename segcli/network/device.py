@@ -5,6 +5,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def map_large_blocks() -> None:
     if (mallopt := _libc("mallopt")) is not None:
         mallopt(_M_MMAP_MAX, 2**16)
         mallopt(_M_MMAP_THRESHOLD, LASTING_BYTES)
+
+
+@contextmanager
+def large_blocks_mapped() -> Iterator[None]:
+    """For what lasts among what comes and goes with each strip, as `map_large_blocks`; `keep_freed_memory` follows."""
+    map_large_blocks()
+    try:
+        yield
+    finally:
+        keep_freed_memory()
 
 
 def return_freed_memory() -> None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segcli.network.device import large_blocks_mapped
+
 
 def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     """What `conv` does to (image, channel, row, col), padded with so many rows and columns of zeros on either side.
@@ -21,12 +23,17 @@ def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor],
     if not _lays_out(weight):
         return plain
     reorder = torch.ops.mkldnn._reorder_convolution_weight
-    laid_out = _LaidOut(lambda shape: reorder(weight.detach(), padding, stride, dilation, groups, shape))
+
+    def lay(shape: list[int]) -> Tensor:
+        return reorder(weight.detach(), padding, stride, dilation, groups, shape)
+
+    extents = [d * (k - 1) + 1 for d, k in zip(dilation, conv.kernel_size, strict=True)]
+    laid_out = _laid_out(lay, conv.in_channels, extents)
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_pointwise
 
     def packed(block: Tensor) -> Tensor:
-        return call(block, laid_out.of(block), offsets, padding, stride, dilation, groups, "none", [], "")
+        return call(block, laid_out(block), offsets, padding, stride, dilation, groups, "none", [], "")
 
     return packed
 
@@ -47,38 +54,61 @@ def transposed(conv: nn.ConvTranspose2d) -> Callable[[Tensor, tuple[int, int]], 
     if not beside or not _lays_out(weight):
         return plain
     reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
-    laid_out = _LaidOut(lambda shape: reorder(weight.detach(), padding, (0, 0), stride, dilation, groups, shape))
+
+    def lay(shape: list[int]) -> Tensor:
+        return reorder(weight.detach(), padding, (0, 0), stride, dilation, groups, shape)
+
+    laid_out = _laid_out(lay, conv.in_channels, [1, 1])
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_transpose_pointwise
 
     def packed(block: Tensor, extra: tuple[int, int]) -> Tensor:
-        return call(block, laid_out.of(block), offsets, padding, extra, stride, dilation, groups, "none", [], "")
+        return call(block, laid_out(block), offsets, padding, extra, stride, dilation, groups, "none", [], "")
 
     return packed
 
 
-class _LaidOut:
-    """Weights in the order in which oneDNN multiplies blocks of one shape, that of the last block.
+USUAL = ((1, 16), (1, 256), (2, 32), (2, 128), (4, 64), (4, 256), (8, 512), (16, 16), (16, 1024), (32, 128))
+"""Rows and columns of what a convolution gives in strips and in small images, at one depth or another."""
 
-    Which order that is depends on the shape, on processors without AVX-512 above all. In another one weights give the
-    same numbers, but are put in order in every call, which takes up to thirty times as long as the multiplications.
+
+def _laid_out(lay: Callable[[list[int]], Tensor], channels: int, extents: list[int]) -> Callable[[Tensor], Tensor]:
+    """The weights for a block, in the order in which oneDNN multiplies blocks of its shape.
+
+    On some processors, those without AVX-512 above all, the order depends on the shape. Weights in another order give
+    the same numbers, but are put in order in every call, which takes up to thirty times as long as the multiplications.
     """
+    shapes = ([1, channels, rows + extents[0] - 1, cols + extents[1] - 1] for rows, cols in USUAL)
+    first = lay(next(shapes))
+    if any(_order(lay(shape)) != _order(first) for shape in shapes):
+        return _OfLastShape(lay).weights
+    return lambda block: first  # with which `lay`, and the weights as they were, are let go
+
+
+def _order(laid_out: Tensor) -> bytes:
+    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(laid_out).numpy())
+
+
+class _OfLastShape:
+    """Weights laid out for the shape of the last block: strips of an image have one shape, but for a few."""
 
     def __init__(self, lay: Callable[[list[int]], Tensor]) -> None:
         self._lay = lay
         self._last: tuple[torch.Size, Tensor] | None = None
 
-    def of(self, block: Tensor) -> Tensor:
+    def weights(self, block: Tensor) -> Tensor:
         last = self._last
         if last is None or last[0] != block.shape:
             self._last = last = None  # given back before there is another
-            self._last = last = (block.shape, self._lay(list(block.shape)))
+            with large_blocks_mapped():
+                self._last = last = (block.shape, self._lay(list(block.shape)))
         return last[1]
 
 
 OPERATORS = (
     "_reorder_convolution_weight", "_convolution_pointwise",
     "_reorder_convolution_transpose_weight", "_convolution_transpose_pointwise", "_is_mkldnn_bf16_supported",
+    "_get_mkldnn_serialized_md",
 )  # fmt: skip
 
 
