@@ -23,6 +23,7 @@ from segcli.forecast import Cost
 from segcli.manifest import opened, seen
 from segcli.network import checkpoint
 from segcli.network.device import (
+    advice_on_precision,
     choose_device,
     choose_precision,
     copied_back,
@@ -121,6 +122,8 @@ def run(options: PredictOptions, console: Console) -> int:
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
+    if advice := advice_on_precision(device, options.precision):
+        console.say(advice)
     scorer = first_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if scorer.device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many

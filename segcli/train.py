@@ -19,7 +19,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.files import replacing
 from segcli.measures.confusion import intersection_over_union, mean_iou
 from segcli.network import checkpoint
-from segcli.network.device import choose_device, cpu_has_bfloat16, keep_freed_memory
+from segcli.network.device import advice_on_precision, choose_device, cpu_has_bfloat16, keep_freed_memory
 from segcli.network.encoders import STRIDES
 from segcli.network.frame import beyond
 from segcli.network.unet import NetworkConfig, UNet
@@ -154,6 +154,8 @@ def _train(
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {found.bands} bands, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip
+    if advice := advice_on_precision(device, options.precision):
+        console.say(advice)
     if options.precision == "auto" and device.type == "cpu" and cpu_has_bfloat16():
         console.say("this processor computes in bfloat16, too: --precision bf16 takes about half the time")
 

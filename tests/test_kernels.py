@@ -1,10 +1,13 @@
+import gc
 from functools import partial
+from itertools import count
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from segcli.network import kernels
 from segcli.network.kernels import convolution, transposed
@@ -117,6 +120,33 @@ def test_strips_of_one_shape_find_the_weights_in_order(
             said.append(capfd.readouterr().out)
     assert all(text.count("convolution,") == 1 or text.count("deconvolution,") == 1 for text in said)
     assert [text.count(",exec,cpu,reorder,") for text in said[2:]] == [0, 0]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_both_ways_to_keep_weights_in_order(
+    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], is_same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all where oneDNN's order is always the same, else for each shape: whatever this processor has."""
+    orders = count()
+    monkeypatch.setattr(kernels, "_order", lambda laid_out: 0 if is_same else next(orders))
+    torch.manual_seed(0)
+    layer = kind(64, 32, 2, 2).to(memory_format=torch.channels_last)
+    if not kernels._lays_out(layer.weight):
+        pytest.skip("torch has no oneDNN here")
+    blocks = [torch.randn(1, 64, rows, 48).to(memory_format=torch.channels_last) for rows in (10, 16, 16, 16, 6)]
+    with torch.inference_mode():
+        expected = [layer(block) for block in blocks]
+        if isinstance(layer, nn.ConvTranspose2d):
+            apply = partial(transposed(layer), extra=(0, 0))
+        else:
+            apply = convolution(layer, (0, 0))  # type: ignore[assignment]
+        storage = StorageWeakRef(layer.weight.untyped_storage())
+        del layer
+        gc.collect()
+        for block, wanted in zip(blocks, expected, strict=True):
+            assert torch.allclose(apply(block), wanted, atol=1e-5)
+    assert storage.expired() == is_same  # one copy of the weights is enough where their order stays
 
 
 def test_transposed_kernels_that_overlap_or_give_more_stay_as_they_are() -> None:

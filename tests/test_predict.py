@@ -458,6 +458,26 @@ def test_half_precision_on_the_cpu_is_close(tmp_path: Path, weights: Path, scan:
     assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
 
 
+@pytest.mark.parametrize(
+    ("known", "precision", "said"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "bf16", True), ({"avx2": True, "avx512_bf16": True}, "bf16", False),
+        ({"avx2": True, "amx_bf16": True}, "bf16", False), ({"avx2": True, "avx512_bf16": True}, "fp16", True),
+        ({"avx2": True, "amx_fp16": True}, "fp16", False), ({"avx2": True}, "fp32", False),
+        ({"avx2": True}, "auto", False), ({"neon": True}, "bf16", False), ({}, "bf16", False),
+    ],
+)  # fmt: skip
+def test_a_precision_that_the_processor_has_to_imitate_is_named(
+    tmp_path: Path, weights: Path, scan: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    known: dict[str, bool], precision: str, said: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    write_picture(tmp_path / "a.png", scan[:64, :64])
+    options = PredictOptions((tmp_path / "a.png",), tmp_path / "masks", str(weights), precision=precision, device="cpu")
+    assert run(options, Console()) == 0
+    assert (f"has to imitate {precision}" in capsys.readouterr().err) == said
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_gpu_gives_the_cpu_s_mask(tmp_path: Path, random_weights: Path, rng: np.random.Generator) -> None:

@@ -109,9 +109,20 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def advice_on_precision(device: torch.device, name: str) -> str | None:
+    """What to tell who computes on the CPU, where another `--precision` than `name` would take far less time."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older torch
+    if device.type != "cpu" or not known.get("avx2"):  # of other processors nothing was measured
+        return None
+    extensions = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
+    if name in extensions and not any(known.get(extension) for extension in extensions[name]):
+        return f"this processor has to imitate {name}, which takes many times as long: --precision fp32 is better here"
+    return None
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself, which takes half the time of float32 or less."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older torch
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
