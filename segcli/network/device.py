@@ -110,13 +110,13 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def advice_on_precision(device: torch.device, name: str) -> str | None:
-    """What to tell who computes on the CPU, where another `--precision` than `name` would take far less time."""
+    """What to tell who computes on the CPU, where another `--precision` than `name` would take less time."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older torch
     if device.type != "cpu" or not known.get("avx2"):  # of other processors nothing was measured
         return None
     extensions = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
     if name in extensions and not any(known.get(extension) for extension in extensions[name]):
-        return f"this processor has to imitate {name}, which takes many times as long: --precision fp32 is better here"
+        return f"this processor has to imitate {name}, which takes longer than fp32: --precision fp32 is better here"
     return None
 
 
