@@ -111,6 +111,8 @@ def run(options: PredictOptions, console: Console) -> int:
     map_large_blocks()
     if options.weights is None:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
+    if advice := advice_on_precision(device, options.precision):
+        console.say(advice)
     model = checkpoint.load(path)
     outputs.check(options)
     suffix = partial(endings.suffix, options.format)
@@ -122,8 +124,6 @@ def run(options: PredictOptions, console: Console) -> int:
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
-    if advice := advice_on_precision(device, options.precision):
-        console.say(advice)
     scorer = first_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
     if scorer.device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many

@@ -111,19 +111,24 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 def advice_on_precision(device: torch.device, name: str) -> str | None:
     """What to tell who computes on the CPU, where another `--precision` than `name` would take less time."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older torch
-    if device.type != "cpu" or not known.get("avx2"):  # of other processors nothing was measured
+    if device.type != "cpu" or name not in _EXTENSIONS or not _cpu_has("avx2"):  # of others nothing was measured
         return None
-    extensions = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
-    if name in extensions and not any(known.get(extension) for extension in extensions[name]):
-        return f"this processor has to imitate {name}, which takes longer than fp32: --precision fp32 is better here"
-    return None
+    if _cpu_has(*_EXTENSIONS[name]):
+        return None
+    return f"this processor has to imitate {name}, which takes longer than fp32: --precision fp32 is better here"
 
 
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself, which takes half the time of float32 or less."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return _cpu_has(*_EXTENSIONS["bf16"])
+
+
+_EXTENSIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
+
+
+def _cpu_has(*extensions: str) -> bool:
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older torch
+    return any(known.get(extension) for extension in extensions)
 
 
 CPU_BUDGET = 400 * 2**20
