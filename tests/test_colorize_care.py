@@ -317,3 +317,39 @@ def test_a_signal_ends_a_drawing_in_its_middle(tmp_path: Path, sent: signal.Sign
     process.communicate(timeout=120)
     assert process.returncode == code
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["segcli.jsonl"]
+
+
+def test_the_partner_of_a_named_output_has_the_name_of_the_mask(tmp_path: Path) -> None:
+    """Not that of the output: two scans are there, one of each name."""
+    mask = write_picture(tmp_path / "masks" / "a.png", np.zeros((9, 9), np.uint8))
+    for name, blue in (("a", 250), ("b", 10)):
+        write_picture(tmp_path / "scans" / f"{name}.png", np.full((9, 9, 3), (0, 0, blue), np.uint8))
+    for name in ("b.png", "other.png"):
+        out = tmp_path / "out" / name
+        assert colorize(tmp_path, mask, out=out, over=tmp_path / "scans") == 0
+        assert pixels_of(out)[4, 4, 2] > 100
+
+
+def test_a_changed_class_table_beside_the_masks_makes_pictures_stale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = write_picture(tmp_path / "data" / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    table = tmp_path / "data" / "classes.csv"
+    for place, color in ((table, "#FF0000"), (table, "#00FF00"), (mask.parent / "classes.csv", "#0000FF")):
+        place.write_text(f"index,name,color\n0,ground,#000000\n1,tree,{color}\n")
+        assert colorize(tmp_path, mask.parent, out=tmp_path / "out", verify=True) == 1
+        assert colorize(tmp_path, mask.parent, out=tmp_path / "out") == 0
+        assert "done 1  up to date 0" in capsys.readouterr().err
+        red, green, blue = pixels_of(tmp_path / "out" / "a.png")[4, 4]
+        assert color == f"#{red:02X}{green:02X}{blue:02X}"
+    assert colorize(tmp_path, mask.parent, out=tmp_path / "out", verify=True) == 0
+
+
+def test_a_changed_class_table_beside_the_truth_makes_comparisons_stale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask, truth = (write_picture(tmp_path / name / "a.png", np.ones((9, 9), np.uint8)) for name in ("masks", "truth"))
+    for color in ("#FF0000", "#00FF00"):
+        (truth.parent / "classes.csv").write_text(f"index,name,color\n0,ground,#000000\n1,tree,{color}\n")
+        assert colorize(tmp_path, mask.parent, out=tmp_path / "both", compare=truth.parent) == 0
+        assert "done 1  up to date 0" in capsys.readouterr().err

@@ -1,8 +1,8 @@
 """What is the same for all masks of a run of colorize, and which other file belongs to each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Event
 
@@ -11,9 +11,11 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning
+from segcli.known_palettes import is_nameless
 from segcli.matching import match, named
 from segcli.options import ColorizeOptions
-from segcli.raster.names import Name, rasters_in
+from segcli.raster.labels import table_beside
+from segcli.raster.names import Name, rasters_in, relative_name
 from segcli.raster.sink import Encoding
 from segcli.raster.values import are_black_and_white
 
@@ -50,7 +52,13 @@ class Setting:
     def sources_of(self, job: Job) -> tuple[Path, ...]:
         """The files of this machine that the picture of a mask is made of."""
         others = [path for known in (self.images, self.truths) for path in known.get(job.source, ())]
-        return *(job.made_of or ()), *others
+        masks = (job.source, *self.truths.get(job.source, ())) if self.given is None or is_nameless(self.given) else ()
+        tables = {table for mask in masks if isinstance(mask, Path) and (table := self._table_beside(mask.parent))}
+        return *(job.made_of or ()), *others, *sorted(tables)
+
+    @cached_property
+    def _table_beside(self) -> Callable[[Path], Path | None]:
+        return cache(table_beside)  # masks by the thousand lie in one folder
 
     def image_of(self, job: Job) -> Path | None:
         """The image to draw over; InputError where one is missed."""
@@ -86,7 +94,8 @@ def partners(option: str, place: Path | None, jobs: Sequence[Job], folder: Path)
         return {jobs[0].source: [place]}
     if not place.is_dir():
         raise UsageError(option, f"{place}: no such file or folder")
-    outputs = {job.output.relative_to(folder).with_suffix("").as_posix(): job for job in jobs}
+    # By the mask's own name: the output of a single one may have another.
+    outputs = {(job.output.relative_to(folder).parent / relative_name(job.source).stem).as_posix(): job for job in jobs}
     files = {paths[0]: paths for paths in named(rasters_in(place, recursive=True), place).values()}
     firsts = {first.relative_to(place).with_suffix("").as_posix(): first for first in files}
     matched = match({name: job.output for name, job in outputs.items()}, firsts)

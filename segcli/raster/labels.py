@@ -34,11 +34,15 @@ MOST_CLASSES = 100
 
 def written_table(given: Path | None, folder: Path, above: int = 2) -> ClassTable | None:
     """The table in the file `given`, or one in `folder`, or so many folders above: masks may lie in DATA/val/masks."""
-    if given is not None:
-        return read_classes(given)
+    place = given or table_beside(folder, above)
+    return None if place is None else read_classes(place)
+
+
+def table_beside(folder: Path, above: int = 2) -> Path | None:
+    """Where a table lies that speaks for the masks in `folder`."""
     whole = folder.absolute()
     places = (place / name for place in (whole, *whole.parents[:above]) for name in TABLES)
-    return next((read_classes(place) for place in places if place.exists()), None)
+    return next((place for place in places if place.exists()), None)
 
 
 def check_mask(source: Source) -> None:
