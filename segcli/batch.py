@@ -1,8 +1,9 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
@@ -10,11 +11,12 @@ from typing import Generic, NamedTuple, TypeVar
 from segcli.ahead import ahead, shared
 from segcli.console import Console, Progress
 from segcli.counts import Report
-from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
-from segcli.files import Places, Watched
+from segcli.errors import BusyError, InputError, NothingDoneError, SegcliError, UsageError
+from segcli.files import Placed, Places, Watched
 from segcli.manifest import Manifest, companions
 from segcli.options import OnError
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
+from segcli.raster.origins import origins
 from segcli.shard import Shard
 
 OVERLAYS = "overlays"
@@ -126,9 +128,8 @@ def _without_clashes(places: Mapping[Name, Path], folder: Path, beside: Sequence
     jobs = []
     written: dict[Path, Name] = {}
     for source, place in places.items():
-        made_of = (source,) if isinstance(source, Path) and source.is_file() else ()
         others = (other for other in beside if other.of in (None, place.suffix))
-        job = Job(source, place, tuple(output_beside(folder, place, other) for other in others), made_of)
+        job = Job(source, place, tuple(output_beside(folder, place, other) for other in others), origins(source))
         for output in job.files:
             if output in written:
                 raise UsageError(
@@ -136,7 +137,8 @@ def _without_clashes(places: Mapping[Name, Path], folder: Path, beside: Sequence
                 )
             written[output] = source
         jobs.append(job)
-    spare(jobs, (source for source in places if isinstance(source, Path)))
+    sources = (source for source in places if isinstance(source, Path))
+    spare(jobs, chain(sources, *(job.made_of or () for job in jobs)))
     return jobs
 
 
@@ -213,11 +215,26 @@ class _Run(Generic[Item]):
         self.attempt(waiting)
 
     def attempt(self, group: "list[Ready[Item]]") -> None:
+        """Work on those of a group whose files no other run writes just now."""
+        with ExitStack() as held:
+            free = []
+            for ready in group:
+                try:
+                    if self.manifest is not None:
+                        held.enter_context(self.manifest.alone_with(ready.job.files))
+                except BusyError as error:
+                    self.fail(ready.job, error)
+                    continue
+                free.append(ready)
+            self.work(free)
+
+    def work(self, group: "list[Ready[Item]]") -> None:
         """Work on a group, and finish each of it; where the group fails, on each alone."""
         if self.manifest is not None:
             for ready in group:
                 self.manifest.begin(ready.job.files)
         began = monotonic()
+        placed = [Placed(ready.job.files) for ready in group]
         alone: list[Ready[Item]] = []
         try:
             if group:
@@ -228,10 +245,12 @@ class _Run(Generic[Item]):
                 return
             group, alone = [], group  # one of them is to blame; the others are not
         for one in alone:  # not above, where the error still keeps what it came from
-            self.attempt([one])
-        for ready in group:
+            self.work([one])
+        for ready, files in zip(group, placed, strict=False):
             try:
-                written = _finish(ready, self.steps, self.manifest)
+                written = _finish(ready, self.steps, files)
+                if self.manifest is not None:
+                    self.manifest.add(ready.job.source, written, ready.sources.paths)
             except Exception as error:
                 self.fail(ready.job, error)
                 continue
@@ -249,10 +268,11 @@ class _Run(Generic[Item]):
         if not isinstance(error, SegcliError):  # one file must not take the night's run with it
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
         self.report.failures.append(str(error))
+        self.report.busy += isinstance(error, BusyError)
         self.progress.leave_out()
         self.console.fail(error)
         self._record(job, "failed", reason=str(error))
-        if self.manifest is not None:
+        if self.manifest is not None and not isinstance(error, BusyError):  # it is the other's to tell
             self.manifest.fail(job.source, job.output, error.reason)
         if self.on_error == "stop":
             raise _Stop
@@ -306,15 +326,12 @@ def _prepared(
         return job, error
 
 
-def _finish(ready: Ready[Item], steps: Steps[Item], manifest: Manifest | None) -> Sequence[Path]:
-    """The files that were written, the first of them what a pipe wants to know of."""
-    written = steps.finish(ready.job, ready.item)
+def _finish(ready: Ready[Item], steps: Steps[Item], placed: Placed) -> Sequence[Path]:
+    """The files that were written, the first of them what a pipe wants to know of; none are left where that fails."""
     try:
+        written = steps.finish(ready.job, ready.item)
         ready.sources.check()
-    except InputError:
-        for path in written:
-            path.unlink(missing_ok=True)
+    except Exception:
+        placed.remove()
         raise
-    if manifest is not None:
-        manifest.add(ready.job.source, written, ready.sources.paths)
     return written

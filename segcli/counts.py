@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from segcli.console import Console
+from segcli.errors import BusyError
 
 LISTED = 20
 """Failures that are listed at the end; the manifest has them all."""
@@ -16,9 +17,12 @@ class Report:
     done: int = 0
     up_to_date: int = 0
     failures: list[str] = field(default_factory=list)  # not the errors, which keep what they came from
+    busy: int = 0  # of the failures
 
     @property
     def exit_code(self) -> int:
+        if self.busy and self.busy == self.jobs:  # as where the folder is another run's
+            return BusyError.exit_code
         return 1 if self.failures or self.left else 0
 
     @property

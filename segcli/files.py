@@ -4,8 +4,9 @@ import fcntl
 import hashlib
 import os
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,16 +49,27 @@ def replacing(
         part.unlink(missing_ok=True)
 
 
+class Placed:
+    """Those of some files that come into place from now on; nobody else may write them meanwhile."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._before = {path: _identity(path) for path in paths}
+
+    def remove(self) -> None:
+        """As if they had not been made."""
+        for path, identity in self._before.items():
+            if _identity(path) != identity:
+                path.unlink(missing_ok=True)
+
+
 @contextmanager
 def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
     """Remove those of the files that came into place while the block ran, if it does not end well."""
-    before = {path: _identity(path) for path in paths}
+    placed = Placed(paths)
     try:
         yield
     except BaseException:
-        for path, identity in before.items():
-            if _identity(path) != identity:
-                path.unlink(missing_ok=True)
+        placed.remove()
         raise
 
 
@@ -131,6 +143,36 @@ def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
         ) from error
     except OSError:
         return  # a file system without locks: then nobody can tell
+
+
+@contextmanager
+def held(file: BinaryIO, name: str, path: Path) -> Iterator[None]:
+    """Keep a name, that of `path`, from other runs while the block lasts. BusyError where another run has it.
+
+    `file` is open for all of them. One byte of it, far behind its end, is locked for each name: where a run is killed
+    nothing is left of that. Only Linux has such locks that other threads and files do not let go.
+    """
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        yield
+        return
+    byte = 2**40 + int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6])
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _lock_of_one(fcntl.F_WRLCK, byte))
+    except BlockingIOError as error:
+        raise BusyError(path, "another run of segcli writes it", "", "wait for it, or choose another --out") from error
+    except OSError:  # a file system without locks: then nobody can tell
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _lock_of_one(fcntl.F_UNLCK, byte))
+
+
+def _lock_of_one(kind: int, byte: int) -> bytes:
+    """What fcntl(2) calls a struct flock, of one byte."""
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0)
 
 
 def sha256_of(path: Path) -> str:

@@ -19,17 +19,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
 
 import segcli
-from segcli.errors import InputError, NothingDoneError
-from segcli.files import lock, remove_parts, sha256_of
+from segcli.errors import BusyError, InputError, NothingDoneError
+from segcli.files import held, lock, remove_parts, sha256_of
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
 
 IDLE = frozenset({
     "inputs", "out", "recursive", "overwrite", "jobs", "memory_bytes", "device", "dry_run", "verify", "on_error",
-    "shard", "quiet", "debug",
+    "shard", "quiet", "debug", "weights",
 })  # fmt: skip
-"""Options that change nothing in an output."""
+"""Options that change nothing in an output; weights count by what is in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,11 @@ class Done:
     outputs: tuple[tuple[str, Mark], ...]
     sources: tuple[tuple[str, Mark], ...]
 
+    def is_of(self, files: Sequence[Path]) -> bool:
+        """Whether it was made of these contents, in this order."""
+        marks = [mark for _, mark in self.sources]
+        return len(marks) == len(files) and all(mark.holds(path) for mark, path in zip(marks, files, strict=True))
+
 
 def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
     """What tells runs apart whose outputs may differ, and what stands behind it: the options that matter, as text, and
@@ -87,10 +92,12 @@ def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, di
 
 class Manifest:
     """The record of an output folder at `path`, for a run with this `key`, which goes on in `file`; `others` are only
-    read."""
+    read. `common` is open for all runs that write there."""
 
-    def __init__(self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = ()) -> None:
-        self.path, self._folder, self._key, self._file = path, path.parent, key, file
+    def __init__(
+        self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = (), common: BinaryIO | None = None
+    ) -> None:
+        self.path, self._folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
         self._marks: dict[str, list[Mark]] = {}  # by the name of any other output
         self._begun: dict[str, set[str]] = {}  # what was not finished, by the name of the first output
@@ -136,18 +143,17 @@ class Manifest:
 
     def why(self, source: object, output: Path, sources: Sequence[Path]) -> str | None:
         """Why `output` is to be made, in a few words; None if all that was made of `source` is there, of these files as
-        they are now, with these options."""
-        known = [done for done in self._done.get(self._name(output), ()) if done.source == str(source)]
+        they are now, with these options. Files count by their contents, wherever they lie; what has none by its name.
+        """
+        known = [done for done in self._done.get(self._name(output), ()) if sources or done.source == str(source)]
         if not known:
             return "new"
-        known = [done for done in known if done.key == self._key]
+        same = [done for done in known if done.is_of(sources)]
+        if not same:
+            return "source changed" if any(done.source == str(source) for done in known) else "new"
+        known = [done for done in same if done.key == self._key]
         if not known:
             return "options or weights changed"
-        paths = set(map(str, sources))
-        known = [done for done in known if {path for path, _ in done.sources} == paths
-                 and all(mark.holds(Path(path)) for path, mark in done.sources)]  # fmt: skip
-        if not known:
-            return "source changed"
         if any(all(mark.holds(self._folder / name) for name, mark in done.outputs) for done in known):
             return None
         return (
@@ -172,6 +178,14 @@ class Manifest:
                 output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
             )
 
+    @contextmanager
+    def alone_with(self, outputs: Sequence[Path]) -> Iterator[None]:
+        """Keep other runs from these files while the block lasts. BusyError where one writes any of them."""
+        with ExitStack() as names:
+            for output in outputs:
+                names.enter_context(held(self._common, self._name(output), output))
+            yield
+
     def begin(self, outputs: Sequence[Path]) -> None:
         """Say that these files are about to be written, so that they are known if this run is killed."""
         self._write({"begun": [self._name(output) for output in outputs]}, to_disk=False)
@@ -193,8 +207,9 @@ class Manifest:
         for name in (name for names in self._begun.values() for name in names):
             place = (self._folder / name).parent
             if place.is_dir():
-                for known in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
-                    remove_parts(place, known)
+                with suppress(BusyError), self.alone_with([self._folder / name]):  # else it is being written
+                    for known in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
+                        remove_parts(place, known)
 
     def _write(self, record: dict[str, Any], to_disk: bool) -> None:
         try:
@@ -244,18 +259,18 @@ def opened(
     key, stated = key_of(verb, options, files)
     path = folder / MANIFEST
     with ExitStack() as open_files:
-        file = open_files.enter_context(_open(path))
+        common = file = open_files.enter_context(_open(path))
         if alone:
             lock(file, folder, fcntl.LOCK_EX if shard is None else fcntl.LOCK_SH)
         if shard is not None:
             path = folder / f"segcli.{shard}.jsonl"
             for other in records(folder):  # of runs that share the work in another way
                 if other != folder / MANIFEST and not other.name.endswith(f"-of-{shard.count}.jsonl"):
-                    with _open(other) as held:  # its own run holds it alone; fellows look at the same time
-                        lock(held, folder, fcntl.LOCK_SH)
+                    with _open(other) as theirs:  # its own run holds it alone; fellows look at the same time
+                        lock(theirs, folder, fcntl.LOCK_SH)
             file = open_files.enter_context(_open(path))
             lock(file, folder, fcntl.LOCK_EX)
-        manifest = Manifest(path, key, file, [other for other in records(folder) if other != path])
+        manifest = Manifest(path, key, file, [other for other in records(folder) if other != path], common)
         if alone and shard is None:
             manifest.remove_leftovers()
         if key not in manifest.keys:

@@ -89,24 +89,22 @@ def add_drawings(
     """Draw what is drawn from the finished mask of a `single` image, and give all files that were written beside it."""
     paths = zip(wanted, places(folder, job, wanted, options), strict=True)
     files = {product.folder: path for product, path in paths}
-    written = [files[PROBABILITIES]] if options.probabilities else []
-    if options.overlay and single is not None:
-        overlay = output_beside(folder, job.output, Beside(OVERLAYS))
-        draw_overlay(single, job.output, overlay, classes, options)
-        written.append(overlay)
     confidence = files.get(CONFIDENCE)
-    if confidence is None:
-        return written
+    written = [files[PROBABILITIES]] if options.probabilities else []
     try:
-        if options.polygons is not None and single is not None:
+        if options.overlay and single is not None:
+            overlay = output_beside(folder, job.output, Beside(OVERLAYS))
+            draw_overlay(single, job.output, overlay, classes, options)
+            written.append(overlay)
+        if options.polygons is not None and confidence is not None and single is not None:
             shapes = output_beside(folder, job.output, Beside(POLYGONS, f".{options.polygons}"))
             settings = Shapes(options.polygons, options.min_area, options.simplify)
             write_polygons(job.output, confidence, shapes, classes, single.grid, settings)
             written.append(shapes)
     finally:
-        if not options.confidence:
+        if confidence is not None and not options.confidence:
             confidence.unlink()
-    return [*written, confidence] if options.confidence else written
+    return [*written, confidence] if confidence is not None and options.confidence else written
 
 
 def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:

@@ -1,6 +1,7 @@
 import gc
 import threading
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ import pytest
 from segcli import batch
 from segcli.console import Console, Progress
 from segcli.errors import InputError, NothingDoneError, UsageError
+from segcli.manifest import opened
+
+
+@dataclass(frozen=True)
+class Options:
+    width: int = 3
 
 
 def png(_: Path) -> str:
@@ -214,3 +221,43 @@ def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> Non
     jobs = [batch.Job(Path(name), Path(name)) for name in "abcd"]
     report = batch.run(jobs, batch.Steps(prepare, all_alike, work, finish), Console(quiet=True))
     assert (report.done, len(report.failures), finished) == (2, 2, ["a", "c", "d"])
+
+
+def test_two_runs_on_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is refused, with the exit code for it, and what the first one wrote stays."""
+    out = tmp_path / "out" / "a.png"
+    jobs = [batch.Job(tmp_path / "a.tif", out, (), ())]
+
+    def write(group: list[tuple[batch.Job, Path]]) -> None:
+        again = batch.Steps(prepare, all_alike, lambda _: out.write_text("second"), lambda *_: [out])
+        with opened(out.parent, "predict", Options(), alone=False) as manifest:
+            report = batch.run(jobs, again, Console(), manifest)
+        assert (str(report), report.exit_code) == ("done 0  up to date 0  failed 1", 5)
+        out.write_text("first")
+
+    steps = batch.Steps(prepare, all_alike, write, lambda *_: [out])
+    with opened(out.parent, "predict", Options(), alone=False) as manifest:
+        assert batch.run(jobs, steps, Console(), manifest).exit_code == 0
+    assert out.read_text() == "first"
+    assert "a.png: another run of segcli writes it; wait for it, or choose another --out" in capsys.readouterr().err
+    with opened(out.parent, "predict", Options()) as manifest:
+        report = batch.run(jobs, steps, Console(), manifest)
+    assert str(report) == "done 0  up to date 1  failed 0"
+
+
+def test_what_cannot_be_finished_leaves_nothing_and_is_tried_again(tmp_path: Path) -> None:
+    """As where polygons fail when the mask is there already: it must not be somebody else's to the next run."""
+    out = tmp_path / "a.png"
+    jobs = [batch.Job(tmp_path / "a.tif", out, (tmp_path / "a.gpkg",), ())]
+
+    def fail(*_: object) -> list[Path]:
+        (tmp_path / "a.gpkg").touch()
+        raise InputError(out, "no polygons of that")
+
+    for _ in range(2):
+        steps = batch.Steps(prepare, all_alike, lambda _: out.write_text("mask"), fail)
+        with opened(tmp_path, "predict", Options()) as manifest:
+            report = batch.run(jobs, steps, Console(), manifest)
+        assert len(report.failures) == 1
+        assert "no polygons of that" in report.failures[0]
+        assert [path.name for path in tmp_path.iterdir()] == ["segcli.jsonl"]

@@ -53,7 +53,8 @@ def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> N
     assert is_up_to_date()
     assert is_up_to_date(Options(quiet=True))  # changes nothing in an output
     assert not is_up_to_date(Options(width=4))
-    assert not is_up_to_date(name=tmp_path / "other.png")
+    assert is_up_to_date(name="scan.png")  # in other words
+    assert again(out, files=(weights,)).why("/vsimem/a", output, []) == "new"
     assert is_up_to_date(files=(write(tmp_path / "elsewhere", "weights"),))
     assert not is_up_to_date(files=(write(tmp_path / "elsewhere", "Weights"),))
     os.utime(source, (1, 1))
@@ -175,3 +176,40 @@ def test_a_source_that_changes_while_it_is_read(tmp_path: Path, source: Path) ->
     source.unlink()
     with pytest.raises(InputError, match="changed while"):
         watched.check()
+
+
+def test_a_file_is_one_run_s_at_a_time(tmp_path: Path) -> None:
+    """Also of runs that share a folder because each writes a file with a name of its own."""
+    a, b = tmp_path / "a.png", tmp_path / "deep" / "b.png"
+    with opened(tmp_path, "predict", Options(), alone=False) as one, opened(tmp_path, "predict", Options()) as other:
+        with one.alone_with([a, b]):
+            for files in ([b], [tmp_path / "c.png", a]):
+                with pytest.raises(BusyError, match=r"[ab]\.png: another run of segcli writes it"):
+                    other.alone_with(files).__enter__()
+            with other.alone_with([tmp_path / "c.png"]):
+                pass
+        with other.alone_with([a, b]):
+            pass
+
+
+def test_what_another_run_is_writing_is_no_leftover(tmp_path: Path) -> None:
+    part, left = tmp_path / f".a.png{PART}", tmp_path / f".b.png{PART}"
+    with opened(tmp_path, "predict", Options(), alone=False) as one:
+        one.begin([tmp_path / "b.png"])  # and was killed
+        with one.alone_with([tmp_path / "a.png"]):
+            one.begin([tmp_path / "a.png"])
+            for path in (part, left):
+                path.touch()
+            again(tmp_path)
+            assert (part.exists(), left.exists()) == (True, False)
+    again(tmp_path)
+    assert not part.exists()
+
+
+def test_without_locks_of_bytes_nobody_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fcntl, "F_OFD_SETLK", raising=False)
+    with (
+        opened(tmp_path, "predict", Options(), alone=False) as one, one.alone_with([tmp_path / "a.png"]),
+        opened(tmp_path, "predict", Options()) as other, other.alone_with([tmp_path / "a.png"]),
+    ):  # fmt: skip
+        pass

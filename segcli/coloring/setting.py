@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +17,7 @@ from segcli.matching import match, named
 from segcli.options import ColorizeOptions
 from segcli.raster.labels import table_beside
 from segcli.raster.names import Name, rasters_in, relative_name
+from segcli.raster.origins import origins
 from segcli.raster.sink import Encoding
 from segcli.raster.values import are_black_and_white
 
@@ -49,12 +51,13 @@ class Setting:
             self.console.say("masks of 0 and 255 alone: 255 is drawn as foreground")
         return found
 
-    def sources_of(self, job: Job) -> tuple[Path, ...]:
-        """The files of this machine that the picture of a mask is made of."""
+    def sources_of(self, job: Job) -> tuple[Path, ...] | None:
+        """The files of this machine that the picture of a mask is made of; None where nobody can tell."""
         others = [path for known in (self.images, self.truths) for path in known.get(job.source, ())]
+        known_of = [job.made_of, *map(origins, others)]
         masks = (job.source, *self.truths.get(job.source, ())) if self.given is None or is_nameless(self.given) else ()
         tables = {table for mask in masks if isinstance(mask, Path) and (table := self._table_beside(mask.parent))}
-        return *(job.made_of or ()), *others, *sorted(tables)
+        return None if None in known_of else (*chain(*(files or () for files in known_of)), *sorted(tables))
 
     @cached_property
     def _table_beside(self) -> Callable[[Path], Path | None]:

@@ -3,19 +3,16 @@
 Nothing is trusted that a header says: lists that loop, planes that are not there, sources outside a VRT's folder.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, SegcliError
-from segcli.raster import ifd, netcdf, trial
+from segcli.raster import ifd, netcdf, trial, vrt
 from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name, gdal_name, local_file
@@ -23,7 +20,6 @@ from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plan
 from segcli.raster.tiffs import Plane, Structure, structure
 
 EXPECTED = "expected an image that GDAL can open"
-VRT_BYTES = 2**26
 BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
 """Pixels up to so many bytes are read in seconds. A file that claims more has a byte for every so many of them; a TIFF
 for more, because it may be empty: then each of its blocks has a place in a list, and that is all."""
@@ -132,7 +128,7 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
             if level or mpp:
                 raise InputError(name, "no pyramid", "--level and --mpp need one")
             return Contents((ArrayReader(picture(name)),), dialect="picture")
-        _check_vrt(name, head, set())
+        vrt.files_of(name, head)
     option, whole = _overview_option(name, level, mpp, {})
     reader = GdalReader(gdal_name(name), **option)
     try:
@@ -186,46 +182,6 @@ def _is_opencv_s(head: bytes) -> bool:
     if head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2:  # a film, of which the first picture is taken
         return True
     return head[:2] == b"BM" and int.from_bytes(head[30:34], "little") in (1, 2)
-
-
-def _check_vrt(path: Path, head: bytes, seen: set[Path]) -> None:
-    """A VRT is a program of sorts: it may read any file, fetch, and compute. Pixels of this machine, nothing more."""
-    if b"<GDAL_WMS" in head:
-        raise OSError("a description of a server; name the server itself")
-    if b"<VRTDataset" not in head and path.suffix.lower() != ".vrt":
-        return
-    if path.stat().st_size > VRT_BYTES:
-        raise OSError(f"a VRT of over {VRT_BYTES >> 20} MB")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise OSError("a VRT that defines entities")
-    root = ElementTree.fromstring(text)
-    seen = seen | {path.resolve()}
-    folder = path.resolve().parent
-    has_raw = any("rawrasterband" in _plain(element).get("subclass", "").lower() for element in root.iter())
-    for source in (element for element in root.iter() if str(element.tag).lower() in _NAMING):
-        named = (source.text or "").strip()
-        if _ELSEWHERE.search(named):
-            raise OSError(f"a VRT over {named:.80}, which is not a file of this machine; fetch it, or name it itself")
-        place = (folder / named if _plain(source).get("relativetovrt") == "1" else Path(named)).resolve()
-        if has_raw and not place.is_relative_to(folder):
-            raise OSError(f"a VRT of raw bytes that names {named}, outside its folder")
-        if place in seen:
-            raise OSError("a VRT over itself")
-        if place.is_file():
-            with place.open("rb") as file:
-                _check_vrt(place, file.read(4096), seen)
-
-
-_NAMING = ("sourcefilename", "sourcedataset", "argument")
-"""Elements of a VRT that name files, in small letters: GDAL does not tell them apart."""
-
-_ELSEWHERE = re.compile(r"://|<|(^|[^\w./-])/vsi", re.IGNORECASE)
-
-
-def _plain(element: Any) -> dict[str, str]:
-    """Its attributes by names in small letters."""
-    return {name.lower(): value for name, value in element.attrib.items()}
 
 
 def _level(path: Path, found: Structure, level: int | None, mpp: float | None) -> int:
