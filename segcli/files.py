@@ -101,12 +101,12 @@ class Places:
         self._folders: dict[Path, Path] = {}
 
     def of(self, path: Path) -> Path:
-        """As `Path.resolve` has it."""
-        if path.name in ("", "..") or path.is_symlink():
-            return path.resolve()
+        """As `Path.resolve` has it, but for what cannot be: a link to itself, a name that is too long."""
+        if path.name in ("", "..") or os.path.islink(path):  # noqa: PTH114
+            return Path(os.path.realpath(path))
         folder = path.parent
         if folder not in self._folders:
-            self._folders[folder] = folder.resolve()
+            self._folders[folder] = Path(os.path.realpath(folder))
         return self._folders[folder] / path.name
 
 

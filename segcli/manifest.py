@@ -170,7 +170,8 @@ class Manifest:
     def guard(self, output: Path, overwrite: bool) -> None:
         """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
         name = self._name(output)
-        if overwrite or not output.exists() or any(name in names for names in self._begun.values()):
+        is_begun = any(name in names for names in self._begun.values())
+        if overwrite or is_begun or not os.path.exists(output):  # noqa: PTH110  # Path's raises for names too long
             return
         marks = [done.outputs[0][1] for done in self._done.get(name, ())] + self._marks.get(name, [])
         if not any(mark.holds(output) for mark in marks):

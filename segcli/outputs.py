@@ -8,7 +8,7 @@ from segcli import products
 from segcli.batch import OVERLAYS, Beside, Job, output_beside
 from segcli.classes import ClassTable
 from segcli.drawing.overlay import over_picture
-from segcli.errors import UsageError
+from segcli.errors import InputError, UsageError
 from segcli.files import part_of
 from segcli.options import PredictOptions
 from segcli.pictures import OVER, Style, painted, pictured, strip_height
@@ -79,6 +79,10 @@ def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions
         said.append("a stack; overlays and polygons are drawn for single images only")
     if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
         said.append("placed by control points or polynomials; its polygons are in columns and rows")
+    if images.in_pages and images.dialect == "ome" and options.quantity == "float16" and (
+        options.probabilities or options.confidence or options.polygons
+    ):  # fmt: skip
+        raise InputError(path, "--quantity float16", "OME-TIFF has no such numbers", "expected uint8 or float32")
     return [*lost_in(path, images, ending, encoding(options)), *(f"{path}: {line}" for line in said)]
 
 

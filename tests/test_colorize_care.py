@@ -353,3 +353,37 @@ def test_a_changed_class_table_beside_the_truth_makes_comparisons_stale(
         (truth.parent / "classes.csv").write_text(f"index,name,color\n0,ground,#000000\n1,tree,{color}\n")
         assert colorize(tmp_path, mask.parent, out=tmp_path / "both", compare=truth.parent) == 0
         assert "done 1  up to date 0" in capsys.readouterr().err
+
+
+def test_links_to_nowhere_and_names_too_long_are_named_and_the_rest_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks"
+    good = write_picture(masks / "a.png", np.ones((9, 9), np.uint8))
+    (masks / "itself.png").symlink_to("itself.png")
+    (masks / "gone.tif").symlink_to("nowhere.tif")
+    (masks / "notes").symlink_to("notes")
+    (masks / "again").symlink_to(".")
+    os.mkfifo(masks / "pipe.png")
+    assert colorize(tmp_path, masks, recursive=True) == 1
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == "done 1  up to date 0  failed 2"
+    assert "itself.png: no such file" in said
+    assert "gone.tif: no such file" in said
+    long = masks / f"{'x' * 300}.png"
+    assert colorize(tmp_path, parse(str(good)), parse(str(long)), out=tmp_path / "named") == 1
+    assert "done 1  up to date 0  failed 1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_a_name_in_a_locked_folder_is_named_and_the_rest_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_picture(tmp_path / "a.png", np.ones((9, 9), np.uint8))
+    hidden = write_picture(tmp_path / "locked" / "b.png", np.ones((9, 9), np.uint8))
+    hidden.parent.chmod(0)
+    try:
+        assert colorize(tmp_path, parse(str(good)), parse(str(hidden))) == 1
+    finally:
+        hidden.parent.chmod(0o700)
+    assert "done 1  up to date 0  failed 1" in capsys.readouterr().err

@@ -177,3 +177,13 @@ def test_memory_of_strips_below_the_total_stride_is_estimated_too(depth: int) ->
         for _ in range(4 + stream.margin // strip_height):
             list(flow.push(torch.zeros(1, 1, strip_height, 64), last=False))
         assert 0.95 <= stream.costs.of(strip_height, 64) / max(alive) <= 1.2, strip_height
+
+
+def test_columns_that_fill_up_a_narrow_image_count() -> None:
+    """One column goes through the network as sixteen."""
+    stream = Stream(UNet(NetworkConfig(3, 2, 4, 4)).eval(), 3, 16, torch.device("cpu"), method="scores")
+    one, all_of_them = (next(stream.plans(100_000, width, 1, 1e9)) for width in (1, 16))
+    assert (one.strip_height, one.needed) == (all_of_them.strip_height, all_of_them.needed)
+    less = next(stream.plans(100_000, 1, 1, one.needed / 8))
+    assert less.strip_height < one.strip_height
+    assert less.needed <= one.needed / 8

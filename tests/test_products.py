@@ -343,6 +343,20 @@ def test_stacks_come_back_as_stacks(
     assert not list((tmp_path / "masks").rglob("*segcli-part*"))
 
 
+@pytest.mark.parametrize("ome", [True, False])
+def test_floats_of_stacks_need_no_other_package(tmp_path: Path, weights: Path, ome: bool) -> None:
+    """tifffile's predictor of floats would; and OME knows no half ones, which is said before the work."""
+    name = "a.ome.tif" if ome else "a.tif"
+    planes = np.full((2, 3, 31, 45), 220, np.uint8)
+    scan = write_stack(tmp_path / name, planes, "ZCYX", ome=ome)
+    assert predict(tmp_path, weights, scan, confidence=True, quantity="float32") == 0
+    with tifffile.TiffFile(tmp_path / "masks" / "confidence" / name) as file:
+        assert {page.predictor for page in file.pages} == {1}  # type: ignore[union-attr]
+        assert file.series[0].dtype == np.float32
+    more = {"confidence": True, "quantity": "float16", "overwrite": True}
+    assert predict(tmp_path, weights, scan, **more) == (1 if ome else 0)
+
+
 def test_pages_of_different_sizes(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
     pages = [np.where(rng.random(size) > 0.5, 220, 30).astype(np.uint8) for size in ((40, 50), (25, 31), (40, 50))]
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:

@@ -117,6 +117,21 @@ def test_bands_for_a_network(
             match_bands(source, wanted)
 
 
+def test_weights_of_floats_take_floats_as_they_are(tmp_path: Path) -> None:
+    for dtype in ("float32", "float64", "uint16"):
+        path = tmp_path / f"{dtype}.tif"
+        tifffile.imwrite(path, np.ones((4, 4), dtype))
+        with Source(path) as source:
+            if dtype != "uint16":
+                assert match_ranges([source], (0,), "float32", None) == (None,)
+                with pytest.raises(InputError, match=r"--input-range; the weights expect floats as they are"):
+                    match_ranges([source], (0,), "float32", (0, 1))
+                continue
+            for given in (None, (0.0, 1.0)):
+                with pytest.raises(InputError, match=r"expect floats as they are.*convert it to the values"):
+                    match_ranges([source], (0,), "float32", given)
+
+
 @pytest.mark.parametrize(
     ("highest", "white"), [(200, 255), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (65535, 65535)]
 )

@@ -2,6 +2,7 @@
 
 import itertools
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from segcli.network.encoders import FEATURES, Encoder, feature_channels
 from segcli.network.frame import frame, framed
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
+from segcli.network.scorer import make_scorer
 from segcli.network.stream import RowStream, Stream
 from segcli.network.tracing import NotStreamableError
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.network.ups import Unpool, make_up
+from segcli.options import PredictOptions
 
 UPS, SKIPS = ("transpose", "nearest", "bilinear", "unpool", "bed-of-nails"), ("concat", "add", "none")
 STREAMED = ("resnet18", "resnet34", "resnet50", "convnext_tiny")
@@ -197,3 +200,18 @@ def test_what_cannot_be_is_refused() -> None:
                  {"encoder": "resnet18", "depth": 5, "padding": "valid"}):  # fmt: skip
         with pytest.raises(ValueError, match=r"not known|has depth|valid goes with plain"):
             NetworkConfig(3, 2, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoder", ["efficientnet_b0", "mobilenet_v3_large", "resnet18"])
+def test_windows_see_what_was_learnt_and_nothing_else(encoder: str) -> None:
+    """Not each window's own mean and deviation: a copy of torchvision's encoders comes out in training mode."""
+    torch.manual_seed(0)
+    network = UNet(NetworkConfig(3, 2, 4, 5, encoder=encoder)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    options = PredictOptions((), Path("masks"), stitch="windows", window=64)
+    scorer = make_scorer(network, torch.device("cpu"), torch.float32, options, print)
+    with torch.inference_mode():
+        for image in (*images, images[0]):  # one after another
+            ((_, found),) = scorer.scores([Inputs(0, image[None])], 64)
+            assert torch.allclose(found, network.scores(image[None]), atol=1e-4)
+    assert not any(module.training for module in scorer.way.network.modules())  # type: ignore[union-attr]

@@ -52,19 +52,24 @@ class Plan:
 @dataclass(frozen=True)
 class Costs:
     """Bytes of one column of a strip: `fixed` whatever its height, and `per_row` for each row. There are `beside`
-    columns more than those of the image."""
+    columns more than those of the image, which is filled up to a multiple of `stride`."""
 
     fixed: float
     per_row: float
     beside: int = 0
+    stride: int = 1
 
     def of(self, strip_height: int, columns: int) -> float:
         """Bytes at the peak."""
-        return (self.fixed + self.per_row * strip_height) * (columns + self.beside)
+        return (self.fixed + self.per_row * strip_height) * (self.filled(columns) + self.beside)
+
+    def filled(self, columns: int) -> int:
+        """Columns with those that fill them up."""
+        return -(-columns // self.stride) * self.stride
 
     def times(self, images: int) -> "Costs":
         """Of several images that go through together."""
-        return Costs(self.fixed * images, self.per_row * images, self.beside)
+        return replace(self, fixed=self.fixed * images, per_row=self.per_row * images)
 
 
 def plans(
@@ -75,7 +80,7 @@ def plans(
     Strips are of about `strip_pixels` pixels: multiples of the total stride, or halves of it down to `least`. They
     shrink before panels narrow, because a panel reads its margins twice.
     """
-    wanted = max(1, strip_pixels // width)
+    wanted = max(1, strip_pixels // costs.filled(width))
     heights = [-(-min(height, wanted) // total_stride) * total_stride]
     while heights[-1] > least:
         half = heights[-1] // 2

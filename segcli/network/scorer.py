@@ -96,7 +96,9 @@ def make_scorer(
             say(f"the network does not stream ({error}); it is run in windows, with --overlap {options.overlap}")
     elif options.stitch == "stream":
         raise UsageError("--tta", "needs --stitch windows", "turned images cannot be streamed in rows")
-    moved = copy.deepcopy(network).to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # A copy of torchvision's encoders comes out in training mode, where norms take the statistics of the window.
+    moved = copy.deepcopy(network).eval()
+    moved = moved.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # A multiple of the total stride, so that windows are padded at the image's border alone.
     size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
     windows = Windows(

@@ -188,7 +188,7 @@ class Stream:
         wide = [self._peak(height, 2 * columns) for height in heights] if self.context else [2 * p for p in narrow]
         low, high = ((twice - once) / columns for once, twice in zip(narrow, wide, strict=True))
         per_row = (high - low) / (heights[1] - heights[0])
-        return Costs(low - per_row * heights[0], per_row, round(narrow[1] / high) - columns)
+        return Costs(low - per_row * heights[0], per_row, round(narrow[1] / high) - columns, self.total_stride)
 
     def _peak(self, strip_height: int, columns: int) -> int:
         """Most bytes alive while strips of an image of so many columns go through."""

@@ -100,7 +100,7 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
             traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return copy.deepcopy(traced, new)  # the rest still is the network's own
+    return copy.deepcopy(traced, new).eval()  # the rest still is the network's own
 
 
 class _Tracer(fx.Tracer):

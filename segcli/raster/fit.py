@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from segcli.errors import InputError
 from segcli.raster.source import Source
 
@@ -41,10 +43,21 @@ def match_ranges(
 ) -> tuple[tuple[float, float] | None, ...]:
     """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on.
 
-    None takes values as they are, which those of the same dtype are. Cameras of 10, 12 or 14 bits store uint16, so a
-    uint16 file for 8-bit weights is taken to use the fewest of these bits that hold its highest value, found in one
-    pass over all its images. Raises InputError where that is no help and `given` is not there.
+    None takes values as they are, which those of the same dtype are; floats of any width, where it was floats. Cameras
+    of 10, 12 or 14 bits store uint16, so a uint16 file for 8-bit weights is taken to use the fewest of these bits that
+    hold its highest value, found in one pass over all its images. Raises InputError where that is no help and `given`
+    is not there.
     """
+    if np.dtype(trained).kind == "f":
+        whole = next((source for source in sources if np.dtype(source.dtype).kind != "f"), None)
+        if given is not None or whole is not None:
+            odd = whole or sources[0]
+            raise InputError(
+                odd.path, odd.dtype if given is None else "--input-range",
+                "the weights expect floats as they are, which have no range of their own",
+                "convert it to the values that they were trained on",
+            )  # fmt: skip
+        return (None,) * len(sources)
     if given is not None:
         return (given,) * len(sources)
     other = next((source for source in sources if source.dtype not in (trained, "uint16")), None)

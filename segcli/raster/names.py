@@ -18,6 +18,9 @@ SUFFIXES = PICTURES | RASTERS
 """What a folder is searched for, in lower case. Other formats are to be named: a VRT repeats other files' pixels, and a
 netCDF may hold anything."""
 
+# os.path.isfile and its like are used here, not Path's, which raise where a folder above may not be entered or where a
+# name is too long: one such name among many is for later to tell.
+
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")
 _DATA_SET = re.compile(r'(?P<driver>[A-Za-z][A-Za-z0-9_]+):(?P<file>"[^"]*"|[^:]*)(?::(?P<inside>.*))?')
 
@@ -25,14 +28,14 @@ _DATA_SET = re.compile(r'(?P<driver>[A-Za-z][A-Za-z0-9_]+):(?P<file>"[^"]*"|[^:]
 def parse(text: str) -> Name:
     """An input as it stands on the command line."""
     path = Path(text)
-    if "://" in text or text.startswith("/vsi") or (_PREFIX.match(text) and not path.exists()):
+    if "://" in text or text.startswith("/vsi") or (_PREFIX.match(text) and not os.path.exists(text)):  # noqa: PTH110
         return text
     return path
 
 
 def gdal_name(name: Name) -> Name:
     """What to hand to GDAL: an archive's one raster by its name in the archive. InputError where there is not one."""
-    if isinstance(name, str) or name.suffix.lower() != ".zip" or not name.is_file():
+    if isinstance(name, str) or name.suffix.lower() != ".zip" or not os.path.isfile(name):  # noqa: PTH113
         return name
     try:
         with zipfile.ZipFile(name) as archive:  # it is only listed: GDAL reads members in place, nothing is unpacked
@@ -55,7 +58,7 @@ def local_file(name: Name) -> Path | None:
     if isinstance(name, str):
         found = _DATA_SET.fullmatch(name)
         name = Path(found["file"].strip('"') if found else name)
-    return name if name.is_file() else None
+    return name if os.path.isfile(name) else None  # noqa: PTH113
 
 
 def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
@@ -70,18 +73,26 @@ def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] =
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
-                    if entry.is_dir() and recursive and not entry.is_symlink():
+                    if recursive and entry.is_dir(follow_symlinks=False):
                         waiting.append(place / entry.name)
-                    elif Path(entry.name).suffix.lower() in suffixes and entry.name[0] != "." and entry.is_file():
+                    elif Path(entry.name).suffix.lower() in suffixes and entry.name[0] != "." and not _is_folder(entry):
                         found.append(place / entry.name)
         except OSError as error:
             raise NothingDoneError(place, f"cannot be listed: {error.strerror}", "", "give permission") from error
     return sorted(found)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is surely none of the files; a link that leads nowhere is one that cannot be read, and is named."""
+    try:
+        return not entry.is_file() and (entry.is_dir() or not entry.is_symlink())
+    except OSError:  # a link to itself
+        return False
+
+
 def is_folder(name: Name) -> bool:
     """Whether it is to be searched for images; a Zarr is a folder, but an image."""
-    return isinstance(name, Path) and name.is_dir() and not is_zarr(name)
+    return isinstance(name, Path) and os.path.isdir(name) and not is_zarr(name)  # noqa: PTH112
 
 
 def is_zarr(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Which files of this machine a raster is read from: who asks whether it has changed, or may be written, asks here."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,9 @@ def origins(name: Name) -> tuple[Path, ...] | None:
     path = name if isinstance(name, Path) else _behind(name)
     if path is None:
         return ()
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path's raise for names that cannot be looked at
         return None if is_zarr(path) else ()
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         return ()
     found = [path, *sidecars(path)]
     with suppress(OSError, ParseError), path.open("rb") as file:  # what is wrong with it is said when it is opened
@@ -36,5 +37,5 @@ def _behind(text: str) -> Path | None:
         return Path(unquote(text.removeprefix("file://").removeprefix("localhost")))
     if archive := _INSIDE.match(text):
         path = Path(re.sub(r"[{}]", "", text[archive.end() :]))
-        return next((place for place in (path, *path.parents) if place.is_file()), None)
+        return next((place for place in (path, *path.parents) if os.path.isfile(place)), None)  # noqa: PTH113
     return local_file(text) or (Path(text) if is_zarr(Path(text)) else None)

@@ -114,8 +114,8 @@ def _write(
         metadata |= said
         if layout.colors is not None:
             options |= {"photometric": "palette", "colormap": _colormap(layout.colors, np.uint16)}
-    if not imagej:  # ImageJ reads its own stacks uncompressed
-        options |= {"compression": "zlib", "predictor": layout.colors is None}
+    if not imagej:  # ImageJ reads its own stacks uncompressed; for a predictor of floats tifffile needs another package
+        options |= {"compression": "zlib", "predictor": layout.dtype == "uint8" and layout.colors is None}
     with tifffile.TiffWriter(part, bigtiff=total > BIG, ome=ome, imagej=imagej) as file:
         if alike:
             size = planes[0].shape[1:]
