@@ -72,12 +72,12 @@ def plan(
     """The output folder and a job for each input, in order.
 
     A folder gives the rasters in it, and an output keeps its path below that folder; nothing inside an output folder
-    below it is an input. `out` is a file name where there is one input, a file, and it has a suffix. `beside` are
-    the other files that each job writes.
+    below it is an input. `out` is a file name where there is one input, a file, and it has a suffix (of letters:
+    2024.05.01 is a folder). `beside` are the other files that each job writes.
     Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
     inputs = list(inputs)
-    if len(inputs) == 1 and not is_folder(inputs[0]) and out.suffix and not out.is_dir():
+    if len(inputs) == 1 and not is_folder(inputs[0]) and out.suffix[1:].isalpha() and not out.is_dir():
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
         return out.parent, _without_clashes({inputs[0]: out}, out.parent, beside)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 import segcli
-from segcli.errors import NothingDoneError, SegcliError, UsageError, one_line
+from segcli.errors import NothingDoneError, SegcliError, UsageError, one_line, tell
 
 INTERVAL_S = 10.0
 """Between two lines of progress where stderr is no terminal."""
@@ -60,18 +60,18 @@ class Console:
         """A message for people, unless --quiet."""
         self.note(text)
         if not self.quiet:
-            print(one_line(text), file=sys.stderr, flush=True)
+            tell(one_line(text))
 
     def detail(self, text: str) -> None:
         """A message for people who want to know more: --verbose."""
         self.note(text)
         if self.verbose and not self.quiet:
-            print(one_line(text), file=sys.stderr, flush=True)
+            tell(one_line(text))
 
     def fail(self, error: SegcliError) -> None:
         """One error on one line; --quiet does not silence it."""
         self.note(f"failed: {error}")
-        print(f"segcli: {error}", file=sys.stderr, flush=True)
+        tell(f"segcli: {error}")
 
     def result(self, path: Path) -> None:
         """The path of a finished file, for the next program in the pipe."""
@@ -108,7 +108,9 @@ class Console:
         table = Table()
         for column in columns:
             table.add_column(column, justify="right")
-        with Live(table, console=RichConsole(stderr=True), auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(
+            table, console=RichConsole(stderr=True, markup=False), auto_refresh=False, vertical_overflow="visible"
+        ) as live:
 
             def add(row: Sequence[str], left: str) -> None:
                 table.add_row(*row)
@@ -198,11 +200,7 @@ class LineProgress(Progress):
         if now - self.shown >= INTERVAL_S and self.images > 0:  # before that nobody knows what is left
             self.shown = now
             left = (now - self.began) * (self.total - self.images) / self.images
-            print(
-                f"{self.images:.1f} of {self.total} images  {self.speed()}  {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            tell(f"{self.images:.1f} of {self.total} images  {self.speed()}  {left:.0f} s left")
 
 
 class BarProgress(Progress):

@@ -9,6 +9,9 @@
 A message is one line: what it is about, what was found, what was expected, what to do.
 """
 
+import os
+import sys
+
 
 class SegcliError(Exception):
     """`subject: found; expected; remedy`, on one line, and the exit code of the program."""
@@ -44,3 +47,12 @@ class InputError(SegcliError):
 def one_line(text: str) -> str:
     """Text with control characters escaped, so that a file name with a newline cannot fake a second message."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def tell(line: str) -> None:
+    """A line on stderr; where it takes no more, as a full disk, the work is worth more than what is said of it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # Or Python would try again to write what is waiting, at the end, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

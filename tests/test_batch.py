@@ -261,3 +261,9 @@ def test_what_cannot_be_finished_leaves_nothing_and_is_tried_again(tmp_path: Pat
         assert len(report.failures) == 1
         assert "no polygons of that" in report.failures[0]
         assert [path.name for path in tmp_path.iterdir()] == ["segcli.jsonl"]
+
+
+def test_an_output_folder_may_have_a_date_for_a_name(tmp_path: Path) -> None:
+    touch(tmp_path / "a.tif")
+    out = tmp_path / "2024.05.01"
+    assert outputs(batch.plan([tmp_path / "a.tif"], out, png, False)[1], out) == {"a.tif": "a.png"}

@@ -124,3 +124,28 @@ def test_a_log_of_results_that_takes_no_more(tmp_path: Path, noise: Path, comman
     done = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".jsonl"]
     assert done
     assert not [path for path in done if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [("2>&-", 1), (">&-", 1), ("<&- >&- 2>&-", 1), ("2>/dev/full", 1), ("--quiet 2>/dev/full", 1), ("--none 2>&-", 2)],
+)
+def test_streams_that_are_closed_or_full_stop_nothing(tmp_path: Path, more: str, code: int) -> None:
+    """A cron job may have none; the work is worth more than what is said of it, and the exit code stays."""
+    for name in "ab":
+        write_picture(tmp_path / "masks" / f"{name}.png", np.ones((9, 9), np.uint8))
+    (tmp_path / "masks" / "c.png").write_bytes(b"broken")
+    command = f"{sys.executable} -m segcli colorize masks --out out {more}"
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, check=False, timeout=60)
+    assert result.returncode == code
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == (["a.png", "b.png"] if code == 1 else [])
+
+
+def test_names_that_are_no_text_go_through_as_they_are(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.pgm"
+    with open(name, "wb") as file:  # noqa: PTH123
+        file.write(b"P2\n2 2\n255\n1 2 3 1\n")
+    command = [sys.executable, "-m", "segcli", "colorize", name, "--out", "out"]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60, env=strict)
+    assert (result.returncode, result.stdout) == (0, b"out/caf\xe9.png\n")

@@ -10,10 +10,10 @@ import segcli
 from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
-from segcli.cli.shared import INTERRUPTED, TERMINATED, hush_libraries
+from segcli.cli.shared import INTERRUPTED, TERMINATED, hush_libraries, open_missing_streams
 from segcli.cli.tile import tile
 from segcli.cli.train import train
-from segcli.errors import SegcliError, one_line
+from segcli.errors import SegcliError, one_line, tell
 
 app = typer.Typer(
     name="segcli",
@@ -44,6 +44,7 @@ app.command(
 
 def program() -> NoReturn:
     """The program as the shell starts it."""
+    open_missing_streams()
     if "--debug" in sys.argv:
         main()  # which ends here
     hush_libraries()
@@ -80,5 +81,5 @@ def _failed(text: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"segcli: {one_line(text)}", file=sys.stderr, flush=True)
+    tell(f"segcli: {one_line(text)}")
     return code
