@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import brightness_model
+from ready import Ready
 
 from segcli.cli import main
 from segcli.network import checkpoint
@@ -25,11 +26,21 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session")
+def ready() -> Iterator[Ready]:
+    """The program, ready to start."""
+    found = Ready()
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def segcli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the installed program in `tmp_path`, as a shell would."""
+def segcli(tmp_path: Path, ready: Ready) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the program in `tmp_path`, as a shell would; with another environment it is started anew."""
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        if not environment:
+            return ready.run(arguments, tmp_path)
         return subprocess.run(
             [sys.executable, "-m", "segcli", *map(str, arguments)],
             cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,

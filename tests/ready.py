@@ -1,0 +1,120 @@
+"""The program as a process of its own that need not import torch: forked, for each command line, from one that has.
+
+A start takes three seconds on a slow machine, nearly all of it for torch's modules. What only a true start can show,
+such as streams that are closed and variables that libraries look at when they are loaded, is for tests that start one.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LONGEST = 2**17
+"""Bytes of a request."""
+
+
+class Running:
+    """One command line on its way."""
+
+    def __init__(self, reply: socket.socket) -> None:
+        self._reply = reply
+        self.pid = int(reply.recv(32))
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Whether `wait` would not wait."""
+        self._reply.setblocking(False)
+        try:
+            return bool(self._reply.recv(32, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+
+    def wait(self, seconds: float = 300) -> int:
+        """The exit code, negative for a signal."""
+        self._reply.settimeout(seconds)
+        with self._reply:
+            return int(self._reply.recv(32))
+
+
+class Ready:
+    """The process that waits, and what is asked of it."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def start(self, arguments: Sequence[object], folder: Path, out: int, err: int) -> Running:
+        """The program in `folder`, with this process's environment; `out` and `err` are open files."""
+        request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": dict(os.environ)}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(self._channel, [json.dumps(request).encode()], [out, err, theirs.fileno()])
+        return Running(ours)
+
+    def run(self, arguments: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run` has it, with all that was written."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            code = self.start(arguments, folder, out.fileno(), err.fileno()).wait()
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode())
+        return subprocess.CompletedProcess(list(arguments), code, *texts)
+
+    def close(self) -> None:
+        self._channel.close()
+        self._process.wait(60)
+
+
+def serve(channel: socket.socket) -> None:
+    """Fork for each request. It returns in the process that is to be the program; another one tells how that ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell
+    while True:
+        request, files, _, _ = socket.recv_fds(channel, LONGEST, 3)
+        if not request:
+            sys.exit()
+        if os.fork() == 0:
+            break
+        for file in files:
+            os.close(file)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    out, err, reply = files
+    if program := os.fork():
+        os.write(reply, str(program).encode())
+        _, status = os.waitpid(program, 0)
+        os.write(reply, str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    for file in (*files, channel.fileno()):
+        os.close(file)
+    become(**json.loads(request))
+
+
+def become(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["segcli", *arguments]
+
+
+if __name__ == "__main__":
+    import torchvision  # noqa: F401  # what takes its time
+
+    import segcli.predict
+    import segcli.train  # noqa: F401
+    from segcli.cli import program
+
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    program()
