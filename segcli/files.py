@@ -133,6 +133,17 @@ def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
         return  # a file system without locks: then nobody can tell
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder that is there for this run alone. BusyError where another run holds it."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        lock(file, folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:

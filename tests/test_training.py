@@ -23,12 +23,14 @@ from scipy import ndimage
 
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.errors import InputError, NothingDoneError, UsageError
+from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
+from segcli.files import held
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.train import Kept, _prepared, run
+from segcli.training import loop
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import border_weights, parted
 from segcli.training.interrupts import noticed
@@ -1008,3 +1010,114 @@ def test_a_signal_is_heard_where_an_epoch_is_one_step(tmp_path: Path, monkeypatc
     options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, crop=32, batch=50, epochs=9)
     assert run(options, Console(quiet=True)) == 143
     assert len(history_of(tmp_path / "out" / "history.csv")) == 2
+
+
+def small(tmp_path: Path, **more: object) -> TrainOptions:
+    """Options of a training of a second or two on `tmp_path`/data, into `tmp_path`/out."""
+    chosen = {"width": 2, "depth": 1, "crop": 32, "batch": 2, "epochs": 1, **more}
+    return TrainOptions(tmp_path / "data", tmp_path / "out", **chosen)  # type: ignore[arg-type]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, spoil: bool = False) -> None:
+    """Have a training get SIGTERM in that step, from 1, as Ctrl-C would do it; `spoil` makes the loss NaN there."""
+    whole = loop._step
+    taken: list[int] = []
+
+    def counted(*arguments: object) -> torch.Tensor:
+        taken.append(1)
+        loss = whole(*arguments)  # type: ignore[arg-type]
+        if len(taken) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return loss * torch.nan if spoil and len(taken) == step else loss
+
+    monkeypatch.setattr(loop, "_step", counted)
+
+
+def test_weights_of_classes_are_the_same_when_it_is_resumed(tmp_path: Path) -> None:
+    blobs(tmp_path / "data", 4)
+    options = small(tmp_path, class_weights=(1.0, 2.0))
+    assert run(options, Console(quiet=True)) == 0
+    assert run(dataclasses.replace(options, epochs=2, resume=True), Console(quiet=True)) == 0
+    with pytest.raises(UsageError, match=r"class_weights was \[1\.0, 2\.0\]; now it is \[1\.0, 3\.0\]"):
+        run(dataclasses.replace(options, class_weights=(1.0, 3.0), resume=True), Console(quiet=True))
+
+
+def test_a_training_that_was_stopped_in_its_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not begun anew without being asked, is not changed by a --resume that is refused, and comes to its end
+    whatever --minutes says then."""
+    blobs(tmp_path / "data", 6)
+    options = small(tmp_path, batch=1)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        assert run(options, Console(quiet=True)) == 143
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["last.safetensors", "options.json"]
+    with pytest.raises(UsageError, match=r"last\.safetensors: exists; nothing is overwritten"):
+        run(options, Console(quiet=True))
+    assert run(dataclasses.replace(options, check=True), Console(quiet=True)) == 0
+    before = (out / "options.json").read_bytes()
+    with pytest.raises(UsageError, match="learning_rate was"):
+        run(dataclasses.replace(options, learning_rate=0.5, resume=True), Console(quiet=True))
+    assert (out / "options.json").read_bytes() == before
+    assert run(dataclasses.replace(options, minutes=1e-6, resume=True), Console(quiet=True)) == 0
+    assert (out / "best.safetensors").exists()
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    blobs(tmp_path / "data", 4)
+    (tmp_path / "out").mkdir()
+    with held(tmp_path / "out"):
+        with pytest.raises(BusyError, match="another run of segcli writes there"):
+            run(small(tmp_path), Console(quiet=True))
+        assert run(small(tmp_path, check=True), Console(quiet=True)) == 0
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_weights_that_run_away_do_not_replace_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Also where it is stopped right after, or where only the last step made them NaN."""
+    blobs(tmp_path / "data", 6)
+    options = small(tmp_path, batch=1)
+    assert run(options, Console(quiet=True)) == 0
+    files = [tmp_path / "out" / f"{name}.safetensors" for name in ("best", "last")]
+    before = [path.read_bytes() for path in files]
+    if what == "loss":
+        stop_at(monkeypatch, 2, spoil=True)
+    else:
+        whole = loop._step
+
+        def spoilt(training: loop.Training, *batch: torch.Tensor) -> torch.Tensor:
+            loss = whole(training, *batch)
+            with torch.no_grad():
+                training.network.head.bias[0] = torch.inf
+            return loss.detach() * 0
+
+        monkeypatch.setattr(loop, "_step", spoilt)
+    with pytest.raises(NothingDoneError, match=r"in epoch 2; the weights saved before are as they were; lower"):
+        run(dataclasses.replace(options, epochs=2, resume=True), Console(quiet=True))
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_nothing_of_an_earlier_training_stays_beside_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs(tmp_path / "data", 6)
+    assert run(small(tmp_path, val=0.5), Console(quiet=True)) == 0
+    out = tmp_path / "out"
+    masks = out / "validation" / "masks"
+    (masks / "0002_x.tif.aux.xml").write_text("by a viewer")
+    (masks / "notes.txt").write_text("mine")
+    seen: list[bool] = []
+    whole = loop._step
+
+    def looking(*arguments: object) -> torch.Tensor:
+        seen.append((out / "last.safetensors").exists())
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_step", looking)
+    assert len(list(masks.glob("*.tif"))) == 3
+    assert run(small(tmp_path, val=0.2, seed=1, overwrite=True), Console(quiet=True)) == 0
+    assert not any(seen)  # a kill then, and --resume would go on with the old one
+    (pair,) = find_pairs(tmp_path / "data", 0.2, 1).val
+    assert sorted(path.name for path in masks.iterdir()) == [f"0000_{pair.image.stem}.tif", "notes.txt"]
+    assert len(list((out / "validation" / "truth").iterdir())) == 1
