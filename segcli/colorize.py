@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli import batch, forecast
+from segcli.classes import check_colors
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
-from segcli.coloring.indexing import check_colors, draw_indices
+from segcli.coloring.indexing import draw_indices
 from segcli.coloring.setting import LEGEND, Setting, partners
 from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
@@ -187,7 +188,7 @@ def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], cons
         for line in meaning.notes:
             console.say(line)
     if options.to_index and given is not None:
-        check_colors(given, f"--palette {options.palette}")
+        check_colors(given.entries, f"--palette {options.palette}")
     return Setting(options, tuple(job.source for job in jobs), given, images, truths, meaning, console)
 
 

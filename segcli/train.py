@@ -23,6 +23,7 @@ from segcli.network.frame import beyond
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.sink import faults_of_writing
+from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
@@ -34,7 +35,7 @@ from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading
 from segcli.training.start import constants, of_the_same_network, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
-from segcli.training.survey import Survey, digest, survey, tables, warnings
+from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
 
 FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", "device", "workers", "json", "quiet",
@@ -54,15 +55,19 @@ def run(options: TrainOptions, console: Console) -> int:
         if not processes.is_first:
             console = Console(quiet=True)
         splits = find_pairs(options.data, options.val, options.seed, options.group_by)
+        if splits.is_given:
+            _check_given(options)
         if options.border_weight and not any(pair.instances for pair in splits.train):
             raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
-        for line in warnings(found, labels.classes.names):
+        odd = list(warnings(found, labels.classes.names))
+        for line in odd:
             console.say(line)
         if options.check:
+            console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0
         _check_fit(options, found, labels, processes)
         found = found if start is None else seen_as(found, start)
@@ -106,6 +111,14 @@ def _check_free(options: TrainOptions, out: Path) -> None:
         raise UsageError(
             there, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
         )
+
+
+def _check_given(options: TrainOptions) -> None:
+    """UsageError where a split is asked for that the data have already."""
+    is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val}
+    for name in (name for name, is_given in is_asked.items() if is_given):
+        raise UsageError(name, f"{options.data} says itself what is for validation", "there is nothing to split",
+                         f"leave {name} out")  # fmt: skip
 
 
 def _depth(options: TrainOptions) -> int:
