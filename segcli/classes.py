@@ -76,8 +76,10 @@ class ClassTable:
         return colors
 
     def positions(self) -> NDArray[np.int16]:
-        """Position in the table by mask value, -1 for the ignore index and -2 for a foreign value; shape (256,)."""
+        """Position in the table by mask value, -1 for no label and -2 for a foreign value; shape (256,). No label is
+        the ignore index, and 255 unless it is a class, because it is none to most programs."""
         table = np.full(256, -2, np.int16)
+        table[IGNORE] = -1
         if self.ignore is not None:
             table[self.ignore] = -1
         table[self.indices] = np.arange(len(self.entries))

@@ -1268,3 +1268,13 @@ def test_threads_that_meet_one_file_share_its_place_in_memory(found: Survey, mon
     assert np.array_equal(reading.target(pair, 3, 4, 5, 6), one)
     reading.window(pair, 0, 0, 5, 6)  # the image has room beside it, because the mask took its share once
     assert asked == [(40, 40), (5, 6), (40, 40)]
+
+
+def test_255_is_no_label_beside_another_value_for_that(tmp_path: Path) -> None:
+    """As `colorize` and `eval` have it: a table whose value for no label is 0, masks with a border of 255."""
+    blobs(tmp_path / "data", 4)
+    for path in (tmp_path / "data" / "masks").iterdir():
+        mask = cv2.imread(str(path), 0)
+        write_picture(path, np.where(mask == 255, 255, mask + 1).astype(np.uint8))
+    (tmp_path / "data" / "classes.csv").write_text("index,name\n0,void\n1,ground\n2,disc\n")
+    assert run(small(tmp_path), Console(quiet=True)) == 0
