@@ -57,8 +57,11 @@ def run(options: TrainOptions, console: Console) -> int:
         splits = find_pairs(options.data, options.val, options.seed, options.group_by)
         if splits.is_given:
             _check_given(options)
-        if options.border_weight and not any(pair.instances for pair in splits.train):
+        numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
+        if options.border_weight and not numbered:
             raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
+        if options.border_weight and numbered < count:
+            console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
