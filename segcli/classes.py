@@ -1,7 +1,7 @@
 """The class table: which index means what, in which colour. Knows JSON and numpy; no files but its own, no torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,10 @@ class ClassTable:
         return colors
 
     def positions(self) -> NDArray[np.int16]:
-        """Position in the table by mask value, -1 for the ignore index and -2 for a foreign value; shape (256,)."""
+        """Position in the table by mask value, -1 for no label and -2 for a foreign value; shape (256,). No label is
+        the ignore index, and 255 unless it is a class, because it is none to most programs."""
         table = np.full(256, -2, np.int16)
+        table[IGNORE] = -1
         if self.ignore is not None:
             table[self.ignore] = -1
         table[self.indices] = np.arange(len(self.entries))
@@ -126,3 +128,13 @@ def _entry(item: Any, default: Color) -> ClassEntry:
     if not isinstance(item, dict) or type(item.get("index")) is not int or not isinstance(item.get("name"), str):
         raise ValueError(f'each class needs an "index" (a number) and a "name" (a text), found {item!r:.80}')
     return ClassEntry(item["index"], item["name"], color_of(item.get("color", hex_color(default))))
+
+
+def check_colors(entries: Iterable[ClassEntry], place: object) -> None:
+    """UsageError where two classes have one colour, so that masks in colours cannot tell them apart."""
+    seen: dict[Color, str] = {}
+    for entry in entries:
+        if entry.color in seen:
+            raise UsageError(place, f"{seen[entry.color]} and {entry.name} are both {hex_color(entry.color)}",
+                             "expected each class in a colour of its own")  # fmt: skip
+        seen[entry.color] = entry.name

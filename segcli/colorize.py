@@ -7,13 +7,11 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from segcli import batch, forecast
+from segcli.classes import check_colors
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
-from segcli.coloring.indexing import check_colors, draw_indices
+from segcli.coloring.indexing import draw_indices
 from segcli.coloring.setting import LEGEND, Setting, partners
 from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
@@ -183,16 +181,8 @@ def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], cons
              if isinstance(mask, Path) and len(found) == 1]  # fmt: skip
     if pairs:
         meaning = find_meaning(given or written_table(None, pairs[0].truth.parent), pairs, "--palette")
-        meaning = replace(meaning, true=_unlabelled(meaning.true), predicted=_unlabelled(meaning.predicted))
         for line in meaning.notes:
             console.say(line)
     if options.to_index and given is not None:
-        check_colors(given, f"--palette {options.palette}")
+        check_colors(given.entries, f"--palette {options.palette}")
     return Setting(options, tuple(job.source for job in jobs), given, images, truths, meaning, console)
-
-
-def _unlabelled(positions: NDArray[np.int16]) -> NDArray[np.int16]:
-    """255 is no label to most programs, unless it is a class."""
-    found = positions.copy()
-    found[255] = max(found[255], -1)
-    return found

@@ -80,6 +80,8 @@ def run(options: EvalOptions, console: Console) -> int:
         console.record(entry | {"status": "done"})
     if options.out is not None:
         console.result(options.out / "report.json")
+    if line := one_class_alone(found):
+        console.say(line)
     missed = missed_bars(found, options)
     for line in missed:
         console.say(line)
@@ -165,6 +167,16 @@ def _group(pattern: str, name: str) -> str:
     if found is None:
         return "(no group)"
     return found[1] or "" if found.re.groups else found[0]
+
+
+def one_class_alone(found: dict[str, Any]) -> str:
+    """A line where truth that has a label is all of one class, and a class may be taken for no label; else nothing."""
+    true = [row["class"] for row in found["per_class"] if row["true_pixels"]]
+    if len(true) != 1 or len(found["classes"]) == 1 or not found["unlabelled_pixels"]:
+        return ""
+    without = f"{found['unlabelled_pixels']} of them"
+    return (f"all true pixels are {true[0]}, or have a value that stands for no label ({without}); if that is a "
+            "class, write it as its index in the class table")  # fmt: skip
 
 
 def missed_bars(found: dict[str, Any], options: EvalOptions) -> list[str]:

@@ -146,7 +146,7 @@ def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
 
 
 @contextmanager
-def held(file: BinaryIO, name: str, path: Path) -> Iterator[None]:
+def name_held(file: BinaryIO, name: str, path: Path) -> Iterator[None]:
     """Keep a name, that of `path`, from other runs while the block lasts. BusyError where another run has it.
 
     `file` is open for all of them. One byte of it, far behind its end, is locked for each name: where a run is killed
@@ -173,6 +173,17 @@ def held(file: BinaryIO, name: str, path: Path) -> Iterator[None]:
 def _lock_of_one(kind: int, byte: int) -> bytes:
     """What fcntl(2) calls a struct flock, of one byte."""
     return struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder that is there for this run alone. BusyError where another run holds it."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        lock(file, folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def sha256_of(path: Path) -> str:

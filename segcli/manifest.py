@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Self
 
 import segcli
 from segcli.errors import BusyError, InputError, NothingDoneError
-from segcli.files import held, lock, remove_parts, sha256_of
+from segcli.files import lock, name_held, remove_parts, sha256_of
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
@@ -184,7 +184,7 @@ class Manifest:
         """Keep other runs from these files while the block lasts. BusyError where one writes any of them."""
         with ExitStack() as names:
             for output in outputs:
-                names.enter_context(held(self._common, self._name(output), output))
+                names.enter_context(name_held(self._common, self._name(output), output))
             yield
 
     def begin(self, outputs: Sequence[Path]) -> None:

@@ -50,15 +50,24 @@ def match_folders(
 
     Raises UsageError where some of them have no partner, or two of them one name.
     """
-    matched = match(
-        _one_each(left, recursive, SUFFIXES, without), _one_each(right, recursive, SUFFIXES | more, without)
-    )
+    matched = matched_folders(left, right, recursive, more, without)
     alone = [*matched.left, *matched.right]
     if matched.pairs and alone:
         sides = [(right, matched.left), (left, matched.right)]
         listed = "; ".join(f"{place} has none for {_some(files)}" for place, files in sides if files)
         raise UsageError(left, f"files without a partner: {listed}", "", "move them away, or list pairs in a CSV file")
     return matched.pairs
+
+
+def matched_folders(
+    left: Path,
+    right: Path,
+    recursive: bool = False,
+    more: frozenset[str] = frozenset(),
+    without: frozenset[Path] = frozenset(),
+) -> Matched:
+    """The same where some may have no partner. UsageError where two of one side have one name."""
+    return match(_one_each(left, recursive, SUFFIXES, without), _one_each(right, recursive, SUFFIXES | more, without))
 
 
 def _some(files: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from segcli.classes import MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable
+from segcli.classes import IGNORE, MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable
 from segcli.colors import Color, color_of, distinct_colors, hex_color
 from segcli.errors import UsageError
 from segcli.known_palettes import KNOWN
@@ -30,7 +30,13 @@ def read_classes(path: Path) -> ClassTable:
         if len(found) > MOST_CLASSES:
             raise ValueError(f"{len(found)} classes, expected at most {MOST_CLASSES}")
         classes = [row for row in found if not _UNLABELLED.fullmatch(row[1])]
-        unlabelled = next((row for row in found if _UNLABELLED.fullmatch(row[1])), None)
+        none = [row for row in found if _UNLABELLED.fullmatch(row[1])]
+        said = [row for row in none if row[0] != IGNORE] or none[:1]  # 255 is no label without being said
+        if len(said) > 1:
+            first, second = (f"{index} {name}" for index, name, _ in said[:2])
+            raise ValueError(f"{first} and {second} both stand for no label, and one value can; give the other the "
+                             "name of a class, which train --ignore leaves out")  # fmt: skip
+        unlabelled = said[0] if said else None
         ignore = unlabelled[0] if unlabelled is not None else None if any(row[0] == 255 for row in classes) else 255
         entries = [
             ClassEntry(index, name, color or default)

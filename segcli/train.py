@@ -1,9 +1,9 @@
 """segcli train: from images and masks to weights."""
 
 import copy
-import csv
 import json
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -13,11 +13,9 @@ import numpy as np
 import torch
 
 import segcli
-from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
-from segcli.files import replacing
-from segcli.measures.confusion import intersection_over_union, mean_iou
+from segcli.files import held, replacing
 from segcli.network import checkpoint
 from segcli.network.device import advice_on_precision, choose_device, cpu_has_bfloat16, keep_freed_memory
 from segcli.network.encoders import STRIDES
@@ -25,9 +23,11 @@ from segcli.network.frame import beyond
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.sink import faults_of_writing
+from segcli.training.findings import as_record, tables, warnings
+from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
-from segcli.training.loop import Training, learning_rate, train_epoch
+from segcli.training.loop import Training, train_epoch
 from segcli.training.losses import Loss, class_weights
 from segcli.training.pairs import INSTANCES, find_pairs
 from segcli.training.processes import Processes, started
@@ -35,7 +35,7 @@ from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading
 from segcli.training.start import constants, of_the_same_network, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
-from segcli.training.survey import Survey, digest, survey, tables, warnings
+from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
 
 FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", "device", "workers", "json", "quiet",
@@ -55,31 +55,33 @@ def run(options: TrainOptions, console: Console) -> int:
         if not processes.is_first:
             console = Console(quiet=True)
         splits = find_pairs(options.data, options.val, options.seed, options.group_by)
-        if options.border_weight and not any(pair.instances for pair in splits.train):
+        if splits.is_given:
+            _check_given(options)
+        numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
+        if options.border_weight and not numbered:
             raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
+        if options.border_weight and numbered < count:
+            console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
-        for line in warnings(found, labels.classes.names):
+        odd = list(warnings(found, labels.classes.names))
+        for line in odd:
             console.say(line)
         if options.check:
+            console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0
         _check_fit(options, found, labels, processes)
         found = found if start is None else seen_as(found, start)
-        if processes.is_first:
-            _make_folder(out, options)
-        return _train(options, out, found, labels, start, console, processes, device)
+        with _own(out) if processes.is_first else nullcontext():
+            if processes.is_first:
+                _check_free(options, out)  # again: another run may have come to its end since
+            return _train(options, out, found, labels, start, console, processes, device)
 
 
 def _check_options(options: TrainOptions, out: Path) -> None:
-    best, last = out / "best.safetensors", out / "last.safetensors"
-    if options.resume and not last.exists():
-        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there")
-    if best.exists() and not (options.overwrite or options.resume or options.check):
-        raise UsageError(
-            best, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
-        )
+    _check_free(options, out)
     if options.encoder != "plain" and options.up == "unpool":
         raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
     if options.encoder != "plain" and options.padding == "valid":
@@ -101,6 +103,27 @@ def _check_options(options: TrainOptions, out: Path) -> None:
             raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
 
 
+def _check_free(options: TrainOptions, out: Path) -> None:
+    """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
+    best, last = out / "best.safetensors", out / "last.safetensors"
+    if options.resume and not last.exists():
+        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there")
+    # One that was stopped in its first epoch has left the last weights alone.
+    there = next((path for path in (best, last) if path.exists()), None)
+    if there is not None and not (options.overwrite or options.resume or options.check):
+        raise UsageError(
+            there, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
+        )
+
+
+def _check_given(options: TrainOptions) -> None:
+    """UsageError where a split is asked for that the data have already."""
+    is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val}
+    for name in (name for name, is_given in is_asked.items() if is_given):
+        raise UsageError(name, f"{options.data} says itself what is for validation", "there is nothing to split",
+                         f"leave {name} out")  # fmt: skip
+
+
 def _depth(options: TrainOptions) -> int:
     return options.depth if options.encoder == "plain" else STRIDES
 
@@ -115,12 +138,29 @@ def _check_fit(options: TrainOptions, found: Survey, labels: Labels, processes: 
                          f"expected at least one for each of {processes.count} processes")  # fmt: skip
 
 
-def _make_folder(out: Path, options: TrainOptions) -> None:
-    try:
+@contextmanager
+def _own(out: Path) -> Iterator[None]:
+    """The folder, made if need be, for this run alone. BusyError where another one trains into it."""
+    with _faults_of_folder(out):
         out.mkdir(parents=True, exist_ok=True)
+    with held(out):
+        yield
+
+
+def _begin(out: Path, options: TrainOptions) -> None:
+    """Note the options, and take away what --resume would go on with instead of this training."""
+    with _faults_of_folder(out):
         text = json.dumps({"segcli": segcli.__version__, **asdict(options)}, default=str, indent=1)
         with replacing(out / "options.json") as part:
             part.write_text(text + "\n", encoding="utf-8")
+        if not options.resume:
+            (out / "last.safetensors").unlink(missing_ok=True)
+
+
+@contextmanager
+def _faults_of_folder(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise NothingDoneError(
             out, error.strerror or str(error), "expected a folder for weights and history"
@@ -146,10 +186,13 @@ def _train(
     validation = Validation(training.crops.reading, found.facts, device, training.half)
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count}
+    record = json.loads(json.dumps(record))  # lists, not tuples, as they come back from the file
     progress = Progress()
     if options.resume:
         progress = load_state(out / "last.safetensors", training.network, training.averaged, training.optimiser, record)
         console.say(f"going on with epoch {progress.epoch + 1}, step {progress.step + 1}")
+    if processes.is_first:
+        _begin(out, options)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {found.bands} bands, "
@@ -215,7 +258,7 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
             began = monotonic()
             matrix = processes.sum(validation.matrix(shown, mine), training.device)
             progress.seconds += monotonic() - began  # --minutes means all of it
-            row = _row(training, progress, matrix, kept.model.classes, speed)
+            row = row_of(training, progress, matrix, kept.model.classes, speed)
             is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
             progress.end_epoch(row, is_best)
             if processes.is_first:
@@ -275,50 +318,18 @@ def _crop(options: TrainOptions, found: Survey) -> int:
 
 def _is_done(training: Training, progress: Progress) -> bool:
     options = training.options
-    if options.patience is not None and progress.epoch - progress.best_epoch >= options.patience and progress.epoch:
+    if progress.epoch == 0:  # without a validation there are no weights to keep, however long it took
+        return False
+    if options.patience is not None and progress.epoch - progress.best_epoch >= options.patience:
         return True
     if options.minutes is not None:
         return training.is_over(progress)
     return progress.epoch >= options.epochs
 
 
-def _row(
-    training: Training, progress: Progress, matrix: np.ndarray, classes: ClassTable, speed: float
-) -> dict[str, Any]:
-    iou = intersection_over_union(matrix)
-    return {
-        "epoch": progress.epoch + 1,
-        "loss": progress.loss / max(1, progress.seen),
-        "mean_iou": _number(mean_iou(matrix)),
-        "iou": {name: _number(value) for name, value in zip(classes.names, iou, strict=True)},
-        "learning_rate": learning_rate(training.share_done(progress), training.options.learning_rate),
-        "crops_per_second": round(speed, 2),
-        "seconds": round(progress.seconds, 3),
-    }
-
-
 def _left(training: Training, progress: Progress) -> str:
     done = training.share_done(progress)
     return f"{progress.seconds * (1 - done) / max(done, 1e-9):.0f} s left"
-
-
-def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Path) -> None:
-    """history.csv, a line an epoch, and its picture."""
-    fields = ["epoch", "loss", "mean_iou", "learning_rate", "crops_per_second", "seconds"]
-    with replacing(out / "history.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*fields[:3], *(f"iou {name}" for name in names), *fields[3:]])
-        for row in history:
-            cells = [*(row[field] for field in fields[:3]), *(row["iou"][name] for name in names)]
-            writer.writerow([*cells, *(row[field] for field in fields[3:])])
-    from segcli.drawing.curves import curves  # here, because matplotlib takes its time
-
-    with replacing(out / "curves.png") as part:
-        part.write_bytes(curves(history))
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)  # JSON has no NaN
 
 
 def _short(value: float | None) -> str:

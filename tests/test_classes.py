@@ -57,3 +57,11 @@ def test_made_up_colors_differ(count: int) -> None:
     colors = distinct_colors(count)
     assert len(set(colors)) == count == len(colors)
     assert all(0 <= part <= 255 for color in colors for part in color)
+
+
+def test_255_is_no_label_unless_it_is_a_class() -> None:
+    entries = ClassTable.from_indices([1, 2]).entries
+    for ignore in (0, None):
+        assert ClassTable(entries, ignore).positions()[[1, 2, 255]].tolist() == [0, 1, -1]
+    white = ClassTable((ClassEntry(255, "white", (9, 9, 9)),), None)
+    assert white.positions()[[0, 255]].tolist() == [-2, 0]

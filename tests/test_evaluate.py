@@ -16,7 +16,9 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
+from segcli.evaluation.tables import all_tables
 from segcli.matching import match
+from segcli.measures.report import ImageCounts, report
 from segcli.options import EvalOptions
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -258,3 +260,29 @@ def test_a_report_that_cannot_be_written_is_said(tmp_path: Path, folders: tuple[
     assert len([line for line in result.stderr.splitlines() if line.startswith("segcli:")]) == 1
     (tmp_path / "pairs.csv").write_text("predicted,truth\nmasks/1.png,\n")
     assert "line 2 lacks one of the two" in segcli("eval", "pairs.csv").stderr
+
+
+def test_white_that_is_taken_for_no_label_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Masks of 0 and 255 beside a table of 0 and 1: all that is left is background."""
+    mask = np.zeros((10, 10), np.uint8)
+    mask[2:5, 2:6] = 255
+    write_picture(tmp_path / "truth" / "a.png", mask)
+    write_picture(tmp_path / "masks" / "a.png", mask // 255)
+    table = [{"index": 0, "name": "ground"}, {"index": 1, "name": "disc"}]
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps({"classes": table}))
+    assert run(EvalOptions(tmp_path / "masks", tmp_path / "truth", tmp_path / "report"), Console()) == 0
+    assert (
+        "all true pixels are ground, or have a value that stands for no label (12 of them)" in capsys.readouterr().err
+    )
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["unlabelled_pixels"] == 12
+    mask[0, 0] = 1
+    write_picture(tmp_path / "truth" / "a.png", mask)
+    assert run(EvalOptions(tmp_path / "masks", tmp_path / "truth"), Console()) == 0
+    assert "stands for no label" not in capsys.readouterr().err
+
+
+def test_a_table_of_nothing_compared_can_be_drawn() -> None:
+    """Where no pixel has data and a label, as after a training whose validation images are empty."""
+    image = ImageCounts("a", np.zeros((2, 2), np.int64))
+    tables = all_tables(report([image], ("ground", "disc")))
+    assert tables[1][0] == "1 images"

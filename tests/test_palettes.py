@@ -49,3 +49,15 @@ def test_what_is_no_table_is_said(tmp_path: Path, name: str, text: str) -> None:
         read_classes(tmp_path / name)
     with pytest.raises(UsageError, match="No such file"):
         read_classes(tmp_path / "none.csv")
+
+
+def test_one_value_stands_for_no_label(tmp_path: Path) -> None:
+    """Of two names for it one would be a class that is in no list; 255 is no label anyway."""
+    path = tmp_path / "a.csv"
+    path.write_text("index,name\n0,unlabeled\n1,void\n2,road\n")
+    with pytest.raises(UsageError, match=r"0 unlabeled and 1 void both stand for no label.*train --ignore leaves out"):
+        read_classes(path)
+    path.write_text("index,name\n255,void\n0,unlabeled\n2,road\n")
+    table = read_classes(path)
+    assert (table.ignore, table.names) == (0, ("road",))
+    assert table.positions()[[0, 1, 2, 255]].tolist() == [-1, -2, 0, -1]

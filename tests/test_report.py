@@ -312,6 +312,43 @@ def test_predictions_are_read_by_the_names_of_their_classes(
     assert "predictions name their classes otherwise" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_each_prediction_is_read_by_the_names_in_itself(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], beside: bool
+) -> None:
+    """By the first one's where it has none; of one with other names nobody can tell, and the rest is done."""
+    truth = rng.integers(0, 2, (30, 30), np.uint8)
+    tables = {"a": ("field", "road"), "b": ("road", "field"), "c": (), "d": ("field", "water")}
+    (tmp_path / "masks").mkdir()
+    for name, names in tables.items():
+        predicted = 1 - truth if name == "b" else truth
+        write_picture(tmp_path / "truth" / f"{name}.png", truth)
+        path = write_band(tmp_path / "masks" / f"{name}.tif", predicted[None])
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(1, **{f"CLASS_{n}": text for n, text in enumerate(names)})
+    if beside:
+        table = [{"index": 0, "name": "field"}, {"index": 1, "name": "road"}]
+        (tmp_path / "truth" / "classes.json").write_text(json.dumps({"classes": table}))
+    assert run(EvalOptions(tmp_path / "masks", tmp_path / "truth", tmp_path / "r"), Console(quiet=True)) == 1
+    found = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert [entry["image"] for entry in found["failed"]] == ["d"]
+    assert "d.tif: its classes are named otherwise: 1 water, not road; expected field, road" in capsys.readouterr().err
+    assert (found["images"], found["dataset"]["mean_iou"]["value"]) == (3, 1)
+
+
+@pytest.mark.parametrize("kind", ["labels", "against-labels"])
+def test_numbers_below_zero_are_no_objects(tmp_path: Path, kind: str) -> None:
+    truth = np.zeros((20, 20), np.int32)
+    truth[2:6, 2:6], truth[10:15, 10:15], truth[:, 18:] = 1, 2, -1
+    predicted = truth if kind == "labels" else (truth > 0).astype(np.uint8)
+    for name, mask in (("p.tif", predicted), ("t.tif", truth)):
+        tifffile.imwrite(tmp_path / name, mask)
+    found = evaluated(tmp_path / "r", tmp_path / "p.tif", tmp_path / "t.tif", objects=kind)
+    objects = found["per_class"][1]["objects"]
+    assert (objects["true"], objects["predicted"], objects["panoptic_quality"]["value"]) == (2, 2, 1)
+    assert found["per_class"][1]["true_pixels"] == 41
+
+
 def test_failed_pairs_are_in_the_report(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     (folders[0] / "site1_3.png").write_bytes(b"no picture")
     assert run(EvalOptions(*folders, tmp_path / "r"), Console(quiet=True)) == 1

@@ -18,19 +18,24 @@ import torch
 from helpers import write_picture
 from PIL import Image
 from rasterio.transform import from_origin
+from rasterio.warp import transform
 from safetensors import safe_open
 from scipy import ndimage
 
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.errors import InputError, NothingDoneError, UsageError
+from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
+from segcli.files import held
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
+from segcli.raster.source import Source
 from segcli.train import Kept, _prepared, run
+from segcli.training import loop
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import border_weights, parted
+from segcli.training.findings import warnings
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import learning_rate
@@ -39,7 +44,7 @@ from segcli.training.pairs import Splits, find_pairs
 from segcli.training.processes import Processes
 from segcli.training.sampling import Crops, Reading
 from segcli.training.state import Averaged, Progress
-from segcli.training.survey import Survey, normalisation, survey, warnings
+from segcli.training.survey import Survey, normalisation, survey
 from segcli.training.validation import Validation
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -314,6 +319,32 @@ def test_tiles_of_one_scene_on_both_sides_are_said(tmp_path: Path, rng: np.rando
         splits = Splits(tuple(pairs[n] for n in "pqrs" if n not in val), tuple(pairs[n] for n in val))
         lines = list(warnings(survey(splits, Labels(ClassTable.from_indices([0, 1])), lambda _: None), ("0", "1")))
         assert any("touch training images on earth" in line for line in lines) == touching
+
+
+def write_place(folder: Path, name: str, crs: str, left: float, top: float, mask: np.ndarray) -> None:
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        with rasterio.open(folder / kind / f"{name}.tif", "w", driver="GTiff", count=1, height=mask.shape[0],
+                           width=mask.shape[1], dtype="uint8", crs=crs,
+                           transform=from_origin(left, top, 10, 10)) as file:  # fmt: skip
+            file.write(mask if kind == "masks" else mask * 9 + len(name), 1)
+
+
+def test_places_on_earth_are_compared_across_reference_systems(tmp_path: Path, rng: np.random.Generator) -> None:
+    """12 E, 48 N in two zones is one place; the same numbers in two zones are two. Who splits alone is not told to use
+    --group-by."""
+    places = {
+        "same": (transform("EPSG:4326", "EPSG:32632", [12], [48]), transform("EPSG:4326", "EPSG:32633", [12], [48])),
+        "numbers": (([500_000], [5_300_000]), ([500_000], [5_300_000])),
+    }
+    for name, (one, two) in places.items():
+        for side, crs, (x, y) in (("train", "EPSG:32632", one), ("val", "EPSG:32633", two)):
+            mask = rng.integers(0, 2, (8, 8), np.uint8)
+            write_place(tmp_path / name / side, side, crs, x[0], y[0], mask)
+        said = " ".join(warnings(looked_at(tmp_path / name), ("0", "1")))
+        assert ("touch training images on earth" in said) == (name == "same")
+        assert ("keep the parts of a scene on one side" in said) == (name == "same")
+        assert "--group-by" not in said
 
 
 def test_normalisation_is_mean_and_deviation_over_all_pixels(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -1008,3 +1039,243 @@ def test_a_signal_is_heard_where_an_epoch_is_one_step(tmp_path: Path, monkeypatc
     options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, crop=32, batch=50, epochs=9)
     assert run(options, Console(quiet=True)) == 143
     assert len(history_of(tmp_path / "out" / "history.csv")) == 2
+
+
+def small(tmp_path: Path, **more: object) -> TrainOptions:
+    """Options of a training of a second or two on `tmp_path`/data, into `tmp_path`/out."""
+    chosen = {"width": 2, "depth": 1, "crop": 32, "batch": 2, "epochs": 1, **more}
+    return TrainOptions(tmp_path / "data", tmp_path / "out", **chosen)  # type: ignore[arg-type]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, spoil: bool = False) -> None:
+    """Have a training get SIGTERM in that step, from 1, as Ctrl-C would do it; `spoil` makes the loss NaN there."""
+    whole = loop._step
+    taken: list[int] = []
+
+    def counted(*arguments: object) -> torch.Tensor:
+        taken.append(1)
+        loss = whole(*arguments)  # type: ignore[arg-type]
+        if len(taken) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return loss * torch.nan if spoil and len(taken) == step else loss
+
+    monkeypatch.setattr(loop, "_step", counted)
+
+
+def test_weights_of_classes_are_the_same_when_it_is_resumed(tmp_path: Path) -> None:
+    blobs(tmp_path / "data", 4)
+    options = small(tmp_path, class_weights=(1.0, 2.0))
+    assert run(options, Console(quiet=True)) == 0
+    assert run(dataclasses.replace(options, epochs=2, resume=True), Console(quiet=True)) == 0
+    with pytest.raises(UsageError, match=r"class_weights was \[1\.0, 2\.0\]; now it is \[1\.0, 3\.0\]"):
+        run(dataclasses.replace(options, class_weights=(1.0, 3.0), resume=True), Console(quiet=True))
+
+
+def test_a_training_that_was_stopped_in_its_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not begun anew without being asked, is not changed by a --resume that is refused, and comes to its end
+    whatever --minutes says then."""
+    blobs(tmp_path / "data", 6)
+    options = small(tmp_path, batch=1)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        assert run(options, Console(quiet=True)) == 143
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["last.safetensors", "options.json"]
+    with pytest.raises(UsageError, match=r"last\.safetensors: exists; nothing is overwritten"):
+        run(options, Console(quiet=True))
+    assert run(dataclasses.replace(options, check=True), Console(quiet=True)) == 0
+    before = (out / "options.json").read_bytes()
+    with pytest.raises(UsageError, match="learning_rate was"):
+        run(dataclasses.replace(options, learning_rate=0.5, resume=True), Console(quiet=True))
+    assert (out / "options.json").read_bytes() == before
+    assert run(dataclasses.replace(options, minutes=1e-6, resume=True), Console(quiet=True)) == 0
+    assert (out / "best.safetensors").exists()
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    blobs(tmp_path / "data", 4)
+    (tmp_path / "out").mkdir()
+    with held(tmp_path / "out"):
+        with pytest.raises(BusyError, match="another run of segcli writes there"):
+            run(small(tmp_path), Console(quiet=True))
+        assert run(small(tmp_path, check=True), Console(quiet=True)) == 0
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_weights_that_run_away_do_not_replace_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Also where it is stopped right after, or where only the last step made them NaN."""
+    blobs(tmp_path / "data", 6)
+    options = small(tmp_path, batch=1)
+    assert run(options, Console(quiet=True)) == 0
+    files = [tmp_path / "out" / f"{name}.safetensors" for name in ("best", "last")]
+    before = [path.read_bytes() for path in files]
+    if what == "loss":
+        stop_at(monkeypatch, 2, spoil=True)
+    else:
+        whole = loop._step
+
+        def spoilt(training: loop.Training, *batch: torch.Tensor) -> torch.Tensor:
+            whole(training, *batch)
+            with torch.no_grad():
+                training.network.head.bias[0] = torch.inf
+            return torch.zeros(())  # the loss of a step is of the weights before it
+
+        monkeypatch.setattr(loop, "_step", spoilt)
+    with pytest.raises(NothingDoneError, match=r"in epoch 2; the weights saved before are as they were; lower"):
+        run(dataclasses.replace(options, epochs=2, resume=True), Console(quiet=True))
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_nothing_of_an_earlier_training_stays_beside_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs(tmp_path / "data", 6)
+    assert run(small(tmp_path, val=0.5), Console(quiet=True)) == 0
+    out = tmp_path / "out"
+    masks = out / "validation" / "masks"
+    (masks / "0002_x.tif.aux.xml").write_text("by a viewer")
+    (masks / "notes.txt").write_text("mine")
+    seen: list[bool] = []
+    whole = loop._step
+
+    def looking(*arguments: object) -> torch.Tensor:
+        seen.append((out / "last.safetensors").exists())
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_step", looking)
+    assert len(list(masks.glob("*.tif"))) == 3
+    assert run(small(tmp_path, val=0.2, seed=1, overwrite=True), Console(quiet=True)) == 0
+    assert not any(seen)  # a kill then, and --resume would go on with the old one
+    (pair,) = find_pairs(tmp_path / "data", 0.2, 1).val
+    assert sorted(path.name for path in masks.iterdir()) == [f"0000_{pair.image.stem}.tif", "notes.txt"]
+    assert len(list((out / "validation" / "truth").iterdir())) == 1
+
+
+def test_labels_count_where_the_image_has_data(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Validation labels that lie where there is no data are none: said before training, not after it."""
+    for side, empty in (("train", 2), ("val", 8)):
+        mask = rng.integers(0, 2, (8, 8), np.uint8)
+        write_place(tmp_path / "data" / side, side, "EPSG:32633", 0, 0, mask)
+        with rasterio.open(tmp_path / "data" / side / "images" / f"{side}.tif", "r+") as file:
+            pixels = np.arange(1, 65, dtype=np.uint8).reshape(8, 8)
+            pixels[:empty] = 0
+            file.nodata = 0
+            file.write(pixels, 1)
+    with pytest.raises(UsageError, match="not one labelled pixel in the validation masks"):
+        run(small(tmp_path), Console(quiet=True))
+    splits = find_pairs(tmp_path / "data", 0.5, 0)
+    found = survey(dataclasses.replace(splits, val=splits.train), Labels(ClassTable.from_indices([0, 1])), pytest.fail)
+    (fact,) = found.facts.values()
+    assert fact.pixels.sum() == 48
+    with rasterio.open(splits.train[0].mask) as file:
+        assert fact.pixels[1] == file.read(1)[2:].sum()
+
+
+def test_white_that_is_taken_for_no_label_is_said(tmp_path: Path) -> None:
+    """Masks of 0 and 255 beside a table of 0 and 1: all that is left would be background."""
+    blobs(tmp_path / "data", 4)
+    for path in (tmp_path / "data" / "masks").iterdir():
+        mask = cv2.imread(str(path), 0)
+        write_picture(path, np.where(mask == 1, 255, 0).astype(np.uint8))
+    table = {"classes": [{"index": 0, "name": "ground"}, {"index": 1, "name": "disc"}]}
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(table))
+    with pytest.raises(UsageError, match=r"no class but ground, and \d+ pixels of 255.* has 0 ground, 1 disc; if 255"):
+        run(small(tmp_path), Console(quiet=True))
+    table = {"classes": [{"index": 0, "name": "ground"}, {"index": 255, "name": "disc"}], "ignore": None}
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(table))
+    assert run(small(tmp_path, check=True), Console(quiet=True)) == 0
+
+
+def test_classes_of_one_colour_are_refused_where_masks_are_colours(tmp_path: Path) -> None:
+    blobs(tmp_path / "data", 4)
+    table = "index,name,color\n0,ground,#000001\n1,disc,#000001\n"
+    (tmp_path / "data" / "classes.csv").write_text(table)
+    assert run(small(tmp_path, check=True), Console(quiet=True)) == 0  # as indices they are told apart
+    for path in (tmp_path / "data" / "masks").iterdir():
+        colors = np.zeros((48, 64, 3), np.uint8)
+        colors[..., 2] = 1
+        write_picture(path, colors)
+    with pytest.raises(UsageError, match=r"ground and disc are both #000001"):
+        run(small(tmp_path, check=True), Console(quiet=True))
+
+
+def test_a_split_that_the_data_have_is_not_made_anew(tmp_path: Path, refused: Callable[..., str]) -> None:
+    for side in ("train", "val"):
+        blobs(tmp_path / "data" / side, 2)
+    rows = [f"data/{side}/images/00.png,data/{side}/masks/00.png,{side}" for side in ("train", "val")]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    for data in ("data", "pairs.csv"):
+        assert f"--group-by: {data} says itself" in refused("train", data, "--group-by", "^.", "--check")
+        assert f"--val: {data} says itself" in refused("train", data, "--val", 0.4, "--check")
+
+
+def test_a_class_table_may_lie_beside_the_masks(tmp_path: Path) -> None:
+    blobs(tmp_path, 2)
+    table = {"classes": [{"index": 0, "name": "ground"}, {"index": 1, "name": "disc"}]}
+    (tmp_path / "masks" / "classes.json").write_text(json.dumps(table))
+    splits = find_pairs(tmp_path, 0.5, 0)
+    assert len(splits.all) == 2
+    assert find_classes(tmp_path, None, splits.all).names == ("ground", "disc")
+
+
+def test_instances_may_be_there_for_some_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blobs(tmp_path / "data", 4)
+    mask = cv2.imread(str(tmp_path / "data" / "masks" / "02.png"), 0)
+    write_picture(tmp_path / "data" / "instances" / "02.png", (ndimage.label(mask == 1)[0]).astype(np.uint8))
+    pairs = find_pairs(tmp_path / "data", 0.25, 0).all
+    assert sorted(pair.image.stem for pair in pairs if pair.instances) == ["02"]
+    seed = next(n for n in range(9) if find_pairs(tmp_path / "data", 0.25, n).val[0].instances is None)
+    assert run(small(tmp_path, val=0.25, seed=seed, border_weight=5.0), Console()) == 0
+    assert "instances/ has 1 of 3 training images; the others have no borders" in capsys.readouterr().err
+
+
+def test_a_check_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for side in ("train", "val"):
+        blobs(tmp_path / "data" / side, 2, seed=3)
+    assert run(small(tmp_path, check=True), Console(as_json=True)) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["data"][0] == {
+        "split": "train", "images": 2, "heights": [48, 48], "widths": [64, 64], "megapixels": 2 * 48 * 64 / 1e6,
+        "bands": 3, "dtype": "uint8",
+    }  # fmt: skip
+    assert [row["class"] for row in record["labelled"]] == ["class 0", "class 1"]
+    assert sum(row["val"]["share"] for row in record["labelled"]) == pytest.approx(1)
+    assert "the same image is in training and in validation" in record["warnings"][0]
+
+
+def test_steps_are_counted_without_shuffling(found: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = crops_of(found)
+    monkeypatch.setattr(Crops, "order", lambda *_: pytest.fail("shuffled"))
+    assert [crops.steps(batch) for batch in (1, 2, 9)] == [5, 2, 1]
+
+
+def test_threads_that_meet_one_file_share_its_place_in_memory(found: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread decodes it whole, another reads its own window; the cache is charged once."""
+    pair = next(pair for pair in found.splits.train if pair.image.stem == "large")
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)), 2 * 1600)
+    whole = Source.patch
+    asked: list[tuple[int, int]] = []
+
+    def patch(source: Source, row: int, col: int, height: int, width: int, *more: object) -> object:
+        asked.append((height, width))
+        if len(asked) == 1:  # another thread comes while this one decodes
+            assert reading.target(pair, 3, 4, 5, 6).shape == (5, 6)
+        return whole(source, row, col, height, width, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Source, "patch", patch)
+    one = reading.target(pair, 3, 4, 5, 6)
+    assert asked == [(40, 40), (5, 6)]
+    assert np.array_equal(reading.target(pair, 3, 4, 5, 6), one)
+    reading.window(pair, 0, 0, 5, 6)  # the image has room beside it, because the mask took its share once
+    assert asked == [(40, 40), (5, 6), (40, 40)]
+
+
+def test_255_is_no_label_beside_another_value_for_that(tmp_path: Path) -> None:
+    """As `colorize` and `eval` have it: a table whose value for no label is 0, masks with a border of 255."""
+    blobs(tmp_path / "data", 4)
+    for path in (tmp_path / "data" / "masks").iterdir():
+        mask = cv2.imread(str(path), 0)
+        write_picture(path, np.where(mask == 255, 255, mask + 1).astype(np.uint8))
+    (tmp_path / "data" / "classes.csv").write_text("index,name\n0,void\n1,ground\n2,disc\n")
+    assert run(small(tmp_path), Console(quiet=True)) == 0

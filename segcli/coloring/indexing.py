@@ -5,12 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from segcli.batch import Job
-from segcli.classes import ClassTable
+from segcli.classes import ClassTable, check_colors
 from segcli.coloring.drawing import Advance, sinks, write
 from segcli.coloring.setting import Setting
-from segcli.colors import Color, hex_color
 from segcli.drawing.indexing import MOST_COLORS, ColorIndex
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError
 from segcli.pictures import Pictures, strip_height
 from segcli.raster.labels import written_table
 from segcli.raster.sink import empty_value, mask_layout
@@ -23,7 +22,7 @@ def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance)
     Raises InputError with the colours that are in no class, and how many pixels have them.
     """
     classes = _classes(job, setting)
-    check_colors(classes, job.source)
+    check_colors(classes.entries, job.source)
     with ExitStack() as files:
         for picture, sink in zip(
             pictures.planes, sinks(files, job.output, pictures, mask_layout(classes), setting), strict=True
@@ -60,13 +59,3 @@ def _classes(job: Job, setting: Setting) -> ClassTable:
     if table is None:
         raise InputError(job.source, "nothing says which colour is which class", "", "give --palette")
     return table
-
-
-def check_colors(classes: ClassTable, place: object) -> None:
-    """UsageError where two classes have one colour."""
-    seen: dict[Color, str] = {}
-    for entry in classes.entries:
-        if entry.color in seen:
-            raise UsageError(place, f"{seen[entry.color]} and {entry.name} are both {hex_color(entry.color)}",
-                             "expected each class in a colour of its own")  # fmt: skip
-        seen[entry.color] = entry.name

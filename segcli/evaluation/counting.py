@@ -2,13 +2,13 @@
 
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.ahead import ahead
 from segcli.errors import InputError
-from segcli.evaluation.grids import aligned, differ
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.objects import ObjectMatcher
 from segcli.evaluation.outlines import Outlines
@@ -18,9 +18,10 @@ from segcli.measures.calibration import ScoreCounts
 from segcli.measures.confusion import Matrix, count_values
 from segcli.measures.report import ImageCounts
 from segcli.options import EvalOptions
-from segcli.raster.labels import check_mask
+from segcli.raster.align import aligned, differ
+from segcli.raster.labels import check_mask, table_in
 from segcli.raster.rows import Strip
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Images, Source, open_images
 from segcli.validity import both, written_out
 
 STRIP_HEIGHT = 512
@@ -32,7 +33,7 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
     Raises InputError where the grids differ or a value is no class.
     """
     with ExitStack() as files:
-        planes = side_by_side(files, pair, options)
+        planes, meaning = side_by_side(files, pair, meaning, options)
         counts = Counts(meaning, options, planes[0][0])
         for true, found in planes:
             strips = ahead(zip(true.strips(STRIP_HEIGHT), found.strips(STRIP_HEIGHT), strict=True))
@@ -45,9 +46,15 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
     return image, scores
 
 
-def side_by_side(files: ExitStack, pair: Pair, options: EvalOptions) -> list[tuple[Source, Source]]:
-    """True and predicted mask on one grid, open until `files` ends; several of them where the files are stacks."""
-    truth, given = (_planes(files, path, options) for path in (pair.truth, pair.predicted))
+def side_by_side(
+    files: ExitStack, pair: Pair, meaning: Meaning, options: EvalOptions
+) -> tuple[list[tuple[Source, Source]], Meaning]:
+    """True and predicted mask on one grid, open until `files` ends; several of them where the files are stacks. And
+    what the values of this pair mean."""
+    true_images, predicted = (_planes(files, path, options) for path in (pair.truth, pair.predicted))
+    if meaning.by_name:
+        meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
+    truth, given = true_images.planes, predicted.planes
     if len(truth) != len(given):
         raise InputError(pair.predicted, f"{len(given)} images", f"{pair.truth} has {len(truth)}")
     planes = []
@@ -58,27 +65,27 @@ def side_by_side(files: ExitStack, pair: Pair, options: EvalOptions) -> list[tup
                 "--align resamples it where both lie on earth",
             )  # fmt: skip
         planes.append((true, aligned(found, true.grid) if differ(true, found) else found))
-    return planes
+    return planes, meaning
 
 
-def _planes(files: ExitStack, path: Path, options: EvalOptions) -> tuple[Source, ...]:
-    planes = open_images(path, "mask").planes
-    for plane in planes:
+def _planes(files: ExitStack, path: Path, options: EvalOptions) -> Images:
+    images = open_images(path, "mask")
+    for plane in images.planes:
         files.callback(plane.close)
         if not options.is_numbered:
             check_mask(plane)
         elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
             found = f"{plane.bands} bands of {plane.dtype}"
             raise InputError(path, found, f"--objects {options.objects} expects one band of whole numbers")
-    return planes
+    return images
 
 
 def are_objects(
-    true: NDArray[np.generic], found: NDArray[np.generic], options: EvalOptions
+    true: NDArray[Any], found: NDArray[Any], options: EvalOptions
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where there are objects, by their numbers and by what was predicted beside them: not at 0, nor at 255 where that
-    is no number."""
-    return true != 0, (found != 0) & ((options.objects == "labels") | (found != 255))
+    """Where there are objects, by their numbers and by what was predicted beside them: not at 0 or below, which many
+    programs write where nothing is known, nor at 255 where that is no number."""
+    return true > 0, (found > 0) & ((options.objects == "labels") | (found != 255))
 
 
 class Counts:
@@ -130,13 +137,15 @@ class Counts:
     def of_pair(self, pair: Pair) -> ImageCounts:
         """All that was counted. InputError where a value is no class."""
         matrix, unpredicted = by_class(pair, self._values, self._lost, self._meaning)
+        unlabelled = self._meaning.true == -1
+        without = int(self._values[unlabelled].sum() + self._lost[unlabelled].sum())
         if unpredicted and not matrix.any():
             raise InputError(pair.predicted, "nothing in common with the truth",
                              f"expected predictions for {unpredicted} pixels with a true class")  # fmt: skip
         boundaries = self._outlines.boundaries if self._outlines is not None else None
         distances = self._outlines.distances if self._outlines is not None else None
         objects = self._objects.counts if self._objects is not None else None
-        return ImageCounts(pair.name, matrix, unpredicted, boundaries, distances, objects)
+        return ImageCounts(pair.name, matrix, unpredicted, boundaries, distances, objects, without)
 
 
 def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, int]:

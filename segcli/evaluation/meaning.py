@@ -1,12 +1,13 @@
 """Which class each value of a true and of a predicted mask stands for."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.classes import ClassEntry, ClassTable
-from segcli.errors import UsageError
+from segcli.errors import InputError, UsageError
 from segcli.evaluation.pairs import Pair
 from segcli.raster.labels import BINARY, embedded_table, table_of, values_in
 
@@ -18,17 +19,34 @@ LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "o
 class Meaning:
     """The classes, and the position of each value among them in either mask, (256,): -1 no label, -2 no class.
 
-    `notes` are lines for people on what was concluded.
+    `notes` are lines for people on what was concluded. With `by_name` a prediction that names its classes is read by
+    them; others are read as the first one is, which names them as `first` does.
     """
 
     classes: ClassTable
     true: NDArray[np.int16]
     predicted: NDArray[np.int16]
     notes: tuple[str, ...] = ()
+    by_name: bool = False
+    first: ClassTable | None = None
 
     @classmethod
     def of(cls, classes: ClassTable) -> "Meaning":
         return cls(classes, classes.positions(), classes.positions())
+
+    def of_prediction(self, path: Path, named: ClassTable | None) -> "Meaning":
+        """For one prediction, which names its classes so. InputError where they are other ones than the first's."""
+        if not self.by_name or named is None:
+            return self
+        predicted = _read_by_name(self.classes, named)
+        if predicted is not None:
+            return replace(self, predicted=predicted)
+        if self.first is not None and _values(self.first) == _values(named):
+            return self
+        if other := _named_otherwise(self.classes, named):
+            raise InputError(path, f"its classes are named otherwise: {other}",
+                             f"expected {', '.join(self.classes.names)}", "compare it by itself")  # fmt: skip
+        return replace(self, predicted=self.classes.positions())
 
 
 def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--classes") -> Meaning:
@@ -40,12 +58,13 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     table = table or embedded_table(first.truth)
     named = embedded_table(first.predicted)
     if table is not None:
-        return _by_name(table, named) if named is not None else Meaning.of(table)
+        return replace(_of_table(table, named), by_name=True, first=named)
     true = values_in(pair.truth for pair in pairs)
-    if true == [0, 255] and named is not None:
-        return _black_and_white(true, [entry.index for entry in named.entries], named, first, option)
     if named is not None:
-        return Meaning.of(named)
+        is_white = true == [0, 255]
+        values = [entry.index for entry in named.entries]
+        found = _black_and_white(true, values, named, first, option) if is_white else Meaning.of(named)
+        return replace(found, by_name=True, first=named)
     predicted = values_in(pair.predicted for pair in pairs)
     both = sorted({*true, *predicted})
     if true == [0, 255] or (255 in predicted and set(predicted) <= {0, 255} and 0 in both and len(both) <= 3):
@@ -56,21 +75,40 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     return Meaning.of(table_of([value for value in both if value != 255], first.truth))
 
 
-def _by_name(table: ClassTable, named: ClassTable) -> Meaning:
-    """Of predictions that name their classes beside a table for the truth."""
+def _of_table(table: ClassTable, named: ClassTable | None) -> Meaning:
+    """Of predictions that may name their classes beside a table for the truth."""
     meaning = Meaning.of(table)
-    if set(named.names) == set(table.names):
-        values = {entry.name: entry.index for entry in named.entries}
-        positions = named.positions()
-        for place, name in enumerate(table.names):
-            positions[values[name]] = place
-        return replace(meaning, predicted=positions)
-    names = {entry.index: entry.name for entry in table.entries}
-    other = [f"{e.index} {e.name}, not {names[e.index]}" for e in named.entries if names.get(e.index, e.name) != e.name]
+    if named is None:
+        return meaning
+    predicted = _read_by_name(table, named)
+    if predicted is not None:
+        return replace(meaning, predicted=predicted)
+    other = _named_otherwise(table, named)
     if not other:
         return meaning
-    return replace(meaning, notes=(f"predictions name their classes otherwise ({'; '.join(other[:3])}); "
-                                   "they are compared by value",))  # fmt: skip
+    return replace(meaning, notes=(f"predictions name their classes otherwise ({other}); they are compared by value",))
+
+
+def _read_by_name(table: ClassTable, named: ClassTable) -> NDArray[np.int16] | None:
+    """The position in `table` of each value of a mask with the classes `named`; None where names differ."""
+    if set(named.names) != set(table.names):
+        return None
+    values = {entry.name: entry.index for entry in named.entries}
+    positions = named.positions()
+    for place, name in enumerate(table.names):
+        positions[values[name]] = place
+    return positions
+
+
+def _named_otherwise(table: ClassTable, named: ClassTable) -> str:
+    """The first values that have other names than in `table`, for people; nothing where there are none."""
+    names = _values(table)
+    other = [f"{e.index} {e.name}, not {names[e.index]}" for e in named.entries if names.get(e.index, e.name) != e.name]
+    return "; ".join(other[:3])
+
+
+def _values(table: ClassTable) -> dict[int, str]:
+    return {entry.index: entry.name for entry in table.entries}
 
 
 def _black_and_white(

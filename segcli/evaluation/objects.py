@@ -16,7 +16,7 @@ class ObjectMatcher:
     """Counts what true and predicted objects have in common; `counted` says of which classes there are objects.
 
     Objects are connected components of classes, or, on the sides that `labels` says, the true one and the found one,
-    pixels of one number other than 0.
+    pixels of one number above 0.
     """
 
     def __init__(self, counted: Sequence[bool], labels: tuple[bool, bool]) -> None:
@@ -72,7 +72,7 @@ class _LabelMap:
 
     def add(self, labels: NDArray[np.integer]) -> Numbers:
         found, where = np.unique(labels, return_inverse=True)
-        numbers = [-1 if n == 0 else self._numbers.setdefault(n, len(self._numbers)) for n in found.tolist()]
+        numbers = [-1 if n <= 0 else self._numbers.setdefault(n, len(self._numbers)) for n in found.tolist()]
         return np.array(numbers, np.int64)[where].reshape(labels.shape)
 
     def objects(self) -> tuple[Numbers, NDArray[np.uint8]]:

@@ -109,7 +109,7 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
             picture = to_picture(pixels, *cut(pixels, known))
             row.append(("image", _png(picture.transpose(1, 2, 0), known)))
     with ExitStack() as files:
-        true, found = side_by_side(files, pair, options)[0]
+        ((true, found), *_), meaning = side_by_side(files, pair, meaning, options)
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
     if options.is_numbered:
         one, other = are_objects(one, other, options)

@@ -6,10 +6,10 @@ import numpy as np
 
 from segcli.classes import ClassTable
 from segcli.errors import InputError
-from segcli.evaluation.grids import aligned, differ
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.measures.calibration import ScoreCounts, levels
+from segcli.raster.align import aligned, differ
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
 

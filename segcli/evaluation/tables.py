@@ -64,7 +64,7 @@ def all_tables(found: dict[str, Any], brief: bool = False) -> list[Table]:
 def _counted(found: dict[str, Any]) -> str:
     """How many images, and whether pixels were left out for want of a prediction."""
     lost = found["unpredicted_pixels"]
-    share = lost / (lost + found["pixels"])
+    share = lost / max(1, lost + found["pixels"])
     failed = f", {len(found['failed'])} more failed" if found.get("failed") else ""
     left_out = f", {lost} pixels ({share:.1%}) without a prediction left out" if lost else ""
     return f"{found['images']} images{failed}{left_out}"

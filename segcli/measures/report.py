@@ -49,7 +49,7 @@ def overall_figures(absent: Absent) -> dict[str, Callable[[Matrix], Figures]]:
 class ImageCounts:
     """One pair: its name, its confusion matrix, pixels that have a true class and none predicted; by class what was
     asked for: counts of boundaries (class, 6), Hausdorff 95 and average surface distance (class, 2), counts of
-    objects (class, COLUMNS)."""
+    objects (class, COLUMNS); and pixels whose true value stands for no label."""
 
     name: str
     matrix: Matrix
@@ -57,6 +57,7 @@ class ImageCounts:
     boundaries: Figures | None = None
     distances: Figures | None = None
     objects: ObjectCounts | None = None
+    unlabelled: int = 0
 
 
 def report(
@@ -77,6 +78,7 @@ def report(
         "pixels": int(total.sum()),
         "failed": [],
         "unpredicted_pixels": sum(image.unpredicted for image in images),
+        "unlabelled_pixels": sum(image.unlabelled for image in images),
         "classes": list(names),
         "confusion_matrix": total.tolist(),
         "dataset": {name: _with_interval(figure(total), figure(drawn), confidence) for name, figure in wanted.items()},

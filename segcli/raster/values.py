@@ -45,7 +45,6 @@ class MaskValues:
                 yield first_row, pixels[0] if valid is None else np.where(valid, pixels[0], 0)
             return
         known = self.classes.positions()
-        known[255] = max(known[255], -1)  # what marks no label to most programs, unless it is a class
         foreign: dict[int, int] = {}
         empty = empty_value(self.classes) if empty is None else empty
         for first_row, pixels, valid in source.strips(height):

@@ -97,12 +97,13 @@ def check_mask(mask: Source) -> None:
 
 
 def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> ClassTable:
-    """The class table: the given file, `classes.json` or `.csv` in `data`, or the values that occur in the masks.
+    """The class table: the given file, `classes.json` or `.csv` in `data` or beside the masks, or the values that occur
+    in these.
 
     Raises InputError where masks are colours and nothing says what these mean.
     """
     folder = data.parent if data.is_file() else data
-    table = written_table(given, folder, above=0)
+    table = written_table(given, folder, above=0) or written_table(None, pairs[0].mask.parent, above=0)
     if table is not None:
         return table
     vectors = [pair.mask for pair in pairs if is_vector(pair.mask)]

@@ -66,7 +66,7 @@ class Training:
 def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bool]) -> bool:
     """The rest of one epoch, from `progress.step` on; False where `stopped` said so before its end.
 
-    Raises NothingDoneError where the loss is no number any more.
+    Raises NothingDoneError where the loss, or at the end a weight, is no number any more.
     """
     options, device = training.options, training.device
     training.network.train()
@@ -92,9 +92,13 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
             progress.step += 1
             progress.seconds = before + monotonic() - began
             over = training.is_over(progress)
-            if progress.step % CHECKED == 0 or progress.step == steps or over:
+            is_stopped = training.processes.any(stopped(), device) and progress.step < steps
+            is_end = is_stopped or over or progress.step == steps
+            if is_end or progress.step % CHECKED == 0:
                 _check(float(total), training, progress)
-            if training.processes.any(stopped(), device) and progress.step < steps:
+            if is_end:  # what is saved now replaces the last good weights
+                _check_weights(training, progress)
+            if is_stopped:
                 progress.loss = float(total)
                 return False
             if over:
@@ -120,10 +124,21 @@ def _step(training: Training, images: Tensor, targets: Tensor, weights: Tensor |
 
 def _check(total: float, training: Training, progress: Progress) -> None:
     if not math.isfinite(total):
-        raise NothingDoneError(
-            training.crops.pairs[0].image.parent, f"the loss is {total} in epoch {progress.epoch + 1}",
-            "the weights saved before are as they were", "lower --learning-rate",
-        )  # fmt: skip
+        raise _run_away(f"the loss is {total}", training, progress)
+
+
+def _check_weights(training: Training, progress: Progress) -> None:
+    """The loss is of the weights before a step, which may have made them NaN."""
+    tensors = [*training.network.state_dict().values(), *training.averaged.tensors.values()]
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise _run_away("weights are no numbers any more", training, progress)
+
+
+def _run_away(found: str, training: Training, progress: Progress) -> NothingDoneError:
+    return NothingDoneError(
+        training.crops.pairs[0].image.parent, f"{found} in epoch {progress.epoch + 1}",
+        "the weights saved before are as they were", "lower --learning-rate",
+    )  # fmt: skip
 
 
 def learning_rate(done: float, highest: float) -> float:

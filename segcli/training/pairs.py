@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcli.errors import UsageError
-from segcli.matching import match_folders
+from segcli.matching import match_folders, matched_folders
 from segcli.raster.burn import VECTORS
+from segcli.raster.labels import TABLES
 from segcli.raster.names import SUFFIXES, rasters_in
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
@@ -30,10 +31,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Splits:
-    """Pairs to learn from and pairs to choose by."""
+    """Pairs to learn from and pairs to choose by; `is_given` where the data say which are which."""
 
     train: tuple[Pair, ...]
     val: tuple[Pair, ...]
+    is_given: bool = False
 
     @property
     def all(self) -> tuple[Pair, ...]:
@@ -55,9 +57,9 @@ def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -
         if val_pairs:
             if not pairs:
                 raise UsageError(data, "all pairs are for validation", "expected some to train on")
-            return Splits(tuple(pairs), val_pairs)
+            return Splits(tuple(pairs), val_pairs, is_given=True)
     elif (data / "train").is_dir() and (given := next((data / n for n in VAL_FOLDERS if (data / n).is_dir()), None)):
-        return Splits(_pairs_in(data / "train"), _pairs_in(given))
+        return Splits(_pairs_in(data / "train"), _pairs_in(given), is_given=True)
     else:
         pairs = list(_pairs_in(data / "train" if (data / "train").is_dir() else data))
     if group_by is not None:
@@ -108,12 +110,12 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
                          f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file")  # fmt: skip
     if not rasters_in(images):
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
-    pairs = match_folders(images, masks, more=VECTORS)
+    pairs = match_folders(images, masks, more=VECTORS, without=frozenset(masks / name for name in TABLES))
     if not pairs:
         raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike")
     numbered = {}
     if (folder / INSTANCES).is_dir():
-        numbered = {image: path for _, image, path in match_folders(images, folder / INSTANCES)}
+        numbered = {image: path for _, image, path in matched_folders(images, folder / INSTANCES).pairs}
     return tuple(Pair(image, mask, instances=numbered.get(image)) for _, image, mask in pairs)
 
 

@@ -1,5 +1,6 @@
 """The validation part as files that people look at: masks, truth, and the report of `eval` on them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,21 @@ def write_validation(
                 found.write(strip.first_row, values[strip.predicted])
                 true.write(strip.first_row, values[strip.true])
         compared.append(Compared(name, mask, truth, image=pair.image))
+    _remove_others(folder, {pair.predicted.name for pair in compared})
     options = EvalOptions(folder / "masks", folder / "truth", folder)
     meaning = Meaning.of(classes)
     done = [(pair, compare(pair, meaning, options)[0]) for pair in compared]
     write_report(folder, report([image for _, image in done], classes.names), done, meaning, options)
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Masks and truth of an earlier training: beside the new ones nobody could tell them apart."""
+    for kind in ("masks", "truth"):
+        for path in (folder / kind).iterdir():
+            own = _OWN.fullmatch(path.name)
+            if own and own[1] not in names:
+                path.unlink()
+
+
+_OWN = re.compile(r"(\d{4,}_.*\.tif)(\.aux\.xml)?")
+"""Names that are given here, with what GDAL writes beside them for viewers."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -49,6 +50,7 @@ class Reading:
         self._labels, self.constants = labels, constants
         self._left = cache_bytes
         self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
+        self._reserved: set[tuple[Pair, Kind]] = set()
         self._lock = threading.Lock()
 
     def window(
@@ -94,10 +96,7 @@ class Reading:
         if kept is None:
             with self._open(pair, kind) as source:
                 bands = match_bands(source, len(self.constants.mean)) if kind == "image" else None
-                with self._lock:
-                    keep = source.size_bytes <= self._left
-                    self._left -= source.size_bytes if keep else 0
-                if not keep:
+                if not self._reserve((pair, kind), source.size_bytes):
                     height, width = min(height, source.grid.height - row), min(width, source.grid.width - col)
                     return source.patch(row, col, height, width, bands)
                 kept = source.patch(0, 0, source.grid.height, source.grid.width, bands)
@@ -105,6 +104,15 @@ class Reading:
         pixels, valid = kept
         place = slice(row, row + height), slice(col, col + width)
         return pixels[:, *place], None if valid is None else valid[place]
+
+    def _reserve(self, key: tuple[Pair, Kind], size_bytes: int) -> bool:
+        """Whether this thread is to decode the whole file: there is room, and no other thread is at it."""
+        with self._lock:
+            if key in self._reserved or size_bytes > self._left:
+                return False
+            self._reserved.add(key)
+            self._left -= size_bytes
+            return True
 
 
 @dataclass(frozen=True)
@@ -140,16 +148,25 @@ class Crops:
     def pairs(self) -> tuple[Pair, ...]:
         return self.found.splits.train
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """Which pair each crop of an epoch comes from, shuffled."""
+    @cached_property
+    def _times(self) -> NDArray[np.int64]:
+        """How many crops an epoch takes of each pair."""
         facts = [self.found.facts[pair] for pair in self.pairs]
         areas = np.array([float(fact.height * fact.width) for fact in facts])
-        times = np.maximum(1, np.round(areas / self.size**2)).astype(np.int64)
-        return np.random.default_rng((self.seed, epoch)).permutation(np.repeat(np.arange(len(facts)), times))
+        return np.maximum(1, np.round(areas / self.size**2)).astype(np.int64)
+
+    @cached_property
+    def _count(self) -> int:
+        return int(self._times.sum())
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Which pair each crop of an epoch comes from, shuffled."""
+        numbers = np.repeat(np.arange(len(self._times)), self._times)
+        return np.random.default_rng((self.seed, epoch)).permutation(numbers)
 
     def steps(self, batch: int) -> int:
         """Batches an epoch. Crops that fill none are left to the next shuffle, unless there is no full batch at all."""
-        return max(1, len(self.order(0)) // batch)
+        return max(1, self._count // batch)
 
     def batches(
         self, epoch: int, batch: int, first_step: int = 0, part: tuple[int, int] = (0, 1), workers: int = 1

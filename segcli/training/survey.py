@@ -4,9 +4,7 @@ normalise them. Each file is read once, strip by strip."""
 import hashlib
 import math
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
 from segcli.network.normalise import Normalisation
+from segcli.raster.burn import is_vector
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
 from segcli.training.labels import Labels, check_mask
 from segcli.training.pairs import Pair, Splits
-from segcli.validity import written_out
+from segcli.validity import Valid, written_out
 
 CELL = 64
 """Side of the squares for which it is noted which classes occur there, in pixels."""
 
 SAMPLED = 2**14
 """Pixels of an image that stand for it where percentiles are asked for."""
+
+WGS_84 = "EPSG:4326"
 
 CLIPPED = (1.0, 99.0)
 """Percentiles between which the mean and the deviation of 16-bit and float images are taken: a few dead or saturated
@@ -37,7 +39,11 @@ pixels would else set them."""
 @dataclass(frozen=True)
 class Facts:
     """What was seen of one pair. `pixels` counts labelled ones by class; `present` says where classes occur, (row, col,
-    class) in cells; `sums` are the number of valid pixels and, by band, of values and of squares."""
+    class) in cells. Both are of pixels where the image has data.
+
+    `marked` counts pixels of the mask that are 255, where that is no class. `bounds` are west, south, east and north of
+    an image that lies on earth, in degrees. `sums` are the number of valid pixels and, by band, of values and of
+    squares."""
 
     height: int
     width: int
@@ -46,7 +52,7 @@ class Facts:
     digest: str
     bounds: tuple[float, float, float, float] | None
     pixels: NDArray[np.int64]
-    unlabelled: int
+    marked: int
     present: NDArray[np.bool_]
     low: float
     high: float
@@ -94,8 +100,22 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
                          "expected at least two to tell apart")  # fmt: skip
     for name, pairs in (("training", splits.train), ("validation", splits.val)):
         if not sum(facts[pair].pixels.sum() for pair in pairs):
-            raise UsageError(pairs[0].mask.parent, f"not one labelled pixel in the {name} masks")
+            raise UsageError(pairs[0].mask.parent, f"not one labelled pixel in the {name} masks",
+                             "expected some where the images have data")  # fmt: skip
+    _check_classes(splits, facts, labels.classes)
     return Survey(splits, facts, next(iter(dtypes)), count)
+
+
+def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable) -> None:
+    """UsageError where one class alone is labelled and 255 may well be the other."""
+    pixels, marked = sum(fact.pixels for fact in facts.values()), sum(fact.marked for fact in facts.values())
+    if np.count_nonzero(pixels) == 1 and marked:
+        alone = classes.names[int(np.argmax(pixels))]
+        raise UsageError(
+            splits.train[0].mask.parent, f"no class but {alone}, and {marked} pixels of {IGNORE}, which is no label",
+            f"the class table has {', '.join(f'{entry.index} {entry.name}' for entry in classes.entries[:12])}",
+            f"if {IGNORE} is one of them, write that as its index (in JSON with \"ignore\": null)",
+        )  # fmt: skip
 
 
 def _attempt(pair: Pair, labels: Labels) -> Facts | InputError:
@@ -108,65 +128,74 @@ def _attempt(pair: Pair, labels: Labels) -> Facts | InputError:
 def _look(pair: Pair, labels: Labels) -> Facts:
     with Source(pair.image) as image, labels.open(pair) as mask:
         check_mask(mask)
+        if mask.bands >= 3:
+            check_colors([*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)], pair.mask)
+        _check_sizes(pair, image, mask)
         height, width = image.grid.height, image.grid.width
-        if (height, width) != (mask.grid.height, mask.grid.width):
-            raise InputError(
-                pair.mask, f"{mask.grid.height} x {mask.grid.width} pixels (height x width)",
-                f"its image has {height} x {width}",
-            )  # fmt: skip
-        if pair.instances is not None:
-            with Source(pair.instances, "mask") as numbers:
-                if (numbers.grid.height, numbers.grid.width, numbers.bands) != (height, width, 1):
-                    raise InputError(
-                        pair.instances, "another size than its image, or several bands", "expected one number a pixel"
-                    )
         classes = len(labels.classes.entries)
         present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
-        pixels, unlabelled = np.zeros(classes, np.int64), 0
-        for first_row, values, valid in mask.strips(CELL):
-            places = labels.positions(pair.mask, values, valid)
+        pixels, marked = np.zeros(classes, np.int64), 0
+        may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
+        found = _Values(image)
+        for (first_row, values, known), (_, strip, valid) in zip(mask.strips(CELL), image.strips(CELL), strict=True):
+            found.add(first_row, strip, valid)
+            places = labels.positions(pair.mask, values, known)
+            if may_mark:
+                marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(known, places.shape)))
+            if valid is not None:
+                places[~valid] = -1
             for col in range(0, width, CELL):
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
-                unlabelled += int(counts[0])
-        low, high, sums, sample = _values(image)
+        bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
         return Facts(
-            height, width, image.bands, image.dtype, sha256_of(pair.image), _bounds(image), pixels, unlabelled, present,
-            low, high, sums, sample,
+            height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked, present,
+            found.low, found.high, sums, np.concatenate(found.samples, axis=1),
         )  # fmt: skip
 
 
-def _values(image: Source) -> tuple[float, float, Any, NDArray[np.float32]]:
-    """Lowest and highest value, sums for mean and deviation, and a sample, of pixels that are data."""
-    number, total, squares = 0, np.zeros(image.bands), np.zeros(image.bands)
-    low, high = math.inf, -math.inf
-    step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
-    samples = []
-    for first_row, strip, valid in image.strips(CELL):
-        known = strip.reshape(image.bands, -1) if valid is None else strip[:, valid]
+def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
+    """InputError where what belongs together is not of one size."""
+    height, width = image.grid.height, image.grid.width
+    if (height, width) != (mask.grid.height, mask.grid.width):
+        raise InputError(
+            pair.mask, f"{mask.grid.height} x {mask.grid.width} pixels (height x width)",
+            f"its image has {height} x {width}",
+        )  # fmt: skip
+    if pair.instances is None:
+        return
+    with Source(pair.instances, "mask") as numbers:
+        if (numbers.grid.height, numbers.grid.width, numbers.bands) != (height, width, 1):
+            raise InputError(
+                pair.instances, "another size than its image, or several bands", "expected one number a pixel"
+            )
+
+
+class _Values:
+    """Lowest and highest value, sums for mean and deviation, and samples, of pixels that are data, strip by strip."""
+
+    def __init__(self, image: Source) -> None:
+        self._bands = image.bands
+        self._step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
+        self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
+        self.low, self.high = math.inf, -math.inf
+        self.samples: list[NDArray[np.float32]] = []
+
+    def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
+        """The next rows."""
+        known = strip.reshape(self._bands, -1) if valid is None else strip[:, valid]
         known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
         if known.size:
-            low, high = min(low, float(known.min())), max(high, float(known.max()))
+            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
         values = known.astype(np.float64)
-        number += values.shape[1]
-        total += values.sum(1)
-        squares += np.square(values).sum(1)
-        rows = slice(-first_row % step, None, step)
-        part = strip[:, rows, ::step].reshape(image.bands, -1).astype(np.float32)
-        seen = written_out(valid, strip.shape[1:])[rows, ::step].ravel() & np.isfinite(part).all(0)
-        samples.append(part[:, seen])
-    return low, high, (number, total, squares), np.concatenate(samples, axis=1)
-
-
-def _bounds(image: Source) -> tuple[float, float, float, float] | None:
-    """Left, bottom, right, top of an image that lies on earth; None for others."""
-    grid = image.grid
-    if grid.crs is None or grid.transform is None:
-        return None
-    corners = [grid.transform @ (col, row) for col in (0, grid.width) for row in (0, grid.height)]
-    x, y = zip(*corners, strict=True)
-    return min(x), min(y), max(x), max(y)
+        self.number += values.shape[1]
+        self.total += values.sum(1)
+        self.squares += np.square(values).sum(1)
+        rows = slice(-first_row % self._step, None, self._step)
+        part = strip[:, rows, :: self._step].reshape(self._bands, -1).astype(np.float32)
+        seen = written_out(valid, strip.shape[1:])[rows, :: self._step].ravel() & np.isfinite(part).all(0)
+        self.samples.append(part[:, seen])
 
 
 def normalisation(found: Survey) -> Normalisation:
@@ -191,80 +220,6 @@ def normalisation(found: Survey) -> Normalisation:
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
     deviation = np.where(deviation == 0, 1, deviation)
     return Normalisation(found.dtype, tuple(map(float, mean)), tuple(map(float, deviation)))
-
-
-def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
-    """What is odd about the data set, in lines for people."""
-    splits, facts = found.splits, found.facts
-    for pair, fact in facts.items():
-        if fact.low >= fact.high:
-            yield f"{pair.image}: constant, or no data at all"
-        if not fact.pixels.any():
-            yield f"{pair.mask}: not one labelled pixel"
-    for n, name in enumerate(names):
-        if not any(facts[pair].pixels[n] for pair in splits.train):
-            yield f"class {name} is in no training mask: it will never be predicted"
-        elif not any(facts[pair].pixels[n] for pair in splits.val):
-            yield f"class {name} is in no validation mask: its IoU stays unknown"
-    by_digest: dict[str, list[Pair]] = {}
-    for pair, fact in facts.items():
-        by_digest.setdefault(fact.digest, []).append(pair)
-    learnt = set(splits.train)
-    for same in by_digest.values():
-        sides = {pair in learnt for pair in same}
-        if len(sides) == 2:
-            yield f"the same image is in training and in validation: {', '.join(str(p.image) for p in same[:4])}"
-    yield from _neighbours(splits, facts)
-
-
-def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
-    """Tiles of one scene on both sides: validation figures would be too good."""
-    placed = [[(pair, box) for pair in part if (box := facts[pair].bounds)] for part in (splits.train, splits.val)]
-    boxes = np.array([box for _, box in placed[0]]).reshape(-1, 4)
-    touching = []
-    for pair, (left, bottom, right, top) in placed[1]:
-        near = (boxes[:, 0] <= right) & (boxes[:, 2] >= left) & (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom)
-        if near.any():
-            touching.append((pair, placed[0][int(near.argmax())][0]))
-    if touching:
-        one, other = touching[0]
-        yield (f"{len(touching)} validation images touch training images on earth, such as {one.image.name} and "
-               f"{other.image.name}; {_KEEP}")  # fmt: skip
-        return
-    names = [{_scene(pair) for pair in part if not pair.group} for part in (splits.train, splits.val)]
-    counts = Counter(map(_scene, splits.all))
-    both = sorted(scene for scene in names[0] & names[1] if scene and counts[scene] > 1)
-    if both and len(names[0] | names[1]) > 1:  # with one name for all, the numbers are no parts of anything
-        yield f"parts of {both[0]} are in training and in validation, by their names; {_KEEP}"
-
-
-_KEEP = "--group-by keeps the parts of a scene together"
-
-
-def _scene(pair: Pair) -> str:
-    return _SERIAL.sub("", pair.image.stem)
-
-
-_SERIAL = re.compile(r"([-_ ]?(r|c|x|y|row|col|tile|part|patch)?\d+)+$", re.IGNORECASE)
-
-
-def tables(found: Survey, names: tuple[str, ...]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """What the data set holds: title, head and rows."""
-    rows = []
-    for name, pairs in (("train", found.splits.train), ("val", found.splits.val)):
-        facts = [found.facts[pair] for pair in pairs]
-        heights, widths = sorted(f.height for f in facts), sorted(f.width for f in facts)
-        sizes = f"{heights[0]} x {widths[0]} to {heights[-1]} x {widths[-1]}"
-        megapixels = sum(f.height * f.width for f in facts) / 1e6
-        rows.append([name, str(len(pairs)), sizes, f"{megapixels:.2f}", f"{found.bands} of {found.dtype}"])
-    yield "data", ["split", "images", "height x width", "Mpx", "bands"], rows
-    lines = [[name] for name in names]
-    for pairs in (found.splits.train, found.splits.val):
-        counts = np.stack([found.facts[pair].pixels for pair in pairs])
-        total = max(1, int(counts.sum()))
-        for n, line in enumerate(lines):
-            line += [f"{counts[:, n].sum() / total:.2%}", str(int((counts[:, n] > 0).sum()))]
-    yield "labelled pixels", ["class", "train", "in images", "val", "in images"], lines
 
 
 def digest(found: Survey) -> dict[str, Any]:

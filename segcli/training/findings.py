@@ -1,0 +1,107 @@
+"""What the look at a data set found: what is odd, in lines for people, and what there is, for people and programs."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from segcli.training.pairs import Pair, Splits
+from segcli.training.survey import Facts, Survey
+
+
+def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
+    """What is odd about the data set, in lines for people."""
+    splits, facts = found.splits, found.facts
+    for pair, fact in facts.items():
+        if fact.low >= fact.high:
+            yield f"{pair.image}: constant, or no data at all"
+        if not fact.pixels.any():
+            yield f"{pair.mask}: not one labelled pixel"
+    for n, name in enumerate(names):
+        if not any(facts[pair].pixels[n] for pair in splits.train):
+            yield f"class {name} is in no training mask: it will never be predicted"
+        elif not any(facts[pair].pixels[n] for pair in splits.val):
+            yield f"class {name} is in no validation mask: its IoU stays unknown"
+    by_digest: dict[str, list[Pair]] = {}
+    for pair, fact in facts.items():
+        by_digest.setdefault(fact.digest, []).append(pair)
+    learnt = set(splits.train)
+    for same in by_digest.values():
+        sides = {pair in learnt for pair in same}
+        if len(sides) == 2:
+            yield f"the same image is in training and in validation: {', '.join(str(p.image) for p in same[:4])}"
+    yield from _neighbours(splits, facts)
+
+
+def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
+    """Tiles of one scene on both sides: validation figures would be too good."""
+    placed = [[(pair, box) for pair in part if (box := facts[pair].bounds)] for part in (splits.train, splits.val)]
+    boxes = np.array([box for _, box in placed[0]]).reshape(-1, 4)
+    touching = []
+    for pair, (left, bottom, right, top) in placed[1]:
+        near = (boxes[:, 0] <= right) & (boxes[:, 2] >= left) & (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom)
+        if near.any():
+            touching.append((pair, placed[0][int(near.argmax())][0]))
+    keep = _KEEP_GIVEN if splits.is_given else _KEEP
+    if touching:
+        one, other = touching[0]
+        yield (f"{len(touching)} validation images touch training images on earth, such as {one.image.name} and "
+               f"{other.image.name}; {keep}")  # fmt: skip
+        return
+    names = [{_scene(pair) for pair in part if not pair.group} for part in (splits.train, splits.val)]
+    counts = Counter(map(_scene, splits.all))
+    both = sorted(scene for scene in names[0] & names[1] if scene and counts[scene] > 1)
+    if both and len(names[0] | names[1]) > 1:  # with one name for all, the numbers are no parts of anything
+        yield f"parts of {both[0]} are in training and in validation, by their names; {keep}"
+
+
+_KEEP = "--group-by keeps the parts of a scene together"
+_KEEP_GIVEN = "keep the parts of a scene on one side of the split"
+
+
+def _scene(pair: Pair) -> str:
+    return _SERIAL.sub("", pair.image.stem)
+
+
+_SERIAL = re.compile(r"([-_ ]?(r|c|x|y|row|col|tile|part|patch)?\d+)+$", re.IGNORECASE)
+
+
+def tables(found: Survey, names: tuple[str, ...]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """What the data set holds: title, head and rows."""
+    seen = as_record(found, names)
+    rows = []
+    for part in seen["data"]:
+        (low, high), (left, right) = part["heights"], part["widths"]
+        sizes, bands = f"{low} x {left} to {high} x {right}", f"{part['bands']} of {part['dtype']}"
+        rows.append([part["split"], str(part["images"]), sizes, f"{part['megapixels']:.2f}", bands])
+    yield "data", ["split", "images", "height x width", "Mpx", "bands"], rows
+    lines = [
+        [row["class"], *(cell for part in SPLITS for cell in (f"{row[part]['share']:.2%}", str(row[part]["images"])))]
+        for row in seen["labelled"]
+    ]
+    yield "labelled pixels", ["class", "train", "in images", "val", "in images"], lines
+
+
+def as_record(found: Survey, names: tuple[str, ...]) -> dict[str, Any]:
+    """The same for programs: `data` of each split, `labelled` of each class its share of the pixels of each split that
+    have a label, and in how many images it is."""
+    data: list[dict[str, Any]] = []
+    labelled: list[dict[str, Any]] = [{"class": name} for name in names]
+    for name, pairs in zip(SPLITS, (found.splits.train, found.splits.val), strict=True):
+        facts = [found.facts[pair] for pair in pairs]
+        heights, widths = [fact.height for fact in facts], [fact.width for fact in facts]
+        data.append({
+            "split": name, "images": len(facts), "heights": [min(heights), max(heights)],
+            "widths": [min(widths), max(widths)], "megapixels": sum(fact.height * fact.width for fact in facts) / 1e6,
+            "bands": found.bands, "dtype": found.dtype,
+        })  # fmt: skip
+        counts = np.stack([fact.pixels for fact in facts])  # (image, class)
+        total = max(1, int(counts.sum()))
+        for n, row in enumerate(labelled):
+            row[name] = {"share": int(counts[:, n].sum()) / total, "images": int((counts[:, n] > 0).sum())}
+    return {"data": data, "labelled": labelled}
+
+
+SPLITS = ("train", "val")
