@@ -42,7 +42,7 @@ from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.names import Name
-from segcli.raster.sink import Encoding, Sink, create
+from segcli.raster.sink import BLOCK, Encoding, Sink, create
 from segcli.raster.source import Images, Source, open_images
 from segcli.raster.stack_sink import PlaneSink, create_stack
 from segcli.validity import Valid, Validity, joined
@@ -102,6 +102,13 @@ class Setting:
     options: PredictOptions
     console: Console
     memory: Memory
+
+    @property
+    def waiting(self) -> float:
+        """Bytes for each column of an image that wait until a row of tiles is whole: as they came, put together, and on
+        their way into the file."""
+        sizes = (product.layout.bands * np.dtype(product.layout.dtype).itemsize for product in self.products)
+        return 3.0 * BLOCK * sum(sizes)
 
 
 def run(options: PredictOptions, console: Console) -> int:
@@ -181,7 +188,8 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
         for _, scores in scorer.scores(inputs, pixels.shape[1]):
             scores.cpu()  # waits for a GPU
 
-    second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype)
+    side = forecast.TRIAL
+    second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype) * side**2 / scorer.pixels_of(side, side)
     resident = forecast.resident_bytes()
 
     def cost(job: batch.Job) -> Cost:
@@ -191,10 +199,10 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
             with plane:
                 height, width = plane.grid.height, plane.grid.width
                 match_bands(plane, model.bands, setting.options.bands)
-                plan = next(iter(scorer.plans(height, width, 1, budget)))
+                plan = next(iter(scorer.plans(height, width, 1, budget, setting.waiting)))
                 panels = plan.panels(width)
                 pixels, pieces = pixels + height * width, pieces + len(panels)
-                computed += height * sum(panel.read_end - panel.read_first for panel in panels)
+                computed += sum(scorer.pixels_of(height, panel.read_end - panel.read_first) for panel in panels)
                 needed = max(needed, plan.needed if math.isfinite(plan.needed) else 0.0)
         return Cost(pixels, pieces, computed * second, resident + needed)
 
@@ -259,7 +267,8 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
         if work.source.is_turned and not work.source.is_loaded and work.source.size_bytes <= TURNED_BYTES * work.share:
             work.source.load()  # not when it is opened, ahead of its turn, as others may be
     for device_scorer in scorer.with_fallback(console.say):
-        for plan in device_scorer.plans_within(grid.height, grid.width, len(works), setting.memory.budget):
+        size = grid.height, grid.width, len(works)
+        for plan in device_scorer.plans_within(*size, setting.memory.budget, setting.waiting):
             before = progress.state()
             try:
                 flow(works, setting, device_scorer, plan, progress)

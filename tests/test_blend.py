@@ -153,3 +153,17 @@ def test_panels_are_taken_where_the_memory_is_short() -> None:
     panels = way.panels(16_000)
     assert len(panels) > 1
     assert all(panel.first % 512 == 0 and panel.read_first % odd.step == 0 for panel in panels)
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), size=st.integers(2, 24), overlap=st.floats(0, 0.9))
+def test_pixels_under_several_windows_are_computed_as_often(height: int, width: int, size: int, overlap: float) -> None:
+    seen: list[int] = []
+
+    def network(window: Tensor) -> Tensor:
+        seen.append(window.shape[2] * window.shape[3])
+        return window
+
+    windows = Windows(network, size, overlap)
+    blended(windows, torch.zeros(1, 1, height, width), 7)
+    assert sum(seen) == windows.pixels_of(height, width)

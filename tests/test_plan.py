@@ -187,3 +187,12 @@ def test_columns_that_fill_up_a_narrow_image_count() -> None:
     less = next(stream.plans(100_000, 1, 1, one.needed / 8))
     assert less.strip_height < one.strip_height
     assert less.needed <= one.needed / 8
+
+
+def test_what_waits_beside_the_network_makes_panels_narrower() -> None:
+    """As twenty probabilities a pixel in floats do, half a thousand rows of them."""
+    stream = Stream(UNet(NetworkConfig(3, 2, 4, 2)).eval(), 3, 4, torch.device("cpu"), method="scores")
+    beside = 3 * 512 * 80.0
+    plain, less = (next(stream.plans(3000, 12_000, 1, 300e6, more)) for more in (0.0, beside))
+    assert plain.panel_width == 12_000
+    assert less.panel_width * beside < less.needed <= 300e6

@@ -577,6 +577,27 @@ def test_empty_strips_are_skipped_and_no_score_changes(
     assert torch.equal(torch.cat(scores, 2), torch.cat(plain, 2))
 
 
+@pytest.mark.parametrize("strip", [1, 2, 4])
+def test_empty_strips_beside_a_function_that_reaches_farther_down_than_across(strip: int) -> None:
+    class Tall(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return functional.max_pool2d(self.conv(rows), (9, 1), 1, (4, 0))
+
+    torch.manual_seed(0)
+    network = Tall().eval()
+    image = torch.randn(1, 1, 64, 8)
+    image[:, :, 20:] = 0
+    told = [Inputs(row, image[:, :, row : row + strip], row >= 20) for row in range(0, 64, strip)]
+    stream = Stream(network, 1, 1, torch.device("cpu"))
+    found = torch.cat([scores.clone() for _, scores in stream.scores(told, 64)], 2)
+    with torch.inference_mode():
+        assert torch.allclose(found, network(image), atol=1e-6)
+
+
 @pytest.mark.parametrize("strip", [2, 4, 8, 16])
 def test_a_long_gap_is_not_computed(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
     ready = Stream(UNet(NetworkConfig(1, 2, 4, 3)).eval(), 1, 8, torch.device("cpu"), method="scores")

@@ -8,6 +8,7 @@ a rolling band of rows as high as a window; there is no canvas of the whole imag
 Knows nothing of files, classes or colours.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -66,12 +67,18 @@ class Windows:
         """Rows, or columns, from a window to the next."""
         return max(self.total_stride, round(self.size * (1 - self.overlap)) // self.total_stride * self.total_stride)
 
-    def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
-        """Full width if it fits `budget` bytes, else panels that see every window that touches them: same scores."""
+    def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
+        """Full width if it fits `budget` bytes, else panels that see every window that touches them: same scores. What
+        the network takes for a window is not counted."""
         # Up to two windows of rows wait to be scored, in floats, as image and as strip; scores and weights add up.
-        column = images * self.size * 4 * (4 * self.bands + 2 * (self.classes + 1))
+        column = images * (self.size * 4 * (4 * self.bands + 2 * (self.classes + 1)) + beside)
         margin = -(-self.size // self.step) * self.step
         yield from plans(height, width, self.step, margin, Costs(column, 0), budget, self.size * width, self.step)
+
+    def pixels_of(self, height: int, width: int) -> int:
+        """How many are computed for an image of that size: those under several windows as often."""
+        sides = (len(window_starts(side, self.size, self.step)) * min(side, self.size) for side in (height, width))
+        return math.prod(sides)
 
     def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """As `stream.Stream.scores`: strips of an image of `height` rows in, scores of its rows out."""

@@ -67,6 +67,10 @@ class Costs:
         """Columns with those that fill them up."""
         return -(-columns // self.stride) * self.stride
 
+    def more(self, beside: float) -> "Costs":
+        """With so many bytes more for each column."""
+        return replace(self, fixed=self.fixed + beside)
+
     def times(self, images: int) -> "Costs":
         """Of several images that go through together."""
         return replace(self, fixed=self.fixed * images, per_row=self.per_row * images)

@@ -34,9 +34,14 @@ class Scorer:
     dtype: torch.dtype
     options: PredictOptions
 
-    def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
-        """Ways to cut the images, best first, as both ways have them."""
-        return self.way.plans(height, width, images, budget)
+    def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
+        """Ways to cut the images, best first, as both ways have them. `beside` are bytes of this machine's memory that
+        each column of an image takes elsewhere."""
+        return self.way.plans(height, width, images, budget, beside if self.device.type == "cpu" else 0.0)
+
+    def pixels_of(self, height: int, width: int) -> int:
+        """How many are computed for an image: in windows more than it has, where they overlap."""
+        return self.way.pixels_of(height, width)
 
     def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """Strips in, strips of scores, (first_row, (image, class, row, col)), out."""
@@ -52,10 +57,10 @@ class Scorer:
         if self.device.type != "cpu":
             yield _on_the_cpu(self.network, self.device, self.options, say)
 
-    def plans_within(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
+    def plans_within(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
         """`plans`; none where already counting bytes takes more memory than there is."""
         try:
-            yield from self.plans(height, width, images, budget)
+            yield from self.plans(height, width, images, budget, beside)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from segcli.network.frame import beyond, framed
 from segcli.network.joins import Join, JoinedWindow
@@ -130,15 +131,21 @@ class Stream:
         if device.type == "cpu" and any(len(step.inputs) > 1 for step in self._steps):
             while self.least_rows % 2 == 0 and self.least_rows // 2 >= LEAST_ROWS:
                 self.least_rows //= 2
-        self._is_square = all(map(_is_square, folded.modules()))  # then it reaches as far along rows as along columns
+        # Then it reaches as far along rows as along columns.
+        self._is_square = all(map(_is_square, folded.modules())) and all(map(_has_square_arguments, folded.graph.nodes))
         low, high = (column - context for column in reach(self._steps, 0, total_stride - 1))
         self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
 
-    def plans(self, height: int, width: int, images: int, budget: float) -> Iterator[Plan]:
-        """Ways to cut `images` of that size, streamed together; the first that fits `budget` bytes comes first."""
+    def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
+        """Ways to cut `images` of that size, streamed together; the first that fits `budget` bytes comes first. Each
+        column of an image takes `beside` bytes more."""
         pixels = STRIP_PIXELS.get(self.device.type, STRIP_PIXELS["cpu"]) // images
-        costs = self.costs.times(images)
+        costs = self.costs.more(beside).times(images)
         yield from plans(height, width, self.total_stride, self.margin, costs, budget, pixels, self.least_rows)
+
+    def pixels_of(self, height: int, width: int) -> int:
+        """How many are computed for an image of that size."""
+        return height * width
 
     def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
         """Scores of images of `height` rows that come in strips, (image, band, row, col).
@@ -206,6 +213,12 @@ class Stream:
 def _is_square(module: nn.Module) -> bool:
     settings = (getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation", "scale_factor"))
     return all(not isinstance(value, tuple) or len(set(value)) == 1 for value in settings)
+
+
+def _has_square_arguments(node: Node) -> bool:
+    """Whether numbers that come in pairs, as for a function's kernel, are alike."""
+    pairs = [value for value in (*node.args, *node.kwargs.values()) if isinstance(value, tuple | list)]
+    return all(len(set(pair)) == 1 for pair in pairs if pair and all(isinstance(part, int) for part in pair))
 
 
 def _try_out(
