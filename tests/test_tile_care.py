@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyogrio.raw
 import pytest
 import rasterio
 import shapely
@@ -27,6 +28,7 @@ from segcli.errors import InputError
 from segcli.options import TileOptions
 from segcli.raster.exact import write_whole
 from segcli.raster.grid import Grid
+from segcli.raster.sidecars import sidecars
 from segcli.raster.stored import Stored
 from segcli.tile import write_classes
 from segcli.tiling import planning
@@ -159,6 +161,34 @@ def test_polygons_that_miss_the_image_are_said(tmp_path: Path, tile: Tile, capsy
     write_raster(tmp_path / "g.tif", transform=None, crs="EPSG:4326", gcps=points)
     assert tile("g.tif", "--masks", "p.geojson", "--out", "g") == 1
     assert "p.geojson: polygons in EPSG:4326; the image has control points alone" in capsys.readouterr().err
+
+
+def test_attributes_and_world_files_are_part_of_what_is_read(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a shapefile whose classes were swapped the .dbf alone changes."""
+    write_raster(tmp_path / "a.tif")
+    shapes = [shapely.box(west, 5_299_900, west + 40, 5_299_990) for west in (500_010, 500_100)]
+    pyogrio.raw.write(
+        str(tmp_path / "f.shp"), shapely.to_wkb(np.array(shapes)), [np.array(["pond", "road"])], ["class"],
+        geometry_type="Polygon", crs="EPSG:32633",
+    )  # fmt: skip
+    cut = ("a.tif", "--masks", "f.shp", "--size", 64, "--out", "d")
+    assert tile(*cut) == 0
+    found = (tmp_path / "f.dbf").read_bytes()
+    swapped = found.replace(b"pond", b"____").replace(b"road", b"pond").replace(b"____", b"road")
+    (tmp_path / "f.dbf").write_bytes(swapped)
+    capsys.readouterr()
+    assert tile(*cut) == 1
+    assert "was changed since its tiles in d were written" in capsys.readouterr().err
+
+
+def test_sidecars_are_those_that_say_what_a_file_means(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.tfw", "a.TIFW", "a.jgw", "a.dbf", "a.tif.aux.xml", "a.tif.ovr", "a.shp", "a.prj", "b.tfw"):
+        (tmp_path / name).touch()
+    assert {path.name for path in sidecars(tmp_path / "a.tif")} == {"a.tfw", "a.TIFW", "a.prj", "a.tif.aux.xml"}
+    assert {path.name for path in sidecars(tmp_path / "a.shp")} == {"a.dbf", "a.prj"}
+    assert sidecars(tmp_path / "none") == ()
 
 
 def test_long_edges_of_another_reference_system_are_bent(tmp_path: Path, tile: Tile) -> None:

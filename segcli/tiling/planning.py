@@ -21,6 +21,7 @@ from segcli.raster.burn import BurntReader
 from segcli.raster.exact import not_kept
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
+from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
@@ -275,11 +276,12 @@ def _file(target: Target) -> str:
 
 
 def changed(name: Name) -> tuple[int, int]:
-    """Bytes and time of a file; zeros for what is none of this machine."""
+    """Bytes and time of a file, and of those beside it that say what it means, each added up; zeros for what is none of
+    this machine."""
     with suppress(OSError):
         if isinstance(name, Path):
-            found = name.stat()
-            return found.st_size, found.st_mtime_ns
+            found = [path.stat() for path in (name, *sidecars(name))]
+            return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
     return 0, 0
 
 
