@@ -275,8 +275,8 @@ def _overview_option(
     whole.close()
     if mpp is not None:
         pixel_um = calibration.get("X")
-        if pixel_um is None and grid.crs is not None and grid.crs.is_projected and grid.transform is not None:
-            pixel_um = abs(grid.transform.a) * grid.crs.linear_units_factor[1] * 1e6
+        if pixel_um is None and (size := grid.pixel_size_m()) is not None:
+            pixel_um = size[1] * 1e6
         level = _nearest(name, [1.0, *map(float, factors)], pixel_um, mpp)
     level = level or 0
     if level > len(factors):
