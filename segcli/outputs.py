@@ -15,6 +15,7 @@ from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
 from segcli.raster.names import Name
+from segcli.raster.sidecars import aux_of
 from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
 from segcli.raster.stretch import shown_bands
@@ -106,6 +107,7 @@ def add_drawings(
     finally:
         if not options.confidence:
             confidence.unlink()
+            aux_of(confidence).unlink(missing_ok=True)
     return [*written, confidence] if options.confidence else written
 
 

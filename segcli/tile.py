@@ -275,7 +275,7 @@ def join(options: TileOptions, console: Console) -> int:
             raise work
         for line in joining.said_of(work, job.output):
             console.say(line)
-        words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower())
+        words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower(), in_rows=True)
         if words:
             console.say(f"{job.output}: cannot keep {'; '.join(words)}")
         return work

@@ -8,7 +8,9 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -17,17 +19,21 @@ import tifffile
 from helpers import brightness_model, write_picture
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.rpc import RPC
+from rasterio.transform import from_origin
 from test_products import labels_of, polygons_of, predict, write_raster, write_stack
 
-from segcli import files
+from segcli import files, tile
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError
 from segcli.network import checkpoint
-from segcli.options import PredictOptions
+from segcli.options import PredictOptions, TileOptions
 from segcli.predict import run
 from segcli.raster.fit import match_bands, match_ranges
+from segcli.raster.grid import Grid
 from segcli.raster.names import rasters_in
+from segcli.raster.sink import Encoding, Layout, create
 from segcli.raster.source import Source, open_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -105,6 +111,70 @@ def test_levels_of_every_kind_of_place(tmp_path: Path, weights: Path, rng: np.ra
                 rpcs = mask.rpcs
                 found = (rpcs.line_off, rpcs.line_scale, rpcs.samp_off, rpcs.samp_scale)
                 assert found == (149.75, 160, 99.75, 110)  # as GDAL has it of an overview
+
+
+ROTATED_POLE = "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +R=6371229 +no_defs"
+
+
+def write_vrt(path: Path, base: Path, place: str) -> Path:
+    """A VRT over a raster of three bands of 50 x 40, which lies elsewhere."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><SimpleSource><SourceFilename relativeToVRT="1">{base.name}'
+        f"</SourceFilename><SourceBand>{n}</SourceBand></SimpleSource></VRTRasterBand>"
+        for n in (1, 2, 3)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="50" rasterYSize="40">{place}{bands}</VRTDataset>')
+    return path
+
+
+@pytest.mark.parametrize("cog", [False, True])
+def test_a_reference_system_that_geotiff_cannot_hold_lies_beside_it(tmp_path: Path, cog: bool) -> None:
+    """As GDAL reads it, in an .aux.xml that goes when the next mask needs none; what fails leaves none."""
+    path, layout, encoding = tmp_path / "a.tif", Layout(1, "uint8"), Encoding(cog=cog)
+    rotated = Grid(40, 50, CRS.from_string(ROTATED_POLE), from_origin(5, 5, 0.1, 0.1))
+    pixels = np.ones((1, 40, 50), np.uint8)
+    with create(path, rotated, layout, encoding) as sink:
+        sink.write(0, pixels)
+    with rasterio.open(path) as file:
+        assert file.crs == rotated.crs
+        assert "39.25" in file.crs.to_wkt(version="WKT2_2019")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["a.tif", "a.tif.aux.xml"]
+    with create(path, replace(rotated, crs=CRS.from_epsg(4326)), layout, encoding) as sink:
+        sink.write(0, pixels)
+    with rasterio.open(path) as file:
+        assert file.crs.to_epsg() == 4326
+    with pytest.raises(ValueError, match="columns came"), create(path, rotated, layout, encoding):
+        pass
+    assert [found.name for found in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_polygons_and_joins_on_a_rotated_pole_leave_nothing_hidden(
+    tmp_path: Path, weights: Path, scene: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_raster(tmp_path / "base.tif", scene[:, :40, :50])
+    wkt = escape(CRS.from_string(ROTATED_POLE).to_wkt(version="WKT2_2019"))
+    place = f"<SRS>{wkt}</SRS><GeoTransform>5,0.1,0,5,0,-0.1</GeoTransform>"
+    source = write_vrt(tmp_path / "a.vrt", base, place)
+    assert predict(tmp_path, weights, source, polygons="geojson") == 0
+    assert tile.run(TileOptions((source,), tmp_path / "t", size=32), Console(quiet=True)) == 0
+    capsys.readouterr()
+    assert tile.run(TileOptions((tmp_path / "t",), tmp_path / "j.tif", join=True), Console()) == 0
+    assert "where it lies" not in capsys.readouterr().err
+    for made in (tmp_path / "masks" / "a.tif", tmp_path / "j.tif"):
+        with rasterio.open(made) as file:
+            assert "39.25" in file.crs.to_wkt(version="WKT2_2019")
+    assert not [path for path in tmp_path.rglob("*.aux.xml") if path.name[0] == "."]
+
+
+def test_a_transform_counts_more_than_control_points(tmp_path: Path, weights: Path, scene: np.ndarray) -> None:
+    """A VRT may have both; GeoTIFF has one of them."""
+    base = write_raster(tmp_path / "base.tif", scene[:, :40, :50])
+    points = '<GCP Id="1" Pixel="0" Line="0" X="1" Y="2"/><GCP Id="2" Pixel="50" Line="40" X="3" Y="4"/>'
+    place = "<SRS>EPSG:32633</SRS><GeoTransform>5e5,10,0,5e6,0,-10</GeoTransform>"
+    source = write_vrt(tmp_path / "a.vrt", base, f'{place}<GCPList Projection="EPSG:32633">{points}</GCPList>')
+    assert predict(tmp_path, weights, source) == 0
+    with rasterio.open(tmp_path / "masks" / "a.tif") as mask:
+        assert mask.transform == rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)
 
 
 def test_a_level_of_a_turned_picture_is_turned(tmp_path: Path) -> None:
@@ -411,7 +481,7 @@ def test_products_of_an_image_are_all_there_or_none(tmp_path: Path, monkeypatch:
             if path.parent.name == "out" and path.suffix == ".png":
                 raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segcli.raster.sink.replacing", failing)
+    monkeypatch.setattr("segcli.raster.sidecars.replacing", failing)
     assert run(options, Console(quiet=True)) == 1
     assert not list((tmp_path / "out").rglob("a.*"))
     monkeypatch.undo()

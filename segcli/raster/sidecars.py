@@ -1,9 +1,36 @@
-"""Which files beside a raster or a vector file say what it means: who asks whether it has changed must ask of them."""
+"""Which files beside a raster or a vector file say what it means: who asks whether it has changed must ask of them, and
+what is written must come with its own and not with those of an older file."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from segcli.files import part_of, replacing
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj")
+
+
+def aux_of(path: Path) -> Path:
+    """Where GDAL puts what the format cannot hold, such as some reference systems, and looks for it."""
+    return Path(f"{path}.aux.xml")
+
+
+@contextmanager
+def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[None]]) -> Iterator[Path]:
+    """As `files.replacing`, with the .aux.xml that GDAL has put beside the temporary file; an older one goes."""
+    aux = aux_of(part_of(path))
+    try:
+        with replacing(path, faults) as part:
+            aux.unlink(missing_ok=True)  # by a kill
+            yield part
+        with faults(path):
+            if aux.exists():
+                aux.replace(aux_of(path))
+            else:
+                aux_of(path).unlink(missing_ok=True)
+    finally:
+        aux.unlink(missing_ok=True)
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:
@@ -18,6 +45,4 @@ def sidecars(path: Path) -> tuple[Path, ...]:
         endings = (*_OF_RASTERS, *world)
     cased = [case for one in endings for case in (one, one.upper()) if case != path.suffix]
     named = [path.with_suffix(one) for one in cased] if path.name else []
-    return tuple(
-        found for found in (*named, *(Path(f"{path}{more}") for more in (".aux.xml", ".msk"))) if found.is_file()
-    )
+    return tuple(found for found in (*named, aux_of(path), Path(f"{path}.msk")) if found.is_file())
