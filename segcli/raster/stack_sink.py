@@ -131,10 +131,11 @@ def _write(
                 file.write(pixels, metadata={"axes": f"{before}YX{after}"} | said, **options)
 
 
-def _said(layout: Layout) -> dict[str, dict[str, str]]:
-    """Names and colours of the classes, by value, as `labels.embedded_table` reads them."""
+def _said(layout: Layout) -> dict[str, Any]:
+    """Names and colours of the classes, by value, and what marks no label, as `labels.embedded_table` reads them."""
     colors = {str(value): hex_color(color) for value, color in (layout.colors or {}).items()}
-    return {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors}
+    ignore = {"ignore": None if layout.nodata is None else int(layout.nodata)} if layout.class_names else {}
+    return {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors} | ignore
 
 
 def _colormap(colors: dict[int, tuple[int, int, int]], dtype: type[np.integer[Any]]) -> NDArray[Any]:
