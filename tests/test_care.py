@@ -250,10 +250,12 @@ def test_stacks_keep_their_calibration(tmp_path: Path, weights: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 300])
-@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".img"])
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".img", ".map"])
 def test_truncated_raw_pixels_are_refused(tmp_path: Path, rng: np.random.Generator, suffix: str, size: int) -> None:
-    whole = write_raster(tmp_path / "a.tif", rng.integers(1, 255, (3 if suffix != ".pgm" else 1, size, size), np.uint8))
-    driver = "ENVI" if suffix == ".img" else "PNM"
+    whole = write_raster(
+        tmp_path / "a.tif", rng.integers(1, 255, (3 if suffix in (".img", ".ppm") else 1, size, size), np.uint8)
+    )
+    driver = {".img": "ENVI", ".map": "PCRaster"}.get(suffix, "PNM")
     path = tmp_path / f"b{suffix}"
     rasterio.shutil.copy(whole, path, driver=driver)
     with Source(path) as source:
@@ -261,6 +263,23 @@ def test_truncated_raw_pixels_are_refused(tmp_path: Path, rng: np.random.Generat
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=path.name), Source(path) as source:
         source.load()
+
+
+@pytest.mark.parametrize("options", [{}, {"INTERLEAVING": "PIXEL"}, {"INTERLEAVING": "TILED"}])
+def test_truncated_pcidsk_is_refused(tmp_path: Path, rng: np.random.Generator, options: dict[str, str]) -> None:
+    """And a whole one is not, though its header counts room that was never written."""
+    path, pixels = tmp_path / "a.pix", rng.integers(1, 255, (3, 200, 300), np.uint8)
+    write_raster(path, pixels, driver="PCIDSK", **options)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    with Source(path, "stored") as source:
+        assert np.array_equal(source.window(0, 0, 200, 300), pixels)
+    if "TILED" in options.values():
+        return
+    write_raster(path, pixels, driver="PCIDSK", **options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    with pytest.raises(InputError, match=r"a\.pix: \d+ bytes, and its pixels alone are"):
+        Source(path)
 
 
 def test_a_stack_of_more_planes_than_files_may_be_open(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:

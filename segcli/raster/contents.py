@@ -168,12 +168,25 @@ def _check_size(reader: GdalReader) -> None:
     if reader.dataset.driver not in _RAW or not all(path.is_file() for path in files):
         return
     needed = reader.height * reader.width * sum(np.dtype(dtype).itemsize for dtype in reader.dtypes)
+    if reader.dataset.driver == "PCRaster":
+        needed += 256  # its header, which has one length
+    if reader.dataset.driver == "PCIDSK":
+        needed = _end_of_pcidsk(files[0])
     found = max(path.stat().st_size for path in files)
     if found < needed:
         raise OSError(f"{found} bytes, and its pixels alone are {needed}")
 
 
-_RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO")
+def _end_of_pcidsk(path: Path) -> int:
+    """How many bytes there are up to the end of the pixels, by the header; 0 where they lie in tiles. The header also
+    says how many the file has in all, but counts room that was never written. Source: PCIDSK, image data header."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    start, count = (int(text) if (text := head[at : at + 16].strip()).isdigit() else 0 for at in (304, 320))
+    return (start - 1 + count) * 512 if count else 0
+
+
+_RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO", "PCRaster", "PCIDSK")
 _ONE_FILE = ("GTiff", "PNG", "JPEG", "WEBP", "JP2OpenJPEG", "netCDF", "HDF5", "HDF5Image")
 _CONTAINERS = ("netCDF", "HDF5", "Zarr", "GTiff", "NITF")
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "PNM")
