@@ -1,6 +1,7 @@
 """segcli tile where care is needed: two runs at once, files that change, polygons that miss, splits of many rasters."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
+from segcli import manifest
 from segcli.classes import ClassTable
 from segcli.errors import InputError
 from segcli.options import TileOptions
@@ -361,6 +363,57 @@ def test_a_join_is_done_once(tmp_path: Path, tile: Tile, capsys: pytest.CaptureF
     write_raster(tmp_path / "d" / "a_r00000_c00000.tif", 50, 50, seed=5)
     assert tile("d", "--join", "--out", "e") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "done 1  up to date 1  failed 0"
+
+
+def test_what_segcli_wrote_beside_masks_is_no_tile(tmp_path: Path, tile: Tile) -> None:
+    """Scores of the masks, and what an earlier join left in their folder."""
+    write_raster(tmp_path / "a.tif")
+    assert tile("a.tif", "--size", 50, "--out", "t") == 0
+    made = [tmp_path / "t" / record["name"] for record in tiles_of(tmp_path / "t")]
+    (tmp_path / "m" / "confidence").mkdir(parents=True)
+    with manifest.opened(tmp_path / "m", "predict", TileOptions((), None)) as record:
+        for path in made:
+            outputs = [tmp_path / "m" / path.name, tmp_path / "m" / "confidence" / path.name]
+            for output in outputs:
+                shutil.copy(path, output)
+            record.add(path, outputs, [path])
+    for _ in range(2):
+        assert tile("m", "--join", "--manifest", "t", "--out", "m") == 0
+    for _ in range(2):
+        assert tile("t", "--join", "--out", "t") == 0
+    assert tile("t", "--join", "--out", "elsewhere.tif") == 0
+    write_raster(tmp_path / "m" / "a.tif", seed=3)  # the user's own
+    assert tile("m", "--join", "--manifest", "t", "--out", "m") == 2
+
+
+def test_a_join_writes_over_nothing_that_was_cut(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever --overwrite says, but where the raster was moved away."""
+    source = write_raster(tmp_path / "a.tif")
+    before = source.read_bytes()
+    assert tile("a.tif", "--size", 50, "--out", "t") == 0
+    capsys.readouterr()
+    for out in (".", "a.tif", "t/a_r00000_c00000.tif"):
+        assert tile("t", "--join", "--out", out, "--overwrite") == 2
+        assert "is an input, and would be overwritten; choose another --out" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    source.unlink()
+    for _ in range(2):
+        assert tile("t", "--join", "--out", ".") == 0
+    assert source.exists()
+
+
+def test_a_file_is_for_one_raster(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        write_raster(tmp_path / f"{name}.tif")
+    assert tile("a.tif", "b.tif", "--size", 50, "--out", "d") == 0
+    capsys.readouterr()
+    assert tile("d", "--join", "--out", "both.tif") == 2
+    assert (
+        "both.tif: a file; expected a folder for the outputs; a file name is for one raster" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "both.tif").exists()
 
 
 def test_the_name_of_a_raster_stays_in_the_folder(tmp_path: Path, tile: Tile) -> None:
