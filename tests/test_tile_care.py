@@ -1,6 +1,8 @@
 """segcli tile where care is needed: two runs at once, files that change, polygons that miss, splits of many rasters."""
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -88,6 +90,33 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path, tile: Tile, capsys: pyte
     assert tile("b.tif", "--size", 500, "--out", "none", "--edge", "drop", "--min-valid", 1) == 0
     assert tile("d/tiles.json", "--out", "empty") == 1
     assert not (tmp_path / "empty").exists()  # what was made for nothing goes
+
+
+def test_a_busy_folder_of_one_raster_says_so(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the exit code, too, unless something else failed."""
+    write_raster(tmp_path / "a.tif")
+    (tmp_path / "a_tiles").mkdir()
+    held = os.open(tmp_path / "a_tiles", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert tile("a.tif") == 5
+    assert "a_tiles: another run of segcli writes there" in capsys.readouterr().err
+    assert tile("a.tif", "none.tif") == 1
+    os.close(held)
+    assert tile("a.tif") == 0
+
+
+def test_tiles_are_not_written_over_inputs(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever --overwrite says."""
+    one, other = (write_raster(tmp_path / "d" / name) for name in ("a.tif", "a_r00000_c00000.tif"))
+    before = other.read_bytes()
+    assert tile(one, other, "--size", 50, "--out", "d", "--overwrite") == 1
+    assert "a_r00000_c00000.tif: is an input, and would be overwritten" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert tile(one, "--size", 50, "--out", "t") == 0
+    made = tmp_path / "t" / "a_r00000_c00000.tif"
+    assert tile(made, "--size", 20, "--out", "t", "--overwrite") == 2
+    assert "t/a_r00000_c00000.tif: is an input, and would be removed" in capsys.readouterr().err
+    assert made.exists()
 
 
 def test_a_raster_that_changes_while_it_is_cut_is_named(
@@ -463,6 +492,22 @@ def test_folders_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(planning, "accounts", lambda folder: seen.append(folder) or [])
     assert len(planning.find_targets(TileOptions((tmp_path / "in",), tmp_path / "d"))) == 30
     assert len(seen) == 1
+
+
+def test_leftovers_are_looked_for_once(tmp_path: Path, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each raster: there may be tens of thousands. What a killed run left goes all the same."""
+    for n in range(5):
+        write_raster(tmp_path / "in" / f"{n}.tif", 8, 8)
+    left, others = (tmp_path / "d" / f".{name}_r00000_c00000.tif.segcli-part" for name in ("3", "9"))
+    for path in (left, others):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    seen: list[Path] = []
+    whole = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: [seen.append(path), *whole(path)][1:])
+    assert tile("in", "--size", 8, "--out", "d") == 0
+    assert [path.name for path in seen].count("d") == 1
+    assert (left.exists(), others.exists()) == (False, True)
 
 
 def test_another_run_may_write_the_same_class_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 from segcli.classes import ClassTable
 from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
-from segcli.files import lock, replacing
+from segcli.files import PART, lock, replacing
 from segcli.raster.sink import faults_of_writing
 from segcli.shard import Shard
 from segcli.tiling.manifest import (
@@ -44,9 +45,12 @@ class Ledger:
     own, and reads those of the others."""
 
     def __init__(
-        self, folder: Path, options: dict[str, Any], classes: ClassTable | None, shard: Shard | None = None
-    ) -> None:
+        self, folder: Path, options: dict[str, Any], classes: ClassTable | None, shard: Shard | None = None,
+        inputs: frozenset[Path] = frozenset(),
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self._inputs = inputs  # links followed
+        self._parts: dict[Path, list[str]] = {}
         self._shard = shard
         self.account = folder / (MANIFEST if shard is None else f"tiles.{shard}.json")
         self._mine = folder / f".tiles.{shard}.lock"
@@ -150,7 +154,11 @@ class Ledger:
         return [(path, path.stat().st_ino, path.stat().st_size) for path in files if path.exists()]
 
     def start_over(self) -> None:
-        """Remove the tiles that segcli knows it wrote; of other files none."""
+        """Remove the tiles that segcli knows it wrote; of other files none. UsageError where one of them is read."""
+        for scene in self.known.scenes.values():
+            name = self._input_among(name for record in scene.records.values() for name in record.files)
+            if name is not None:
+                raise UsageError(self.folder / name, "is an input, and would be removed", "", "choose another --out")
         for scene in self.known.scenes.values():
             for record in scene.records.values():
                 for name in record.files if self.is_whole(record) else ():
@@ -198,6 +206,25 @@ class Ledger:
             if name not in known and (self.folder / name).exists():
                 raise InputError(self.folder / name, "exists, and segcli did not write it", "",
                                  "choose another --out or give --overwrite")  # fmt: skip
+
+    def spare(self, names: Iterable[str]) -> None:
+        """InputError where a tile would be written over what is read, whatever --overwrite says."""
+        name = self._input_among(names)
+        if name is not None:
+            raise InputError(self.folder / name, "is an input, and would be overwritten", "", "choose another --out")
+
+    def _input_among(self, names: Iterable[str]) -> str | None:
+        place = self.folder.resolve()
+        return next((name for name in names if place / name in self._inputs), None)
+
+    def sweep(self, folder: Path, names: str) -> None:
+        """Remove what killed runs have left of tiles of these names, a pattern. A folder is looked through once: there
+        may be tens of thousands of rasters, each with its tiles."""
+        if folder not in self._parts:
+            self._parts[folder] = [path.name for path in folder.iterdir() if PART in path.name]
+        for name in self._parts[folder]:
+            if re.fullmatch(rf"\.+{names}{re.escape(PART)}.*", name):
+                (folder / name).unlink(missing_ok=True)
 
     def add(self, scene: Scene, record: Record) -> None:
         """Before the tile's files get their names; by any thread."""

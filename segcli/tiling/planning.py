@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,7 +14,7 @@ import numpy as np
 from segcli import batch
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
-from segcli.files import sweep
+from segcli.files import Places
 from segcli.options import TileOptions
 from segcli.raster.align import differ
 from segcli.raster.burn import BurntReader
@@ -106,7 +106,11 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
     }  # fmt: skip
     classes = labels.classes if labels is not None else None
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
-    ledgers = {folder: Ledger(folder, chosen, classes, shard) for folder in dict.fromkeys(t.folder for t in targets)}
+    read = (*(target.source for target in targets), *(labels.files.values() if labels is not None else ()))
+    where = Places()
+    inputs = frozenset(where.of(name) for name in read if isinstance(name, Path))
+    folders = dict.fromkeys(target.folder for target in targets)
+    ledgers = {folder: Ledger(folder, chosen, classes, shard, inputs) for folder in folders}
     for ledger in ledgers.values():
         if not (options.verify or options.overwrite):  # the one says so of each raster
             ledger.check()
@@ -285,9 +289,10 @@ def changed(name: Name) -> tuple[int, int]:
     return 0, 0
 
 
-def may_begin(work: Work, names: Iterable[str], ledger: Ledger, overwrite: bool) -> None:
+def may_begin(work: Work, names: Sequence[str], ledger: Ledger, overwrite: bool) -> None:
     """InputError where the raster is another than that of the tiles that are there, or where files of these names are
-    that segcli did not write."""
+    that segcli did not write, or that are read."""
+    ledger.spare(names)
     if not overwrite:
         ledger.check_source(work.scene)
         ledger.guard(work.scene.name, names)
@@ -302,7 +307,7 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     for folder in {(ledger.folder / name).parent for name in names}:
         with faults_of_writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder, pattern)
+            ledger.sweep(folder, pattern)
     return replace(work, scene=scene)
 
 
