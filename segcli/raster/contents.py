@@ -28,6 +28,10 @@ BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
 """Pixels up to so many bytes are read in seconds. A file that claims more has a byte for every so many of them; a TIFF
 for more, because it may be empty: then each of its blocks has a place in a list, and that is all."""
 
+TURNED_BYTES = 2**30
+"""Photographs that are not stored upright are read whole up to this size, when it is their turn: else across their
+rows, with much decoding over again."""
+
 MPP_TOLERANCE = 0.25
 """By how much a pyramid level may differ from the pixel size that was asked for."""
 

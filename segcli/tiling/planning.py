@@ -18,6 +18,7 @@ from segcli.files import Places
 from segcli.options import TileOptions
 from segcli.raster.align import differ
 from segcli.raster.burn import BurntReader
+from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
@@ -32,9 +33,6 @@ from segcli.tiling.layout import Tiling, count, tiling
 from segcli.tiling.ledger import Ledger, journals
 from segcli.tiling.manifest import CLASSES, MANIFEST, Place, Scene, accounts
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
-
-TURNED_BYTES = 2**30
-"""Photographs that are not stored upright are read at once up to this size: else across their rows, again and again."""
 
 MOST_TILES = 1_000_000
 """Of one raster: more come of a header that claims too much, or of a --size that was not meant."""
