@@ -140,6 +140,36 @@ def test_a_raster_that_changes_while_it_is_cut_is_named(
     assert tile("a.tif", "--size", 50, "--overwrite") == 0
 
 
+def test_a_new_time_alone_makes_no_other_raster(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy or a checkout has one. What is too large to be read for that is refused by the name that was given."""
+    source = write_raster(tmp_path / "in" / "a.tif")
+    (tmp_path / "m").mkdir()
+    shutil.copy(source, tmp_path / "m" / "a.tif")
+    cut = ("in", "--masks", "m", "--size", 64, "--out", "d")
+    assert tile(*cut) == 0
+    for path in (source, tmp_path / "m" / "a.tif"):
+        os.utime(path, (1, 1))
+    made = next((tmp_path / "d").rglob("*.tif"))
+    made.unlink()
+    assert tile(*cut, "--verify") == 1
+    assert "output missing" in capsys.readouterr().out
+    assert tile(*cut) == 0
+    assert made.exists()
+    assert tile(*cut, "--verify") == 0
+    monkeypatch.setattr("segcli.tiling.marks.DIGEST_BYTES", 0)
+    os.utime(source, (2, 2))
+    capsys.readouterr()
+    assert tile(*cut) == 1
+    assert "segcli: in/a.tif: was changed since its tiles in d were written" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert tile(*cut, "--verify") == 0
+    source.write_bytes(source.read_bytes()[::-1])
+    assert tile(*cut, "--verify") == 1
+
+
 def test_tiles_alone_are_nothing_to_cut(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
     write_raster(tmp_path / "a.tif")
     assert tile("a.tif", "--size", 50) == 0

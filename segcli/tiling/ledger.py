@@ -5,7 +5,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from segcli.classes import ClassTable
 from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
 from segcli.files import PART, lock, replacing
+from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.shard import Shard
 from segcli.tiling.manifest import (
@@ -29,6 +30,7 @@ from segcli.tiling.manifest import (
     scene_from,
     take_over,
 )
+from segcli.tiling.marks import unchanged
 
 JOURNAL = "tiles.unfinished.jsonl"
 """One line for the options, for each raster and for each tile, as they come; gone when tiles.json is there."""
@@ -185,12 +187,15 @@ class Ledger:
                         self._append(line)
         return self.known.scenes[scene.name]
 
-    def check_source(self, scene: Scene) -> None:
-        """InputError where the raster is another than that of the tiles that are there."""
+    def check_source(self, scene: Scene, names: Sequence[Name]) -> None:
+        """InputError where the raster, or its labels, are others than those of the tiles that are there."""
         known = self.known.scenes.get(scene.name)
-        if known is not None and (known.changed, known.mask) != (scene.changed, scene.mask):
-            raise InputError(scene.file, f"was changed since its tiles in {self.folder} were written", "",
+        if known is None or (known.changed, known.mask) == (scene.changed, scene.mask):
+            return
+        if (known.mask or ("",))[0] != (scene.mask or ("",))[0] or not unchanged(known, names):
+            raise InputError(names[0], f"was changed since its tiles in {self.folder} were written", "",
                              "choose another --out, or --overwrite to start over")  # fmt: skip
+        known.changed, known.mask = scene.changed, scene.mask
 
     def is_whole(self, record: Record) -> bool:
         """Whether its files are there as they were written."""
