@@ -15,7 +15,7 @@ from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
 from segcli.raster.names import Name
-from segcli.raster.sidecars import aux_of
+from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
 from segcli.raster.stretch import shown_bands
@@ -107,7 +107,7 @@ def add_drawings(
     finally:
         if not options.confidence:
             confidence.unlink()
-            aux_of(confidence).unlink(missing_ok=True)
+            remove_aux(confidence)
     return [*written, confidence] if options.confidence else written
 
 

@@ -33,6 +33,7 @@ from segcli.predict import run
 from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.grid import Grid
 from segcli.raster.names import rasters_in
+from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import Encoding, Layout, create
 from segcli.raster.source import Source, open_images
 
@@ -146,6 +147,17 @@ def test_a_reference_system_that_geotiff_cannot_hold_lies_beside_it(tmp_path: Pa
     with pytest.raises(ValueError, match="columns came"), create(path, rotated, layout, encoding):
         pass
     assert [found.name for found in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_names_may_be_as_long_as_hidden_ones_allow(tmp_path: Path) -> None:
+    """Those of files beside them need not fit."""
+    path = tmp_path / f"{'a' * (255 - len('...tif.segcli-part.segcli-part'))}.tif"
+    with create(path, Grid(4, 5), Layout(1, "uint8"), Encoding(cog=True)) as sink:
+        sink.write(0, np.ones((1, 4, 5), np.uint8))
+    assert list(tmp_path.iterdir()) == [path]
+    longest = path.with_name("a" * 251 + ".tif")
+    path.rename(longest)
+    assert sidecars(longest) == ()
 
 
 def test_polygons_and_joins_on_a_rotated_pole_leave_nothing_hidden(
@@ -424,6 +436,7 @@ from pathlib import Path
 import numpy as np
 from segcli.errors import SegcliError
 from segcli.raster.grid import Grid
+from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import Encoding, Layout, create
 from segcli.raster.stack_sink import create_stack
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

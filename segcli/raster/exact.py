@@ -23,7 +23,7 @@ from segcli.files import part_of
 from segcli.raster.gdal import created, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
-from segcli.raster.sidecars import aux_of, replacing_both
+from segcli.raster.sidecars import remove_aux, replacing_both
 from segcli.raster.sink import BLOCK, Encoding, Layout, Sink, check_blocks, convert, faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, kind_of, lost, stored
@@ -79,7 +79,7 @@ def create_exact(path: Path, grid: Grid, like: Stored, compress: str) -> Iterato
         target = part_of(part) if is_png else part
         if is_png:
             scratches.callback(target.unlink, missing_ok=True)
-            scratches.callback(aux_of(target).unlink, missing_ok=True)
+            scratches.callback(remove_aux, target)
         with faults_of_writing(path):
             created = _created(target, grid, like, "NONE" if is_png else compress)
         with created as dataset:

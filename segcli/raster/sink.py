@@ -29,7 +29,7 @@ from segcli.files import part_of
 from segcli.raster.canvas import MOST_BYTES, Canvas
 from segcli.raster.gdal import created, gdal, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
-from segcli.raster.sidecars import aux_of, replacing_both
+from segcli.raster.sidecars import remove_aux, replacing_both
 from segcli.raster.statistics import Statistics
 
 BLOCK = 512
@@ -192,8 +192,8 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                     if encoding.cog:
                         check_blocks(part)
             finally:
-                for left in (scratch, aux_of(scratch)):
-                    left.unlink(missing_ok=True)
+                scratch.unlink(missing_ok=True)
+                remove_aux(scratch)
         else:
             with _geotiff(path, part, grid, layout, encoding) as sink:
                 yield sink
