@@ -60,13 +60,15 @@ def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Produ
 
 
 def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOptions) -> tuple[Path, ...]:
-    """The file of each product; confidence that only polygons need has a hidden one."""
+    """The file of each product; confidence that only polygons need has a hidden one, which is known by its name as a
+    leftover of them where a run is killed."""
 
     def place(product: Product) -> Path:
         if product.folder is None:
             return job.output
         if product.folder == CONFIDENCE and not options.confidence:
-            return part_of(output_beside(folder, job.output, Beside(POLYGONS, ".confidence.tif")))
+            part = part_of(output_beside(folder, job.output, Beside(POLYGONS, f".{options.polygons}")))
+            return part.with_name(f"{part.name}.confidence.tif")
         return output_beside(folder, job.output, Beside(product.folder, ".tif"))
 
     return tuple(map(place, wanted))

@@ -24,7 +24,9 @@ from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 from test_products import labels_of, polygons_of, predict, write_raster, write_stack
 
-from segcli import files, tile
+from segcli import files, outputs, tile
+from segcli.batch import Job
+from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError
 from segcli.network import checkpoint
@@ -394,12 +396,16 @@ def test_what_killed_runs_left_is_removed_by_runs_with_other_options(
 ) -> None:
     scan = write_raster(tmp_path / "a.tif", scene)
     (tmp_path / "masks" / "polygons").mkdir(parents=True)
+    options = PredictOptions((scan,), tmp_path / "masks", str(weights), polygons="gpkg")
+    wanted = outputs.wanted_products(ClassTable.from_indices([0, 1]), options)
+    hidden = outputs.places(tmp_path / "masks", Job(scan, tmp_path / "masks" / "a.tif"), wanted, options)[-1]
     for left in (".a.tif.segcli-part", "..a.tif.segcli-part.segcli-part", ".a.tif.segcli-part.ovr.tmp",
-                 "polygons/.a.segcli-part.gpkg", "polygons/.a.segcli-part.gpkg-journal"):  # fmt: skip
+                 "polygons/.a.segcli-part.gpkg", "polygons/.a.segcli-part.gpkg-journal",
+                 hidden, files.part_of(hidden), files.part_of(files.part_of(hidden))):  # fmt: skip
         (tmp_path / "masks" / left).write_bytes(b"left")
     (tmp_path / "masks" / ".b.tif.segcli-part").write_bytes(b"another's")
     (tmp_path / "masks" / "segcli.jsonl").write_text(json.dumps({"begun": ["a.tif", "polygons/a.gpkg"]}) + "\n")
-    assert predict(tmp_path, weights, scan, polygons="geojson") == 0
+    assert predict(tmp_path, weights, scan) == 0
     left = sorted(path.name for path in (tmp_path / "masks").rglob("*segcli-part*"))
     assert left == [".b.tif.segcli-part"]
 
