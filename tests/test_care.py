@@ -38,6 +38,7 @@ from segcli.raster.names import rasters_in
 from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import Encoding, Layout, create
 from segcli.raster.source import Source, open_images
+from segcli.raster.stack_sink import create_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -142,6 +143,10 @@ def test_a_reference_system_that_geotiff_cannot_hold_lies_beside_it(tmp_path: Pa
         assert file.crs == rotated.crs
         assert "39.25" in file.crs.to_wkt(version="WKT2_2019")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["a.tif", "a.tif.aux.xml"]
+    with create_stack(path, [rotated] * 2, layout, "Z", (2,), "tiff") as sinks:
+        for plane in sinks:
+            plane.write(0, pixels)
+    assert [found.name for found in tmp_path.iterdir()] == ["a.tif"]
     with create(path, replace(rotated, crs=CRS.from_epsg(4326)), layout, encoding) as sink:
         sink.write(0, pixels)
     with rasterio.open(path) as file:
@@ -442,7 +447,6 @@ from pathlib import Path
 import numpy as np
 from segcli.errors import SegcliError
 from segcli.raster.grid import Grid
-from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import Encoding, Layout, create
 from segcli.raster.stack_sink import create_stack
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

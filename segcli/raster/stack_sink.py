@@ -12,8 +12,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from segcli.colors import hex_color
-from segcli.files import part_of, replacing
+from segcli.files import part_of
 from segcli.raster.grid import Grid
+from segcli.raster.sidecars import replacing_both
 from segcli.raster.sink import Layout, faults_of_writing
 
 TILE = 512
@@ -53,7 +54,7 @@ def create_stack(
 
     Planes wait in a scratch file beside it, uncompressed. Raises InputError or NothingDoneError as `sink.create`.
     """
-    with replacing(path, faults_of_writing) as part:
+    with replacing_both(path, faults_of_writing) as part:
         scratch = part_of(part)
         try:
             with faults_of_writing(path):
