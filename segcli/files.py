@@ -50,10 +50,11 @@ def replacing(
 
 
 class Placed:
-    """Those of some files that come into place from now on; nobody else may write them meanwhile."""
+    """Those of some files that come into place from now on, with the .aux.xml that may lie beside each; nobody else may
+    write them meanwhile."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._before = {path: _identity(path) for path in paths}
+        self._before = {file: _identity(file) for path in paths for file in (path, Path(f"{path}.aux.xml"))}
 
     def remove(self) -> None:
         """As if they had not been made."""

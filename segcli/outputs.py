@@ -15,6 +15,7 @@ from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
 from segcli.raster.names import Name
+from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
 from segcli.raster.stretch import shown_bands
@@ -59,13 +60,15 @@ def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Produ
 
 
 def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOptions) -> tuple[Path, ...]:
-    """The file of each product; confidence that only polygons need has a hidden one."""
+    """The file of each product; confidence that only polygons need has a hidden one, which is known by its name as a
+    leftover of them where a run is killed."""
 
     def place(product: Product) -> Path:
         if product.folder is None:
             return job.output
         if product.folder == CONFIDENCE and not options.confidence:
-            return part_of(output_beside(folder, job.output, Beside(POLYGONS, ".confidence.tif")))
+            part = part_of(output_beside(folder, job.output, Beside(POLYGONS, f".{options.polygons}")))
+            return part.with_name(f"{part.name}.confidence.tif")
         return output_beside(folder, job.output, Beside(product.folder, ".tif"))
 
     return tuple(map(place, wanted))
@@ -108,6 +111,7 @@ def add_drawings(
     finally:
         if confidence is not None and not options.confidence:
             confidence.unlink()
+            remove_aux(confidence)
     return [*written, confidence] if confidence is not None and options.confidence else written
 
 

@@ -40,6 +40,7 @@ from segcli.network.scorer import Scorer, first_scorer
 from segcli.options import PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
+from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.names import Name
 from segcli.raster.sink import BLOCK, Encoding, Sink, create
@@ -49,11 +50,6 @@ from segcli.validity import Valid, Validity, joined
 
 SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""
-
-
-TURNED_BYTES = 2**30
-"""Photographs that are not stored upright are read whole up to this size, when it is their turn: else across their
-rows, with much decoding over again."""
 
 
 STRIPS_TO_TRIM = 64

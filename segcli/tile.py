@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,14 +16,15 @@ import cv2
 from segcli import batch, forecast, manifest
 from segcli.console import Console, Progress
 from segcli.counts import Report
-from segcli.errors import InputError, UsageError
+from segcli.errors import BusyError, InputError, UsageError
 from segcli.files import replacing
+from segcli.joined import not_tiles, places, spare_sources
 from segcli.options import TileOptions
 from segcli.raster.exact import create_exact, not_kept
-from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
+from segcli.tiling.finding import find_manifest, some
 from segcli.tiling.labelling import Labels, labelled
 from segcli.tiling.ledger import Ledger
 from segcli.tiling.manifest import CLASSES, Record
@@ -86,6 +88,7 @@ def write_tiles(
         take(ledgers[options.out], labels, options)
     chosen = planning.sample(everything, labels, options, console)
     by_source = {target.source: target for target in targets}
+    busy: list[Path] = []
 
     def prepare(job: batch.Job) -> Work:
         work = planning.open_work(by_source[job.source], labels, options)
@@ -96,7 +99,9 @@ def write_tiles(
                 take(ledgers[job.output], labels, options)
             work = work if chosen is None else replace(work, chosen=chosen[job.source])
             return planning.make_room(work, ledgers[job.output], options.overwrite)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BusyError):
+                busy.append(job.output)
             planning.close(work)
             raise
 
@@ -137,7 +142,7 @@ def write_tiles(
         console.say(f"{options.masks}: nothing but background in any tile")
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
-    return report.exit_code
+    return BusyError.exit_code if busy and len(busy) == len(report.failures) else report.exit_code
 
 
 def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
@@ -264,10 +269,12 @@ def join(options: TileOptions, console: Console) -> int:
     """Every folder of tiles to rasters; folders of one manifest hold tiles of the same ones."""
     groups: dict[Path, list[Path]] = {}
     for folder in map(Path, options.inputs):
-        groups.setdefault(joining.find_manifest(folder, options.manifest), []).append(folder)
+        groups.setdefault(find_manifest(folder, options.manifest), []).append(folder)
+    without = partial(not_tiles, options)
     found = [job for path, folders in groups.items()
-             for job in joining.find_jobs(folders, path, options.merge, options.allow_missing)]  # fmt: skip
+             for job in joining.find_jobs(folders, path, options.merge, options.allow_missing, without)]  # fmt: skip
     folder, jobs = places(found, options)
+    spare_sources(folder, jobs, options)
 
     def prepare(job: batch.Job) -> joining.Job:
         work = jobs[job]
@@ -275,7 +282,7 @@ def join(options: TileOptions, console: Console) -> int:
             raise work
         for line in joining.said_of(work, job.output):
             console.say(line)
-        words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower())
+        words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower(), in_rows=True)
         if words:
             console.say(f"{job.output}: cannot keep {'; '.join(words)}")
         return work
@@ -291,7 +298,7 @@ def join(options: TileOptions, console: Console) -> int:
                     elsewhere = joining.join(work, sink, threads(options), progress.advance)
                 if elsewhere:
                     named = f"{len(elsewhere)} files say that they lie elsewhere on earth than their tiles"
-                    console.say(f"{job.output}: {named}: {joining.some(elsewhere)}")
+                    console.say(f"{job.output}: {named}: {some(elsewhere)}")
 
         def finish(job: batch.Job, _: joining.Job) -> list[Path]:
             return [job.output]
@@ -303,34 +310,3 @@ def join(options: TileOptions, console: Console) -> int:
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
     return report.exit_code
-
-
-def places(
-    found: list[joining.Job | InputError], options: TileOptions
-) -> tuple[Path, dict[batch.Job, joining.Job | InputError]]:
-    """Where each raster goes: to the file that --out names, if there is one alone, else into that folder."""
-    out = options.out
-    assert out is not None
-    if out.suffix and not out.is_dir() and len(found) == 1:
-        if out.suffix.lower() not in (".tif", ".tiff", ".png"):
-            raise UsageError(out, "wrong ending", "expected .tif or .png")
-        return out.parent, {batch.Job(name_of(found[0]), out, made_of=made_of(found[0])): found[0]}
-    jobs: dict[batch.Job, joining.Job | InputError] = {}
-    taken: set[Path] = set()
-    for work in found:
-        ending = ".tif" if isinstance(work, InputError) else joining.ending_of(work)
-        job = batch.Job(name_of(work), out / f"{name_of(work)}{ending}", made_of=made_of(work))
-        if job.output in taken:
-            raise UsageError(out, f"two rasters of the name {job.source}", "", "join them apart")
-        taken.add(job.output)
-        jobs[job] = work
-    return out, jobs
-
-
-def made_of(work: joining.Job | InputError) -> tuple[Path, ...] | None:
-    """The files that a join reads."""
-    return None if isinstance(work, InputError) else (*work.manifests, *work.files.values())
-
-
-def name_of(work: joining.Job | InputError) -> Name:
-    return work.subject if isinstance(work, InputError) else work.scene.name

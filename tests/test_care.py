@@ -8,7 +8,9 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -17,18 +19,26 @@ import tifffile
 from helpers import brightness_model, write_picture
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.rpc import RPC
+from rasterio.transform import from_origin
 from test_products import labels_of, polygons_of, predict, write_raster, write_stack
 
-from segcli import files
+from segcli import files, outputs, tile
+from segcli.batch import Job
+from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError
 from segcli.network import checkpoint
-from segcli.options import PredictOptions
+from segcli.options import PredictOptions, TileOptions
 from segcli.predict import run
 from segcli.raster.fit import match_bands, match_ranges
+from segcli.raster.grid import Grid
 from segcli.raster.names import rasters_in
+from segcli.raster.sidecars import sidecars
+from segcli.raster.sink import Encoding, Layout, create
 from segcli.raster.source import Source, open_images
+from segcli.raster.stack_sink import create_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -103,7 +113,87 @@ def test_levels_of_every_kind_of_place(tmp_path: Path, weights: Path, rng: np.ra
             assert (mask.rpcs is not None) == (name == "rpcs")
             if mask.rpcs is not None:
                 rpcs = mask.rpcs
-                assert (rpcs.line_off, rpcs.line_scale, rpcs.samp_off, rpcs.samp_scale) == (150, 160, 100, 110)
+                found = (rpcs.line_off, rpcs.line_scale, rpcs.samp_off, rpcs.samp_scale)
+                assert found == (149.75, 160, 99.75, 110)  # as GDAL has it of an overview
+
+
+ROTATED_POLE = "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +R=6371229 +no_defs"
+
+
+def write_vrt(path: Path, base: Path, place: str) -> Path:
+    """A VRT over a raster of three bands of 50 x 40, which lies elsewhere."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><SimpleSource><SourceFilename relativeToVRT="1">{base.name}'
+        f"</SourceFilename><SourceBand>{n}</SourceBand></SimpleSource></VRTRasterBand>"
+        for n in (1, 2, 3)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="50" rasterYSize="40">{place}{bands}</VRTDataset>')
+    return path
+
+
+@pytest.mark.parametrize("cog", [False, True])
+def test_a_reference_system_that_geotiff_cannot_hold_lies_beside_it(tmp_path: Path, cog: bool) -> None:
+    """As GDAL reads it, in an .aux.xml that goes when the next mask needs none; what fails leaves none."""
+    path, layout, encoding = tmp_path / "a.tif", Layout(1, "uint8"), Encoding(cog=cog)
+    rotated = Grid(40, 50, CRS.from_string(ROTATED_POLE), from_origin(5, 5, 0.1, 0.1))
+    pixels = np.ones((1, 40, 50), np.uint8)
+    with create(path, rotated, layout, encoding) as sink:
+        sink.write(0, pixels)
+    with rasterio.open(path) as file:
+        assert file.crs == rotated.crs
+        assert "39.25" in file.crs.to_wkt(version="WKT2_2019")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["a.tif", "a.tif.aux.xml"]
+    with create_stack(path, [rotated] * 2, layout, "Z", (2,), "tiff") as sinks:
+        for plane in sinks:
+            plane.write(0, pixels)
+    assert [found.name for found in tmp_path.iterdir()] == ["a.tif"]
+    with create(path, replace(rotated, crs=CRS.from_epsg(4326)), layout, encoding) as sink:
+        sink.write(0, pixels)
+    with rasterio.open(path) as file:
+        assert file.crs.to_epsg() == 4326
+    with pytest.raises(ValueError, match="columns came"), create(path, rotated, layout, encoding):
+        pass
+    assert [found.name for found in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_names_may_be_as_long_as_hidden_ones_allow(tmp_path: Path) -> None:
+    """Those of files beside them need not fit."""
+    path = tmp_path / f"{'a' * (255 - len('...tif.segcli-part.segcli-part'))}.tif"
+    with create(path, Grid(4, 5), Layout(1, "uint8"), Encoding(cog=True)) as sink:
+        sink.write(0, np.ones((1, 4, 5), np.uint8))
+    assert list(tmp_path.iterdir()) == [path]
+    longest = path.with_name("a" * 251 + ".tif")
+    path.rename(longest)
+    assert sidecars(longest) == ()
+
+
+def test_polygons_and_joins_on_a_rotated_pole_leave_nothing_hidden(
+    tmp_path: Path, weights: Path, scene: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_raster(tmp_path / "base.tif", scene[:, :40, :50])
+    wkt = escape(CRS.from_string(ROTATED_POLE).to_wkt(version="WKT2_2019"))
+    place = f"<SRS>{wkt}</SRS><GeoTransform>5,0.1,0,5,0,-0.1</GeoTransform>"
+    source = write_vrt(tmp_path / "a.vrt", base, place)
+    assert predict(tmp_path, weights, source, polygons="geojson") == 0
+    assert tile.run(TileOptions((source,), tmp_path / "t", size=32), Console(quiet=True)) == 0
+    capsys.readouterr()
+    assert tile.run(TileOptions((tmp_path / "t",), tmp_path / "j.tif", join=True), Console()) == 0
+    assert "where it lies" not in capsys.readouterr().err
+    for made in (tmp_path / "masks" / "a.tif", tmp_path / "j.tif"):
+        with rasterio.open(made) as file:
+            assert "39.25" in file.crs.to_wkt(version="WKT2_2019")
+    assert not [path for path in tmp_path.rglob("*.aux.xml") if path.name[0] == "."]
+
+
+def test_a_transform_counts_more_than_control_points(tmp_path: Path, weights: Path, scene: np.ndarray) -> None:
+    """A VRT may have both; GeoTIFF has one of them."""
+    base = write_raster(tmp_path / "base.tif", scene[:, :40, :50])
+    points = '<GCP Id="1" Pixel="0" Line="0" X="1" Y="2"/><GCP Id="2" Pixel="50" Line="40" X="3" Y="4"/>'
+    place = "<SRS>EPSG:32633</SRS><GeoTransform>5e5,10,0,5e6,0,-10</GeoTransform>"
+    source = write_vrt(tmp_path / "a.vrt", base, f'{place}<GCPList Projection="EPSG:32633">{points}</GCPList>')
+    assert predict(tmp_path, weights, source) == 0
+    with rasterio.open(tmp_path / "masks" / "a.tif") as mask:
+        assert mask.transform == rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)
 
 
 def test_a_level_of_a_turned_picture_is_turned(tmp_path: Path) -> None:
@@ -179,10 +269,12 @@ def test_stacks_keep_their_calibration(tmp_path: Path, weights: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 300])
-@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".img"])
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".img", ".map"])
 def test_truncated_raw_pixels_are_refused(tmp_path: Path, rng: np.random.Generator, suffix: str, size: int) -> None:
-    whole = write_raster(tmp_path / "a.tif", rng.integers(1, 255, (3 if suffix != ".pgm" else 1, size, size), np.uint8))
-    driver = "ENVI" if suffix == ".img" else "PNM"
+    whole = write_raster(
+        tmp_path / "a.tif", rng.integers(1, 255, (3 if suffix in (".img", ".ppm") else 1, size, size), np.uint8)
+    )
+    driver = {".img": "ENVI", ".map": "PCRaster"}.get(suffix, "PNM")
     path = tmp_path / f"b{suffix}"
     rasterio.shutil.copy(whole, path, driver=driver)
     with Source(path) as source:
@@ -190,6 +282,23 @@ def test_truncated_raw_pixels_are_refused(tmp_path: Path, rng: np.random.Generat
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=path.name), Source(path) as source:
         source.load()
+
+
+@pytest.mark.parametrize("options", [{}, {"INTERLEAVING": "PIXEL"}, {"INTERLEAVING": "TILED"}])
+def test_truncated_pcidsk_is_refused(tmp_path: Path, rng: np.random.Generator, options: dict[str, str]) -> None:
+    """And a whole one is not, though its header counts room that was never written."""
+    path, pixels = tmp_path / "a.pix", rng.integers(1, 255, (3, 200, 300), np.uint8)
+    write_raster(path, pixels, driver="PCIDSK", **options)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    with Source(path, "stored") as source:
+        assert np.array_equal(source.window(0, 0, 200, 300), pixels)
+    if "TILED" in options.values():
+        return
+    write_raster(path, pixels, driver="PCIDSK", **options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    with pytest.raises(InputError, match=r"a\.pix: \d+ bytes, and its pixels alone are"):
+        Source(path)
 
 
 def test_a_stack_of_more_planes_than_files_may_be_open(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
@@ -292,12 +401,16 @@ def test_what_killed_runs_left_is_removed_by_runs_with_other_options(
 ) -> None:
     scan = write_raster(tmp_path / "a.tif", scene)
     (tmp_path / "masks" / "polygons").mkdir(parents=True)
+    options = PredictOptions((scan,), tmp_path / "masks", str(weights), polygons="gpkg")
+    wanted = outputs.wanted_products(ClassTable.from_indices([0, 1]), options)
+    hidden = outputs.places(tmp_path / "masks", Job(scan, tmp_path / "masks" / "a.tif"), wanted, options)[-1]
     for left in (".a.tif.segcli-part", "..a.tif.segcli-part.segcli-part", ".a.tif.segcli-part.ovr.tmp",
-                 "polygons/.a.segcli-part.gpkg", "polygons/.a.segcli-part.gpkg-journal"):  # fmt: skip
+                 "polygons/.a.segcli-part.gpkg", "polygons/.a.segcli-part.gpkg-journal",
+                 hidden, files.part_of(hidden), files.part_of(files.part_of(hidden))):  # fmt: skip
         (tmp_path / "masks" / left).write_bytes(b"left")
     (tmp_path / "masks" / ".b.tif.segcli-part").write_bytes(b"another's")
     (tmp_path / "masks" / "segcli.jsonl").write_text(json.dumps({"begun": ["a.tif", "polygons/a.gpkg"]}) + "\n")
-    assert predict(tmp_path, weights, scan, polygons="geojson") == 0
+    assert predict(tmp_path, weights, scan) == 0
     left = sorted(path.name for path in (tmp_path / "masks").rglob("*segcli-part*"))
     assert left == [".b.tif.segcli-part"]
 
@@ -410,7 +523,7 @@ def test_products_of_an_image_are_all_there_or_none(tmp_path: Path, monkeypatch:
             if path.parent.name == "out" and path.suffix == ".png":
                 raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segcli.raster.sink.replacing", failing)
+    monkeypatch.setattr("segcli.raster.sidecars.replacing", failing)
     assert run(options, Console(quiet=True)) == 1
     assert not list((tmp_path / "out").rglob("a.*"))
     monkeypatch.undo()

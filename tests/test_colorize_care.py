@@ -206,14 +206,15 @@ def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_classes(tmp_path / "a.json").names == ("Straße",)
 
 
+@pytest.mark.parametrize("ignore", [255, 9])
 @pytest.mark.parametrize("kind", ["ome", "imagej", "plain"])
 def test_stacks_keep_the_names_and_colours_of_their_classes(
-    tmp_path: Path, kind: str, rng: np.random.Generator
+    tmp_path: Path, kind: str, ignore: int, rng: np.random.Generator
 ) -> None:
     (tmp_path / "in").mkdir()
     classes = [{"index": 1, "name": "a & <b>", "color": "#010203"}, {"index": 7, "name": "ü", "color": "#C80064"}]
-    (tmp_path / "in" / "classes.json").write_text(json.dumps({"classes": classes}))
-    mask = rng.choice(np.array([1, 7, 255], np.uint8), (5, 20, 30))
+    (tmp_path / "in" / "classes.json").write_text(json.dumps({"classes": classes, "ignore": ignore}))
+    mask = rng.choice(np.array([1, 7, ignore], np.uint8), (5, 20, 30))
     place = tmp_path / "in" / ("m.ome.tif" if kind == "ome" else "m.tif")
     options = {"ome": {"ome": True}, "imagej": {"imagej": True}, "plain": {}}[kind]
     tifffile.imwrite(place, mask, metadata={"axes": "ZYX"}, **options)
@@ -226,7 +227,8 @@ def test_stacks_keep_the_names_and_colours_of_their_classes(
     assert colorize(tmp_path, made, out=tmp_path / "drawn") == 0  # far from the table
     drawn = tifffile.imread(tmp_path / "drawn" / made.name)
     assert (drawn[mask == 7] == [200, 0, 100, 255]).all()
-    assert (drawn[mask == 255, 3] == 0).all()
+    assert (drawn[mask == ignore, 3] == 0).all()
+    assert found.ignore == ignore
 
 
 def test_only_classes_that_occur_are_in_a_palette_of_made_up_ones(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from segcli.network import checkpoint
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
 from segcli.predict import run
+from segcli.raster.source import open_images
 
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
 
@@ -394,6 +396,18 @@ def test_the_level_that_was_asked_for(tmp_path: Path, weights: Path, rng: np.ran
             assert mask.shape == (300, 300)
             assert mask.transform.a == 20
             assert np.array_equal(mask.read(1), np.where(fine[0, ::2, ::2] > 127, 7, 2))
+
+
+@pytest.mark.parametrize("degrees", [0, 60, 90])
+def test_the_size_of_turned_pixels_is_their_side(tmp_path: Path, degrees: float) -> None:
+    """On a raster that was rotated, a step to the right is not along x."""
+    turned = rasterio.Affine.translation(500_000, 5_000_000) @ rasterio.Affine.rotation(degrees)
+    scan = write_raster(tmp_path / "a.tif", np.zeros((1, 600, 600), np.uint8), transform=turned @ turned.scale(10, -10))
+    with rasterio.open(scan, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    for mpp, width in ((10e6, 600), (20e6, 300)):
+        with closing(open_images(scan, mpp=mpp)) as images:
+            assert images.planes[0].grid.width == width
 
 
 def test_bands_in_the_order_that_was_asked_for(tmp_path: Path, weights: Path, scene: np.ndarray) -> None:

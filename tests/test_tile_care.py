@@ -1,6 +1,9 @@
 """segcli tile where care is needed: two runs at once, files that change, polygons that miss, splits of many rasters."""
 
+import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +26,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
+from segcli import manifest
 from segcli.classes import ClassTable
 from segcli.errors import InputError
 from segcli.options import TileOptions
@@ -88,6 +92,33 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path, tile: Tile, capsys: pyte
     assert not (tmp_path / "empty").exists()  # what was made for nothing goes
 
 
+def test_a_busy_folder_of_one_raster_says_so(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the exit code, too, unless something else failed."""
+    write_raster(tmp_path / "a.tif")
+    (tmp_path / "a_tiles").mkdir()
+    held = os.open(tmp_path / "a_tiles", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert tile("a.tif") == 5
+    assert "a_tiles: another run of segcli writes there" in capsys.readouterr().err
+    assert tile("a.tif", "none.tif") == 1
+    os.close(held)
+    assert tile("a.tif") == 0
+
+
+def test_tiles_are_not_written_over_inputs(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever --overwrite says."""
+    one, other = (write_raster(tmp_path / "d" / name) for name in ("a.tif", "a_r00000_c00000.tif"))
+    before = other.read_bytes()
+    assert tile(one, other, "--size", 50, "--out", "d", "--overwrite") == 1
+    assert "a_r00000_c00000.tif: is an input, and would be overwritten" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert tile(one, "--size", 50, "--out", "t") == 0
+    made = tmp_path / "t" / "a_r00000_c00000.tif"
+    assert tile(made, "--size", 20, "--out", "t", "--overwrite") == 2
+    assert "t/a_r00000_c00000.tif: is an input, and would be removed" in capsys.readouterr().err
+    assert made.exists()
+
+
 def test_a_raster_that_changes_while_it_is_cut_is_named(
     tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +138,36 @@ def test_a_raster_that_changes_while_it_is_cut_is_named(
     monkeypatch.setattr(verb, "cut", cut)
     assert tile("a.tif", "--size", 50) == 1
     assert tile("a.tif", "--size", 50, "--overwrite") == 0
+
+
+def test_a_new_time_alone_makes_no_other_raster(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy or a checkout has one. What is too large to be read for that is refused by the name that was given."""
+    source = write_raster(tmp_path / "in" / "a.tif")
+    (tmp_path / "m").mkdir()
+    shutil.copy(source, tmp_path / "m" / "a.tif")
+    cut = ("in", "--masks", "m", "--size", 64, "--out", "d")
+    assert tile(*cut) == 0
+    for path in (source, tmp_path / "m" / "a.tif"):
+        os.utime(path, (1, 1))
+    made = next((tmp_path / "d").rglob("*.tif"))
+    made.unlink()
+    assert tile(*cut, "--verify") == 1
+    assert "output missing" in capsys.readouterr().out
+    assert tile(*cut) == 0
+    assert made.exists()
+    assert tile(*cut, "--verify") == 0
+    monkeypatch.setattr("segcli.tiling.marks.DIGEST_BYTES", 0)
+    os.utime(source, (2, 2))
+    capsys.readouterr()
+    assert tile(*cut) == 1
+    assert "segcli: in/a.tif: was changed since its tiles in d were written" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert tile(*cut, "--verify") == 0
+    source.write_bytes(source.read_bytes()[::-1])
+    assert tile(*cut, "--verify") == 1
 
 
 def test_tiles_alone_are_nothing_to_cut(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,6 +424,57 @@ def test_a_join_is_done_once(tmp_path: Path, tile: Tile, capsys: pytest.CaptureF
     assert capsys.readouterr().err.splitlines()[-1] == "done 1  up to date 1  failed 0"
 
 
+def test_what_segcli_wrote_beside_masks_is_no_tile(tmp_path: Path, tile: Tile) -> None:
+    """Scores of the masks, and what an earlier join left in their folder."""
+    write_raster(tmp_path / "a.tif")
+    assert tile("a.tif", "--size", 50, "--out", "t") == 0
+    made = [tmp_path / "t" / record["name"] for record in tiles_of(tmp_path / "t")]
+    (tmp_path / "m" / "confidence").mkdir(parents=True)
+    with manifest.opened(tmp_path / "m", "predict", TileOptions((), None)) as record:
+        for path in made:
+            outputs = [tmp_path / "m" / path.name, tmp_path / "m" / "confidence" / path.name]
+            for output in outputs:
+                shutil.copy(path, output)
+            record.add(path, outputs, [path])
+    for _ in range(2):
+        assert tile("m", "--join", "--manifest", "t", "--out", "m") == 0
+    for _ in range(2):
+        assert tile("t", "--join", "--out", "t") == 0
+    assert tile("t", "--join", "--out", "elsewhere.tif") == 0
+    write_raster(tmp_path / "m" / "a.tif", seed=3)  # the user's own
+    assert tile("m", "--join", "--manifest", "t", "--out", "m") == 2
+
+
+def test_a_join_writes_over_nothing_that_was_cut(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever --overwrite says, but where the raster was moved away."""
+    source = write_raster(tmp_path / "a.tif")
+    before = source.read_bytes()
+    assert tile("a.tif", "--size", 50, "--out", "t") == 0
+    capsys.readouterr()
+    for out in (".", "a.tif", "t/a_r00000_c00000.tif"):
+        assert tile("t", "--join", "--out", out, "--overwrite") == 2
+        assert "is an input, and would be overwritten; choose another --out" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    source.unlink()
+    for _ in range(2):
+        assert tile("t", "--join", "--out", ".") == 0
+    assert source.exists()
+
+
+def test_a_file_is_for_one_raster(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        write_raster(tmp_path / f"{name}.tif")
+    assert tile("a.tif", "b.tif", "--size", 50, "--out", "d") == 0
+    capsys.readouterr()
+    assert tile("d", "--join", "--out", "both.tif") == 2
+    assert (
+        "both.tif: a file; expected a folder for the outputs; a file name is for one raster" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "both.tif").exists()
+
+
 def test_the_name_of_a_raster_stays_in_the_folder(tmp_path: Path, tile: Tile) -> None:
     """tiles.json may come from anywhere."""
     write_raster(tmp_path / "in" / "a.tif")
@@ -410,6 +522,22 @@ def test_folders_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(planning, "accounts", lambda folder: seen.append(folder) or [])
     assert len(planning.find_targets(TileOptions((tmp_path / "in",), tmp_path / "d"))) == 30
     assert len(seen) == 1
+
+
+def test_leftovers_are_looked_for_once(tmp_path: Path, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each raster: there may be tens of thousands. What a killed run left goes all the same."""
+    for n in range(5):
+        write_raster(tmp_path / "in" / f"{n}.tif", 8, 8)
+    left, others = (tmp_path / "d" / f".{name}_r00000_c00000.tif.segcli-part" for name in ("3", "9"))
+    for path in (left, others):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    seen: list[Path] = []
+    whole = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: [seen.append(path), *whole(path)][1:])
+    assert tile("in", "--size", 8, "--out", "d") == 0
+    assert [path.name for path in seen].count("d") == 1
+    assert (left.exists(), others.exists()) == (False, True)
 
 
 def test_another_run_may_write_the_same_class_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

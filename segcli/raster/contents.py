@@ -24,6 +24,10 @@ BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
 """Pixels up to so many bytes are read in seconds. A file that claims more has a byte for every so many of them; a TIFF
 for more, because it may be empty: then each of its blocks has a place in a list, and that is all."""
 
+TURNED_BYTES = 2**30
+"""Photographs that are not stored upright are read whole up to this size, when it is their turn: else across their
+rows, with much decoding over again."""
+
 MPP_TOLERANCE = 0.25
 """By how much a pyramid level may differ from the pixel size that was asked for."""
 
@@ -164,12 +168,25 @@ def _check_size(reader: GdalReader) -> None:
     if reader.dataset.driver not in _RAW or not all(path.is_file() for path in files):
         return
     needed = reader.height * reader.width * sum(np.dtype(dtype).itemsize for dtype in reader.dtypes)
+    if reader.dataset.driver == "PCRaster":
+        needed += 256  # its header, which has one length
+    if reader.dataset.driver == "PCIDSK":
+        needed = _end_of_pcidsk(files[0])
     found = max(path.stat().st_size for path in files)
     if found < needed:
         raise OSError(f"{found} bytes, and its pixels alone are {needed}")
 
 
-_RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO")
+def _end_of_pcidsk(path: Path) -> int:
+    """How many bytes there are up to the end of the pixels, by the header; 0 where they lie in tiles. The header also
+    says how many the file has in all, but counts room that was never written. Source: PCIDSK, image data header."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    start, count = (int(text) if (text := head[at : at + 16].strip()).isdigit() else 0 for at in (304, 320))
+    return (start - 1 + count) * 512 if count else 0
+
+
+_RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO", "PCRaster", "PCIDSK")
 _ONE_FILE = ("GTiff", "PNG", "JPEG", "WEBP", "JP2OpenJPEG", "netCDF", "HDF5", "HDF5Image")
 _CONTAINERS = ("netCDF", "HDF5", "Zarr", "GTiff", "NITF")
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "PNM")
@@ -231,8 +248,8 @@ def _overview_option(
     whole.close()
     if mpp is not None:
         pixel_um = calibration.get("X")
-        if pixel_um is None and grid.crs is not None and grid.crs.is_projected and grid.transform is not None:
-            pixel_um = abs(grid.transform.a) * grid.crs.linear_units_factor[1] * 1e6
+        if pixel_um is None and (size := grid.pixel_size_m()) is not None:
+            pixel_um = size[1] * 1e6
         level = _nearest(name, [1.0, *map(float, factors)], pixel_um, mpp)
     level = level or 0
     if level > len(factors):

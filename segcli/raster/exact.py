@@ -19,10 +19,11 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from segcli.errors import InputError
-from segcli.files import part_of, replacing
+from segcli.files import part_of
 from segcli.raster.gdal import created, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
+from segcli.raster.sidecars import remove_aux, replacing_both
 from segcli.raster.sink import BLOCK, Encoding, Layout, Sink, check_blocks, convert, faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, kind_of, lost, stored
@@ -41,7 +42,7 @@ def write_whole(
             _write_png(part, pixels, like)
         return
     if like.nodata is not None and like.dtype in ("int64", "uint64"):  # a raster in memory has it as a float
-        with faults_of_writing(path), _created(part, grid, like, compress) as dataset:
+        with faults_of_writing(path), without_sidecar(part), _created(part, grid, like, compress) as dataset:
             _fill(dataset, pixels, valid, like)
     else:
         with faults_of_writing(path):
@@ -72,12 +73,13 @@ def _fill(dataset: Any, pixels: NDArray[Any], valid: Valid, like: Stored) -> Non
 @contextmanager
 def create_exact(path: Path, grid: Grid, like: Stored, compress: str) -> Iterator["ExactSink"]:
     """A sink for `path`, a GeoTIFF or a PNG by its ending; the file is there, whole, when the block has ended well."""
-    with replacing(path, faults_of_writing) as part, ExitStack() as scratches:
+    with replacing_both(path, faults_of_writing) as part, ExitStack() as scratches:
         is_png = path.suffix.lower() == ".png"
         like = replace(like, has_mask=like.has_mask and not is_png)  # GDAL would put it into a file beside it
         target = part_of(part) if is_png else part
         if is_png:
             scratches.callback(target.unlink, missing_ok=True)
+            scratches.callback(remove_aux, target)
         with faults_of_writing(path):
             created = _created(target, grid, like, "NONE" if is_png else compress)
         with created as dataset:
@@ -120,8 +122,9 @@ class _MaskOf:
             self._dataset.write_mask(pixels[0], window=window)
 
 
-def not_kept(name: Name, grid: Grid, like: Stored, ending: str) -> list[str]:
-    """What a file of that ending cannot keep of a raster, in words; found by writing a small one.
+def not_kept(name: Name, grid: Grid, like: Stored, ending: str, in_rows: bool = False) -> list[str]:
+    """What a file of that ending cannot keep of a raster, in words; found by writing a small one. What is written
+    `in_rows` has an .aux.xml for a reference system that the format cannot hold; thousands of tiles have none.
 
     InputError, of `name`, where it is the pixels.
     """
@@ -134,7 +137,8 @@ def not_kept(name: Name, grid: Grid, like: Stored, ending: str) -> list[str]:
         with Source(path, "stored") as source:
             said = lost(like, stored(source))
             found = source.grid
-    if grid.crs != found.crs or (grid.transform is None) != (found.transform is None):
+    has_sidecar = in_rows and ending != ".png"
+    if (grid.crs != found.crs and not has_sidecar) or (grid.transform is None) != (found.transform is None):
         said.insert(0, "where it lies on earth")
     elif len(grid.gcps) != len(found.gcps) or (grid.rpcs is None) != (found.rpcs is None):
         said.insert(0, "control points")
@@ -176,7 +180,7 @@ def _created(part: Path, grid: Grid, like: Stored, compress: str) -> Iterator[An
 def is_moved(grid: Grid, like: Stored) -> bool:
     """Whether GDAL would write the control points a pixel from where they lie, because pixels are said to be points:
     it does unless it copies a whole raster."""
-    return bool(grid.gcps) and like.tags.get("AREA_OR_POINT") == "Point"
+    return bool(grid.gcps) and grid.transform is None and like.tags.get("AREA_OR_POINT") == "Point"
 
 
 def _profile(grid: Grid, like: Stored, compress: str) -> dict[str, Any]:
@@ -221,7 +225,7 @@ def _describe(dataset: Any, grid: Grid, like: Stored) -> None:
     for number, tags in enumerate(like.band_tags, start=1):
         if tags:
             dataset.update_tags(number, **tags)
-    if grid.gcps:
+    if grid.gcps and grid.transform is None:  # GDAL would drop the one for the others
         dataset.gcps = (list(grid.gcps), grid.gcps_crs or CRS())
     if grid.rpcs is not None:
         dataset.rpcs = grid.rpcs

@@ -103,10 +103,12 @@ def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:
 
 
 def _scaled(rpcs: Any, down: float, across: float) -> Any:
-    """Rational polynomials for pixels so many times as large: they take normalised lines and samples."""
+    """Rational polynomials for pixels so many times as large: they take normalised lines and samples, which are counted
+    from the middle of the first pixel, not from its corner."""
     if rpcs is None:
         return None
     values = rpcs.to_dict()
-    for name, factor in (("line_off", down), ("line_scale", down), ("samp_off", across), ("samp_scale", across)):
-        values[name] /= factor
+    for axis, factor in (("line", down), ("samp", across)):
+        values[f"{axis}_off"] = (values[f"{axis}_off"] + 0.5) / factor - 0.5
+        values[f"{axis}_scale"] /= factor
     return RPC(**values)

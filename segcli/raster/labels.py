@@ -86,7 +86,9 @@ def _table_of_stack(path: Path) -> ClassTable | None:
         defaults = distinct_colors(len(names))
         entries = [ClassEntry(value, names[value], colors.get(value, default))
                    for value, default in zip(sorted(names), defaults, strict=True)]  # fmt: skip
-        return ClassTable(tuple(entries), None if IGNORE in names else IGNORE)
+        ignore = said.get("ignore", IGNORE)  # older files do not say it
+        is_index = type(ignore) is int and 0 <= ignore <= 255 and ignore not in names
+        return ClassTable(tuple(entries), ignore if is_index else None)
     return None
 
 

@@ -1,9 +1,44 @@
-"""Which files beside a raster or a vector file say what it means: who asks whether it has changed must ask of them."""
+"""Which files beside a raster or a vector file say what it means: who asks whether it has changed must ask of them, and
+what is written must come with its own and not with those of an older file."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+
+from segcli.files import part_of, replacing
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj")
+
+
+def aux_of(path: Path) -> Path:
+    """Where GDAL puts what the format cannot hold, such as some reference systems, and looks for it."""
+    return Path(f"{path}.aux.xml")
+
+
+def remove_aux(path: Path) -> None:
+    """That of a file, if there is one; where there can be none, such as of a name that fills a file system's room for
+    names, it is none either."""
+    with suppress(OSError):
+        aux_of(path).unlink()
+
+
+@contextmanager
+def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[None]]) -> Iterator[Path]:
+    """As `files.replacing`, with the .aux.xml that GDAL has put beside the temporary file; an older one goes."""
+    part = part_of(path)
+    remove_aux(part)  # by a kill
+    try:
+        with replacing(path, faults):
+            yield part
+        with faults(path):
+            if aux_of(part).exists():
+                aux_of(part).replace(aux_of(path))
+            else:
+                remove_aux(path)
+    finally:
+        remove_aux(part)
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:
@@ -18,6 +53,5 @@ def sidecars(path: Path) -> tuple[Path, ...]:
         endings = (*_OF_RASTERS, *world)
     cased = [case for one in endings for case in (one, one.upper()) if case != path.suffix]
     named = [path.with_suffix(one) for one in cased] if path.name else []
-    return tuple(
-        found for found in (*named, *(Path(f"{path}{more}") for more in (".aux.xml", ".msk"))) if found.is_file()
-    )
+    # os.path, because a Path raises where the name is too long.
+    return tuple(found for found in (*named, aux_of(path), Path(f"{path}.msk")) if os.path.isfile(found))  # noqa: PTH113

@@ -25,10 +25,11 @@ from rasterio.windows import Window
 
 from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
-from segcli.files import part_of, replacing
+from segcli.files import part_of
 from segcli.raster.canvas import MOST_BYTES, Canvas
 from segcli.raster.gdal import created, gdal, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
+from segcli.raster.sidecars import remove_aux, replacing_both
 from segcli.raster.statistics import Statistics
 
 BLOCK = 512
@@ -170,7 +171,7 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
 
     Raises InputError where the file cannot be written, NothingDoneError where nothing can be: no room, no permission.
     """
-    with replacing(path, faults_of_writing) as part:
+    with replacing_both(path, faults_of_writing) as part:
         is_png = path.suffix.lower() == ".png"
         if is_png and layout.is_rgb and grid.height * grid.width * layout.bands <= MOST_BYTES:
             canvas = Canvas(grid.height, grid.width)
@@ -192,6 +193,7 @@ def create(path: Path, grid: Grid, layout: Layout, encoding: Encoding = Encoding
                         check_blocks(part)
             finally:
                 scratch.unlink(missing_ok=True)
+                remove_aux(scratch)
         else:
             with _geotiff(path, part, grid, layout, encoding) as sink:
                 yield sink
@@ -319,7 +321,7 @@ def _describe(dataset: Any, grid: Grid, layout: Layout) -> None:
         dataset.update_tags(**names)  # what PNG keeps, as text
     if layout.scale != 1.0:
         dataset.scales = (layout.scale,) * layout.bands
-    if grid.gcps:
+    if grid.gcps and grid.transform is None:  # GDAL would drop the one for the others
         dataset.gcps = (list(grid.gcps), grid.gcps_crs or CRS())
     if grid.rpcs is not None:
         dataset.rpcs = grid.rpcs

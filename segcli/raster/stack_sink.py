@@ -12,8 +12,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from segcli.colors import hex_color
-from segcli.files import part_of, replacing
+from segcli.files import part_of
 from segcli.raster.grid import Grid
+from segcli.raster.sidecars import replacing_both
 from segcli.raster.sink import Layout, faults_of_writing
 
 TILE = 512
@@ -53,7 +54,7 @@ def create_stack(
 
     Planes wait in a scratch file beside it, uncompressed. Raises InputError or NothingDoneError as `sink.create`.
     """
-    with replacing(path, faults_of_writing) as part:
+    with replacing_both(path, faults_of_writing) as part:
         scratch = part_of(part)
         try:
             with faults_of_writing(path):
@@ -131,10 +132,11 @@ def _write(
                 file.write(pixels, metadata={"axes": f"{before}YX{after}"} | said, **options)
 
 
-def _said(layout: Layout) -> dict[str, dict[str, str]]:
-    """Names and colours of the classes, by value, as `labels.embedded_table` reads them."""
+def _said(layout: Layout) -> dict[str, Any]:
+    """Names and colours of the classes, by value, and what marks no label, as `labels.embedded_table` reads them."""
     colors = {str(value): hex_color(color) for value, color in (layout.colors or {}).items()}
-    return {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors}
+    ignore = {"ignore": None if layout.nodata is None else int(layout.nodata)} if layout.class_names else {}
+    return {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors} | ignore
 
 
 def _colormap(colors: dict[int, tuple[int, int, int]], dtype: type[np.integer[Any]]) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,15 @@ from numpy.typing import NDArray
 
 from segcli.ahead import shared
 from segcli.errors import InputError, UsageError
-from segcli.matching import match, named
 from segcli.options import Merge
 from segcli.raster.align import is_elsewhere
 from segcli.raster.exact import ExactSink, is_moved
-from segcli.raster.names import rasters_in
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, stored
+from segcli.tiling.finding import Without, files_of, own_files, some
 from segcli.tiling.layout import Span, Tiling
-from segcli.tiling.ledger import journals
-from segcli.tiling.manifest import MANIFEST, Manifest, Place, Scene, accounts, accounts_beside, read_together
+from segcli.tiling.manifest import Manifest, Place, Scene, accounts_beside, read_together
 from segcli.validity import Valid, written_out
-
-LEVELS_UP = 3
-"""How far above a folder of tiles its manifest may lie: tiles/train/masks."""
-
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -54,66 +47,20 @@ class Job:
         return reaches != [grid.height, grid.width] or len(self.files) < len(self.tiles.places)
 
 
-def find_manifest(folder: Path, given: Path | None) -> Path:
-    """The given one, or tiles.json in the folder or above it. UsageError where there is none."""
-    if given is not None:
-        return given / MANIFEST if given.is_dir() else given
-    if not folder.is_dir():
-        raise UsageError(folder, "no such folder", "--join expects a folder of tiles")
-    for place in (folder.resolve(), *folder.resolve().parents[:LEVELS_UP]):
-        if accounts(place):
-            return place / MANIFEST
-    raise UsageError(folder, f"no {MANIFEST} in it or above it", "--join expects a folder of tiles",
-                     f"give --manifest with the {MANIFEST} of the tiles")  # fmt: skip
-
-
-def find_jobs(folders: Sequence[Path], path: Path, merge: Merge, allow_missing: bool) -> Iterator[Job | InputError]:
+def find_jobs(
+    folders: Sequence[Path], path: Path, merge: Merge, allow_missing: bool, without: Without
+) -> Iterator[Job | InputError]:
     """A job for each raster of a manifest, from the files in some folders; or what is wrong with it."""
     manifest, made_of = read_together(path), tuple(accounts_beside(path))
     if not manifest.scenes:
         raise UsageError(path, "no tiles", "expected those of one raster at least")
     is_own = any(folder.resolve() == path.parent.resolve() for folder in folders)
-    found = _own_files(manifest, path.parent) if is_own else _files_of(manifest, folders)
+    found = own_files(manifest, path.parent, without) if is_own else files_of(manifest, folders, without)
     for scene in manifest.scenes.values():
         try:
             yield replace(_job(scene, manifest, found, made_of, merge, allow_missing), is_own=is_own)
         except InputError as error:
             yield error
-
-
-def _own_files(manifest: Manifest, folder: Path) -> dict[str, Path]:
-    """The tiles of the rasters themselves, where the manifest says that they are."""
-    records = [record for scene in manifest.scenes.values() for record in scene.records.values()]
-    known = {name for record in records for name in record.files}
-    there = {path.relative_to(folder).as_posix(): path for path in rasters_in(folder, recursive=True)}
-    _refuse([path for name, path in there.items() if name not in known], journals(folder))
-    return {Path(name).stem: there[name] for name in (record.name for record in records) if name in there}
-
-
-def _files_of(manifest: Manifest, folders: Sequence[Path]) -> dict[str, Path]:
-    """Files in folders by the stem of the tile that they belong to. UsageError where one belongs to none."""
-    files: dict[str, Path] = {}
-    for folder in folders:
-        for name, paths in named(rasters_in(folder, recursive=True), folder).items():
-            stem = PurePosixPath(name).name
-            if len(paths) > 1 or stem in files:
-                other = files.get(stem, paths[-1])
-                raise UsageError(paths[0], f"has the name of {other}", "expected one file for each tile")
-            files[stem] = paths[0]
-    wanted = {Path(record.name).stem: Path(record.name) for scene in manifest.scenes.values()
-              for record in scene.records.values() if record.name is not None}  # fmt: skip
-    matched = match(wanted, files)
-    _refuse(matched.right)
-    return {tile.stem: path for _, tile, path in matched.pairs}
-
-
-def _refuse(foreign: Sequence[Path], unfinished: Sequence[Path] = ()) -> None:
-    if foreign and unfinished:
-        raise UsageError(some(foreign), f"in no {MANIFEST}", f"{unfinished[0].name} tells of a run that did not end",
-                         "run segcli tile again as before")  # fmt: skip
-    if foreign:
-        raise UsageError(some(foreign), f"no tile of {MANIFEST}", "expected files of the tiles' names",
-                         "move what is foreign away, or give another --manifest")  # fmt: skip
 
 
 def _job(
@@ -173,11 +120,6 @@ def _have_masks(files: Iterable[Path]) -> bool:
             if not stored(source).has_mask:
                 return False
     return True
-
-
-def some(names: Sequence[object]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
 
 
 def join(job: Job, sink: ExactSink, jobs: int, told: Callable[[float, int], None]) -> list[Path]:

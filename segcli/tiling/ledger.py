@@ -3,8 +3,9 @@
 import fcntl
 import json
 import os
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from segcli.classes import ClassTable
 from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
-from segcli.files import lock, replacing
+from segcli.files import PART, lock, replacing
+from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.shard import Shard
 from segcli.tiling.manifest import (
@@ -28,6 +30,7 @@ from segcli.tiling.manifest import (
     scene_from,
     take_over,
 )
+from segcli.tiling.marks import unchanged
 
 JOURNAL = "tiles.unfinished.jsonl"
 """One line for the options, for each raster and for each tile, as they come; gone when tiles.json is there."""
@@ -44,9 +47,12 @@ class Ledger:
     own, and reads those of the others."""
 
     def __init__(
-        self, folder: Path, options: dict[str, Any], classes: ClassTable | None, shard: Shard | None = None
-    ) -> None:
+        self, folder: Path, options: dict[str, Any], classes: ClassTable | None, shard: Shard | None = None,
+        inputs: frozenset[Path] = frozenset(),
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self._inputs = inputs  # links followed
+        self._parts: dict[Path, list[str]] = {}
         self._shard = shard
         self.account = folder / (MANIFEST if shard is None else f"tiles.{shard}.json")
         self._mine = folder / f".tiles.{shard}.lock"
@@ -150,7 +156,11 @@ class Ledger:
         return [(path, path.stat().st_ino, path.stat().st_size) for path in files if path.exists()]
 
     def start_over(self) -> None:
-        """Remove the tiles that segcli knows it wrote; of other files none."""
+        """Remove the tiles that segcli knows it wrote; of other files none. UsageError where one of them is read."""
+        for scene in self.known.scenes.values():
+            name = self._input_among(name for record in scene.records.values() for name in record.files)
+            if name is not None:
+                raise UsageError(self.folder / name, "is an input, and would be removed", "", "choose another --out")
         for scene in self.known.scenes.values():
             for record in scene.records.values():
                 for name in record.files if self.is_whole(record) else ():
@@ -177,12 +187,15 @@ class Ledger:
                         self._append(line)
         return self.known.scenes[scene.name]
 
-    def check_source(self, scene: Scene) -> None:
-        """InputError where the raster is another than that of the tiles that are there."""
+    def check_source(self, scene: Scene, names: Sequence[Name]) -> None:
+        """InputError where the raster, or its labels, are others than those of the tiles that are there."""
         known = self.known.scenes.get(scene.name)
-        if known is not None and (known.changed, known.mask) != (scene.changed, scene.mask):
-            raise InputError(scene.file, f"was changed since its tiles in {self.folder} were written", "",
+        if known is None or (known.changed, known.mask) == (scene.changed, scene.mask):
+            return
+        if (known.mask or ("",))[0] != (scene.mask or ("",))[0] or not unchanged(known, names):
+            raise InputError(names[0], f"was changed since its tiles in {self.folder} were written", "",
                              "choose another --out, or --overwrite to start over")  # fmt: skip
+        known.changed, known.mask = scene.changed, scene.mask
 
     def is_whole(self, record: Record) -> bool:
         """Whether its files are there as they were written."""
@@ -198,6 +211,25 @@ class Ledger:
             if name not in known and (self.folder / name).exists():
                 raise InputError(self.folder / name, "exists, and segcli did not write it", "",
                                  "choose another --out or give --overwrite")  # fmt: skip
+
+    def spare(self, names: Iterable[str]) -> None:
+        """InputError where a tile would be written over what is read, whatever --overwrite says."""
+        name = self._input_among(names)
+        if name is not None:
+            raise InputError(self.folder / name, "is an input, and would be overwritten", "", "choose another --out")
+
+    def _input_among(self, names: Iterable[str]) -> str | None:
+        place = self.folder.resolve()
+        return next((name for name in names if place / name in self._inputs), None)
+
+    def sweep(self, folder: Path, names: str) -> None:
+        """Remove what killed runs have left of tiles of these names, a pattern. A folder is looked through once: there
+        may be tens of thousands of rasters, each with its tiles."""
+        if folder not in self._parts:
+            self._parts[folder] = [path.name for path in folder.iterdir() if PART in path.name]
+        for name in self._parts[folder]:
+            if re.fullmatch(rf"\.+{names}{re.escape(PART)}.*", name):
+                (folder / name).unlink(missing_ok=True)
 
     def add(self, scene: Scene, record: Record) -> None:
         """Before the tile's files get their names; by any thread."""

@@ -47,7 +47,8 @@ class Record:
 @dataclass
 class Scene:
     """One raster and its tiles by their offsets. `file` and `changed` (bytes, time in ns) are to recognise it by;
-    `split` is that of all its tiles, where they are of one by their raster."""
+    so is `digest`, of its contents and its labels', where these are small. `split` is that of all its tiles, where they
+    are of one by their raster."""
 
     name: str
     file: str
@@ -57,13 +58,14 @@ class Scene:
     mask: tuple[str, int, int] | None = None
     split: str = ""
     is_done: bool = False
+    digest: str = ""
     records: dict[Place, Record] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         return {
             "name": self.name, "file": self.file, "changed": list(self.changed), **place_to_json(self.grid),
             "stored": self.stored.to_json(), "mask": list(self.mask) if self.mask is not None else None,
-            "split": self.split or None,
+            "split": self.split or None, "digest": self.digest or None,
         }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -183,6 +185,7 @@ def scene_from(entry: Any) -> Scene:
     return Scene(
         str(entry["name"]), str(entry["file"]), (size, time), place_from_json(entry), Stored.from_json(entry["stored"]),
         tuple(mask) if mask is not None else None, entry.get("split") or "",
+        digest=str(entry.get("digest") or ""),
         records={(record.row, record.col): record for record in records},
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,14 +14,14 @@ import numpy as np
 from segcli import batch
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
-from segcli.files import sweep
+from segcli.files import Places
 from segcli.options import TileOptions
 from segcli.raster.align import differ
 from segcli.raster.burn import BurntReader
+from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
-from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
@@ -31,10 +31,8 @@ from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import Tiling, count, tiling
 from segcli.tiling.ledger import Ledger, journals
 from segcli.tiling.manifest import CLASSES, MANIFEST, Place, Scene, accounts
+from segcli.tiling.marks import changed, digest, unchanged
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
-
-TURNED_BYTES = 2**30
-"""Photographs that are not stored upright are read at once up to this size: else across their rows, again and again."""
 
 MOST_TILES = 1_000_000
 """Of one raster: more come of a header that claims too much, or of a --size that was not meant."""
@@ -106,7 +104,11 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
     }  # fmt: skip
     classes = labels.classes if labels is not None else None
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
-    ledgers = {folder: Ledger(folder, chosen, classes, shard) for folder in dict.fromkeys(t.folder for t in targets)}
+    read = (*(target.source for target in targets), *(labels.files.values() if labels is not None else ()))
+    where = Places()
+    inputs = frozenset(where.of(name) for name in read if isinstance(name, Path))
+    folders = dict.fromkeys(target.folder for target in targets)
+    ledgers = {folder: Ledger(folder, chosen, classes, shard, inputs) for folder in folders}
     for ledger in ledgers.values():
         if not (options.verify or options.overwrite):  # the one says so of each raster
             ledger.check()
@@ -126,8 +128,7 @@ def why(target: Target, ledger: Ledger, labels: Labels | None) -> str | None:
     if ledger.other_options():
         return "options changed"
     mask = labels.files[target.source] if labels is not None else None
-    before = tuple(scene.mask[1:]) if scene.mask is not None else None
-    if scene.changed != changed(target.source) or before != (changed(mask) if mask is not None else None):
+    if not unchanged(scene, [target.source, *([mask] if mask is not None else [])]):
         return "source changed"
     if not scene.is_done:
         return "not finished"
@@ -275,21 +276,12 @@ def _file(target: Target) -> str:
     return target.source
 
 
-def changed(name: Name) -> tuple[int, int]:
-    """Bytes and time of a file, and of those beside it that say what it means, each added up; zeros for what is none of
-    this machine."""
-    with suppress(OSError):
-        if isinstance(name, Path):
-            found = [path.stat() for path in (name, *sidecars(name))]
-            return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
-    return 0, 0
-
-
-def may_begin(work: Work, names: Iterable[str], ledger: Ledger, overwrite: bool) -> None:
+def may_begin(work: Work, names: Sequence[str], ledger: Ledger, overwrite: bool) -> None:
     """InputError where the raster is another than that of the tiles that are there, or where files of these names are
-    that segcli did not write."""
+    that segcli did not write, or that are read."""
+    ledger.spare(names)
     if not overwrite:
-        ledger.check_source(work.scene)
+        ledger.check_source(work.scene, [layer.source.path for layer in work.layers])
         ledger.guard(work.scene.name, names)
 
 
@@ -297,12 +289,16 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     """Begin in the folder, or go on there: leftovers of a killed run go, tiles that are whole stay."""
     names = work.names()
     may_begin(work, names, ledger, overwrite)
+    if work.scene.name not in ledger.known.scenes:
+        files = [layer.source.path for layer in work.layers]
+        found = digest(files)
+        work.scene.digest = found if unchanged(work.scene, files) else ""  # else it is not of what was opened
     scene = ledger.begin(work.scene)
     pattern = re.escape(scene.name) + r"_r\d+_c\d+" + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:
         with faults_of_writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder, pattern)
+            ledger.sweep(folder, pattern)
     return replace(work, scene=scene)
 
 
