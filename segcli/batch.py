@@ -13,7 +13,7 @@ from segcli.console import Console, Progress
 from segcli.counts import Report
 from segcli.errors import BusyError, InputError, NothingDoneError, SegcliError, UsageError
 from segcli.files import Placed, Places, Watched
-from segcli.manifest import Manifest, companions
+from segcli.manifest import Manifest, companions, made_of_each_other
 from segcli.options import OnError
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
 from segcli.raster.origins import origins
@@ -111,6 +111,9 @@ def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name
                     found.setdefault(entry, entry.relative_to(path))
         else:
             found.setdefault(path, relative_name(path))
+    if out is not None:  # what an earlier run of the same command made is none of its inputs
+        for made in made_of_each_other(out, [path for path in found if isinstance(path, Path)]):
+            del found[made]
     if not found:
         named = ", ".join(map(str, inputs))
         raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")

@@ -21,7 +21,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        if self.busy and self.busy == self.jobs:  # as where the folder is another run's
+        if self.busy and self.busy == len(self.failures):  # as where the folder is another run's
             return BusyError.exit_code
         return 1 if self.failures or self.left else 0
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -79,7 +80,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    # A folder of tiles has an account of its own.
+    return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_mtime_ns)
 
 
 def remove_parts(folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -167,6 +167,11 @@ class Manifest:
         paths = {self._folder / name: marks for name, marks in self._marks.items()}
         return frozenset(path for path, marks in paths.items() if any(mark.holds(path) for mark in marks))
 
+    def is_made_of(self, output: Path, sources: Collection[str]) -> bool:
+        """Whether `output` is as it was made of one of these."""
+        known = self._done.get(self._name(output), ())
+        return any(done.source in sources and done.outputs[0][1].holds(output) for done in known)
+
     def guard(self, output: Path, overwrite: bool) -> None:
         """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
         name = self._name(output)
@@ -241,6 +246,15 @@ def companions(folder: Path) -> frozenset[Path]:
     """What segcli wrote there beside its masks, such as overlays and scores: none of them is a mask."""
     found = records(folder)
     return Manifest(folder / MANIFEST, "", BytesIO(), found).companions() if found else frozenset()
+
+
+def made_of_each_other(folder: Path, files: Collection[Path]) -> frozenset[Path]:
+    """Those of some files that segcli made in `folder` of others of them, and that are as it wrote them."""
+    inside, names = [path for path in files if path.is_relative_to(folder)], set(map(str, files))
+    if not inside or not (found := records(folder)):
+        return frozenset()
+    record = Manifest(folder / MANIFEST, "", BytesIO(), found)
+    return frozenset(path for path in inside if record.is_made_of(path, names))
 
 
 def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> Manifest:

@@ -16,7 +16,7 @@ import cv2
 from segcli import batch, forecast, manifest
 from segcli.console import Console, Progress
 from segcli.counts import Report
-from segcli.errors import BusyError, InputError, UsageError
+from segcli.errors import InputError, UsageError
 from segcli.files import replacing
 from segcli.joined import not_tiles, places, spare_sources
 from segcli.options import TileOptions
@@ -88,7 +88,6 @@ def write_tiles(
         take(ledgers[options.out], labels, options)
     chosen = planning.sample(everything, labels, options, console)
     by_source = {target.source: target for target in targets}
-    busy: list[Path] = []
 
     def prepare(job: batch.Job) -> Work:
         work = planning.open_work(by_source[job.source], labels, options)
@@ -99,9 +98,7 @@ def write_tiles(
                 take(ledgers[job.output], labels, options)
             work = work if chosen is None else replace(work, chosen=chosen[job.source])
             return planning.make_room(work, ledgers[job.output], options.overwrite)
-        except BaseException as error:
-            if isinstance(error, BusyError):
-                busy.append(job.output)
+        except BaseException:
             planning.close(work)
             raise
 
@@ -142,7 +139,7 @@ def write_tiles(
         console.say(f"{options.masks}: nothing but background in any tile")
     console.say(f"{progress.megapixels:.2f} Mpx at {progress.speed()}")
     report.tell(console)
-    return BusyError.exit_code if busy and len(busy) == len(report.failures) else report.exit_code
+    return report.exit_code
 
 
 def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:

@@ -389,3 +389,18 @@ def test_a_name_in_a_locked_folder_is_named_and_the_rest_is_done(
     finally:
         hidden.parent.chmod(0o700)
     assert "done 1  up to date 0  failed 1" in capsys.readouterr().err
+
+
+def test_a_second_run_does_not_take_its_outputs_for_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither where they lie among the inputs, nor where a pattern finds them in a folder below."""
+    write_picture(tmp_path / "beside" / "j.bmp", np.ones((9, 9), np.uint8))
+    scan = write_picture(tmp_path / "above" / "a.png", np.ones((9, 9), np.uint8))
+    for inputs, out in (
+        ([tmp_path / "beside"], tmp_path / "beside"),
+        ([scan, tmp_path / "above" / "out" / "a.png"], tmp_path / "above" / "out"),
+    ):
+        given = inputs[:1]
+        for line in ("done 1  up to date 0  failed 0", "done 0  up to date 1  failed 0"):
+            assert colorize(tmp_path, *given, out=out) == 0
+            assert capsys.readouterr().err.splitlines()[-1] == line
+            given = inputs
