@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 LONGEST = 2**17
@@ -26,7 +27,9 @@ class Running:
         self.pid = int(reply.recv(32))
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        """At once, if it is still there."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def has_ended(self) -> bool:
         """Whether `wait` would not wait."""

@@ -2,9 +2,7 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
+import os
 import time
 import warnings
 from contextlib import closing
@@ -23,6 +21,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
+from ready import Ready
 from rio_cogeo.cogeo import cog_validate
 from scipy import ndimage
 
@@ -461,7 +460,7 @@ def test_names_in_geojson_are_json(tmp_path: Path, weights: Path, scene: np.ndar
 @pytest.mark.parametrize("moment", ["scratch", "rows", "end"])
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.ome.tif"])
 def test_a_kill_leaves_the_old_file_or_the_new_one(
-    tmp_path: Path, rng: np.random.Generator, name: str, moment: str
+    tmp_path: Path, rng: np.random.Generator, ready: Ready, name: str, moment: str
 ) -> None:
     """SIGKILL while a mask is written again: the old one is whole, and the next run removes what was left."""
     model = brightness_model(depth=3)
@@ -475,23 +474,24 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(
     old = masks / name
     masks.mkdir()
     old.write_bytes(b"old")
-    command = [sys.executable, "-m", "segcli", "predict", str(tmp_path / name), "--out", str(masks), "--overwrite"]
-    command += ["--weights", str(tmp_path / "w.safetensors")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
-        begun = time.monotonic()
-        while running.poll() is None and time.monotonic() - begun < 60:
-            parts = list(masks.glob(".*segcli-part*"))
-            size = max((part.stat().st_size for part in parts if part.exists()), default=0)
-            if {"scratch": parts, "rows": size > 5000, "end": len(parts) > 1}[moment]:
-                break
-            time.sleep(0.002)
-        running.send_signal(signal.SIGKILL)
+    command = ["predict", tmp_path / name, "--out", masks, "--overwrite", "--weights", tmp_path / "w.safetensors"]
+    with Path(os.devnull).open("w") as nowhere:
+        running = ready.start(command, tmp_path, nowhere.fileno(), nowhere.fileno())
+    begun = time.monotonic()
+    while not running.has_ended() and time.monotonic() - begun < 60:
+        parts = list(masks.glob(".*segcli-part*"))
+        size = max((part.stat().st_size for part in parts if part.exists()), default=0)
+        if {"scratch": parts, "rows": size > 5000, "end": len(parts) > 1}[moment]:
+            break
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
     if old.read_bytes() != b"old":  # it was quicker
         with tifffile.TiffFile(old) if name.endswith("tif") else Image.open(old) as file:
             assert file is not None
     for path in masks.iterdir():
         assert path == old or path.name.startswith(".") or path.name == "segcli.jsonl"
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert ready.run(command, tmp_path).returncode == 0
     assert sorted(path.name for path in masks.iterdir()) == sorted([name, "segcli.jsonl"])
     found = tifffile.imread(old) if name.endswith("tif") else np.asarray(Image.open(old))
     expected = np.where(pixels > 127, 7, 2)
