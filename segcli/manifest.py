@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self
@@ -52,13 +53,13 @@ class Mark:
     def to_json(self) -> list[int | str]:
         return [self.size, self.mtime_ns, self.sha256.hex()]
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, path: Path, digest: Callable[[Path], str] = sha256_of) -> bool:
         """Whether the file still has these contents."""
         try:
             found = path.stat()
             if (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns):
                 return True
-            return found.st_size == self.size and bytes.fromhex(sha256_of(path)) == self.sha256
+            return found.st_size == self.size and bytes.fromhex(digest(path)) == self.sha256
         except OSError:
             return False
 
@@ -73,10 +74,11 @@ class Done:
     outputs: tuple[tuple[str, Mark], ...]
     sources: tuple[tuple[str, Mark], ...]
 
-    def is_of(self, files: Sequence[Path]) -> bool:
+    def is_of(self, files: Sequence[Path], digest: Callable[[Path], str]) -> bool:
         """Whether it was made of these contents, in this order."""
         marks = [mark for _, mark in self.sources]
-        return len(marks) == len(files) and all(mark.holds(path) for mark, path in zip(marks, files, strict=True))
+        pairs = zip(marks, files, strict=False)
+        return len(marks) == len(files) and all(mark.holds(path, digest) for mark, path in pairs)
 
 
 def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
@@ -145,15 +147,14 @@ class Manifest:
         """Why `output` is to be made, in a few words; None if all that was made of `source` is there, of these files as
         they are now, with these options. Files count by their contents, wherever they lie; what has none by its name.
         """
-        known = [done for done in self._done.get(self._name(output), ()) if sources or done.source == str(source)]
+        found = self._done.get(self._name(output), [])
+        digest = cache(sha256_of)  # there may be a line for each night, and the file be large
+        known = [done for done in found if done.key == self._key and (sources or done.source == str(source))
+                 and done.is_of(sources, digest)]  # fmt: skip
         if not known:
-            return "new"
-        same = [done for done in known if done.is_of(sources)]
-        if not same:
-            return "source changed" if any(done.source == str(source) for done in known) else "new"
-        known = [done for done in same if done.key == self._key]
-        if not known:
-            return "options or weights changed"
+            same = [done for done in found if done.source == str(source)]
+            is_stale = any(done.key == self._key for done in same)
+            return "source changed" if is_stale else "options or weights changed" if same else "new"
         if any(all(mark.holds(self._folder / name) for name, mark in done.outputs) for done in known):
             return None
         return (

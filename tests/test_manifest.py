@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segcli.errors import BusyError, InputError, NothingDoneError
-from segcli.files import PART, Watched
+from segcli.files import PART, Watched, sha256_of
 from segcli.manifest import MANIFEST, Manifest, key_of, opened
 
 
@@ -213,3 +213,21 @@ def test_without_locks_of_bytes_nobody_can_tell(tmp_path: Path, monkeypatch: pyt
         opened(tmp_path, "predict", Options()) as other, other.alone_with([tmp_path / "a.png"]),
     ):  # fmt: skip
         pass
+
+
+def test_a_source_is_read_once_however_often_its_output_was_made(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file of the same size each night, as rasters without compression are."""
+    out = write(tmp_path / "out" / "a.png")
+    with opened(out.parent, "predict", Options()) as manifest:
+        for night in range(5):
+            source.write_text(f"pixel{night}")
+            manifest.add(source, [out], [source])
+    source.write_text("pixels")
+    manifest = again(out.parent)
+    read: list[Path] = []
+    digest = sha256_of
+    monkeypatch.setattr("segcli.manifest.sha256_of", lambda path: read.append(path) or digest(path))
+    assert manifest.why(source, out, [source]) == "source changed"
+    assert read == [source]

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from xml.etree.ElementTree import ParseError
 
 from segcli.raster import vrt
-from segcli.raster.names import Name, is_zarr, local_file
+from segcli.raster.names import SUFFIXES, Name, is_zarr, local_file
 from segcli.raster.sidecars import sidecars
 
 
@@ -23,8 +23,9 @@ def origins(name: Name) -> tuple[Path, ...] | None:
     if not os.path.isfile(path):  # noqa: PTH113
         return ()
     found = [path, *sidecars(path)]
-    with suppress(OSError, ParseError), path.open("rb") as file:  # what is wrong with it is said when it is opened
-        found += vrt.files_of(path, file.read(4096))
+    if path.suffix.lower() not in SUFFIXES:  # what a folder is searched for is no VRT, and there may be 100 000 of it
+        with suppress(OSError, ParseError), path.open("rb") as file:  # what is wrong is said when it is opened
+            found += vrt.files_of(path, file.read(4096))
     return tuple(dict.fromkeys(found))
 
 
