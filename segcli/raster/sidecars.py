@@ -52,6 +52,9 @@ def sidecars(path: Path) -> tuple[Path, ...]:
         world = (f".{letters[0]}{letters[-1]}w", f".{letters}w") if letters else ()
         endings = (*_OF_RASTERS, *world)
     cased = [case for one in endings for case in (one, one.upper()) if case != path.suffix]
-    named = [path.with_suffix(one) for one in cased] if path.name else []
-    # os.path, because a Path raises where the name is too long.
-    return tuple(found for found in (*named, aux_of(path), Path(f"{path}.msk")) if os.path.isfile(found))  # noqa: PTH113
+    # As text, since it is asked of each of 100 000 files before anything begins; a Path's way raises, too, where the
+    # name is too long.
+    whole = str(path)
+    bare = whole.removesuffix(path.suffix)
+    named = [bare + one for one in cased] if path.name else []
+    return tuple(Path(name) for name in (*named, f"{whole}.aux.xml", f"{whole}.msk") if os.path.isfile(name))  # noqa: PTH113
