@@ -6,19 +6,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from helpers import brightness_model
-from ready import Ready
+# Several workers share the cores: torch in one takes no more than its share, nor do the programs that it starts.
+THREADS = max(1, min(2, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
-from segcli.cli import main
-from segcli.network import checkpoint
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from helpers import brightness_model  # noqa: E402
+from ready import Ready  # noqa: E402
+
+from segcli.cli import main  # noqa: E402
+from segcli.network import checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture
