@@ -22,13 +22,12 @@ from segcli.files import all_or_none
 from segcli.forecast import Cost
 from segcli.manifest import opened, seen
 from segcli.network import checkpoint
+from segcli.network.budget import Memory
 from segcli.network.device import (
     advice_on_precision,
     choose_device,
     choose_precision,
     copied_back,
-    default_budget,
-    for_network,
     is_out_of_memory,
     keep_freed_memory,
     map_large_blocks,
@@ -81,13 +80,6 @@ class Work:
     share: float
 
 
-@dataclass
-class Memory:
-    """Bytes that the network may use; less once it has run out."""
-
-    budget: float
-
-
 @dataclass(frozen=True)
 class Setting:
     """What is the same for all images of a run."""
@@ -99,12 +91,11 @@ class Setting:
     console: Console
     memory: Memory
 
-    @property
-    def waiting(self) -> float:
-        """Bytes for each column of an image that wait until a row of tiles is whole: as they came, put together, and on
-        their way into the file."""
+    def waiting(self, source: Source, bands: tuple[int, ...]) -> float:
+        """Bytes for each column of an image that wait to be computed, and those that wait until a row of tiles is
+        whole: as they came, put together, and on their way into the file."""
         sizes = (product.layout.bands * np.dtype(product.layout.dtype).itemsize for product in self.products)
-        return 3.0 * BLOCK * sum(sizes)
+        return source.column_bytes(bands) + 3.0 * BLOCK * sum(sizes)
 
 
 def run(options: PredictOptions, console: Console) -> int:
@@ -134,8 +125,8 @@ def run(options: PredictOptions, console: Console) -> int:
     gc.unfreeze()
     return_freed_memory()  # of which there were several copies on the way
     keep_freed_memory()
-    budget = for_network(options.memory_bytes or default_budget(scorer.device), scorer.device)
-    setting = Setting(model, products, encoding, options, console, Memory(budget))
+    memory = Memory.of(options.memory_bytes, scorer.always, scorer.device)
+    setting = Setting(model, products, encoding, options, console, memory)
 
     if options.dry_run:
         look = costs(setting, scorer)
@@ -194,8 +185,8 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
         for plane in images.planes:
             with plane:
                 height, width = plane.grid.height, plane.grid.width
-                match_bands(plane, model.bands, setting.options.bands)
-                plan = next(iter(scorer.plans(height, width, 1, budget, setting.waiting)))
+                bands = match_bands(plane, model.bands, setting.options.bands)
+                plan = next(iter(scorer.plans(height, width, 1, budget, setting.waiting(plane, bands))))
                 panels = plan.panels(width)
                 pixels, pieces = pixels + height * width, pieces + len(panels)
                 computed += sum(scorer.pixels_of(height, panel.read_end - panel.read_first) for panel in panels)
@@ -262,9 +253,13 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
     for work in works:
         if work.source.is_turned and not work.source.is_loaded and work.source.size_bytes <= TURNED_BYTES * work.share:
             work.source.load()  # not when it is opened, ahead of its turn, as others may be
+    waiting = max(setting.waiting(work.source, work.bands) for work in works)
     for device_scorer in scorer.with_fallback(console.say):
         size = grid.height, grid.width, len(works)
-        for plan in device_scorer.plans_within(*size, setting.memory.budget, setting.waiting):
+        for plan in device_scorer.plans_within(*size, setting.memory.budget, waiting):
+            if more := setting.memory.exceeded(plan, device_scorer.device):
+                less = ", or a smaller --window," if device_scorer.always else ""
+                console.say(f"{name}: {more}; narrower weights{less} would take less")
             before = progress.state()
             try:
                 flow(works, setting, device_scorer, plan, progress)
@@ -274,7 +269,7 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
                 if not is_out_of_memory(error):
                     raise
                 console.say(f"{name}: out of memory on {device_scorer.device} with {plan}; trying less")
-                setting.memory.budget = min(setting.memory.budget, 0.99 * plan.needed)  # for those that follow, too
+                setting.memory.run_out(plan)
                 for sink in (sink for work in works for sink in work.sinks):
                     sink.restart()
     raise InputError(name, "out of memory even in the smallest pieces", "", "free memory, or use narrower weights")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from segcli.network.alive import most_alive
 from segcli.network.blend import Weighting, Windows, window_starts, window_weights
 from segcli.network.normalise import Inputs
 from segcli.network.unet import NetworkConfig, UNet
@@ -167,3 +168,41 @@ def test_pixels_under_several_windows_are_computed_as_often(height: int, width: 
     windows = Windows(network, size, overlap)
     blended(windows, torch.zeros(1, 1, height, width), 7)
     assert sum(seen) == windows.pixels_of(height, width)
+
+
+def test_bytes_alive_are_counted_once_and_while_they_are() -> None:
+    def work() -> None:
+        first = torch.zeros(1000)
+        second = first.view(10, 100).to(torch.float64)  # the view is no more
+        del first
+        torch.ones(500).add_(1)
+        del second
+
+    assert most_alive(work) == 12_000
+    assert most_alive(lambda: [torch.zeros(1000).sum() for _ in range(5)]) == 4020  # the sums stay
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize(
+    "change", [{}, {"padding": "valid"}, {"up": "unpool"}, {"encoder": "resnet18"}, {"encoder": "efficientnet_b0"}]
+)
+def test_what_a_window_takes_is_known_before_it_is_scored(change: dict[str, str], tta: bool) -> None:
+    """From windows a fifth as large or smaller."""
+    network = UNet(NetworkConfig(3, 4, 8, 3 if "encoder" not in change else 5, **change)).eval()  # type: ignore[arg-type]
+    stride = network.config.total_stride
+    windows = Windows(network, 10 * stride, tta=tta, total_stride=stride, bands=3, classes=4)
+    shape = (1, 3, 10 * stride, 10 * stride)
+    with torch.inference_mode():
+        taken = most_alive(lambda: list(windows.scores([Inputs(0, torch.zeros(shape))], 10 * stride)))
+    assert 0.8 * taken <= windows.always <= 1.25 * taken
+    plan = next(windows.plans(10 * stride, 10 * stride, 1, 1e12))
+    assert plan.needed >= 0.9 * taken
+
+
+def test_panels_narrow_for_what_a_window_takes() -> None:
+    network = UNet(NetworkConfig(1, 2, 8, 2)).eval()
+    windows = Windows(network, 256, total_stride=4)
+    ways = [next(way.plans(300, 20_000, 1, 120e6)) for way in (windows, Windows(lambda rows: rows, 256))]
+    assert ways[0].panel_width < ways[1].panel_width
+    assert ways[0].needed <= 120e6
+    assert next(windows.plans(64, 64, 1, 1e3)).needed < windows.always / 8  # an image smaller than a window

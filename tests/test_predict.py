@@ -1,6 +1,7 @@
 """segcli predict, as a function and as the installed program. The model's answer is known: light is 7, dark is 2."""
 
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 import torch
 from helpers import random_model, write_picture
 from PIL import Image
@@ -219,6 +221,43 @@ def test_little_memory_means_panels_and_the_same_mask(
     assert [len(plan.panels(3000)) for plan in cut] == [1, 3]
     assert np.array_equal(*masks)
     assert len(np.unique(masks[0])) == 3
+
+
+@pytest.mark.parametrize("stitch", ["stream", "windows"])
+def test_too_little_memory_is_said_once(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], stitch: str
+) -> None:
+    for name in "ab":
+        write_picture(tmp_path / "in" / f"{name}.png", rng.integers(0, 255, (40, 600, 3), np.uint8))
+    more = {"device": "cpu", "stitch": stitch, "overwrite": True}
+    for memory, lines in ((1_000_000, 1), (900_000_000, 0), (None, 0)):
+        options = PredictOptions((tmp_path / "in",), tmp_path / "m", str(random_weights), memory_bytes=memory, **more)
+        assert run(options, Console()) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "--memory" in line]
+        assert len(said) == lines
+        assert all(line.startswith(f"{tmp_path / 'in' / 'a.png'}: takes about") for line in said)
+        assert all(("--window" in line) == (stitch == "windows") for line in said)
+
+
+def test_rows_of_blocks_that_are_read_count_for_the_memory(
+    tmp_path: Path, random_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same pixels in high blocks and in low ones."""
+    pieces = []
+    for rows in (256, 2):
+        scan = tmp_path / f"{rows}.tif"
+        black = np.zeros((256, 12_000, 3), np.uint8)
+        tifffile.imwrite(scan, black, photometric="rgb", rowsperstrip=rows, compression="zlib")
+        with Source(scan) as source:
+            assert source.column_bytes((0, 1, 2)) == 2 * 3 * rows
+            assert source.column_bytes((1, 1)) == 2 * rows
+            source.load()
+            assert source.column_bytes((0, 1, 2)) == 0
+        options = PredictOptions((scan,), tmp_path / "m", str(random_weights), memory_bytes=40_000_000, dry_run=True)
+        assert run(options, Console()) == 0
+        found = re.search(r"(\d+) pieces", capsys.readouterr().out)
+        pieces.append(int(found[1]) if found else 1)
+    assert pieces[0] > pieces[1]
 
 
 def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(

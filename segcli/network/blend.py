@@ -11,12 +11,16 @@ Knows nothing of files, classes or colours.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from segcli.network.alive import most_alive
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Costs, Plan, plans
 
@@ -50,7 +54,8 @@ class Windows:
 
     `overlap` is the share of a window that the next one covers again; windows stand at multiples of `total_stride`
     but for the last of a row or column. With `tta` each window is scored in its eight symmetries (four where it is not
-    square) and the scores are averaged. `bands` and `classes` tell how much memory a column takes.
+    square) and the scores are averaged. `bands` and `classes` tell how much memory a column takes; `device` and `dtype`
+    are those of the images.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -61,6 +66,8 @@ class Windows:
     total_stride: int = 1
     bands: int = 1
     classes: int = 2
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     @property
     def step(self) -> int:
@@ -68,12 +75,33 @@ class Windows:
         return max(self.total_stride, round(self.size * (1 - self.overlap)) // self.total_stride * self.total_stride)
 
     def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
-        """Full width if it fits `budget` bytes, else panels that see every window that touches them: same scores. What
-        the network takes for a window is not counted."""
+        """Full width if it fits `budget` bytes, else panels that see every window that touches them: same scores."""
         # Up to two windows of rows wait to be scored, in floats, as image and as strip; scores and weights add up.
-        column = images * (self.size * 4 * (4 * self.bands + 2 * (self.classes + 1)) + beside)
+        column = self.size * 4 * (4 * self.bands + 2 * (self.classes + 1)) + beside
+        costs = Costs(column, 0, always=self.bytes_of(min(height, self.size), min(width, self.size))).times(images)
         margin = -(-self.size // self.step) * self.step
-        yield from plans(height, width, self.step, margin, Costs(column, 0), budget, self.size * width, self.step)
+        yield from plans(height, width, self.step, margin, costs, budget, self.size * width, self.step)
+
+    @property
+    def always(self) -> float:
+        """Bytes that are taken however narrow the image: those of a whole window."""
+        return self.bytes_of(self.size, self.size)
+
+    def bytes_of(self, height: int, width: int) -> float:
+        """Most bytes alive at a time, by estimate, while a window of that size is scored."""
+        return max(0.0, float(np.polyval(self._by_side, math.sqrt(height * width))))
+
+    @cached_property
+    def _by_side(self) -> NDArray[np.float64]:
+        """Features grow with the area, and with the sides where the network sees more than the window: a polynomial of
+        second degree through three windows of zeros."""
+        sides = [n * self.total_stride for n in (2, 3, 4)]
+        shapes = ((1, self.bands, side, side) for side in sides)
+        windows = [torch.zeros(shape, device=self.device, dtype=self.dtype) for shape in shapes]
+        windows = [window.contiguous(memory_format=torch.channels_last) for window in windows]
+        with torch.inference_mode():
+            most = [most_alive(partial(self._weighed, window)) for window in windows]
+        return np.polyfit(sides, most, 2)
 
     def pixels_of(self, height: int, width: int) -> int:
         """How many are computed for an image of that size: those under several windows as often."""
@@ -101,20 +129,23 @@ class Windows:
     def _add(self, part: Tensor, first: int, band: "_Band | None") -> "_Band":
         """Score the windows of one row of windows and add them to the band."""
         height, width = part.shape[2], part.shape[3]
-        down = window_weights(height, self.weighting).to(part.device)
         for col in window_starts(width, self.size, self.step):
-            window = part[..., col : col + self.size]
-            scores = self._score(window).float()
+            scores, weights = self._weighed(part[..., col : col + self.size])
             if band is None:
                 band = _Band(first, scores.new_zeros(*scores.shape[:2], 0, width), scores.new_zeros(1, 1, 0, width))
             band.extend(first + height)
-            across = window_weights(window.shape[3], self.weighting).to(part.device)
-            weights = down[:, None] * across
             place = (..., slice(first - band.first_row, first - band.first_row + height), slice(col, col + self.size))
-            band.total[place] += scores * weights
+            band.total[place] += scores
             band.weight[place] += weights
+            del scores, weights  # before the next window takes as much
         assert band is not None
         return band
+
+    def _weighed(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of a window times its weights, and these, (row, col)."""
+        down, across = (window_weights(side, self.weighting).to(window.device) for side in window.shape[2:])
+        weights = down[:, None] * across
+        return self._score(window).float() * weights, weights
 
     def _score(self, window: Tensor) -> Tensor:
         if not self.tta:

@@ -2,11 +2,9 @@
 
 import ctypes
 import mmap
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,58 +127,6 @@ _EXTENSIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx
 def _cpu_has(*extensions: str) -> bool:
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older torch
     return any(known.get(extension) for extension in extensions)
-
-
-CPU_BUDGET = 400 * 2**20
-"""Bytes for rows on their way through the network on the CPU: enough for panels of the bundled weights whose margins
-cost three percent of the time. More would only be more."""
-
-
-def default_budget(device: torch.device) -> float:
-    """What the network may use unless told otherwise: half of what is free, on the CPU no more than it profits from."""
-    free = free_memory(device) / 2
-    return min(free, CPU_BUDGET) if device.type == "cpu" else free
-
-
-def for_network(memory: float, device: torch.device) -> float:
-    """What the rows of the network may take of `memory` bytes. On the CPU the rest is for files that are read and
-    written, and for holes in the heap, which blocks of many sizes leave between them."""
-    return max(memory / 4, (memory - BESIDE_BYTES) / HOLES) if device.type == "cpu" else memory
-
-
-BESIDE_BYTES, HOLES = 64e6, 1.1
-"""Measured from outside (benchmarks/README.md)."""
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device; on the CPU, what the system can give to this process, containers counted."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return max(0, min(_system_memory(), _group_memory()))
-
-
-def _group_memory() -> int:
-    """Bytes that this process's control group (a container, a batch job) leaves it; files in cache count as free."""
-    for folder, limit, used, cached in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:
-            lines = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
-            free = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
-            return free + int(lines.get(cached, 0))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-    return sys.maxsize
-
-
-def _system_memory() -> int:
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        # Not Linux: what is installed is known, what is free is not.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def copied_back(strips: Iterable[tuple[int, list[Tensor]]]) -> Iterator[tuple[int, list[NDArray[Any]]]]:

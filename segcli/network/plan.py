@@ -52,16 +52,18 @@ class Plan:
 @dataclass(frozen=True)
 class Costs:
     """Bytes of one column of a strip: `fixed` whatever its height, and `per_row` for each row. There are `beside`
-    columns more than those of the image, which is filled up to a multiple of `stride`."""
+    columns more than those of the image, which is filled up to a multiple of `stride`. `always` are bytes that are
+    taken however few columns there are."""
 
     fixed: float
     per_row: float
     beside: int = 0
     stride: int = 1
+    always: float = 0.0
 
     def of(self, strip_height: int, columns: int) -> float:
         """Bytes at the peak."""
-        return (self.fixed + self.per_row * strip_height) * (self.filled(columns) + self.beside)
+        return self.always + (self.fixed + self.per_row * strip_height) * (self.filled(columns) + self.beside)
 
     def filled(self, columns: int) -> int:
         """Columns with those that fill them up."""
@@ -73,7 +75,7 @@ class Costs:
 
     def times(self, images: int) -> "Costs":
         """Of several images that go through together."""
-        return replace(self, fixed=self.fixed * images, per_row=self.per_row * images)
+        return replace(self, fixed=self.fixed * images, per_row=self.per_row * images, always=self.always * images)
 
 
 def plans(

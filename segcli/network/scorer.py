@@ -39,6 +39,11 @@ class Scorer:
         each column of an image takes elsewhere."""
         return self.way.plans(height, width, images, budget, beside if self.device.type == "cpu" else 0.0)
 
+    @property
+    def always(self) -> float:
+        """Bytes that are taken however small the pieces: for a window, where there are windows."""
+        return self.way.always
+
     def pixels_of(self, height: int, width: int) -> int:
         """How many are computed for an image: in windows more than it has, where they overlap."""
         return self.way.pixels_of(height, width)
@@ -107,6 +112,7 @@ def make_scorer(
     # A multiple of the total stride, so that windows are padded at the image's border alone.
     size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
     windows = Windows(
-        moved, size, options.overlap, options.weighting, options.tta, config.total_stride, config.bands, config.classes
-    )
+        moved, size, options.overlap, options.weighting, options.tta, config.total_stride, config.bands, config.classes,
+        device, dtype,
+    )  # fmt: skip
     return Scorer(network, windows, device, dtype, options)

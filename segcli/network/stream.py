@@ -143,6 +143,11 @@ class Stream:
         costs = self.costs.more(beside).times(images)
         yield from plans(height, width, self.total_stride, self.margin, costs, budget, pixels, self.least_rows)
 
+    @property
+    def always(self) -> float:
+        """Bytes that are taken however narrow the image: none to speak of."""
+        return 0.0
+
     def pixels_of(self, height: int, width: int) -> int:
         """How many are computed for an image of that size."""
         return height * width

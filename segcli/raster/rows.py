@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 
 from segcli.validity import Valid
 
+BLOCK_BYTES = 2**29
+"""Rows are read in whole blocks of the file while these take no more memory than this; of higher blocks in parts, each
+of which decodes them again."""
+
 
 class Rows(NamedTuple):
     """Some whole rows of an image: the index of the first one, and pixels as (band, row, col)."""
@@ -37,3 +41,11 @@ def cut(first_row: int, pixels: NDArray[Any], valid: Valid, start: int, stop: in
 def pieces(first: int, count: int, step: int) -> list[tuple[int, int]]:
     """`count` rows or columns from `first` on, in pieces (first, end) that end at multiples of `step`."""
     return list(pairwise([first, *range(first // step * step + step, first + count, step), first + count]))
+
+
+def rows_at_once(strip_height: int, block_height: int, row_bytes: int) -> int:
+    """Rows to read at once: whole blocks of the file if the memory allows it, else so many strips as it allows."""
+    blocks = -(-strip_height // block_height) * block_height
+    if blocks * row_bytes <= BLOCK_BYTES:
+        return blocks
+    return max(1, BLOCK_BYTES // (row_bytes * strip_height)) * strip_height

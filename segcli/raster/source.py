@@ -16,15 +16,11 @@ from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
-from segcli.raster.rows import Rows, Strip, cut, pieces
+from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 from segcli.validity import Valid, both, joined
 
 Purpose = Literal["image", "mask", "stored"]
-
-BLOCK_BYTES = 2**29
-"""Rows are read in whole blocks of the file while these take no more memory than this; of higher blocks in parts, each
-of which decodes them again."""
 
 ROW_BYTES = 2**27
 """A header that claims longer rows is not believed."""
@@ -157,6 +153,15 @@ class Source:
         """Of all pixels in memory."""
         return self.grid.height * self.grid.width * self.bands * np.dtype(self.dtype).itemsize
 
+    def column_bytes(self, bands: Sequence[int]) -> float:
+        """Bytes for each column while `strips` are read: two rows of the file's blocks, the one that is read and the
+        one that strips are cut from. None to speak of where all pixels are in memory already."""
+        if self._loaded is not None:
+            return 0.0
+        column = len(set(bands)) * np.dtype(self.dtype).itemsize
+        height = min(self.grid.height, rows_at_once(1, self._block_height, self.grid.width * column))
+        return 2.0 * column * height
+
     def rows(
         self, strip_height: int, bands: Sequence[int] | None = None, first_col: int = 0, end_col: int | None = None
     ) -> Iterator[Rows]:
@@ -177,7 +182,8 @@ class Source:
     ) -> Iterator[Strip]:  # fmt: skip
         """The file is read in whole blocks, so that no block is decoded twice."""
         width = (self.grid.width if end_col is None else end_col) - first_col
-        read_height = self._read_height(strip_height, width, self.bands if bands is None else len(set(bands)))
+        column = (self.bands if bands is None else len(set(bands))) * np.dtype(self.dtype).itemsize
+        read_height = rows_at_once(strip_height, self._block_height, width * column)
         waiting: Strip | None = None
         for row, end_row in pieces(first_row, self.grid.height - first_row, read_height):
             height = end_row - row
@@ -192,14 +198,6 @@ class Source:
                 first_row += stop - start
             waiting = cut(first_row, pixels, valid, end, pixels.shape[1], alone=True) if end < pixels.shape[1] else None
             del pixels, valid  # before as much is read again
-
-    def _read_height(self, strip_height: int, width: int, bands: int) -> int:
-        """Rows to read at once: whole blocks of the file if the memory allows it, else so many strips as it allows."""
-        blocks = -(-strip_height // self._block_height) * self._block_height
-        row_bytes = width * bands * np.dtype(self.dtype).itemsize
-        if blocks * row_bytes <= BLOCK_BYTES:
-            return blocks
-        return max(1, BLOCK_BYTES // (row_bytes * strip_height)) * strip_height
 
     def load(self) -> None:
         """Read all pixels now, close the file, and answer from memory: small images show their faults before work."""

@@ -1,0 +1,97 @@
+"""How much memory the network may take, and how much of it is left when it has run out."""
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from segcli.network.plan import Plan
+
+CPU_BUDGET = 400 * 2**20
+"""Bytes for rows on their way through the network on the CPU: enough for panels of the bundled weights whose margins
+cost three percent of the time. More would only be more."""
+
+
+@dataclass
+class Memory:
+    """Bytes that the rows and windows of a network may take: `budget`, less once it has run out.
+
+    `asked` is what the user said for all that stands beside the program, None where nothing was said.
+    """
+
+    asked: int | None
+    budget: float
+    _is_told: bool = False
+
+    @staticmethod
+    def of(asked: int | None, always: float, device: torch.device) -> "Memory":
+        """By what was asked for, or by what is free; `always` are bytes that the network takes in any case."""
+        return Memory(asked, _for_network(asked or default_budget(device, always), device))
+
+    def run_out(self, plan: Plan) -> None:
+        """What `plan` takes is more than there is, for all images that follow, too."""
+        self.budget = min(self.budget, 0.99 * plan.needed)
+
+    def exceeded(self, plan: Plan, device: torch.device) -> str | None:
+        """What to tell the user, once in a run, where the smallest pieces take more than was asked for."""
+        if self.asked is None or self._is_told or not _for_network(self.asked, device) < plan.needed < math.inf:
+            return None
+        self._is_told = True
+        needed = _from_network(plan.needed, device)
+        return f"takes about {needed / 1e6:.0f} MB in the smallest pieces, --memory says {self.asked / 1e6:.0f} MB"
+
+
+def default_budget(device: torch.device, always: float) -> float:
+    """What the network may use unless told otherwise: half of what is free, on the CPU no more than it profits from,
+    beside the bytes that it `always` takes."""
+    free = free_memory(device) / 2
+    return min(free, CPU_BUDGET + always) if device.type == "cpu" else free
+
+
+def _for_network(memory: float, device: torch.device) -> float:
+    """What the rows of the network may take of `memory` bytes. On the CPU the rest is for files that are read and
+    written, and for holes in the heap, which blocks of many sizes leave between them."""
+    return max(memory / 4, (memory - BESIDE_BYTES) / HOLES) if device.type == "cpu" else memory
+
+
+def _from_network(rows: float, device: torch.device) -> float:
+    """How much memory lets the rows of the network take so many bytes: the other way round."""
+    return min(4 * rows, HOLES * rows + BESIDE_BYTES) if device.type == "cpu" else rows
+
+
+BESIDE_BYTES, HOLES = 64e6, 1.1
+"""Measured from outside (benchmarks/README.md)."""
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device; on the CPU, what the system can give to this process, containers counted."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return max(0, min(_system_memory(), _group_memory()))
+
+
+def _group_memory() -> int:
+    """Bytes that this process's control group (a container, a batch job) leaves it; files in cache count as free."""
+    for folder, limit, used, cached in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            lines = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+            free = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            return free + int(lines.get(cached, 0))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return sys.maxsize
+
+
+def _system_memory() -> int:
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        # Not Linux: what is installed is known, what is free is not.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
