@@ -48,7 +48,7 @@ def default_budget(device: torch.device, always: float) -> float:
     """What the network may use unless told otherwise: half of what is free, on the CPU no more than it profits from,
     beside the bytes that it `always` takes."""
     free = free_memory(device) / 2
-    return min(free, CPU_BUDGET + always) if device.type == "cpu" else free
+    return min(free, CPU_BUDGET + HOLES * always) if device.type == "cpu" else free
 
 
 def _for_network(memory: float, device: torch.device) -> float:
@@ -62,7 +62,7 @@ def _from_network(rows: float, device: torch.device) -> float:
     return min(4 * rows, HOLES * rows + BESIDE_BYTES) if device.type == "cpu" else rows
 
 
-BESIDE_BYTES, HOLES = 64e6, 1.1
+BESIDE_BYTES, HOLES = 32e6, 1.1
 """Measured from outside (benchmarks/README.md)."""
 
 
