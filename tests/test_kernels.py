@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from segcli.network import kernels
@@ -123,15 +123,16 @@ def test_strips_of_one_shape_find_the_weights_in_order(
 
 
 @pytest.mark.parametrize("is_same", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 def test_both_ways_to_keep_weights_in_order(
-    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], is_same: bool, monkeypatch: pytest.MonkeyPatch
+    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], groups: int, is_same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once for all where oneDNN's order is always the same, else for each shape: whatever this processor has."""
     orders = count()
     monkeypatch.setattr(kernels, "_order", lambda laid_out: 0 if is_same else next(orders))
     torch.manual_seed(0)
-    layer = kind(64, 32, 2, 2).to(memory_format=torch.channels_last)
+    layer = kind(64, 32, 2, 2, groups=groups).to(memory_format=torch.channels_last)
     if not kernels._lays_out(layer.weight):
         pytest.skip("torch has no oneDNN here")
     blocks = [torch.randn(1, 64, rows, 48).to(memory_format=torch.channels_last) for rows in (10, 16, 16, 16, 6)]
@@ -146,7 +147,35 @@ def test_both_ways_to_keep_weights_in_order(
         gc.collect()
         for block, wanted in zip(blocks, expected, strict=True):
             assert torch.allclose(apply(block), wanted, atol=1e-5)
-    assert storage.expired() == is_same  # one copy of the weights is enough where their order stays
+    assert storage.expired()  # one copy of the weights is enough
+
+
+def test_weights_change_their_order_only_for_shapes_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a processor that has one order for even heights and one for odd ones; memory runs out once."""
+    dense = torch.randn(8, 8, 2, 2)
+    heights: list[int] = []
+    fails = False
+
+    def lay(weights: Tensor, shape: list[int]) -> Tensor:
+        if fails:
+            raise RuntimeError("out of memory")
+        heights.append(shape[2])
+        return weights.clone()
+
+    monkeypatch.setattr(kernels, "_order", lambda laid_out: heights[-1] % 2)
+    monkeypatch.setattr(kernels, "KNOWN_SHAPES", 4)
+    weights = kernels._ByShape(kernels._Laying(lay, Tensor.clone), lay(dense, [1, 8, 2, 9])).weights
+    for height in (4, 4, 6, 4, 6, 3, 3, 4, 6):
+        assert torch.equal(weights(torch.zeros(1, 8, height, 9)), dense)
+    assert heights == [2, 4, 6, 3, 4]
+    fails = True
+    for height in (5, 4):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            weights(torch.zeros(1, 8, height, 9))
+    fails = False
+    for height in (4, 6, 8, 10, 4):
+        assert torch.equal(weights(torch.zeros(1, 8, height, 9)), dense)
+    assert heights == [2, 4, 6, 3, 4, 4, 8, 10, 4]  # as many are known as there is room for
 
 
 def test_transposed_kernels_that_overlap_or_give_more_stay_as_they_are() -> None:

@@ -1,6 +1,7 @@
 """Convolutions, and transposed ones, whose weights are laid out once. Knows torch and oneDNN, nothing of rows."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,13 @@ def convolution(conv: nn.Conv2d, padding: tuple[int, int]) -> Callable[[Tensor],
 
     if not _lays_out(weight):
         return plain
-    dense, reorder = weight.detach(), torch.ops.mkldnn._reorder_convolution_weight
+    reorder = torch.ops.mkldnn._reorder_convolution_weight
 
-    def lay(shape: list[int]) -> Tensor:
+    def lay(dense: Tensor, shape: list[int]) -> Tensor:
         return reorder(dense, padding, stride, dilation, groups, shape)
 
     extents = [d * (k - 1) + 1 for d, k in zip(dilation, conv.kernel_size, strict=True)]
-    laid_out = _laid_out(lay, conv.in_channels, extents)
+    laid_out = _laid_out(_Laying(lay, Tensor.to_dense), weight.detach(), conv.in_channels, extents)
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_pointwise
 
@@ -53,12 +54,17 @@ def transposed(conv: nn.ConvTranspose2d) -> Callable[[Tensor, tuple[int, int]], 
     beside = conv.kernel_size == stride and dilation == (1, 1) and padding == conv.output_padding == (0, 0)
     if not beside or not _lays_out(weight):
         return plain
-    dense, reorder = weight.detach(), torch.ops.mkldnn._reorder_convolution_transpose_weight
+    reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
 
-    def lay(shape: list[int]) -> Tensor:
+    def lay(dense: Tensor, shape: list[int]) -> Tensor:
         return reorder(dense, padding, (0, 0), stride, dilation, groups, shape)
 
-    laid_out = _laid_out(lay, conv.in_channels, [1, 1])
+    def take_up(laid: Tensor) -> Tensor:  # oneDNN has outputs before inputs, in each group
+        dense = laid.to_dense()
+        parts = dense.reshape(groups, -1, *dense.shape[1:])
+        return parts.transpose(1, 2).reshape(-1, parts.shape[1], *parts.shape[3:])
+
+    laid_out = _laid_out(_Laying(lay, take_up), weight.detach(), conv.in_channels, [1, 1])
     offsets = None if bias is None else bias.detach()
     call = torch.ops.mkldnn._convolution_transpose_pointwise
 
@@ -73,37 +79,54 @@ USUAL = ((1, 16), (2, 32), (2, 128), (16, 4096), (32, 128))
 whose order depends on the shape on a processor with AVX2 alone showed it among these five."""
 
 
-def _laid_out(lay: Callable[[list[int]], Tensor], channels: int, extents: list[int]) -> Callable[[Tensor], Tensor]:
+@dataclass(frozen=True)
+class _Laying:
+    """How weights are laid out for a shape of blocks, and taken up again as they were."""
+
+    lay: Callable[[Tensor, list[int]], Tensor]
+    take_up: Callable[[Tensor], Tensor]
+
+
+def _laid_out(laying: _Laying, dense: Tensor, channels: int, extents: list[int]) -> Callable[[Tensor], Tensor]:
     """The weights for a block, in the order in which oneDNN multiplies blocks of its shape.
 
     On some processors, those without AVX-512 above all, the order depends on the shape. Weights in another order give
     the same numbers, but are put in order in every call, which takes up to thirty times as long as the multiplications.
     """
     shapes = ([1, channels, rows + extents[0] - 1, cols + extents[1] - 1] for rows, cols in USUAL)
-    first = lay(next(shapes))
-    if any(_order(lay(shape)) != _order(first) for shape in shapes):
-        return _OfLastShape(lay).weights
-    return lambda block: first  # with which `lay`, and the weights as they were, are let go
+    first = laying.lay(dense, next(shapes))
+    if any(_order(laying.lay(dense, shape)) != _order(first) for shape in shapes):
+        return _ByShape(laying, first).weights
+    return lambda block: first
 
 
 def _order(laid_out: Tensor) -> bytes:
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(laid_out).numpy())
 
 
-class _OfLastShape:
-    """Weights laid out for the shape of the last block: strips of an image have one shape, but for a few."""
+KNOWN_SHAPES = 256
 
-    def __init__(self, lay: Callable[[list[int]], Tensor]) -> None:
-        self._lay = lay
-        self._last: tuple[torch.Size, Tensor] | None = None
+
+class _ByShape:
+    """Weights in the order for the last block, out of which they are put into that for the next one where it is
+    another: there is no second copy. Strips of an image have one shape, but for a few."""
+
+    def __init__(self, laying: _Laying, laid_out: Tensor) -> None:
+        self._laying, self._now = laying, laid_out
+        self._order: bytes | None = _order(laid_out)
+        self._known: dict[torch.Size, bytes] = {}  # the order for each shape
 
     def weights(self, block: Tensor) -> Tensor:
-        last = self._last
-        if last is None or last[0] != block.shape:
-            self._last = last = None  # given back before there is another
+        if self._order is None or self._known.get(block.shape) != self._order:
+            if self._order is not None:
+                self._now, self._order = self._laying.take_up(self._now), None  # one copy is given back before another
             with large_blocks_mapped():
-                self._last = last = (block.shape, self._lay(list(block.shape)))
-        return last[1]
+                self._now = self._laying.lay(self._now, list(block.shape))
+            self._order = _order(self._now)
+            if len(self._known) == KNOWN_SHAPES:  # images of ever other sizes
+                self._known.clear()
+            self._known[block.shape] = self._order
+        return self._now
 
 
 OPERATORS = (
