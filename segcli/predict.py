@@ -125,7 +125,8 @@ def run(options: PredictOptions, console: Console) -> int:
     gc.unfreeze()
     return_freed_memory()  # of which there were several copies on the way
     keep_freed_memory()
-    memory = Memory.of(options.memory_bytes, scorer.always, scorer.device)
+    always = scorer.always if scorer.device.type == "cpu" else 0.0  # a full GPU has no room to find out
+    memory = Memory.of(options.memory_bytes, always, scorer.device)
     setting = Setting(model, products, encoding, options, console, memory)
 
     if options.dry_run:

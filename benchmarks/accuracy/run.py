@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy/run.py nuclei ../data/nuclei --out runs/nuclei
     python benchmarks/accuracy/run.py ablations ../data/nuclei --out runs/ablations --minutes 5
+    python benchmarks/accuracy/run.py nuclei ../data/nuclei --out runs/shipped --measure nuclei --ways
 
 The data set holds train/ and val/, each with images/ and masks/. Every figure is of val/, by `segcli predict` in
 float32 with the weights as they are stored, and by `segcli eval`; the same part has chosen the epoch. `--minutes`
@@ -11,6 +12,7 @@ replaces the length of a recipe, `--more` goes to `segcli train` as it stands. W
 import argparse
 import csv
 import json
+import math
 import shlex
 import shutil
 import subprocess
@@ -124,7 +126,7 @@ def figures_of(masks: Path, data: Path, out: Path, what: str) -> dict[str, float
     return figures
 
 
-def trained(data: Path, out: Path, options: list[str]) -> tuple[Path, float]:
+def trained(data: Path, out: Path, options: list[str]) -> tuple[Path | str, float]:
     """The best weights, and the seconds that training took."""
     if not (out / "validation" / "report.json").exists():
         resume = ["--resume"] if (out / "last.safetensors").exists() else []
@@ -134,7 +136,7 @@ def trained(data: Path, out: Path, options: list[str]) -> tuple[Path, float]:
     return out / "best.safetensors", seconds
 
 
-def measured(data: Path, weights: Path, out: Path, what: str, way: str = "") -> dict[str, float]:
+def measured(data: Path, weights: Path | str, out: Path, what: str, way: str = "") -> dict[str, float]:
     options = ("--weights", weights, "--precision", "fp32", "--recursive", *shlex.split(way))
     segcli("predict", data / "val" / "images", "--out", out / "masks", *options)
     return figures_of(out / "masks", data, out, what)
@@ -182,17 +184,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--only", nargs="+", help="Of the runs, these.")
     parser.add_argument("--ways", action="store_true", help="Measure the first run in windows and turned, too.")
+    parser.add_argument("--measure", help="Train nothing: measure these weights, a file or a name.")
     parser.add_argument("--more", default="", help="Further options of segcli train, in one text.")
     chosen = parser.parse_args()
     data = with_cells(chosen.data, chosen.out / "data") if chosen.what == "membrane" else chosen.data
     length = [] if chosen.minutes is None else ["--minutes", str(chosen.minutes)]
     rows: list[str] = []
-    for name, options in RECIPES[chosen.what].items():
+    runs = RECIPES[chosen.what] if chosen.measure is None else {chosen.measure: ""}
+    for name, options in runs.items():
         if chosen.only and name not in chosen.only:
             continue
         out = chosen.out / "".join(letter if letter.isalnum() else "_" for letter in name)
         words = shlex.split(options.replace("{out}", shlex.quote(str(chosen.out))))
-        weights, seconds = trained(data, out / "run", [*words, *length, *shlex.split(chosen.more)])
+        if chosen.measure is None:
+            weights, seconds = trained(data, out / "run", [*words, *length, *shlex.split(chosen.more)])
+        else:
+            weights, seconds = chosen.measure, math.nan
         for number, (way, how) in enumerate(WAYS.items() if chosen.ways and not rows else [("", "")]):
             figures = measured(data, weights, out / f"val_{number}", chosen.what, how)
             rows += [] if rows else [head(figures)]

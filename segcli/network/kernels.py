@@ -105,6 +105,7 @@ def _order(laid_out: Tensor) -> bytes:
 
 
 KNOWN_SHAPES = 256
+"""Shapes of blocks whose order is remembered, for each convolution; an image has ten or so."""
 
 
 class _ByShape:
