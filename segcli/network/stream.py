@@ -121,9 +121,12 @@ class Stream:
         method: str = "forward",
         context: int = 0,
     ) -> None:
-        folded = fold(network, method)
-        _try_out(network, trace(folded), method, bands, total_stride, context)
-        self._steps = trace(folded.to(device, dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        folded = fold(network, method).to(memory_format=torch.channels_last)
+        self._steps = trace(folded)
+        _try_out(network, self._steps, method, bands, total_stride, context)
+        # Weights that are as they are to be are laid out once, not twice.
+        if any((weights.device, weights.dtype) != (device, dtype) for weights in folded.parameters()):
+            self._steps = trace(folded.to(device, dtype))
         self.device, self.dtype, self.bands, self.total_stride = device, dtype, bands, total_stride
         self.context = context
         self.least_rows = total_stride
