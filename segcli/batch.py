@@ -307,10 +307,13 @@ def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
 
 
 def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
-    """The same of a job that may be done; InputError where what it would replace is not segcli's."""
+    """The same of a job that may be done; InputError where what it would replace is not segcli's, or of another source.
+    """
     why = reason(job, manifest, overwrite)
     for output in job.files if why is not None else ():
         manifest.guard(output, overwrite)
+    if why is not None and not overwrite:
+        manifest.guard_another(job.source, job.output, job.made_of or ())
     return why
 
 

@@ -80,6 +80,16 @@ class Done:
         pairs = zip(marks, files, strict=False)
         return len(marks) == len(files) and all(mark.holds(path, digest) for mark, path in pairs)
 
+    def other_than(self, source: object, files: Sequence[Path]) -> str | None:
+        """The name of what it was made of, if that is neither this source nor gone by now, nor has its contents."""
+        if not (self.sources and files):
+            return self.source if self.source != str(source) else None
+        before, now = Path(self.sources[0][0]), files[0]
+        is_same = _absolute(before) == _absolute(now) if isinstance(source, Path) else self.source == str(source)
+        if is_same or not before.exists() or self.is_of(files, sha256_of):
+            return None
+        return str(before) if isinstance(source, Path) else self.source
+
 
 def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
     """What tells runs apart whose outputs may differ, and what stands behind it: the options that matter, as text, and
@@ -185,6 +195,14 @@ class Manifest:
                 output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
             )
 
+    def guard_another(self, source: object, output: Path, sources: Sequence[Path]) -> None:
+        """InputError where `output` is as it was made of another source than this one, and that is still there: two
+        folders may have files of one name. What was moved or copied is no other, nor one that has changed."""
+        known = [done for done in self._done.get(self._name(output), ()) if done.outputs[0][1].holds(output)]
+        if known and (other := known[-1].other_than(source, sources)) is not None:
+            raise InputError(output, f"was made of {other}", f"not of {source}", "choose another --out or give "
+                             "--overwrite")  # fmt: skip
+
     @contextmanager
     def alone_with(self, outputs: Sequence[Path]) -> Iterator[None]:
         """Keep other runs from these files while the block lasts. BusyError where one writes any of them."""
@@ -206,7 +224,7 @@ class Manifest:
         self._write({
             "source": str(source), "key": self._key, "segcli": segcli.__version__,
             "outputs": {self._name(path): Mark.of(path).to_json() for path in outputs},
-            "of": {str(path): Mark.of(path).to_json() for path in sources},
+            "of": {_absolute(path): Mark.of(path).to_json() for path in sources},
         }, to_disk=True)  # fmt: skip
 
     def remove_leftovers(self) -> None:
@@ -230,6 +248,11 @@ class Manifest:
 
     def _name(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()
+
+
+def _absolute(path: Path) -> str:
+    """As it is called from any folder; links stay as they are."""
+    return os.path.abspath(path)  # noqa: PTH100  # Path.absolute leaves .. standing
 
 
 def _is_inside(name: str) -> bool:

@@ -228,6 +228,29 @@ def test_who_may_write_beside_whom(tmp_path: Path, segcli: Program, masks: Path)
     assert segcli(*arguments, "--shard", "1/3").returncode == 0
 
 
+@pytest.mark.parametrize("verb", ["colorize", "predict"])
+def test_files_of_one_name_from_two_folders(
+    tmp_path: Path, segcli: Program, masks: Path, weights: Path, verb: str
+) -> None:
+    """Of two sites one after the other into one folder, the second must not take the first one's place."""
+    (masks / "b.png").unlink()
+    for n, name in enumerate("ce"):
+        write_picture(tmp_path / "other" / f"{name}.png", np.full((9, 4 + n), 200, np.uint8))
+    more = ["--weights", weights] if verb == "predict" else []
+    assert segcli(verb, "masks", "--out", "out", *more).returncode == 0
+    before = (tmp_path / "out" / "c.png").read_bytes()
+    planned = segcli(verb, "other", "--out", "out", "--dry-run", *more)
+    result = segcli(verb, "other", "--out", "out", *more)
+    for found in (planned, result):
+        assert found.returncode == 1
+        assert re.search(r"out/c\.png: was made of .*masks/c\.png; not of other/c\.png.*--overwrite", found.stderr)
+    assert "done 1" in result.stderr
+    assert "failed 1" in result.stderr
+    assert (tmp_path / "out" / "c.png").read_bytes() == before
+    assert segcli(verb, "other", "--out", "out", "--overwrite", *more).returncode == 0
+    assert (tmp_path / "out" / "c.png").read_bytes() != before
+
+
 def test_names_in_a_record_stay_in_the_folder(tmp_path: Path, segcli: Program, masks: Path) -> None:
     """A record that came with the data is no order to touch files elsewhere."""
     victim = tmp_path / "victim.png"

@@ -86,6 +86,48 @@ def test_only_what_segcli_wrote_is_replaced(tmp_path: Path, source: Path) -> Non
         manifest.guard(ours, overwrite=False)
 
 
+def test_what_another_source_became_is_kept_while_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, here, there = tmp_path / "out", write(tmp_path / "a" / "scan.png", "A"), write(tmp_path / "b" / "scan.png", "B")
+    mask = write(out / "scan.png")
+    monkeypatch.chdir(tmp_path / "a")
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(Path("scan.png"), [mask], [Path("scan.png")])
+
+    def guard(source: Path | str, *sources: Path) -> None:
+        again(out, Options(width=9)).guard_another(source, mask, sources)
+
+    guard(here, here)  # by another name
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(InputError, match=r"scan\.png: was made of .*/a/scan\.png.*not of scan\.png.*--overwrite"):
+        guard(Path("scan.png"), Path("scan.png"))
+    guard(there, write(there, "A"))  # a copy
+    here.write_text("other")
+    guard(here, here)  # changed
+    write(there, "B")
+    with pytest.raises(InputError):
+        guard("/vsicurl/http://b/scan.png")
+    with pytest.raises(InputError):
+        guard(f"/vsizip/{there}/scan.png", there)
+    mask.write_text("by hand")
+    guard(there, there)  # not as segcli wrote it, which `guard` is for
+    mask.write_text("mask")
+    here.unlink()
+    guard(there, there)  # moved, perhaps
+
+
+def test_members_of_an_archive_are_several_sources(tmp_path: Path) -> None:
+    out, archive = tmp_path / "out", write(tmp_path / "scans.zip")
+    mask, names = write(out / "scan.png"), [f"/vsizip/{archive}/{folder}/scan.png" for folder in "ab"]
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(names[0], [mask], [archive])
+    archive.write_text("changed")
+    again(out).guard_another(names[0], mask, [archive])
+    with pytest.raises(InputError, match="was made of /vsizip/.*/a/scan.png"):
+        again(out).guard_another(names[1], mask, [archive])
+
+
 def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Path) -> None:
     """Begun and not done: the file may be there, whole, without a line that says so; and what was on its way."""
     out = tmp_path / "out"
