@@ -29,6 +29,7 @@ from segcli.network.device import (
     choose_precision,
     copied_back,
     is_out_of_memory,
+    keep_all_bits_of_float32,
     keep_freed_memory,
     map_large_blocks,
     return_freed_memory,
@@ -103,6 +104,7 @@ def run(options: PredictOptions, console: Console) -> int:
     device = choose_device(options.device)
     path = checkpoint.find(options.weights)
     map_large_blocks()
+    keep_all_bits_of_float32()
     if options.weights is None:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
     if advice := advice_on_precision(device, options.precision):

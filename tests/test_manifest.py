@@ -89,7 +89,11 @@ def test_only_what_segcli_wrote_is_replaced(tmp_path: Path, source: Path) -> Non
 def test_what_another_source_became_is_kept_while_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, here, there = tmp_path / "out", write(tmp_path / "a" / "scan.png", "A"), write(tmp_path / "b" / "scan.png", "B")
+    out, here, there = (
+        tmp_path / "out",
+        write(tmp_path / "a" / "scan.png", "A"),
+        write(tmp_path / "b" / "scan.png", "B"),
+    )
     mask = write(out / "scan.png")
     monkeypatch.chdir(tmp_path / "a")
     with opened(out, "predict", Options()) as manifest:
@@ -124,7 +128,7 @@ def test_members_of_an_archive_are_several_sources(tmp_path: Path) -> None:
         manifest.add(names[0], [mask], [archive])
     archive.write_text("changed")
     again(out).guard_another(names[0], mask, [archive])
-    with pytest.raises(InputError, match="was made of /vsizip/.*/a/scan.png"):
+    with pytest.raises(InputError, match=r"was made of /vsizip/.*/a/scan\.png"):
         again(out).guard_another(names[1], mask, [archive])
 
 

@@ -23,6 +23,7 @@ from segcli.cli.texts import size_in_bytes
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.network import checkpoint
+from segcli.network.device import choose_precision
 from segcli.network.normalise import Normalisation, normalise, scaling
 from segcli.network.plan import Plan
 from segcli.network.scorer import Scorer, first_scorer, make_scorer
@@ -515,6 +516,27 @@ def test_a_precision_that_the_processor_has_to_imitate_is_named(
     options = PredictOptions((tmp_path / "a.png",), tmp_path / "masks", str(weights), precision=precision, device="cpu")
     assert run(options, Console()) == 0
     assert (f"has to imitate {precision}" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((9, 0), torch.bfloat16), ((7, 5), torch.float32)])
+def test_bfloat16_is_for_gpus_that_have_it(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the device that is meant: there may be an older one beside it."""
+    device = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", {device: capability}.__getitem__)
+    assert choose_precision("auto", device) == dtype
+    assert choose_precision("auto", torch.device("cpu")) == torch.float32
+
+
+def test_float32_is_not_rounded_on_a_gpu(
+    tmp_path: Path, weights: Path, scan: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    scan_path = write_picture(tmp_path / "a.png", scan[:64, :64])
+    assert predict(tmp_path, weights, scan_path, precision="fp32", device="cpu") == 0
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.gpu

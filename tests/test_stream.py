@@ -4,6 +4,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 from torchvision.models import efficientnet_b0, resnet18, resnet34
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from segcli.network.device import is_out_of_memory, lasting
+from segcli.network.device import is_out_of_memory, keep_all_bits_of_float32, lasting
 from segcli.network.joins import Join, JoinedWindow
 from segcli.network.normalise import Inputs
 from segcli.network.operators import Pointwise
@@ -104,6 +105,22 @@ def randomised(network: nn.Module) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.1)
     return network.eval()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("up", ["nearest", "transpose", "bilinear"])
+@pytest.mark.parametrize("strip", [16, 48, 301])
+def test_rows_on_a_gpu_are_one_pass_there_and_here(up: Literal["nearest", "transpose", "bilinear"], strip: int) -> None:
+    keep_all_bits_of_float32()
+    torch.manual_seed(0)
+    network = randomised(UNet(NetworkConfig(3, 4, 16, 4, "batch", up=up)))
+    image = torch.randn(2, 3, 301, 517).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        here, there = network(image), copy.deepcopy(network).cuda()(image.cuda()).cpu()
+    found = streamed(network, image.cuda(), strip).cpu()
+    for expected in (here, there):
+        assert (found - expected).abs().max() <= RELATIVE * expected.abs().max()
 
 
 @pytest.fixture

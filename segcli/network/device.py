@@ -103,8 +103,19 @@ _M_MMAP_MAX = -4
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The numbers that the network computes in: auto is bfloat16 on a GPU that has it, float32 elsewhere."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if gpu_has_bfloat16(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def gpu_has_bfloat16(device: torch.device) -> bool:
+    """Whether this is a GPU of Nvidia's or AMD's that multiplies bfloat16 itself. `torch.cuda.is_bf16_supported` asks
+    the first one, whichever is meant, and says yes where it is imitated, which takes longer than float32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def keep_all_bits_of_float32() -> None:
+    """Let convolutions on a GPU take float32 as it is: torch lets cuDNN round it to TF32, which has 10 bits for 23."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def advice_on_precision(device: torch.device, name: str) -> str | None:

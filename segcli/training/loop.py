@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segcli.errors import NothingDoneError
+from segcli.network.device import gpu_has_bfloat16
 from segcli.network.unet import UNet
 from segcli.options import TrainOptions
 from segcli.training.losses import Loss
@@ -42,7 +43,7 @@ class Training:
     def half(self) -> bool:
         """Whether to compute in bfloat16: asked for, or automatic on a GPU that has it."""
         if self.options.precision == "auto":
-            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            return gpu_has_bfloat16(self.device)
         return self.options.precision == "bf16"
 
     def share_done(self, progress: Progress) -> float:
