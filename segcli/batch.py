@@ -307,7 +307,7 @@ def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
 
 
 def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
-    """The same of a job that may be done; InputError where it would replace what is not segcli's, or another source's."""
+    """The same of a job that may be done; InputError where it would replace what segcli did not make of its source."""
     why = reason(job, manifest, overwrite)
     for output in job.files if why is not None else ():
         manifest.guard(output, overwrite)
