@@ -45,7 +45,7 @@ from torch import Tensor
 from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.network import checkpoint
-from segcli.network.device import choose_device, choose_precision, keep_freed_memory
+from segcli.network.device import choose_device, choose_precision, keep_all_bits_of_float32, keep_freed_memory
 from segcli.network.normalise import Normalisation, normalise
 from segcli.network.scorer import make_scorer
 from segcli.network.unet import NetworkConfig, UNet
@@ -95,6 +95,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.way:
         device = choose_device(options.device)
+        keep_all_bits_of_float32()  # of all ways the same
         case = Case(options.folder, options.weights, options.parity, device, options.precision)
         print(json.dumps(WAYS[options.way](case)))
         return

@@ -97,13 +97,13 @@ def resident_bytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-def seconds_per_pixel(work: Callable[[np.ndarray], None], bands: int, dtype: str) -> float:
+def seconds_per_pixel(work: Callable[[np.ndarray], None], bands: int, dtype: str, side: int) -> float:
     """How long `work` takes with a noisy image (band, row, col), by the pixel: the second of two goes."""
-    pixels = np.random.default_rng(0).integers(0, 255, (bands, TRIAL, TRIAL)).astype(dtype)
+    pixels = np.random.default_rng(0).integers(0, 255, (bands, side, side)).astype(dtype)
     work(pixels)
     began = perf_counter()
     work(pixels)
-    return (perf_counter() - began) / TRIAL**2
+    return (perf_counter() - began) / side**2
 
 
 TRIAL = 512

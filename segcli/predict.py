@@ -5,12 +5,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from segcli.network.device import (
     keep_all_bits_of_float32,
     keep_freed_memory,
     map_large_blocks,
+    name_of,
     return_freed_memory,
 )
 from segcli.network.normalise import normalise
@@ -105,6 +107,11 @@ def run(options: PredictOptions, console: Console) -> int:
     path = checkpoint.find(options.weights)
     map_large_blocks()
     keep_all_bits_of_float32()
+    dtype = choose_precision(options.precision, device)
+    if dtype == torch.bfloat16:  # by itself on a GPU: for the record, other numbers than those of a CPU
+        options = replace(options, precision="bf16")
+    if device.type != "cpu":
+        console.say(f"on {name_of(device)}, {str(dtype).removeprefix('torch.')}")
     if options.weights is None:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
     if advice := advice_on_precision(device, options.precision):
@@ -120,7 +127,7 @@ def run(options: PredictOptions, console: Console) -> int:
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
-    scorer = first_scorer(model.network, device, choose_precision(options.precision, device), options, console.say)
+    scorer = first_scorer(model.network, device, dtype, options, console.say)
     if scorer.device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
@@ -178,8 +185,10 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
         for _, scores in scorer.scores(inputs, pixels.shape[1]):
             scores.cpu()  # waits for a GPU
 
-    side = forecast.TRIAL
-    second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype) * side**2 / scorer.pixels_of(side, side)
+    is_here = scorer.device.type == "cpu"
+    side = forecast.TRIAL if is_here else 4 * forecast.TRIAL  # a GPU is not filled by less
+    second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype, side) * side**2
+    second /= scorer.pixels_of(side, side)
     resident = forecast.resident_bytes()
 
     def cost(job: batch.Job) -> Cost:
@@ -194,7 +203,7 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
                 pixels, pieces = pixels + height * width, pieces + len(panels)
                 computed += sum(scorer.pixels_of(height, panel.read_end - panel.read_first) for panel in panels)
                 needed = max(needed, plan.needed if math.isfinite(plan.needed) else 0.0)
-        return Cost(pixels, pieces, computed * second, resident + needed)
+        return Cost(pixels, pieces, computed * second, resident + needed * is_here)  # of this machine's memory
 
     return cost
 

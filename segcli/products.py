@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -35,8 +36,12 @@ def mask(classes: ClassTable) -> Product:
     """The value of the class with the highest score, one byte a pixel."""
     indices = torch.from_numpy(classes.indices)
 
+    @cache
+    def on(device: torch.device) -> Tensor:  # once: a copy waits for all that the device has to do
+        return indices.to(device)
+
     def make(scores: Tensor) -> Tensor:
-        return indices.to(scores.device)[scores.argmax(1, keepdim=True)]
+        return on(scores.device)[scores.argmax(1, keepdim=True)]
 
     return Product(None, mask_layout(classes), make, empty_value(classes))
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,9 +18,15 @@ from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.files import held, replacing
 from segcli.network import checkpoint
-from segcli.network.device import advice_on_precision, choose_device, cpu_has_bfloat16, keep_freed_memory
+from segcli.network.device import (
+    advice_on_precision,
+    choose_device,
+    cpu_has_bfloat16,
+    keep_all_bits_of_float32,
+    keep_freed_memory,
+    out_of_memory_named,
+)
 from segcli.network.encoders import STRIDES
-from segcli.network.frame import beyond
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.sink import faults_of_writing
@@ -32,7 +39,7 @@ from segcli.training.losses import Loss, class_weights
 from segcli.training.pairs import INSTANCES, find_pairs
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
-from segcli.training.sampling import Crops, Reading
+from segcli.training.sampling import Crops, Reading, crop_side
 from segcli.training.start import constants, of_the_same_network, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
 from segcli.training.survey import Survey, digest, survey
@@ -41,6 +48,9 @@ from segcli.training.validation import Validation
 FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", "device", "workers", "json", "quiet",
         "debug", "compile", "half"}  # fmt: skip
 """Options that may change when a training is resumed."""
+
+LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
+"""What to do where the memory is too small for a step."""
 
 
 def run(options: TrainOptions, console: Console) -> int:
@@ -51,6 +61,7 @@ def run(options: TrainOptions, console: Console) -> int:
         options = of_the_same_network(options, start.network.config)
     _check_options(options, out)
     keep_freed_memory()
+    keep_all_bits_of_float32()
     with started(choose_device(options.device)) as (processes, device):
         if not processes.is_first:
             console = Console(quiet=True)
@@ -74,7 +85,7 @@ def run(options: TrainOptions, console: Console) -> int:
             return 0
         _check_fit(options, found, labels, processes)
         found = found if start is None else seen_as(found, start)
-        with _own(out) if processes.is_first else nullcontext():
+        with _own(out) if processes.is_first else nullcontext(), out_of_memory_named(device, LESS):
             if processes.is_first:
                 _check_free(options, out)  # again: another run may have come to its end since
             return _train(options, out, found, labels, start, console, processes, device)
@@ -181,9 +192,10 @@ def _train(
     network = UNet(config, pretrained=options.pretrained and not options.resume)
     if start is not None and not options.resume:
         console.say(f"{options.weights}: {take_over(network, start, classes)}")
+    shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process
+    shown = shown.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = _prepared(network, options, found, Reading(labels, normalisation), processes, device)
-    shown = copy.deepcopy(training.network).eval().requires_grad_(False)  # bears the averaged weights
-    validation = Validation(training.crops.reading, found.facts, device, training.half)
+    validation = Validation(training.crops.reading, found.facts, device, training.half, cache(console.say))
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count}
     record = json.loads(json.dumps(record))  # lists, not tuples, as they come back from the file
@@ -208,7 +220,7 @@ def _train(
         return code
     if processes.is_first:
         best = checkpoint.load(out / "best.safetensors").network.to(device)
-        write_validation(out / "validation", validation, best, splits.val, classes)
+        write_validation(out / "validation", validation.of(best), splits.val, classes)
         console.result(out / "best.safetensors")
         console.record({"best": str(out / "best.safetensors"), "epoch": progress.best_epoch, "mean_iou": progress.best})
     page = out / "validation" / "report.html"
@@ -256,7 +268,7 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
             shown.load_state_dict(training.averaged.tensors)
             mine = splits.val[processes.rank :: processes.count]
             began = monotonic()
-            matrix = processes.sum(validation.matrix(shown, mine), training.device)
+            matrix = processes.sum(validation.of(shown).matrix(mine))
             progress.seconds += monotonic() - began  # --minutes means all of it
             row = row_of(training, progress, matrix, kept.model.classes, speed)
             is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
@@ -268,7 +280,7 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                 with faults_of_writing(kept.out / "history.csv"):
                     write_history(progress.history, names, kept.out)
             kept.console.record(row)
-            if processes.any(bool(interrupt), training.device) and not _is_done(training, progress):
+            if processes.any(bool(interrupt)) and not _is_done(training, progress):
                 kept.console.say(f"stopped after epoch {progress.epoch}; --resume goes on from here")
                 return interrupt.exit_code
             cells = [_short(value) for value in (row["loss"], row["mean_iou"], *row["iou"].values())]
@@ -286,7 +298,7 @@ def _prepared(
     crops = Crops(
         found,
         reading,
-        _crop(options, found),
+        crop_side(options.crop, found, network.config),
         options.seed,
         options.augment,
         options.upright,
@@ -300,20 +312,13 @@ def _prepared(
         weights = class_weights(np.stack([found.facts[pair].pixels for pair in found.splits.train])).tolist()
     elif weights == "none":
         weights = None
-    loss = Loss(options.loss, None if weights is None else torch.tensor(weights), options.label_smoothing)
+    by_class = None if weights is None else torch.tensor(weights, device=device)
+    loss = Loss(options.loss, by_class, options.label_smoothing)
     averaged = Averaged(network, options.ema)
     forward = processes.together(network, device, options.freeze > 0)
     if options.compile:
         forward = torch.compile(forward)  # type: ignore[assignment]
     return Training(network, forward, averaged, optimiser, crops, loss, device, processes, options)
-
-
-def _crop(options: TrainOptions, found: Survey) -> int:
-    """The side of crops that fits the network: no larger than the largest image, which would be mirrored on and on."""
-    stride = 1 << _depth(options)
-    largest = max(max(found.facts[pair].height, found.facts[pair].width) for pair in found.splits.train)
-    side = max(2 * stride, min(options.crop, -(-largest // stride) * stride))
-    return side + beyond(side, stride, int(options.padding == "valid"))
 
 
 def _is_done(training: Training, progress: Progress) -> bool:

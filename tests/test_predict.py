@@ -23,7 +23,7 @@ from segcli.cli.texts import size_in_bytes
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.network import checkpoint
-from segcli.network.device import choose_precision
+from segcli.network.device import choose_precision, is_out_of_memory
 from segcli.network.normalise import Normalisation, normalise, scaling
 from segcli.network.plan import Plan
 from segcli.network.scorer import Scorer, first_scorer, make_scorer
@@ -539,6 +539,40 @@ def test_float32_is_not_rounded_on_a_gpu(
     assert not torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 MiB", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_what_says_that_memory_ran_out(text: str, is_one: bool) -> None:
+    assert is_out_of_memory(RuntimeError(text)) == is_one
+    assert is_out_of_memory(torch.OutOfMemoryError(text))
+    assert not is_out_of_memory(ValueError(text))
+
+
+def test_masks_of_a_gpu_in_bfloat16_are_not_those_of_a_cpu(
+    tmp_path: Path, weights: Path, scan: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes float32 by itself: a run there has them to do."""
+    picture = write_picture(tmp_path / "a.png", scan[:32, :32])
+
+    def is_up_to_date(**more: object) -> bool:
+        assert predict(tmp_path, weights, picture, device="cpu", **more) == 0
+        return predict(tmp_path, weights, picture, device="cpu", verify=True, **more) == 0
+
+    monkeypatch.setattr("segcli.predict.choose_precision", lambda name, _: torch.bfloat16)
+    assert is_up_to_date()
+    monkeypatch.undo()
+    assert predict(tmp_path, weights, picture, device="cpu", verify=True) == 1
+    assert predict(tmp_path, weights, picture, device="cpu", verify=True, precision="bf16") == 0
+    assert is_up_to_date()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_gpu_gives_the_cpu_s_mask(tmp_path: Path, random_weights: Path, rng: np.random.Generator) -> None:
@@ -546,7 +580,10 @@ def test_the_gpu_gives_the_cpu_s_mask(tmp_path: Path, random_weights: Path, rng:
     masks = []
     for device in ("cpu", "cuda"):
         # In strips: several are under way at once.
-        assert predict(tmp_path, random_weights, scan, device=device, precision="fp32", memory_bytes=20e6) == 0
+        assert (
+            predict(tmp_path, random_weights, scan, device=device, precision="fp32", memory_bytes=20e6, overwrite=True)
+            == 0
+        )
         masks.append(mask_of(tmp_path / "masks" / "a.tif"))
     assert (masks[0] == masks[1]).mean() > 0.999
 

@@ -840,26 +840,37 @@ def test_a_training_ends_early(tmp_path: Path, segcli: Program) -> None:
     assert float(last["learning_rate"]) < 1e-4
 
 
+@pytest.mark.parametrize("turned", [False, True])
 def test_large_validation_images_go_through_in_rows(
-    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, turned: bool
 ) -> None:
-    """The same matrix as in one pass, with pixels that have no data."""
+    """The same matrix as in one pass, with pixels that have no data; of photographs that are turned, too."""
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     for name in "ab":
-        with rasterio.open(tmp_path / "images" / f"{name}.tif", "w", driver="GTiff", count=1, height=150, width=70,
-                           dtype="uint8", nodata=0, transform=from_origin(500, 900, 1, 1)) as file:  # fmt: skip
-            file.write(rng.integers(0, 3, (150, 70), np.uint8) * 100, 1)
+        pixels = rng.integers(0, 3, (150, 70), np.uint8) * 100
+        if turned:
+            exif = Image.Exif()
+            exif[274] = 2 if name == "a" else 6
+            stored = pixels[:, ::-1] if name == "a" else np.rot90(pixels)
+            Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "images" / f"{name}.png", exif=exif)
+        else:
+            with rasterio.open(tmp_path / "images" / f"{name}.tif", "w", driver="GTiff", count=1, height=150, width=70,
+                               dtype="uint8", nodata=0, transform=from_origin(500, 900, 1, 1)) as file:  # fmt: skip
+                file.write(pixels, 1)
         write_picture(tmp_path / "masks" / f"{name}.png", rng.integers(0, 2, (150, 70), np.uint8))
     found = looked_at(tmp_path)
     torch.manual_seed(0)
     network = UNet(NetworkConfig(1, 2, 4, 2)).eval()
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), normalisation(found))
-    validation = Validation(reading, found.facts, torch.device("cpu"), half=False)
-    whole = validation.matrix(network, found.splits.all)
+    said: list[str] = []
+    validation = Validation(reading, found.facts, torch.device("cpu"), half=False, say=said.append)
+    whole = validation.of(network).matrix(found.splits.all)
     monkeypatch.setattr("segcli.training.validation.WHOLE_PIXELS", 0)
-    assert np.array_equal(validation.matrix(network, found.splits.all), whole)
-    assert 0 < whole.sum() < 2 * 150 * 70
+    monkeypatch.setattr("segcli.training.validation.STRIP_HEIGHT", 16)
+    assert np.array_equal(validation.of(network).matrix(found.splits.all), whole)
+    assert whole.sum() == 2 * 150 * 70 if turned else 0 < whole.sum() < 2 * 150 * 70
+    assert not said
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ Knows nothing of files, classes or colours.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
 
@@ -68,6 +68,7 @@ class Windows:
     classes: int = 2
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
+    _known: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def step(self) -> int:
@@ -143,9 +144,17 @@ class Windows:
 
     def _weighed(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of a window times its weights, and these, (row, col)."""
-        down, across = (window_weights(side, self.weighting).to(window.device) for side in window.shape[2:])
-        weights = down[:, None] * across
+        weights = self._weights(*window.shape[2:], window.device)
         return self._score(window).float() * weights, weights
+
+    def _weights(self, height: int, width: int, device: torch.device) -> Tensor:
+        """Of a window, (row, col). The last ones are kept: to bring them to a GPU waits for all that it has to do."""
+        key = height, width, device
+        if key not in self._known:
+            self._known.clear()
+            down, across = (window_weights(side, self.weighting).to(device) for side in (height, width))
+            self._known[key] = down[:, None] * across
+        return self._known[key]
 
     def _score(self, window: Tensor) -> Tensor:
         if not self.tta:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,6 +31,11 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError("--device", f"{name!r} is not supported", "expected auto, cpu, cuda, cuda:N or mps")
     return device
+
+
+def name_of(device: torch.device) -> str:
+    """A device as people know it."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def keep_freed_memory() -> None:
@@ -114,8 +119,10 @@ def gpu_has_bfloat16(device: torch.device) -> bool:
 
 
 def keep_all_bits_of_float32() -> None:
-    """Let convolutions on a GPU take float32 as it is: torch lets cuDNN round it to TF32, which has 10 bits for 23."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    """Let a GPU multiply float32 as it is: torch lets cuDNN round it to TF32, which has 10 bits for 23, and the
+    environment may say so of other products, too."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def advice_on_precision(device: torch.device, name: str) -> str | None:
@@ -140,11 +147,26 @@ def _cpu_has(*extensions: str) -> bool:
     return any(known.get(extension) for extension in extensions)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of this machine's on the device; to CUDA without waiting for what that is at."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+PINNED_BYTES = 2**27
+"""Strips of products up to this size come back while the GPU works. Several are under way, and memory for it is locked
+and not given back."""
+
+
 def copied_back(strips: Iterable[tuple[int, list[Tensor]]]) -> Iterator[tuple[int, list[NDArray[Any]]]]:
     """Strips of a device as arrays. From CUDA each comes while the next one is already being computed."""
     under_way: tuple[int, list[Tensor], torch.cuda.Event] | None = None
     for first_row, values in strips:
-        if values[0].device.type != "cuda":
+        if values[0].device.type != "cuda" or sum(value.nbytes for value in values) > PINNED_BYTES:
+            if under_way is not None:
+                yield _arrived(*under_way)
+                under_way = None
             yield first_row, [value.cpu().numpy() for value in values]
             continue
         hosts = [torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for value in values]
@@ -171,5 +193,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-"""How torch's allocators and libraries put it."""
+@contextmanager
+def out_of_memory_named(device: torch.device, advice: str) -> Iterator[None]:
+    """NothingDoneError, with advice, where memory runs out in the block."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise NothingDoneError(device, "out of memory", "", advice) from error
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED",
+                 "unable to find an engine")  # fmt: skip
+"""How torch's allocators and libraries put it; the last where cuDNN has no room to work in."""

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segcli.network.device import sent
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -79,4 +81,6 @@ def normalise(
 
 def _to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type == "mps" and tensor.element_size() > 1:  # which has no float64, and not all of the others
+        tensor = tensor.float()
+    return sent(tensor, device)

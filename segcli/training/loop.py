@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segcli.errors import NothingDoneError
-from segcli.network.device import gpu_has_bfloat16
+from segcli.network.device import gpu_has_bfloat16, sent
 from segcli.network.unet import UNet
 from segcli.options import TrainOptions
 from segcli.training.losses import Loss
@@ -61,7 +61,7 @@ class Training:
         """Whether time is up; the same in all processes."""
         if self.options.minutes is None:
             return False
-        return self.processes.any(progress.seconds >= 60 * self.options.minutes, self.device)
+        return self.processes.any(progress.seconds >= 60 * self.options.minutes)
 
 
 def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bool]) -> bool:
@@ -88,12 +88,12 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
             loss = _step(training, batch.images, batch.targets, batch.weights)
             training.averaged.update(training.network, progress.epoch * steps + progress.step)
             count = len(batch.images) * training.processes.count
-            total += loss.detach().double().to(total.device) * count
+            total += loss.detach().to(total.device).double() * count
             progress.seen += count
             progress.step += 1
             progress.seconds = before + monotonic() - began
             over = training.is_over(progress)
-            is_stopped = training.processes.any(stopped(), device) and progress.step < steps
+            is_stopped = training.processes.any(stopped()) and progress.step < steps
             is_end = is_stopped or over or progress.step == steps
             if is_end or progress.step % CHECKED == 0:
                 _check(float(total), training, progress)
@@ -110,11 +110,12 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
 
 def _step(training: Training, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     device, processes = training.device, training.processes
-    images = images.to(device, memory_format=torch.channels_last)
+    # All before the network is at work: a copy would wait for it to come to an end.
+    images = sent(images, device).contiguous(memory_format=torch.channels_last)
+    targets, weights = sent(targets, device), None if weights is None else sent(weights, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=training.half):
         scores = training.forward(images, True)
-    weights = None if weights is None else weights.to(device)
-    loss = training.loss(scores, targets.to(device), weights, processes.total)
+    loss = training.loss(scores, targets, weights, processes.total)
     training.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if training.options.clip:

@@ -23,7 +23,8 @@ Total = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """One of the losses; weights by class, (class,), or None; `smoothing` of labels, for the cross entropy."""
+    """One of the losses; weights by class, (class,), or None, on the scores' device; `smoothing` of labels, for the
+    cross entropy."""
 
     kind: LossKind
     class_weights: Tensor | None = None
@@ -45,7 +46,7 @@ class Loss:
         return lovasz_softmax(scores, targets)
 
     def _cross_entropy(self, scores: Tensor, targets: Tensor, weights: Tensor | None, total: Total) -> Tensor:
-        by_class = None if self.class_weights is None else self.class_weights.to(scores.device)
+        by_class = self.class_weights
         loss = functional.cross_entropy(
             scores, targets, by_class, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
         )
@@ -82,7 +83,6 @@ def focal_loss(
     total: Total = lambda x: x,
 ) -> Tensor:  # fmt: skip
     """Mean of -(1 - p)^2 log p (Lin et al., 2017, "Focal Loss for Dense Object Detection")."""
-    by_class = None if by_class is None else by_class.to(scores.device)
     logs = scores.log_softmax(1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
     loss = -((1 - logs.exp()) ** FOCUS) * logs * (targets >= 0)
     if by_class is not None:

@@ -4,12 +4,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: parts of the validation differ, and one writes its report alone."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,17 @@ class Processes:
 
         return all_reduce(tensor)  # type: ignore[no-untyped-call]
 
-    def sum(self, counts: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:
-        """The sum over all processes of whole numbers."""
+    def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sum over all processes of whole numbers. No GPU has a part in it, and so none is waited for."""
         if self.count == 1:
             return counts
-        tensor = torch.from_numpy(counts).to(device)
+        tensor = torch.from_numpy(counts.copy())
         dist.all_reduce(tensor)
-        return tensor.cpu().numpy()
+        return tensor.numpy()
 
-    def any(self, asked: bool, device: torch.device) -> bool:
+    def any(self, asked: bool) -> bool:
         """Whether any process says so."""
-        return bool(self.sum(np.array([int(asked)]), device)[0])
+        return bool(self.sum(np.array([int(asked)]))[0])
 
     def together(self, network: nn.Module, device: torch.device, some_rest: bool) -> nn.Module:
         """The network, with gradients averaged over the processes; `some_rest` where parts may be left as they are."""
@@ -65,7 +69,7 @@ def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), count), device
     finally:

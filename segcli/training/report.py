@@ -11,17 +11,14 @@ from segcli.evaluation.files import write_report
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair as Compared
 from segcli.measures.report import report
-from segcli.network.unet import UNet
 from segcli.options import EvalOptions
 from segcli.raster.sink import create, empty_value, mask_layout
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
-from segcli.training.validation import Validation
+from segcli.training.validation import Predicted
 
 
-def write_validation(
-    folder: Path, validation: Validation, network: UNet, pairs: tuple[Pair, ...], classes: ClassTable
-) -> None:
+def write_validation(folder: Path, predicted: Predicted, pairs: tuple[Pair, ...], classes: ClassTable) -> None:
     """FOLDER/masks, FOLDER/truth, and the report of the one against the other."""
     nothing = empty_value(classes)
     values = np.append(classes.indices, np.uint8(0 if nothing is None else nothing))  # -1 takes the last
@@ -33,7 +30,7 @@ def write_validation(
         mask, truth = (folder / kind / f"{name}.tif" for kind in ("masks", "truth"))
         layout = mask_layout(classes)
         with create(mask, grid, layout) as found, create(truth, grid, layout) as true:
-            for strip in validation.strips(network, pair):
+            for strip in predicted.strips(pair):
                 found.write(strip.first_row, values[strip.predicted])
                 true.write(strip.first_row, values[strip.true])
         compared.append(Compared(name, mask, truth, image=pair.image))

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segcli.network.frame import beyond
 from segcli.network.normalise import Normalisation
+from segcli.network.unet import NetworkConfig
 from segcli.options import Augment
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
@@ -247,6 +249,14 @@ class Crops:
         """The last row and column where a crop can begin."""
         fact = self.found.facts[pair]
         return max(0, fact.height - self.size), max(0, fact.width - self.size)
+
+
+def crop_side(wanted: int, found: Survey, config: NetworkConfig) -> int:
+    """The side of crops that fits the network: no larger than the largest image, which would be mirrored on and on."""
+    stride = config.total_stride
+    largest = max(max(found.facts[pair].height, found.facts[pair].width) for pair in found.splits.train)
+    side = max(2 * stride, min(wanted, -(-largest // stride) * stride))
+    return side + beyond(side, stride, config.context)
 
 
 def _stacked(crops: list[Future[Crop]]) -> Batch:

@@ -1,8 +1,9 @@
 """What the network makes of the validation part: as `predict` does it, each image in one pass, small or in rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from segcli.ahead import ahead
 from segcli.measures.confusion import confusion_matrix
 from segcli.network.device import return_freed_memory
 from segcli.network.normalise import normalise
-from segcli.network.scorer import make_scorer
+from segcli.network.scorer import Scorer, make_scorer
 from segcli.network.unet import UNet
 from segcli.options import PredictOptions
 from segcli.raster.fit import match_bands
@@ -40,49 +41,66 @@ class Strip:
 
 @dataclass(frozen=True)
 class Validation:
-    """How pairs are predicted while training: by which device, and whether in half precision."""
+    """How pairs are predicted while training: by which device, and whether in half precision; `say` tells users."""
 
     reading: Reading
     facts: dict[Pair, Facts]
     device: torch.device
     half: bool
+    say: Callable[[str], None]
 
-    def matrix(self, network: UNet, pairs: tuple[Pair, ...]) -> NDArray[np.int64]:
+    def of(self, network: UNet) -> "Predicted":
+        """By a network in eval mode, on the device, whose weights stay as they are now."""
+        return Predicted(self, network)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one network makes of pairs."""
+
+    setting: Validation
+    network: UNet
+
+    def matrix(self, pairs: tuple[Pair, ...]) -> NDArray[np.int64]:
         """The confusion matrix over all pixels of the pairs."""
-        count = network.config.classes
+        count = self.network.config.classes
         matrix = np.zeros((count, count), np.int64)
         for pair in pairs:
-            for strip in self.strips(network, pair):
+            for strip in self.strips(pair):
                 matrix += confusion_matrix(strip.true, strip.predicted, count)
         return matrix
 
-    def strips(self, network: UNet, pair: Pair) -> Iterator[Strip]:
-        """One pair, from the top. `network` is in eval mode, on the device."""
-        fact = self.facts[pair]
+    def strips(self, pair: Pair) -> Iterator[Strip]:
+        """One pair, from the top."""
+        fact, device = self.setting.facts[pair], self.setting.device
         if fact.height * fact.width <= WHOLE_PIXELS:
-            image, true = self.reading.window(pair, 0, 0, fact.height, fact.width)
-            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                batch = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
-                found = network(batch)[0].argmax(0).cpu().numpy()
+            image, true = self.setting.reading.window(pair, 0, 0, fact.height, fact.width)
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.setting.half):
+                batch = torch.from_numpy(image)[None].to(device, memory_format=torch.channels_last)
+                found = self.network(batch)[0].argmax(0).cpu().numpy()
             yield Strip(0, true, found)
         else:
-            yield from self._in_rows(network, pair)
+            yield from self._in_rows(pair)
 
-    def _in_rows(self, network: UNet, pair: Pair) -> Iterator[Strip]:
-        dtype = torch.bfloat16 if self.half else torch.float32
-        scorer = make_scorer(network, self.device, dtype, PredictOptions((), Path()), lambda _: None)
+    @cached_property
+    def _scorer(self) -> Scorer:
+        dtype = torch.bfloat16 if self.setting.half else torch.float32
+        return make_scorer(self.network, self.setting.device, dtype, PredictOptions((), Path()), self.setting.say)
+
+    def _in_rows(self, pair: Pair) -> Iterator[Strip]:
+        scorer, reading = self._scorer, self.setting.reading
         with Source(pair.image) as image:
-            bands = match_bands(image, network.config.bands)
+            bands = match_bands(image, self.network.config.bands)
             seen = Validity()
-            read = ahead(
-                (row, pixels[None], None if valid is None else valid[None])
+            read = ahead(  # turned photographs come as views that run backwards
+                (row, np.ascontiguousarray(pixels[None]), None if valid is None else np.ascontiguousarray(valid[None]))
                 for row, pixels, valid in image.strips(STRIP_HEIGHT, bands)
             )
             with closing(read):
-                inputs = normalise(seen.noted(read), self.reading.constants, [None], self.device, dtype)
+                inputs = normalise(seen.noted(read), reading.constants, [None], scorer.device, scorer.dtype)
                 for first_row, scores in scorer.scores(inputs, image.grid.height):
                     found = scores[0].argmax(0).cpu().numpy()
-                    true = self.reading.target(pair, first_row, 0, *found.shape)
+                    true = reading.target(pair, first_row, 0, *found.shape)
                     known = written_out(seen.take(len(found)), (1, *found.shape))[0]
                     yield Strip(first_row, np.where(known, true, np.int16(-1)), found)
         return_freed_memory()
