@@ -5,13 +5,12 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,18 +26,16 @@ from segcli.network.budget import Memory
 from segcli.network.device import (
     advice_on_precision,
     choose_device,
-    choose_precision,
     copied_back,
     is_out_of_memory,
     keep_all_bits_of_float32,
     keep_freed_memory,
     map_large_blocks,
-    name_of,
     return_freed_memory,
 )
 from segcli.network.normalise import normalise
 from segcli.network.plan import Panel, Plan
-from segcli.network.scorer import Scorer, first_scorer
+from segcli.network.scorer import Scorer, first_scorer, in_numbers_of
 from segcli.options import PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
@@ -107,11 +104,7 @@ def run(options: PredictOptions, console: Console) -> int:
     path = checkpoint.find(options.weights)
     map_large_blocks()
     keep_all_bits_of_float32()
-    dtype = choose_precision(options.precision, device)
-    if dtype == torch.bfloat16:  # by itself on a GPU: for the record, other numbers than those of a CPU
-        options = replace(options, precision="bf16")
-    if device.type != "cpu":
-        console.say(f"on {name_of(device)}, {str(dtype).removeprefix('torch.')}")
+    options, dtype = in_numbers_of(device, options, console.say)
     if options.weights is None:
         console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
     if advice := advice_on_precision(device, options.precision):

@@ -529,14 +529,12 @@ def test_bfloat16_is_for_gpus_that_have_it(
     assert choose_precision("auto", torch.device("cpu")) == torch.float32
 
 
-def test_float32_is_not_rounded_on_a_gpu(
-    tmp_path: Path, weights: Path, scan: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+def test_float32_is_not_rounded_on_a_gpu(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     scan_path = write_picture(tmp_path / "a.png", scan[:64, :64])
     assert predict(tmp_path, weights, scan_path, precision="fp32", device="cpu") == 0
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
     assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize(
@@ -565,7 +563,7 @@ def test_masks_of_a_gpu_in_bfloat16_are_not_those_of_a_cpu(
         assert predict(tmp_path, weights, picture, device="cpu", **more) == 0
         return predict(tmp_path, weights, picture, device="cpu", verify=True, **more) == 0
 
-    monkeypatch.setattr("segcli.predict.choose_precision", lambda name, _: torch.bfloat16)
+    monkeypatch.setattr("segcli.network.scorer.choose_precision", lambda name, _: torch.bfloat16)
     assert is_up_to_date()
     monkeypatch.undo()
     assert predict(tmp_path, weights, picture, device="cpu", verify=True) == 1

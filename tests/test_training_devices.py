@@ -74,9 +74,6 @@ def test_the_state_is_that_of_the_device_that_learns(tmp_path: Path, monkeypatch
     def missing(*_: object) -> torch.Tensor:
         raise RuntimeError("CUDA error: all CUDA-capable devices are busy")
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for name in ("get_rng_state", "set_rng_state"):
-        monkeypatch.setattr(torch.cuda, name, missing)
     conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
 
     def optimiser() -> torch.optim.AdamW:
@@ -85,6 +82,9 @@ def test_the_state_is_that_of_the_device_that_learns(tmp_path: Path, monkeypatch
     before = optimiser()
     conv(torch.randn(1, 3, 8, 8)).sum().backward()
     before.step()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, missing)
     save_state(tmp_path / "last.safetensors", conv, Averaged(conv, 0.9), before, Progress(), {})
     after = optimiser()
     load_state(tmp_path / "last.safetensors", conv, Averaged(conv, 0.9), after, {})

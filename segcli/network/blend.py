@@ -144,7 +144,7 @@ class Windows:
 
     def _weighed(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of a window times its weights, and these, (row, col)."""
-        weights = self._weights(*window.shape[2:], window.device)
+        weights = self._weights(window.shape[2], window.shape[3], window.device)
         return self._score(window).float() * weights, weights
 
     def _weights(self, height: int, width: int, device: torch.device) -> Tensor:

@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from segcli.errors import UsageError
 from segcli.network.blend import Windows
-from segcli.network.device import is_out_of_memory
+from segcli.network.device import choose_precision, is_out_of_memory, name_of
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
 from segcli.network.stream import Stream
@@ -69,6 +69,18 @@ class Scorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+
+
+def in_numbers_of(
+    device: torch.device, options: PredictOptions, say: Callable[[str], None]
+) -> tuple[PredictOptions, torch.dtype]:
+    """The options as the record of a run has them, and the numbers that the network computes in."""
+    dtype = choose_precision(options.precision, device)
+    if dtype == torch.bfloat16:  # automatic on a GPU, whose masks are not quite those of a CPU
+        options = replace(options, precision="bf16")
+    if device.type != "cpu":
+        say(f"on {name_of(device)}, {str(dtype).removeprefix('torch.')}")
+    return options, dtype
 
 
 def first_scorer(
