@@ -82,11 +82,14 @@ class Done:
 
     def other_than(self, source: object, files: Sequence[Path]) -> str | None:
         """The name of what it was made of, if that is neither this source nor gone by now, nor has its contents."""
-        if not (self.sources and files):
-            return self.source if self.source != str(source) else None
-        before, now = Path(self.sources[0][0]), files[0]
-        is_same = _absolute(before) == _absolute(now) if isinstance(source, Path) else self.source == str(source)
-        if is_same or not before.exists() or self.is_of(files, sha256_of):
+        before = Path(self.sources[0][0]) if self.sources else None
+        if isinstance(source, Path):
+            before = before or Path(self.source)  # a Zarr, of whose files nobody keeps account
+            is_same = _absolute(before) == _absolute(source)
+        else:
+            is_same = _unsigned(self.source) == _unsigned(str(source))
+        is_gone = before is not None and not os.path.exists(before)  # noqa: PTH110  # Path's raises for names too long
+        if is_same or is_gone or (files and self.is_of(files, sha256_of)):
             return None
         return str(before) if isinstance(source, Path) else self.source
 
@@ -253,6 +256,11 @@ class Manifest:
 def _absolute(path: Path) -> str:
     """As it is called from any folder; links stay as they are."""
     return os.path.abspath(path)  # noqa: PTH100  # Path.absolute leaves .. standing
+
+
+def _unsigned(name: str) -> str:
+    """A URL without what follows its path, which may be another one each night."""
+    return name.partition("?")[0]
 
 
 def _is_inside(name: str) -> bool:

@@ -121,6 +121,25 @@ def test_what_another_source_became_is_kept_while_that_is_there(
     guard(there, there)  # moved, perhaps
 
 
+def test_sources_without_files_are_told_apart_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """URLs, which may be signed anew each night, and a Zarr, which is a folder."""
+    out, zarr = tmp_path / "out", tmp_path / "a" / "scan.zarr"
+    masks = [write(out / "1.tif"), write(out / "2.tif")]
+    zarr.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add("https://a/1.tif?key=1", masks[:1], [])
+        manifest.add(Path("a/scan.zarr"), masks[1:], [])
+    manifest = again(out)
+    manifest.guard_another("https://a/1.tif?key=2", masks[0], [])
+    manifest.guard_another(zarr, masks[1], [])
+    for other, mask in (("https://b/1.tif?key=1", masks[0]), (tmp_path / "b" / "scan.zarr", masks[1])):
+        with pytest.raises(InputError, match="was made of"):
+            manifest.guard_another(other, mask, [])
+    zarr.rmdir()
+    manifest.guard_another(tmp_path / "b" / "scan.zarr", masks[1], [])
+
+
 def test_members_of_an_archive_are_several_sources(tmp_path: Path) -> None:
     out, archive = tmp_path / "out", write(tmp_path / "scans.zip")
     mask, names = write(out / "scan.png"), [f"/vsizip/{archive}/{folder}/scan.png" for folder in "ab"]
