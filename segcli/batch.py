@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from time import monotonic
@@ -12,7 +13,7 @@ from segcli.ahead import ahead, shared
 from segcli.console import Console, Progress
 from segcli.counts import Report
 from segcli.errors import BusyError, InputError, NothingDoneError, SegcliError, UsageError
-from segcli.files import Placed, Places, Watched
+from segcli.files import Placed, Places, Watched, sha256_of
 from segcli.manifest import Manifest, companions, made_of_each_other
 from segcli.options import OnError
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
@@ -308,11 +309,10 @@ def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
 
 def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
     """The same of a job that may be done; InputError where it would replace what segcli did not make of its source."""
-    why = reason(job, manifest, overwrite)
-    for output in job.files if why is not None else ():
-        manifest.guard(output, overwrite)
-    if why is not None and not overwrite:
-        manifest.guard_another(job.source, job.output, job.made_of or ())
+    why, digest = reason(job, manifest, overwrite), cache(sha256_of)
+    for output in job.files if why is not None and not overwrite else ():
+        manifest.guard(output, overwrite, digest)
+        manifest.guard_another(job.source, output, job.made_of or (), digest)
     return why
 
 

@@ -8,9 +8,9 @@ from time import perf_counter
 
 import numpy as np
 
-from segcli.batch import Job, due, reason
+from segcli.batch import Job, due
 from segcli.console import Console
-from segcli.errors import SegcliError
+from segcli.errors import InputError, SegcliError
 from segcli.manifest import Manifest
 from segcli.raster.names import Name
 
@@ -73,8 +73,15 @@ def rehearse(
 
 def verify(jobs: Sequence[Job], manifest: Manifest, console: Console) -> int:
     """Name what is missing or stale by the records of all runs in the folder; gives the exit code, 1 if anything is."""
-    states = ((job.output, job.source, job.output, reason(job, manifest, overwrite=False)) for job in jobs)
-    return tell_states(states, console)
+    return tell_states(((job.output, job.source, job.output, _state(job, manifest)) for job in jobs), console)
+
+
+def _state(job: Job, manifest: Manifest) -> str | None:
+    """Why a job is to be done, or why it cannot be; None if it is up to date."""
+    try:
+        return due(job, manifest, overwrite=False)
+    except InputError as error:
+        return error.reason
 
 
 def tell_states(states: Iterable[tuple[object, Name, Path, str | None]], console: Console) -> int:

@@ -13,15 +13,16 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import segcli
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import lock, name_held, remove_parts, sha256_of
+from segcli.made import Done, Mark, absolute
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
@@ -31,67 +32,6 @@ IDLE = frozenset({
     "shard", "quiet", "debug", "weights",
 })  # fmt: skip
 """Options that change nothing in an output; weights count by what is in the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What identifies a file's contents. A size and a time that are the same are believed, as make believes them."""
-
-    size: int
-    mtime_ns: int
-    sha256: bytes  # half of what its text takes
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        found = path.stat()
-        return cls(found.st_size, found.st_mtime_ns, bytes.fromhex(sha256_of(path)))
-
-    @classmethod
-    def read(cls, size: int, mtime_ns: int, sha256: str) -> Self:
-        return cls(size, mtime_ns, bytes.fromhex(sha256))
-
-    def to_json(self) -> list[int | str]:
-        return [self.size, self.mtime_ns, self.sha256.hex()]
-
-    def holds(self, path: Path, digest: Callable[[Path], str] = sha256_of) -> bool:
-        """Whether the file still has these contents."""
-        try:
-            found = path.stat()
-            if (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns):
-                return True
-            return found.st_size == self.size and bytes.fromhex(digest(path)) == self.sha256
-        except OSError:
-            return False
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A finished line: the outputs of one source, by name below the folder, and the files they were made of. Pairs,
-    because there may be a hundred thousand of these, and a dictionary of one takes four times as much."""
-
-    source: str
-    key: str
-    outputs: tuple[tuple[str, Mark], ...]
-    sources: tuple[tuple[str, Mark], ...]
-
-    def is_of(self, files: Sequence[Path], digest: Callable[[Path], str]) -> bool:
-        """Whether it was made of these contents, in this order."""
-        marks = [mark for _, mark in self.sources]
-        pairs = zip(marks, files, strict=False)
-        return len(marks) == len(files) and all(mark.holds(path, digest) for mark, path in pairs)
-
-    def other_than(self, source: object, files: Sequence[Path]) -> str | None:
-        """The name of what it was made of, if that is neither this source nor gone by now, nor has its contents."""
-        before = Path(self.sources[0][0]) if self.sources else None
-        if isinstance(source, Path):
-            before = before or Path(self.source)  # a Zarr, of whose files nobody keeps account
-            is_same = _absolute(before) == _absolute(source)
-        else:
-            is_same = _unsigned(self.source) == _unsigned(str(source))
-        is_gone = before is not None and not os.path.exists(before)  # noqa: PTH110  # Path's raises for names too long
-        if is_same or is_gone or (files and self.is_of(files, sha256_of)):
-            return None
-        return str(before) if isinstance(source, Path) else self.source
 
 
 def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
@@ -114,7 +54,7 @@ class Manifest:
     ) -> None:
         self.path, self._folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
-        self._marks: dict[str, list[Mark]] = {}  # by the name of any other output
+        self._beside: dict[str, list[Done]] = {}  # by the name of any other output
         self._begun: dict[str, set[str]] = {}  # what was not finished, by the name of the first output
         self.keys: set[str] = set()
         for other in others:
@@ -153,8 +93,8 @@ class Manifest:
         first = done.outputs[0][0]
         self._begun.pop(first, None)
         self._done.setdefault(first, []).append(done)
-        for name, mark in done.outputs[1:]:
-            self._marks.setdefault(name, []).append(mark)
+        for name, _ in done.outputs[1:]:
+            self._beside.setdefault(name, []).append(done)
 
     def why(self, source: object, output: Path, sources: Sequence[Path]) -> str | None:
         """Why `output` is to be made, in a few words; None if all that was made of `source` is there, of these files as
@@ -162,8 +102,7 @@ class Manifest:
         """
         found = self._done.get(self._name(output), [])
         digest = cache(sha256_of)  # there may be a line for each night, and the file be large
-        known = [done for done in found if done.key == self._key and (sources or done.source == str(source))
-                 and done.is_of(sources, digest)]  # fmt: skip
+        known = [done for done in found if done.key == self._key and done.is_of(source, sources, digest)]
         if not known:
             same = [done for done in found if done.source == str(source)]
             is_stale = any(done.key == self._key for done in same)
@@ -178,33 +117,43 @@ class Manifest:
 
     def companions(self) -> frozenset[Path]:
         """Outputs beside those that name them, as they were written: what was changed since is the user's own."""
-        paths = {self._folder / name: marks for name, marks in self._marks.items()}
-        return frozenset(path for path, marks in paths.items() if any(mark.holds(path) for mark in marks))
+        known = {name: self._folder / name for name in self._beside}
+        return frozenset(path for name, path in known.items() if any(d.mark(name).holds(path) for d in self._of(name)))
 
     def is_made_of(self, output: Path, sources: Collection[str]) -> bool:
         """Whether `output` is as it was made of one of these."""
         known = self._done.get(self._name(output), ())
         return any(done.source in sources and done.outputs[0][1].holds(output) for done in known)
 
-    def guard(self, output: Path, overwrite: bool) -> None:
+    def guard(self, output: Path, overwrite: bool, digest: Callable[[Path], str] = sha256_of) -> None:
         """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
         name = self._name(output)
         is_begun = any(name in names for names in self._begun.values())
         if overwrite or is_begun or not os.path.exists(output):  # noqa: PTH110  # Path's raises for names too long
             return
-        marks = [done.outputs[0][1] for done in self._done.get(name, ())] + self._marks.get(name, [])
-        if not any(mark.holds(output) for mark in marks):
+        if not any(done.mark(name).holds(output, digest) for done in self._of(name)):
             raise InputError(
                 output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
             )
 
-    def guard_another(self, source: object, output: Path, sources: Sequence[Path]) -> None:
+    def guard_another(
+        self, source: object, output: Path, sources: Sequence[Path], digest: Callable[[Path], str] = sha256_of
+    ) -> None:
         """InputError where `output` is as it was made of another source than this one, and that is still there: two
         folders may have files of one name. What was moved or copied is no other, nor one that has changed."""
-        known = [done for done in self._done.get(self._name(output), ()) if done.outputs[0][1].holds(output)]
-        if known and (other := known[-1].other_than(source, sources)) is not None:
+        name, other = self._name(output), None
+        for done in self._of(name):
+            if done.mark(name).holds(output, digest):
+                other = done.other_than(source, sources, digest)
+                if other is None:
+                    return
+        if other is not None:
             raise InputError(output, f"was made of {other}", f"not of {source}", "choose another --out or give "
                              "--overwrite")  # fmt: skip
+
+    def _of(self, name: str) -> list[Done]:
+        """What is known of an output, newest first."""
+        return [*self._done.get(name, ()), *self._beside.get(name, ())][::-1]
 
     @contextmanager
     def alone_with(self, outputs: Sequence[Path]) -> Iterator[None]:
@@ -227,7 +176,7 @@ class Manifest:
         self._write({
             "source": str(source), "key": self._key, "segcli": segcli.__version__,
             "outputs": {self._name(path): Mark.of(path).to_json() for path in outputs},
-            "of": {_absolute(path): Mark.of(path).to_json() for path in sources},
+            "of": {absolute(path): Mark.of(path).to_json() for path in sources},
         }, to_disk=True)  # fmt: skip
 
     def remove_leftovers(self) -> None:
@@ -251,16 +200,6 @@ class Manifest:
 
     def _name(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()
-
-
-def _absolute(path: Path) -> str:
-    """As it is called from any folder; links stay as they are."""
-    return os.path.abspath(path)  # noqa: PTH100  # Path.absolute leaves .. standing
-
-
-def _unsigned(name: str) -> str:
-    """A URL without what follows its path, which may be another one each night."""
-    return name.partition("?")[0]
 
 
 def _is_inside(name: str) -> bool:

@@ -179,7 +179,7 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
             scores.cpu()  # waits for a GPU
 
     is_here = scorer.device.type == "cpu"
-    side = forecast.TRIAL if is_here else 4 * forecast.TRIAL  # a GPU is not filled by less
+    side = forecast.TRIAL if is_here else 2 * forecast.TRIAL  # to fill a GPU
     second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype, side) * side**2
     second /= scorer.pixels_of(side, side)
     resident = forecast.resident_bytes()

@@ -247,6 +247,9 @@ def test_files_of_one_name_from_two_folders(
     assert "done 1" in result.stderr
     assert "failed 1" in result.stderr
     assert (tmp_path / "out" / "c.png").read_bytes() == before
+    looked = segcli(verb, "other", "--out", "out", "--verify", *more)
+    assert looked.returncode == 1
+    assert "out/c.png: was made of" in looked.stdout
     assert segcli(verb, "other", "--out", "out", "--overwrite", *more).returncode == 0
     assert (tmp_path / "out" / "c.png").read_bytes() != before
 

@@ -128,27 +128,107 @@ def test_sources_without_files_are_told_apart_by_name(tmp_path: Path, monkeypatc
     zarr.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with opened(out, "predict", Options()) as manifest:
-        manifest.add("https://a/1.tif?key=1", masks[:1], [])
+        manifest.add("https://a/1.tif?id=7&X-Amz-Date=1&X-Amz-Signature=2", masks[:1], [])
         manifest.add(Path("a/scan.zarr"), masks[1:], [])
     manifest = again(out)
-    manifest.guard_another("https://a/1.tif?key=2", masks[0], [])
+    manifest.guard_another("https://a/1.tif?id=7&X-Amz-Date=3&X-Amz-Signature=4", masks[0], [])
+    manifest.guard_another("https://a/1.tif?id=7", masks[0], [])
     manifest.guard_another(zarr, masks[1], [])
-    for other, mask in (("https://b/1.tif?key=1", masks[0]), (tmp_path / "b" / "scan.zarr", masks[1])):
+    local = write(tmp_path / "1.tif")
+    for other, mask, files in (
+        ("https://b/1.tif?id=7", masks[0], []), ("https://a/1.tif?id=8", masks[0], []), (local, masks[0], [local]),
+        (tmp_path / "b" / "scan.zarr", masks[1], []),
+    ):  # fmt: skip
         with pytest.raises(InputError, match="was made of"):
-            manifest.guard_another(other, mask, [])
+            manifest.guard_another(other, mask, files)
     zarr.rmdir()
     manifest.guard_another(tmp_path / "b" / "scan.zarr", masks[1], [])
 
 
-def test_members_of_an_archive_are_several_sources(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_members_of_an_archive_are_several_sources(tmp_path: Path, is_changed: bool) -> None:
     out, archive = tmp_path / "out", write(tmp_path / "scans.zip")
     mask, names = write(out / "scan.png"), [f"/vsizip/{archive}/{folder}/scan.png" for folder in "ab"]
     with opened(out, "predict", Options()) as manifest:
         manifest.add(names[0], [mask], [archive])
-    archive.write_text("changed")
+    if is_changed:
+        archive.write_text("changed")
+    assert again(out).why(names[0], mask, [archive]) == ("source changed" if is_changed else None)
+    assert again(out).why(names[1], mask, [archive]) == "new"
     again(out).guard_another(names[0], mask, [archive])
     with pytest.raises(InputError, match=r"was made of /vsizip/.*/a/scan\.png"):
         again(out).guard_another(names[1], mask, [archive])
+
+
+def test_a_time_tells_nothing_of_another_file(tmp_path: Path) -> None:
+    """Files that are unpacked may all have one time, and rasters of one kind have one size."""
+    out, files = tmp_path / "out", [write(tmp_path / folder / "1.tif", folder) for folder in "ab"]
+    for file in files:
+        os.utime(file, (1, 1))
+    mask = write(out / "1.tif")
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(files[0], [mask], files[:1])
+    assert again(out).why(files[0], mask, files[:1]) is None
+    assert again(out).why(files[1], mask, files[1:]) == "new"
+    with pytest.raises(InputError, match="was made of"):
+        again(out).guard_another(files[1], mask, files[1:])
+    write(files[1], "a")
+    assert again(out).why(files[1], mask, files[1:]) is None  # a copy, by its digest
+
+
+def test_a_source_by_a_link_or_with_a_new_companion_is_no_other(tmp_path: Path) -> None:
+    out, file = tmp_path / "out", write(tmp_path / "data" / "1.tif")
+    mask, link, copied = write(out / "1.tif"), tmp_path / "link.tif", write(tmp_path / "copy" / "1.tif")
+    link.symlink_to(file)
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(link, [mask], [link])
+    again(out).guard_another(copied, mask, [copied, write(tmp_path / "copy" / "1.tif.aux.xml")])
+    write(file, "changed")
+    again(out).guard_another(file, mask, [file])
+    write(copied, "other")
+    with pytest.raises(InputError):
+        again(out).guard_another(copied, mask, [copied])
+
+
+def test_what_cannot_be_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, files = tmp_path / "out", [write(tmp_path / folder / "1.tif", folder) for folder in "ab"]
+    mask = write(out / "1.tif")
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(files[0], [mask], files[:1])
+    stat = os.stat
+
+    def stale(path: object, **more: object) -> os.stat_result:
+        if str(path) == str(files[0]):
+            raise OSError(116, "Stale file handle")
+        return stat(path, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "stat", stale)
+    with pytest.raises(InputError, match="was made of"):
+        again(out).guard_another(files[1], mask, files[1:])
+
+
+def test_what_lies_beside_another_s_mask_is_kept_too(tmp_path: Path) -> None:
+    """Two sources whose masks end otherwise may share the names of what lies beside them."""
+    out, files = tmp_path / "out", [write(tmp_path / folder / "1.tif", folder) for folder in "ab"]
+    written = [write(out / "1.tif"), write(out / "probabilities" / "1.tif")]
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(files[0], written, files[:1])
+    again(out).guard_another(files[0], written[1], files[:1])
+    with pytest.raises(InputError, match=r"probabilities/1\.tif: was made of"):
+        again(out).guard_another(files[1], written[1], files[1:])
+
+
+def test_equal_masks_of_two_sources_are_both_s(tmp_path: Path) -> None:
+    """Nothing in either: whose line is the newer one does not matter."""
+    out, files = tmp_path / "out", [write(tmp_path / folder / "1.tif", folder) for folder in "abc"]
+    mask = write(out / "1.tif")
+    with opened(out, "predict", Options()) as manifest:
+        for file in files[:2]:
+            manifest.add(file, [mask], [file])
+    for file in files[:2]:
+        again(out).guard_another(file, mask, [file])
+    with pytest.raises(InputError):
+        again(out).guard_another(files[2], mask, files[2:])
 
 
 def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Path) -> None:

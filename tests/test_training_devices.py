@@ -32,7 +32,7 @@ def test_too_little_memory_for_a_step_is_said(options: TrainOptions, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(loop, "_step", step)
-    with pytest.raises(NothingDoneError, match=r"^cpu: out of memory; lower --batch or --crop.*--width"):
+    with pytest.raises(NothingDoneError, match=r"^cpu: CUDA out of memory; lower --batch or --crop.*--width"):
         run(options, Console(quiet=True))
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from segcli.measures.confusion import confusion_matrix, mean_iou
-from segcli.network.device import choose_device, keep_freed_memory
+from segcli.network.device import choose_device, gpu_has_bfloat16, keep_freed_memory
 from segcli.options import TrainOptions
 from segcli.training.labels import Labels, find_classes
 from segcli.training.loop import learning_rate
@@ -54,7 +54,8 @@ def main() -> None:
                   like.get("border_gap", TrainOptions.border_gap))  # fmt: skip
     by_class = None
     if like["class_weights"] == "auto":
-        by_class = torch.tensor(class_weights(np.stack([facts[pair].pixels for pair in splits.train])).tolist())
+        weights = class_weights(np.stack([facts[pair].pixels for pair in splits.train]))
+        by_class = torch.tensor(weights.tolist(), device=device)
     loss = Loss(like["loss"], by_class, like["label_smoothing"])
     torch.manual_seed(like["seed"])
     network = smp.Unet("resnet34", encoder_weights=None, in_channels=found.bands, classes=len(names))
@@ -62,7 +63,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=like["learning_rate"], weight_decay=like["weight_decay"])
     averaged = Averaged(network, like["ema"])
     shown = smp.Unet("resnet34", encoder_weights=None, in_channels=found.bands, classes=len(names)).to(device).eval()
-    half = like["precision"] == "bf16" or (like["precision"] == "auto" and device.type == "cuda")
+    half = like["precision"] == "bf16" or (like["precision"] == "auto" and gpu_has_bfloat16(device))
     autocast = {"device_type": device.type, "dtype": torch.bfloat16, "enabled": half}
     print(f"{sum(weights.numel() for weights in network.parameters()) / 1e6:.1f} million weights")
 

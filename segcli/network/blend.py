@@ -68,7 +68,9 @@ class Windows:
     classes: int = 2
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
-    _known: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[tuple[int, int, torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def step(self) -> int:

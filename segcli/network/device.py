@@ -113,9 +113,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def gpu_has_bfloat16(device: torch.device) -> bool:
-    """Whether this is a GPU of Nvidia's or AMD's that multiplies bfloat16 itself. `torch.cuda.is_bf16_supported` asks
-    the first one, whichever is meant, and says yes where it is imitated, which takes longer than float32."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Whether this is a GPU of Nvidia's that multiplies bfloat16 itself. `torch.cuda.is_bf16_supported` asks the first
+    one, whichever is meant, and says yes where it is imitated, which takes longer than float32. AMD's count otherwise.
+    """
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    return is_nvidia and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def keep_all_bits_of_float32() -> None:
@@ -201,7 +203,7 @@ def out_of_memory_named(device: torch.device, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise NothingDoneError(device, "out of memory", "", advice) from error
+        raise NothingDoneError(device, str(error).split(". ")[0] or "out of memory", "", advice) from error
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED",

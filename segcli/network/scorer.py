@@ -115,7 +115,7 @@ def make_scorer(
         except NotStreamableError as error:
             if options.stitch == "stream":
                 raise UsageError("--stitch stream", f"the network does not stream: {error}") from error
-            say(f"the network does not stream ({error}); it is run in windows, with --overlap {options.overlap}")
+            say(f"the network does not stream ({error}); it is run in windows that overlap by {options.overlap:g}")
     elif options.stitch == "stream":
         raise UsageError("--tta", "needs --stitch windows", "turned images cannot be streamed in rows")
     # A copy of torchvision's encoders comes out in training mode, where norms take the statistics of the window.
