@@ -197,7 +197,8 @@ def _train(
     training = _prepared(network, options, found, Reading(labels, normalisation), processes, device)
     validation = Validation(training.crops.reading, found.facts, device, training.half, cache(console.say))
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
-    record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count}
+    record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count,
+              "normalisation": asdict(normalisation)}  # fmt: skip
     record = json.loads(json.dumps(record))  # lists, not tuples, as they come back from the file
     progress = Progress()
     if options.resume:
@@ -269,7 +270,8 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
             mine = splits.val[processes.rank :: processes.count]
             began = monotonic()
             matrix = processes.sum(validation.of(shown).matrix(mine))
-            progress.seconds += monotonic() - began  # --minutes means all of it
+            spent = progress.seconds + monotonic() - began  # --minutes means all of it
+            progress.seconds = training.by_all_clocks(spent)
             row = row_of(training, progress, matrix, kept.model.classes, speed)
             is_best = progress.epoch == 0 or (row["mean_iou"] or 0) > progress.best
             progress.end_epoch(row, is_best)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from helpers import write_picture
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from sklearn.metrics import confusion_matrix, jaccard_score
 
@@ -188,6 +189,12 @@ def test_another_grid_is_refused_or_aligned(tmp_path: Path, rng: np.random.Gener
     assert found["dataset"]["pixel_accuracy"]["value"] == 1  # type: ignore[index]
     assert found["pixels"] == 29 * 28 * 4
     assert found["unpredicted_pixels"] == 3600 - 29 * 28 * 4
+    with rasterio.open(moved) as file:  # as gdalwarp -dstalpha leaves it
+        profile = file.profile | {"count": 2, "photometric": "MINISBLACK", "alpha": "YES"}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:
+        file.write(np.stack([coarse[1:, 2:], np.full((29, 28), 255, np.uint8)]))
+        file.colorinterp = ColorInterp.gray, ColorInterp.alpha
+    assert evaluated(tmp_path, tmp_path / "a.tif", truth, align=True)[1]["pixels"] == 29 * 28 * 4
     picture = write_picture(tmp_path / "p.png", coarse)
     with pytest.raises(NothingDoneError):
         run(EvalOptions(picture, truth, align=True), Console(quiet=True))

@@ -20,6 +20,7 @@ LEAVES = {
     "errors",
     "files",
     "known_palettes",
+    "made",
     "options",
     "palettes",
     "shard",

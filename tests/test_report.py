@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -395,6 +396,22 @@ def test_stacks_are_compared_image_by_image(tmp_path: Path, rng: np.random.Gener
     tifffile.imwrite(tmp_path / "p.tif", predicted[:3], imagej=True, metadata={"axes": "ZYX"})
     with pytest.raises(Exception, match="no pair could be compared"):
         run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif"), Console(quiet=True))
+
+
+def test_pages_of_a_stack_are_not_all_open_at_once(tmp_path: Path, rng: np.random.Generator) -> None:
+    """There may be more of them than files may be open."""
+    pages = rng.integers(0, 3, (90, 8, 8), np.uint8)
+    for name in ("t.tif", "p.tif"):
+        with tifffile.TiffWriter(tmp_path / name) as file:
+            for page in pages:
+                file.write(page, compression="zlib", photometric="minisblack")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 60, hard))
+    try:
+        found = evaluated(tmp_path / "r", tmp_path / "p.tif", tmp_path / "t.tif")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found["pixels"] == pages.size
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -41,6 +41,9 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
                 for one, other in strips:
                     counts.add(one, other)
             counts.end_image()
+            if len(planes) > 1:  # of which there may be more than files can be open
+                true.rest()
+                found.rest()
         image = counts.of_pair(pair)
     scores = count_scores(pair, meaning, options.align) if pair.scores is not None else None
     return image, scores

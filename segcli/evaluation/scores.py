@@ -13,8 +13,8 @@ from segcli.raster.align import aligned, differ
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
 
-PIXELS = 2**21
-"""Are counted at once."""
+VALUES = 2**23
+"""Are counted at once, of all classes together."""
 
 
 def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
@@ -30,7 +30,7 @@ def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
                 f"expected {truth.grid.width} x {truth.grid.height}", "--align resamples them where both lie on earth",
             )  # fmt: skip
         scores = aligned(given, truth.grid) if differ(truth, given) else given
-        height = max(1, min(512, PIXELS // truth.grid.width))
+        height = max(1, min(512, VALUES // (truth.grid.width * len(bands))))
         for true, found in zip(truth.strips(height), scores.strips(height, bands), strict=True):
             places = meaning.true[true.pixels[0]]
             known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)

@@ -2,7 +2,7 @@
 
 import math
 
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
 from segcli.errors import InputError
@@ -62,6 +62,7 @@ class WarpedReader(GdalReader):
         with gdal():
             self._dataset = WarpedVRT(
                 other.dataset, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
-                resampling=Resampling.nearest, add_alpha=other.dataset.nodata is None,
+                resampling=Resampling.nearest,
+                add_alpha=other.dataset.nodata is None and ColorInterp.alpha not in other.dataset.colorinterp,
             )  # fmt: skip
         self._look()

@@ -30,7 +30,7 @@ class Labels:
         if not is_vector(pair.mask):
             return Source(pair.mask, "mask")
         with Source(pair.image) as image:
-            names = frozenset(entry.name for entry in self.ignored)
+            names = frozenset(text for entry in self.ignored for text in (entry.name, str(entry.index)) if text)
             return burnt(pair.mask, image.grid, self.classes, names)
 
     def positions(self, path: object, pixels: NDArray[np.generic], valid: Valid = None) -> Positions:

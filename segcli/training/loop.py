@@ -53,6 +53,10 @@ class Training:
         steps = self.crops.steps(self.options.batch)
         return (progress.epoch * steps + progress.step) / (self.options.epochs * steps)
 
+    def by_all_clocks(self, seconds: float) -> float:
+        """Where time sets the learning rate it must be the same in all processes, or their weights part."""
+        return seconds if self.options.minutes is None else self.processes.mean(seconds)
+
     def learns_encoder(self, progress: Progress) -> bool:
         """Whether the first epochs, in which the encoder is left as it is, are behind."""
         return progress.epoch >= self.options.freeze
@@ -91,7 +95,7 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
             total += loss.detach().to(total.device).double() * count
             progress.seen += count
             progress.step += 1
-            progress.seconds = before + monotonic() - began
+            progress.seconds = training.by_all_clocks(before + monotonic() - began)
             over = training.is_over(progress)
             is_stopped = training.processes.any(stopped()) and progress.step < steps
             is_end = is_stopped or over or progress.step == steps

@@ -62,7 +62,8 @@ def _weighted_mean(
         counted = counted * by_class[targets.clamp(min=0)]
     if weights is not None:
         loss, counted = loss * weights, counted * weights
-    return total(loss.sum()) / total(counted.sum()).clamp(min=1e-6)
+    number = total(counted.sum())  # smoothed labels have a loss where all pixels are of classes without weight
+    return total(loss.sum()) / number.clamp(min=1e-6) * (number > 0)
 
 
 def dice_loss(scores: Tensor, targets: Tensor, total: Total = lambda x: x) -> Tensor:

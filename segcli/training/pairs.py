@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from segcli.matching import match_folders, matched_folders
 from segcli.raster.burn import VECTORS
 from segcli.raster.labels import TABLES
 from segcli.raster.names import SUFFIXES, rasters_in
+from segcli.tiling.manifest import MANIFEST as TILES
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
 VAL_FOLDERS = ("val", "valid", "validation")
@@ -72,8 +74,8 @@ def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
     if len(pairs) < 2:
         raise UsageError(data, f"{len(pairs)} pairs", "expected at least 2, to train on some and validate on others")
     groups: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.group or pair.image.stem, []).append(pair)
+    for pair, name in zip(pairs, _names([pair.image for pair in pairs]), strict=True):
+        groups.setdefault(pair.group or name, []).append(pair)
     if len(groups) < 2:
         raise UsageError(data, f"all pairs are of group {next(iter(groups))!r}", "expected at least 2 groups",
                          "give another --group-by, or name the parts in train/ and val/")  # fmt: skip
@@ -82,12 +84,24 @@ def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
     wanted, taken = val * len(pairs), 0
     chosen: list[str] = []
     for group in order[:-1]:
-        if chosen and abs(taken + len(groups[group]) - wanted) >= abs(taken - wanted):
-            break
+        if abs(taken + len(groups[group]) - wanted) >= abs(taken - wanted):
+            if chosen:
+                break
+            continue  # alone it is further from the share than nothing
         chosen.append(group)
         taken += len(groups[group])
+    chosen = chosen or [min(order, key=lambda group: len(groups[group]))]
     rest = [group for group in order if group not in chosen]
     return Splits(_sorted(pair for g in rest for pair in groups[g]), _sorted(p for g in chosen for p in groups[g]))
+
+
+def _names(images: list[Path]) -> list[str]:
+    """What tells images apart: their names, or where several have one, in a folder each, their paths below all."""
+    stems = [image.stem for image in images]
+    if len(set(stems)) == len(stems):
+        return stems
+    base = os.path.commonpath([image.parent for image in images])
+    return [image.relative_to(base).with_suffix("").as_posix() for image in images]
 
 
 def _sorted(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
@@ -95,7 +109,7 @@ def _sorted(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 
 
 def _group(pair: Pair, pattern: str) -> str:
-    found = re.search(pattern, pair.image.stem)
+    found = re.search(pattern, pair.image.stem) or re.search(pattern, pair.image.as_posix())
     if found is None:
         raise UsageError(pair.image, f"--group-by {pattern!r} finds nothing in its name", "", "give another pattern")
     return (found[1] or "") if found.re.groups else found[0]
@@ -110,7 +124,7 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
                          f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file")  # fmt: skip
     if not rasters_in(images):
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
-    pairs = match_folders(images, masks, more=VECTORS, without=frozenset(masks / name for name in TABLES))
+    pairs = match_folders(images, masks, more=VECTORS, without=frozenset(masks / name for name in (*TABLES, TILES)))
     if not pairs:
         raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike")
     numbered = {}

@@ -80,8 +80,10 @@ class Reading:
         return self._labels.positions(pair.mask, values, valid)
 
     def instances(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
-        """Numbers of objects, (row, col)."""
-        return self._patch(pair, "instances", row, col, height, width)[0][0]
+        """Numbers of objects, (row, col), 0 where there is none: below 0, or without data."""
+        (numbers,), valid = self._patch(pair, "instances", row, col, height, width)
+        there = numbers > 0 if valid is None else valid & (numbers > 0)
+        return np.where(there, numbers, np.zeros((), numbers.dtype))
 
     def _open(self, pair: Pair, kind: Kind) -> Source:
         if kind == "image":

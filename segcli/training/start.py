@@ -28,7 +28,7 @@ def of_the_same_network(options: TrainOptions, config: NetworkConfig) -> TrainOp
 
 def seen_as(found: Survey, model: Model) -> Survey:
     """The data set with the bands that the weights know: grey repeated, alpha left out. UsageError where none fit."""
-    for pair in {found.facts[pair].bands: pair for pair in found.splits.all}.values():
+    for pair in (pair for pair in found.splits.all if found.facts[pair].bands != model.bands):
         with Source(pair.image) as image:
             try:
                 match_bands(image, model.bands)

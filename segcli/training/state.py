@@ -88,8 +88,8 @@ def load_state(
             path, f"cannot be resumed: {error}", "expected what an interrupted segcli train wrote"
         ) from error
     for name, value in record.items():
-        # An option that was not there yet had the value that it has by itself.
-        before = found["record"].get(name, getattr(TrainOptions, name, None))
+        # An option that was not there yet had the value that it has by itself; of what else was not noted nobody knows.
+        before = found["record"].get(name, getattr(TrainOptions, name, value))
         if before != value:
             raise UsageError(path, f"{name} was {before}", f"now it is {value}",
                              "resume with the same options and data, or begin anew in another --out")  # fmt: skip

@@ -16,6 +16,7 @@ from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
 from segcli.network.normalise import Normalisation
+from segcli.raster.align import is_elsewhere
 from segcli.raster.burn import is_vector
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
@@ -126,6 +127,9 @@ def _attempt(pair: Pair, labels: Labels) -> Facts | InputError:
 
 
 def _look(pair: Pair, labels: Labels) -> Facts:
+    for path in (pair.image, pair.mask):
+        if path.is_dir():
+            raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
     with Source(pair.image) as image, labels.open(pair) as mask:
         check_mask(mask)
         if mask.bands >= 3:
@@ -148,10 +152,11 @@ def _look(pair: Pair, labels: Labels) -> Facts:
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
+        none = np.empty((image.bands, 0), np.float32)
         bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
         return Facts(
             height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked, present,
-            found.low, found.high, sums, np.concatenate(found.samples, axis=1),
+            found.low, found.high, sums, np.concatenate([none, *found.samples], axis=1),
         )  # fmt: skip
 
 
@@ -163,6 +168,8 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
             pair.mask, f"{mask.grid.height} x {mask.grid.width} pixels (height x width)",
             f"its image has {height} x {width}",
         )  # fmt: skip
+    if is_elsewhere(image.grid, mask.grid):
+        raise InputError(pair.mask, "lies elsewhere than its image", "expected one place", "is it of another image?")
     if pair.instances is None:
         return
     with Source(pair.instances, "mask") as numbers:
@@ -178,6 +185,7 @@ class _Values:
     def __init__(self, image: Source) -> None:
         self._bands = image.bands
         self._step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
+        self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
         self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
         self.low, self.high = math.inf, -math.inf
         self.samples: list[NDArray[np.float32]] = []
@@ -192,6 +200,8 @@ class _Values:
         self.number += values.shape[1]
         self.total += values.sum(1)
         self.squares += np.square(values).sum(1)
+        if not self._is_sampled:
+            return
         rows = slice(-first_row % self._step, None, self._step)
         part = strip[:, rows, :: self._step].reshape(self._bands, -1).astype(np.float32)
         seen = written_out(valid, strip.shape[1:])[rows, :: self._step].ravel() & np.isfinite(part).all(0)
@@ -228,4 +238,8 @@ def digest(found: Survey) -> dict[str, Any]:
     for pair in found.splits.all:
         total.update(bytes.fromhex(found.facts[pair].digest))
         total.update(bytes.fromhex(sha256_of(pair.mask)))
+        attributes = pair.mask.with_suffix(".dbf")  # what the polygons of a shapefile are
+        for path in (pair.instances, attributes if pair.mask.suffix.lower() == ".shp" else None):
+            if path is not None and path.is_file():
+                total.update(bytes.fromhex(sha256_of(path)))
     return {"train": len(found.splits.train), "val": len(found.splits.val), "sha256": total.hexdigest()}
