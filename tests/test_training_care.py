@@ -10,7 +10,8 @@ import pytest
 import rasterio
 import shapely
 import torch
-from helpers import write_picture
+from helpers import brightness_model, write_picture
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from segcli.console import Console
@@ -19,11 +20,13 @@ from segcli.network import checkpoint
 from segcli.options import TrainOptions
 from segcli.train import run
 from segcli.training.borders import border_weights
+from segcli.training.findings import warnings
 from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
 from segcli.training.pairs import find_pairs
 from segcli.training.processes import Processes
 from segcli.training.sampling import Reading
+from segcli.training.start import seen_as
 from segcli.training.survey import Survey, normalisation, survey
 
 
@@ -111,6 +114,7 @@ def test_polygons_of_a_class_that_is_ignored_by_its_number(scenes: Path) -> None
             scenes / "masks" / f"{name}.gpkg", np.array([shapely.to_wkb(shape) for shape in squares], object),
             [np.array(["0", "1", "3"], object)], ["class"], geometry_type="Polygon", crs="EPSG:32633", driver="GPKG",
         )  # fmt: skip
+    assert not any("polygons" in line for line in warnings(looked_at(scenes)[0], ("0", "1", "3")))
     every = sum(fact.pixels.sum() for fact in looked_at(scenes)[0].facts.values())
     found, _ = looked_at(scenes, ignore=3)
     assert every - sum(fact.pixels.sum() for fact in found.facts.values()) == 4 * 8 * 20
@@ -141,6 +145,29 @@ def test_one_large_group_is_not_what_validates(tmp_path: Path, seed: int) -> Non
     assert len(find_pairs(tmp_path, 0.2, seed, "large|small").val) == 2
 
 
+def test_polygons_that_lie_elsewhere_are_said(scenes: Path) -> None:
+    for name in "abcd":
+        (scenes / "masks" / f"{name}.tif").unlink()
+        left = 500_000 if name != "b" else 505_000
+        square = shapely.to_wkb(shapely.box(left, 870, left + 9, 890))
+        pyogrio.raw.write(
+            scenes / "masks" / f"{name}.gpkg", np.array([square], object),
+            [np.array(["wheat"], object)], ["class"], geometry_type="Polygon", crs="EPSG:32633", driver="GPKG",
+        )  # fmt: skip
+    said = [line for line in warnings(looked_at(scenes)[0], ("", "wheat")) if "polygons" in line]
+    assert len(said) == 1
+    assert said[0].endswith(f"none of its 1 polygons lies on {scenes / 'images' / 'b.tif'}")
+
+
+def test_one_row_on_both_sides_is_said(scenes: Path) -> None:
+    sides = ("a", "train"), ("b", "train"), ("c", "val"), ("b", "val")
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side}" for name, side in sides]
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    said = [line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")) if "the same image" in line]
+    path = scenes / "images" / "b.tif"
+    assert said == [f"the same image is in training and in validation: {path}, {path}"]
+
+
 def test_tiles_and_what_tells_of_them(scenes: Path) -> None:
     (scenes / "masks" / "tiles.json").write_text(json.dumps({"segcli": "tiles"}))
     assert len(find_pairs(scenes, 0.5, 0).all) == 4
@@ -166,6 +193,20 @@ def test_other_weights_of_the_same_name_are_noticed_when_resuming(scenes: Path) 
     with pytest.raises(UsageError, match="normalisation was"):
         run(again, Console(quiet=True))
     assert run(dataclasses.replace(again, weights=first), Console(quiet=True)) == 0
+
+
+def test_every_image_is_to_fit_the_weights(scenes: Path, rng: np.random.Generator) -> None:
+    """Of those with as many bands one may say that the first three are colours, and another not."""
+    for n, name in enumerate("abcd"):
+        pixels = rng.integers(0, 255, (4, 40, 40), np.uint8)
+        write_scene(scenes / "images" / f"{name}.tif", pixels, photometric="MINISBLACK" if n == 2 else "RGB")
+        with rasterio.open(scenes / "images" / f"{name}.tif", "r+") as file:
+            colors = [ColorInterp.red, ColorInterp.green, ColorInterp.blue] if n != 2 else [ColorInterp.undefined] * 3
+            file.colorinterp = [*colors, ColorInterp.undefined]
+    found, said = looked_at(scenes)
+    assert not said
+    with pytest.raises(UsageError, match=r"c\.tif: 4 bands; the weights expect 3"):
+        seen_as(found, brightness_model())
 
 
 def test_pixels_of_classes_without_weight_alone_have_no_loss() -> None:

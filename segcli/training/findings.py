@@ -19,19 +19,20 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
             yield f"{pair.image}: constant, or no data at all"
         if not fact.pixels.any():
             yield f"{pair.mask}: not one labelled pixel"
+        if fact.stray_polygons:
+            yield f"{pair.mask}: none of its {fact.stray_polygons} polygons lies on {pair.image}"
     for n, name in enumerate(names):
         if not any(facts[pair].pixels[n] for pair in splits.train):
             yield f"class {name} is in no training mask: it will never be predicted"
         elif not any(facts[pair].pixels[n] for pair in splits.val):
             yield f"class {name} is in no validation mask: its IoU stays unknown"
-    by_digest: dict[str, list[Pair]] = {}
-    for pair, fact in facts.items():
-        by_digest.setdefault(fact.digest, []).append(pair)
-    learnt = set(splits.train)
-    for same in by_digest.values():
-        sides = {pair in learnt for pair in same}
-        if len(sides) == 2:
-            yield f"the same image is in training and in validation: {', '.join(str(p.image) for p in same[:4])}"
+    learnt, seen = ({facts[pair].digest for pair in part} for part in (splits.train, splits.val))
+    same: dict[str, list[str]] = {}
+    for pair in splits.all:
+        same.setdefault(facts[pair].digest, []).append(str(pair.image))
+    for digest, images in same.items():
+        if digest in learnt and digest in seen:
+            yield f"the same image is in training and in validation: {', '.join(images[:4])}"
     yield from _neighbours(splits, facts)
 
 

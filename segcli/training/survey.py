@@ -17,7 +17,7 @@ from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
 from segcli.network.normalise import Normalisation
 from segcli.raster.align import is_elsewhere
-from segcli.raster.burn import is_vector
+from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
 from segcli.training.labels import Labels, check_mask
@@ -44,7 +44,7 @@ class Facts:
 
     `marked` counts pixels of the mask that are 255, where that is no class. `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are the number of valid pixels and, by band, of values and of
-    squares."""
+    squares. `stray_polygons` counts those of a mask that has none on the image."""
 
     height: int
     width: int
@@ -59,6 +59,7 @@ class Facts:
     high: float
     sums: tuple[int, NDArray[np.float64], NDArray[np.float64]]
     sample: NDArray[np.float32]  # (band, pixel)
+    stray_polygons: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         return Facts(
             height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked, present,
             found.low, found.high, sums, np.concatenate([none, *found.samples], axis=1),
+            burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
 
