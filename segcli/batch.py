@@ -298,19 +298,18 @@ class Ready(Generic[Item]):
     sources: Watched
 
 
-def reason(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
-    """Why a job is to be done; None if it is up to date."""
+def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
+    """Why a job is to be done; None if it is up to date. InputError where it would replace what segcli did not make of
+    its source."""
     if overwrite:
         return "--overwrite"
-    if job.made_of is None:
-        return "nobody can tell whether its source has changed"
-    return manifest.why(job.source, job.output, job.made_of)
-
-
-def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
-    """The same of a job that may be done; InputError where it would replace what segcli did not make of its source."""
-    why, digest = reason(job, manifest, overwrite), cache(sha256_of)
-    for output in job.files if why is not None and not overwrite else ():
+    why, digest = "nobody can tell whether its source has changed", cache(sha256_of)  # large files are read once
+    if job.made_of is not None:
+        found = manifest.why(job.source, job.output, job.made_of, digest)
+        if found is None:
+            return None
+        why = found
+    for output in job.files:
         manifest.guard(output, overwrite, digest)
         manifest.guard_another(job.source, output, job.made_of or (), digest)
     return why

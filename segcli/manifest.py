@@ -96,12 +96,14 @@ class Manifest:
         for name, _ in done.outputs[1:]:
             self._beside.setdefault(name, []).append(done)
 
-    def why(self, source: object, output: Path, sources: Sequence[Path]) -> str | None:
+    def why(
+        self, source: object, output: Path, sources: Sequence[Path], digest: Callable[[Path], str] | None = None
+    ) -> str | None:
         """Why `output` is to be made, in a few words; None if all that was made of `source` is there, of these files as
         they are now, with these options. Files count by their contents, wherever they lie; what has none by its name.
         """
         found = self._done.get(self._name(output), [])
-        digest = cache(sha256_of)  # there may be a line for each night, and the file be large
+        digest = digest or cache(sha256_of)  # there may be a line for each night, and the file be large
         known = [done for done in found if done.key == self._key and done.is_of(source, sources, digest)]
         if not known:
             same = [done for done in found if done.source == str(source)]
@@ -144,9 +146,10 @@ class Manifest:
         name, other = self._name(output), None
         for done in self._of(name):
             if done.mark(name).holds(output, digest):
-                other = done.other_than(source, sources, digest)
-                if other is None:
+                known = done.other_than(source, sources, digest)
+                if known is None:
                     return
+                other = other or known
         if other is not None:
             raise InputError(output, f"was made of {other}", f"not of {source}", "choose another --out or give "
                              "--overwrite")  # fmt: skip
