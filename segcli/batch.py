@@ -310,7 +310,7 @@ def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
             return None
         why = found
     for output in job.files:
-        manifest.guard(output, overwrite, digest)
+        manifest.guard(output, digest)
         manifest.guard_another(job.source, output, job.made_of or (), digest)
     return why
 

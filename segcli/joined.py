@@ -55,7 +55,7 @@ def is_joined(record: manifest.Manifest, name: str, path: Path) -> bool:
     if record.why(name, path, ()) == "new":
         return False
     try:
-        record.guard(path, overwrite=False)
+        record.guard(path)
     except InputError:
         return False
     return True

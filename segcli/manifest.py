@@ -127,11 +127,11 @@ class Manifest:
         known = self._done.get(self._name(output), ())
         return any(done.source in sources and done.outputs[0][1].holds(output) for done in known)
 
-    def guard(self, output: Path, overwrite: bool, digest: Callable[[Path], str] = sha256_of) -> None:
-        """InputError where `output` exists and is not as segcli wrote it, unless `overwrite`."""
+    def guard(self, output: Path, digest: Callable[[Path], str] = sha256_of) -> None:
+        """InputError where `output` exists and is not as segcli wrote it."""
         name = self._name(output)
         is_begun = any(name in names for names in self._begun.values())
-        if overwrite or is_begun or not os.path.exists(output):  # noqa: PTH110  # Path's raises for names too long
+        if is_begun or not os.path.exists(output):  # noqa: PTH110  # Path's raises for names too long
             return
         if not any(done.mark(name).holds(output, digest) for done in self._of(name)):
             raise InputError(

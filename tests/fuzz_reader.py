@@ -58,7 +58,7 @@ def read_record(path: Path) -> None:
     with path.open("rb") as file:
         record = Manifest(path, "key", io.BytesIO(file.read()))
     record.why("a.png", path.parent / "a.png", [path])
-    record.guard(path.parent / "none.png", overwrite=False)
+    record.guard(path.parent / "none.png")
     record.remove_leftovers()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segcli.batch import Job, due
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import PART, Watched, sha256_of
 from segcli.manifest import MANIFEST, Manifest, key_of, opened
@@ -76,14 +77,14 @@ def test_only_what_segcli_wrote_is_replaced(tmp_path: Path, source: Path) -> Non
     with opened(tmp_path / "out", "predict", Options()) as manifest:
         manifest.add(source, [ours], [source])
     manifest = again(tmp_path / "out", Options(width=9))
-    manifest.guard(ours, overwrite=False)
-    manifest.guard(tmp_path / "out" / "new.png", overwrite=False)
-    manifest.guard(theirs, overwrite=True)
+    manifest.guard(ours)
+    manifest.guard(tmp_path / "out" / "new.png")
+    assert due(Job(source, theirs, made_of=(source,)), manifest, overwrite=True) == "--overwrite"
     with pytest.raises(InputError, match=r"theirs\.png: exists, and segcli did not write it.*--overwrite"):
-        manifest.guard(theirs, overwrite=False)
+        manifest.guard(theirs)
     ours.write_text("corrected by hand")
     with pytest.raises(InputError, match=r"ours\.png"):
-        manifest.guard(ours, overwrite=False)
+        manifest.guard(ours)
 
 
 def test_what_another_source_became_is_kept_while_that_is_there(
@@ -241,13 +242,13 @@ def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Pat
         others = [write(out / f".b.png{PART}"), write(out / f"a.png{PART}")]
     manifest = again(out)
     assert [path.exists() for path in (*left, *others)] == [False, False, True, True]
-    manifest.guard(out / "a.png", overwrite=False)
+    manifest.guard(out / "a.png")
     assert manifest.why(source, out / "a.png", [source])
     with opened(out, "predict", Options()) as manifest:
         manifest.add(source, [out / "a.png"], [source])
     write(out / "extra" / "a.tif", "of somebody else")
     with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(out / "extra" / "a.tif", overwrite=False)
+        again(out).guard(out / "extra" / "a.tif")
 
 
 def test_what_failed_is_no_licence_to_write(tmp_path: Path, source: Path) -> None:
@@ -259,7 +260,7 @@ def test_what_failed_is_no_licence_to_write(tmp_path: Path, source: Path) -> Non
     assert record == {"failed": "a.png", "source": str(source), "reason": "broken"}
     write(out / "a.png", "of somebody else")
     with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(out / "a.png", overwrite=False)
+        again(out).guard(out / "a.png")
 
 
 def test_a_torn_line_and_lines_of_something_else(tmp_path: Path, source: Path) -> None:
@@ -272,9 +273,9 @@ def test_a_torn_line_and_lines_of_something_else(tmp_path: Path, source: Path) -
     text = (out / MANIFEST).read_bytes()
     (out / MANIFEST).write_bytes(b"\xff\xfe\n[1]\n{}\n" + text[:-20])
     manifest = again(out)
-    manifest.guard(out / "a.png", overwrite=False)
+    manifest.guard(out / "a.png")
     with pytest.raises(InputError):
-        manifest.guard(out / "b.png", overwrite=False)
+        manifest.guard(out / "b.png")
     with opened(out, "predict", Options()) as manifest:
         manifest.add(source, [out / "b.png"], [source])
     assert again(out).why(source, out / "b.png", [source]) is None

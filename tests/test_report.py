@@ -26,6 +26,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
 from segcli.network import checkpoint
 from segcli.options import EvalOptions
+from segcli.raster.source import Source
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -396,6 +397,32 @@ def test_stacks_are_compared_image_by_image(tmp_path: Path, rng: np.random.Gener
     tifffile.imwrite(tmp_path / "p.tif", predicted[:3], imagej=True, metadata={"axes": "ZYX"})
     with pytest.raises(Exception, match="no pair could be compared"):
         run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif"), Console(quiet=True))
+
+
+def test_scores_of_many_classes_are_counted_in_fewer_rows(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held at once does not follow the number of classes, and what comes out is the same."""
+    truth = rng.integers(0, 12, (40, 16), np.uint8)
+    shares = rng.random((12, 40, 16), np.float32)
+    tifffile.imwrite(tmp_path / "t.tif", truth)
+    tifffile.imwrite(tmp_path / "s.tif", shares / shares.sum(0), planarconfig="separate", photometric="minisblack")
+    heights: list[int] = []
+    whole = Source.strips
+
+    def strips(self: Source, height: int, *more: Any) -> Any:
+        heights.append(height)
+        return whole(self, height, *more)
+
+    found = []
+    for values in (2**23, 12 * 16 * 5):
+        monkeypatch.setattr("segcli.evaluation.scores.VALUES", values)
+        heights.clear()
+        monkeypatch.setattr(Source, "strips", strips)
+        report = evaluated(tmp_path / "r", tmp_path / "t.tif", tmp_path / "t.tif", scores=tmp_path / "s.tif")
+        found.append((min(heights), report["scores"]))
+    assert [height for height, _ in found] == [512, 5]
+    assert found[0][1] == found[1][1]
 
 
 def test_pages_of_a_stack_are_not_all_open_at_once(tmp_path: Path, rng: np.random.Generator) -> None:

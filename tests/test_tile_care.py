@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -422,6 +423,22 @@ def test_a_join_is_done_once(tmp_path: Path, tile: Tile, capsys: pytest.CaptureF
     write_raster(tmp_path / "d" / "a_r00000_c00000.tif", 50, 50, seed=5)
     assert tile("d", "--join", "--out", "e") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "done 1  up to date 1  failed 0"
+
+
+def test_a_join_of_another_scene_of_that_name_is_kept(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, site in enumerate("ab"):
+        (tmp_path / site).mkdir()
+        write_raster(tmp_path / site / "x.tif", seed=n)
+        assert tile(f"{site}/x.tif", "--size", 50, "--out", f"t{site}") == 0
+    assert tile("ta", "--join", "--out", "e") == 0
+    before = (tmp_path / "e" / "x.tif").read_bytes()
+    assert tile("tb", "--join", "--out", "e") == 1
+    assert re.search(r"e/x\.tif: was made of .*/ta/tiles\.json; not of x", capsys.readouterr().err)
+    assert (tmp_path / "e" / "x.tif").read_bytes() == before
+    shutil.rmtree(tmp_path / "ta")
+    assert tile("tb", "--join", "--out", "e") == 0
 
 
 def test_what_segcli_wrote_beside_masks_is_no_tile(tmp_path: Path, tile: Tile) -> None:

@@ -62,10 +62,8 @@ class Training:
         return progress.epoch >= self.options.freeze
 
     def is_over(self, progress: Progress) -> bool:
-        """Whether time is up; the same in all processes."""
-        if self.options.minutes is None:
-            return False
-        return self.processes.any(progress.seconds >= 60 * self.options.minutes)
+        """Whether time is up; the same in all processes, as their seconds are."""
+        return self.options.minutes is not None and progress.seconds >= 60 * self.options.minutes
 
 
 def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bool]) -> bool:
