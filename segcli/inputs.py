@@ -26,7 +26,7 @@ def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None
     for text in texts:
         if text == STDIN:
             found.extend(_listed(stdin or sys.stdin.buffer, b"\0" if nul else b"\n"))
-        elif glob.has_magic(text) and "://" not in text and not os.path.exists(text):  # noqa: PTH110
+        elif glob.has_magic(text) and isinstance(parse(text), Path) and not os.path.exists(text):  # noqa: PTH110
             found.extend(_matching(text))
         else:
             found.append(parse(text))

@@ -231,8 +231,6 @@ def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progr
             for first in range(0, len(waiting), together):
                 group = waiting[first : first + together]
                 score(group, setting, scorer, progress)
-                for work in group:
-                    work.source.rest()
 
 
 def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:

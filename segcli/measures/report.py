@@ -20,7 +20,7 @@ from segcli.measures.objects import ObjectCounts
 from segcli.options import Absent
 
 SCHEMA = 2
-"""Number of report.json's format; see docs/report.md."""
+"""Number of report.json's format; see docs/eval.md."""
 
 PER_CLASS: dict[str, Callable[[Matrix], Figures]] = {
     "iou": c.intersection_over_union,

@@ -64,9 +64,9 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
         found = structure(name) if isinstance(name, Path) and name.is_file() else None
         if found is None or isinstance(name, str):
             return _by_gdal(name, level, mpp)
-        chosen = _level(name, found, level, mpp) if len(found.levels) > 1 else 0
-        if len(found.levels) == 1 and (level or mpp):
+        if len(found.levels) == 1 and found.first_page and (level or mpp):
             return _overview(name, found, level, mpp)
+        chosen = _level(name, found, level, mpp)
         readers: list[Reader] = []
         try:
             for plane in found.levels[chosen]:
@@ -139,8 +139,8 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
         _check_size(reader)
         if file_behind is not None and reader.dataset.driver in _ONE_FILE:
             _check_inflation(file_behind, [reader], SPARSE if reader.dataset.driver == "GTiff" else INFLATED)
-        if reader.dataset.driver == "WMS":
-            raise OSError("a description of a server; name the server itself")
+        if reader.dataset.driver == "WMS" or (isinstance(name, Path) and reader.dataset.driver in _ELSEWHERE):
+            raise OSError(vrt.SERVER)
         inside = reader.dataset.subdatasets
         if reader.dataset.count == 0 or (reader.dataset.driver in _CONTAINERS and len(inside) > 1):
             named = ", ".join(inside[:4]) or "none"
@@ -148,9 +148,16 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     except BaseException:
         reader.close()
         raise
-    orientation = ifd.exif_orientation(name) if isinstance(name, Path) and name.is_file() else 1
     dialect = "picture" if reader.dataset.driver in _PICTURES else "raster"
-    return Contents((reader,), dialect=dialect, whole=whole, orientation=orientation)
+    return Contents((reader,), dialect=dialect, whole=whole, orientation=_orientation(name, reader))
+
+
+def _orientation(name: Name, reader: GdalReader) -> int:
+    """As EXIF counts; in archives and behind URLs that of a JPEG, which GDAL tells."""
+    if isinstance(name, Path) and gdal_name(name) == name:
+        return ifd.exif_orientation(name) if name.is_file() else 1
+    said = reader.dataset.tags().get("EXIF_Orientation", "1")
+    return int(said) if said in set("12345678") else 1
 
 
 def _check_inflation(path: Path, readers: Sequence[Reader], most: int) -> None:
@@ -189,6 +196,7 @@ def _end_of_pcidsk(path: Path) -> int:
 _RAW = ("PNM", "ENVI", "EHdr", "GenBin", "MFF", "ROI_PAC", "SNODAS", "KRO", "PCRaster", "PCIDSK")
 _ONE_FILE = ("GTiff", "PNG", "JPEG", "WEBP", "JP2OpenJPEG", "netCDF", "HDF5", "HDF5Image")
 _CONTAINERS = ("netCDF", "HDF5", "Zarr", "GTiff", "NITF")
+_ELSEWHERE = ("WMTS", "WCS", "GTI", "STACIT", "STACTA", "PLMOSAIC", "DAAS", "EEDAI", "OGCAPI", "NGW")
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "PNM")
 
 
@@ -228,8 +236,6 @@ def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float
 
 def _overview(name: Path, found: Structure, level: int | None, mpp: float | None) -> Contents:
     """A level of a pyramid that GDAL knows: overviews, as COGs have them, of a file with one image."""
-    if not found.first_page:
-        raise InputError(name, "no pyramid", f"no level {level if level else f'of {mpp:g} micrometres'}")
     option, whole = _overview_option(name, level, mpp, found.calibration)
     return Contents(
         (GdalReader(name, **option),), dialect=found.dialect, calibration=found.calibration, whole=whole,

@@ -18,7 +18,7 @@ EXIF_BYTES = 2**18
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType: a smaller version of another page, a transparency mask."""
 
-WIDTH, HEIGHT, COMPRESSION, SUBFILE, ORIENTATION, SAMPLES = 256, 257, 259, 254, 274, 277
+WIDTH, HEIGHT, COMPRESSION, SUBFILE, ORIENTATION, SAMPLES, SUBIFDS = 256, 257, 259, 254, 274, 277, 330
 _SIZES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
@@ -37,6 +37,7 @@ class Page:
     kind: int  # NewSubfileType
     orientation: int  # 1 to 8
     compression: int
+    has_more_below: bool = False  # SubIFDs
 
     @property
     def is_image(self) -> bool:
@@ -107,9 +108,11 @@ def _page(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Page, int
     if len(body) < count * entry_size:
         raise BrokenTiffError(f"it ends inside the page at byte {offset}")
     tags: dict[int, int] = {}
+    has_more_below = False
     for n in range(count):
         entry = body[n * entry_size : (n + 1) * entry_size]
         tag, kind = struct.unpack(order + "HH", entry[:4])
+        has_more_below |= tag == SUBIFDS
         if code := _SIZES.get(kind):
             (tags[tag],) = struct.unpack_from(order + code, entry, 12 if big else 8)
     if tags.get(SAMPLES, 1) > MAX_BANDS:
@@ -119,7 +122,7 @@ def _page(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Page, int
     orientation = tags.get(ORIENTATION, 1)
     page = Page(
         offset, tags.get(HEIGHT, 0), tags.get(WIDTH, 0), tags.get(SAMPLES, 1), tags.get(SUBFILE, 0),
-        orientation if 1 <= orientation <= 8 else 1, tags.get(COMPRESSION, 1),
+        orientation if 1 <= orientation <= 8 else 1, tags.get(COMPRESSION, 1), has_more_below,
     )  # fmt: skip
     return page, following
 

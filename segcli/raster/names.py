@@ -62,7 +62,8 @@ def local_file(name: Name) -> Path | None:
 
 
 def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
-    """The files in a folder whose endings are among `suffixes`, sorted; hidden ones are none of the user's data.
+    """The files in a folder whose endings are among `suffixes`, sorted; hidden ones, and what is in hidden
+    folders, are none of the user's data.
 
     NothingDoneError where a folder cannot be listed: nobody would miss what is in it.
     """
@@ -73,9 +74,11 @@ def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] =
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
+                    if entry.name[0] == ".":
+                        continue
                     if recursive and entry.is_dir(follow_symlinks=False):
                         waiting.append(place / entry.name)
-                    elif Path(entry.name).suffix.lower() in suffixes and entry.name[0] != "." and not _is_folder(entry):
+                    elif Path(entry.name).suffix.lower() in suffixes and not _is_folder(entry):
                         found.append(place / entry.name)
         except OSError as error:
             raise NothingDoneError(place, f"cannot be listed: {error.strerror}", "", "give permission") from error

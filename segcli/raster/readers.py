@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,10 +11,12 @@ import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NodataShadowWarning
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from segcli.raster.gdal import gdal, opened
+from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.ifd import page_at
 from segcli.raster.tiffs import Plane, Raw
 
@@ -46,7 +50,8 @@ class Reader(Protocol):
 
 
 class GdalReader:
-    """A dataset of GDAL's; `dataset` tells what else it knows. It rests, closed, between two uses if told to."""
+    """A dataset of GDAL's; `dataset` tells what else it knows. It rests, closed, between two uses if told to. A pixel
+    is data where one of its bands is, or where alpha says so if GDAL's mask `follows_alpha`, which nodata hides."""
 
     def __init__(self, name: str | Path, **options: Any) -> None:
         self._name, self._options = name, options
@@ -57,8 +62,14 @@ class GdalReader:
         self.height, self.width = self.dataset.height, self.dataset.width
         self.dtypes = tuple(self.dataset.dtypes)
         self.block = self.dataset.block_shapes[0] if self.dataset.count else (1, self.width)
-        flags = self.dataset.mask_flag_enums
-        self._all_valid = all(kinds == [MaskFlags.all_valid] for kinds in flags)
+        flags, kinds = self.dataset.mask_flag_enums, self.dataset.colorinterp
+        self._has_alpha = ColorInterp.alpha in kinds
+        self.follows_alpha = bool(flags) and MaskFlags.alpha in flags[0]
+        # Not rasterio's dataset_mask, which takes the fourth band's nodata for that of all where red comes first.
+        self._masks: list[int] = []
+        if any(known != [MaskFlags.all_valid] for known in flags):
+            colors = [n for n, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha]
+            self._masks = [1] if MaskFlags.per_dataset in flags[0] else colors or [1]
 
     @property
     def dataset(self) -> Any:
@@ -71,10 +82,13 @@ class GdalReader:
             return self.dataset.read([band + 1 for band in bands], window=Window(col, row, width, height))
 
     def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
-        if self._all_valid:
+        if not self._masks:
             return None
-        with gdal():
-            return self.dataset.dataset_mask(window=Window(col, row, width, height)) > 0
+        with (
+            gdal(),
+            deaf_to(NodataShadowWarning) if self._has_alpha else nullcontext(),
+        ):  # who reads this asks alpha, too
+            return self.dataset.read_masks(self._masks, window=Window(col, row, width, height)).any(axis=0)
 
     def rest(self) -> None:
         self.close()
@@ -139,7 +153,8 @@ class ArrayReader:
 
 
 class DecodedReader:
-    """A page of a TIFF whose compression tifffile decodes and GDAL does not; needs imagecodecs."""
+    """A page of a TIFF whose compression tifffile decodes and GDAL does not; needs imagecodecs. `dataset` is one of a
+    single pixel, which says what GDAL makes of the page's other tags: its place on earth, nodata, alpha, names."""
 
     def __init__(self, path: Path, offset: int) -> None:
         self._file = tifffile.TiffFile(path)
@@ -148,6 +163,8 @@ class DecodedReader:
         self.height, self.width = page.imagelength, page.imagewidth
         self.dtypes = (np.dtype(page.dtype).name,) * page.samplesperpixel
         self.block = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+        self._memory = _one_pixel_of(page)
+        self.dataset = opened(self._memory.name)
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
         page = self._page
@@ -184,14 +201,41 @@ class DecodedReader:
             raise OSError("a block is missing")
         return block[0]
 
-    def valid(self, row: int, col: int, height: int, width: int) -> None:
-        return None
+    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        nodata = self.dataset.nodata
+        if nodata is None or np.isnan(nodata):  # NaN is no data without being said
+            return None
+        kinds = self.dataset.colorinterp
+        colors = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha] or [0]
+        return (self.read(colors, row, col, height, width) != nodata).any(axis=0)
 
     def rest(self) -> None:
         """It stays open: such files have few pages."""
 
     def close(self) -> None:
+        self.dataset.close()
+        self._memory.close()
         self._file.close()
+
+
+SAID = frozenset({33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844})
+"""Tags of TIFF that only GDAL understands: GeoTIFF's, RPC, GDAL's metadata and nodata."""
+
+
+def _one_pixel_of(page: tifffile.TiffPage) -> MemoryFile:
+    """A TIFF like the page, of one pixel."""
+    file = BytesIO()
+    samples = page.samplesperpixel
+    kind = {0: "miniswhite", 2: "rgb", 6: "rgb"}.get(int(page.photometric), "minisblack")
+    if kind == "rgb" and samples < 3:
+        kind = "minisblack"
+    said = [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in page.tags if tag.code in SAID]
+    tifffile.imwrite(
+        file, np.zeros((1, 1, samples) if samples > 1 else (1, 1), page.dtype), photometric=kind, metadata=None,
+        planarconfig="contig" if samples > 1 else None, extrasamples=tuple(page.extrasamples) or None, extratags=said,
+        software=False,
+    )  # fmt: skip
+    return MemoryFile(file.getvalue())
 
 
 def _goto(file: tifffile.TiffFile, offset: int) -> int:

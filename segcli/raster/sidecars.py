@@ -10,6 +10,7 @@ from segcli.files import part_of, replacing
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj")
+_AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
 
 
 def aux_of(path: Path) -> Path:
@@ -43,18 +44,19 @@ def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[N
 
 def sidecars(path: Path) -> tuple[Path, ...]:
     """Those that exist: attributes and reference system of a shapefile; header, world file (.tfw, .tifw, .wld) and
-    reference system of a raster; .aux.xml and .msk of any. Overviews (.ovr) are none: they repeat what is there."""
+    reference system of a raster, and .ige, where ERDAS keeps large ones' pixels; .aux.xml, .msk and .img.hdr of any.
+    Overviews (.ovr) are none: they repeat what is there."""
     ending = path.suffix.lower()
     if ending == ".shp":
         endings = _OF_SHAPEFILES
     else:
         letters = ending[1:]
         world = (f".{letters[0]}{letters[-1]}w", f".{letters}w") if letters else ()
-        endings = (*_OF_RASTERS, *world)
+        endings = (*_OF_RASTERS, *world, *((".ige",) if ending == ".img" else ()))
     cased = [case for one in endings for case in (one, one.upper()) if case != path.suffix]
     # As text, since it is asked of each of 100 000 files before anything begins; a Path's way raises, too, where the
     # name is too long.
     whole = str(path)
     bare = whole.removesuffix(path.suffix)
     named = [bare + one for one in cased] if path.name else []
-    return tuple(Path(name) for name in (*named, f"{whole}.aux.xml", f"{whole}.msk") if os.path.isfile(name))  # noqa: PTH113
+    return tuple(Path(name) for name in (*named, *(whole + one for one in _AFTER_ALL)) if os.path.isfile(name))  # noqa: PTH113

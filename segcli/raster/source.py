@@ -12,10 +12,9 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name
-from segcli.raster.readers import GdalReader, JoinedReader, Reader
+from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 from segcli.validity import Valid, both, joined
@@ -52,6 +51,7 @@ class Source:
                 raise InputError(path, f"a stack of {len(contents.readers)} images", "expected one image",
                                  "save the images as files of their own")  # fmt: skip
         self._reader = contents.readers[number]
+        self._is_one_of_many = len(contents.readers) > 1
         with faults_of(path, EXPECTED):
             self._look(contents, purpose)
 
@@ -63,7 +63,7 @@ class Source:
         self._purpose = purpose
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
-        followed = alphas and alpha_is_mask(alphas[0], len(kinds), reader.dtypes[0])
+        followed = isinstance(reader, GdalReader) and reader.follows_alpha
         self._alpha = alphas[0] if alphas and not followed and purpose != "stored" else None
         self._lookup: NDArray[np.uint8] | None = None
         self._stretch: NDArray[np.uint8] | None = None
@@ -198,6 +198,8 @@ class Source:
                 first_row += stop - start
             waiting = cut(first_row, pixels, valid, end, pixels.shape[1], alone=True) if end < pixels.shape[1] else None
             del pixels, valid  # before as much is read again
+        if self._is_one_of_many:
+            self.rest()  # a system lets a process have about a thousand files open
 
     def load(self) -> None:
         """Read all pixels now, close the file, and answer from memory: small images show their faults before work."""
@@ -287,17 +289,17 @@ class Source:
 
 
 def _dataset(reader: Reader) -> Any:
-    """GDAL's dataset behind a reader; None where there is none."""
+    """GDAL's dataset behind a reader, or one that says the same; None where there is none."""
     if isinstance(reader, JoinedReader):
         reader = reader.parts[0]
-    return reader.dataset if isinstance(reader, GdalReader) else None
+    return reader.dataset if isinstance(reader, GdalReader | DecodedReader) else None
 
 
 def _kinds(reader: Reader) -> list[ColorInterp]:
-    if isinstance(reader, GdalReader):
+    if isinstance(reader, GdalReader | DecodedReader):
         return list(reader.dataset.colorinterp)
     count = len(reader.dtypes)
-    if isinstance(reader, JoinedReader) or count < 3:
+    if isinstance(reader, JoinedReader) or count not in (3, 4):
         return [ColorInterp.undefined] * count
     return [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha][:count]
 
@@ -307,7 +309,7 @@ def _grid(dataset: Any, contents: Contents, reader: Reader) -> Grid:
         return contents.whole.at(reader.height, reader.width)
     if dataset is None:
         return Grid(reader.height, reader.width, calibration=contents.calibration)
-    return grid_of(dataset, contents.calibration)
+    return replace(grid_of(dataset, contents.calibration), height=reader.height, width=reader.width)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 
 from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid
-from segcli.raster.readers import GdalReader, JoinedReader
+from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader
 from segcli.raster.sink import Layout
 from segcli.raster.source import Source
 
@@ -83,7 +83,7 @@ class Stored:
 def stored(source: Source) -> Stored:
     """Of a source that was opened as stored."""
     reader = source.reader.parts[0] if isinstance(source.reader, JoinedReader) else source.reader
-    if not isinstance(reader, GdalReader) or source.bands != reader.dataset.count:
+    if not isinstance(reader, GdalReader | DecodedReader) or source.bands != reader.dataset.count:
         kinds = {1: ("gray",), 3: ("red", "green", "blue")}.get(source.bands, ("undefined",) * source.bands)
         return Stored(source.bands, source.dtype, kinds=kinds)
     dataset = reader.dataset

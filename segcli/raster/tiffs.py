@@ -89,13 +89,18 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         series = file.series[0]
         if len(found) == 1 and series.size > found[0].height * found[0].width * found[0].samples:
             raise BrokenTiffError(f"{series.shape} values behind one page; write a page for each image")
-        return _stack(series.axes, series.shape, [page.offset for page in series.pages if page is not None], "shaped")
+        pairs = zip(series.axes, series.shape, strict=True)
+        within = "S" not in series.axes and found[0].samples > 1  # Zeiss's channels are bands of a page
+        axes = "".join("S" if within and axis == "C" and n == found[0].samples else axis for axis, n in pairs)
+        return _stack(axes, series.shape, [page.offset for page in series.pages if page is not None], "shaped")
     return _pages(file, found)
 
 
 def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     """No dialect: one image, perhaps with a pyramid or a thumbnail; or pages that are images each."""
     images = [page for page in found if page.is_image] or found[:1]
+    if not images[0].is_image and images[0].has_more_below:  # as camera raws have it
+        raise BrokenTiffError("a thumbnail, and its image lies in SubIFDs; develop it to a TIFF of its own")
     largest = images[0]
     others = images[1:]
     if others and all(page.width < largest.width and page.height < largest.height for page in others):
@@ -103,10 +108,14 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
         if largest.offset in tiled:  # as slide scanners do it: levels are tiled, thumbnails are not
             levels = [page for page in others if page.offset in tiled and _is_level(page, largest)]
             offsets = [largest.offset, *(page.offset for page in levels)]
-            return Structure(tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file))
+            return Structure(
+                tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file.pages.first)
+            )
     if not others:
         return Structure(
-            ((Plane((largest.offset,)),),), calibration=_resolution(file), first_page=largest.offset == found[0].offset
+            ((Plane((largest.offset,)),),),
+            calibration=_resolution(file.pages.first),
+            first_page=largest.offset == found[0].offset,
         )
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
@@ -117,32 +126,41 @@ def _is_level(page: Page, whole: Page) -> bool:
 
 
 def _slide(file: tifffile.TiffFile) -> Structure:
-    slide = file.series[0]
+    """The largest series: Leica's scanners write the macro picture first."""
+    slide, *others = sorted(file.series, key=_size_of_one, reverse=True)
+    if others and _size_of_one(others[0]) == _size_of_one(slide):
+        raise BrokenTiffError(f"{1 + len(others)} images, two of them of one size; split them")
+    pixel = _slide_pixel(file, next(page for page in slide.pages if page is not None).aspage())
     first = [page.offset for page in slide.levels[0].pages if page is not None]
     if len(first) > 1:  # several focal planes
-        return _stack(slide.axes, slide.shape, first, "shaped", _slide_pixel(file))
+        return _stack(slide.axes, slide.shape, first, "shaped", pixel)
     levels = tuple((Plane(tuple(page.offset for page in level.pages if page is not None)),) for level in slide.levels)
-    return Structure(levels, dialect="slide", calibration=_slide_pixel(file))
+    return Structure(levels, dialect="slide", calibration=pixel)
 
 
-def _slide_pixel(file: tifffile.TiffFile) -> dict[str, float]:
+def _size_of_one(series: tifffile.TiffPageSeries) -> int:
+    """Pixels of each of its images."""
+    return series.keyframe.imagelength * series.keyframe.imagewidth
+
+
+def _slide_pixel(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, float]:
     if "svs" in file.flags:
         for part in file.pages.first.description.split("|"):
             name, _, value = part.partition("=")
             if name.strip() == "MPP":
                 return {"X": float(value), "Y": float(value)}
-    return _resolution(file)
+    return _resolution(page)
 
 
-def _resolution(file: tifffile.TiffFile) -> dict[str, float]:
+def _resolution(page: tifffile.TiffPage) -> dict[str, float]:
     """Micrometres a pixel by resolution tags per centimetre; per inch they say how to print: 72 dpi means nothing."""
-    return _steps(file, 1e4) if int(file.pages.first.resolutionunit) == 3 else {}
+    return _steps(page, 1e4) if int(page.resolutionunit) == 3 else {}
 
 
-def _steps(file: tifffile.TiffFile, unit_um: float) -> dict[str, float]:
+def _steps(page: tifffile.TiffPage, unit_um: float) -> dict[str, float]:
     found = {}
     for axis in "XY":
-        tag = file.pages.first.tags.get(f"{axis}Resolution")
+        tag = page.tags.get(f"{axis}Resolution")
         if tag is not None and 0 not in tag.value:
             found[axis] = unit_um * tag.value[1] / tag.value[0]
     return found
@@ -180,7 +198,7 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
 def _imagej_calibration(file: tifffile.TiffFile, data: dict[str, Any]) -> dict[str, float]:
     unit = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
     factor = unit.get(str(data.get("unit", "")))
-    found = _steps(file, factor) if factor is not None else {}
+    found = _steps(file.pages.first, factor) if factor is not None else {}
     if factor is not None and "spacing" in data:
         found["Z"] = factor * float(data["spacing"])
     if "finterval" in data:

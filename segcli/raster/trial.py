@@ -37,10 +37,12 @@ def check_opens(name: str, path: Path) -> None:
 @lru_cache(1024)
 def _why_not(name: str, size: int, mtime_ns: int) -> str:
     """Once for each file as it is: several steps open it, and a process takes a quarter of a second."""
-    program = [sys.executable, "-c", PROGRAM, name]
+    program = [sys.executable, "-P", "-c", PROGRAM, name]  # -P: a rasterio.py beside the user's files is not imported
     try:
         ended = subprocess.run(program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                timeout=SECONDS, check=False)  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"the library for it did not open it in {SECONDS:g} s; it is damaged"
+    if ended.returncode > 0:
+        return f"a process to open it in first ended with status {ended.returncode}"
     return f"the library for it falls over it (signal {-ended.returncode}); it is damaged" * (ended.returncode < 0)

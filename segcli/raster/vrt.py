@@ -19,8 +19,8 @@ def files_of(path: Path, head: bytes) -> list[Path]:
 
 
 def _walk(path: Path, head: bytes, found: dict[Path, None], above: frozenset[Path]) -> None:
-    if b"<GDAL_WMS" in head:
-        raise OSError("a description of a server; name the server itself")
+    if _SERVERS.search(head):
+        raise OSError(SERVER)
     if b"<VRTDataset" not in head and path.suffix.lower() != ".vrt":
         return
     if path.stat().st_size > VRT_BYTES:
@@ -46,6 +46,10 @@ def _walk(path: Path, head: bytes, found: dict[Path, None], above: frozenset[Pat
             with place.open("rb") as file:
                 _walk(place, file.read(4096), found, above)
 
+
+SERVER = "a description of a server, or an index of files elsewhere; name the server or the files themselves"
+
+_SERVERS = re.compile(rb"<(GDAL_WMT?S|WCS_GDAL|WMT_MS_Capabilities|WMS_Capabilities|GDALTileIndexDataset)")
 
 _NAMING = ("sourcefilename", "sourcedataset", "argument")
 """Elements of a VRT that name files, in small letters: GDAL does not tell them apart."""

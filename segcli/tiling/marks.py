@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segcli.files import sha256_of
 from segcli.raster.names import Name
-from segcli.raster.sidecars import sidecars
+from segcli.raster.origins import origins
 from segcli.tiling.manifest import Scene
 
 DIGEST_BYTES = 2**28
@@ -16,23 +16,28 @@ other raster of them. Larger ones go by size and time."""
 
 
 def changed(name: Name) -> tuple[int, int]:
-    """Bytes and time of a file, and of those beside it that say what it means, each added up; zeros for what is none of
-    this machine."""
+    """Bytes and time of the files that a raster is read from, each added up; zeros for what is none of this machine."""
     with suppress(OSError):
-        if isinstance(name, Path):
-            found = [path.stat() for path in (name, *sidecars(name))]
-            return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
+        found = [path.stat() for path in _files(name)]
+        return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
     return 0, 0
 
 
 def digest(names: Sequence[Name]) -> str:
-    """Of the contents of files and of those beside them; nothing where they are large, or one is none of this
+    """Of the contents of the files that rasters are read from; nothing where they are large, or one is none of this
     machine."""
-    paths = [path for name in names if isinstance(name, Path) for path in (name, *sidecars(name))]
+    files = [_files(name) for name in names]
+    paths = [path for of_one in files for path in of_one]
     with suppress(OSError):
-        if all(isinstance(name, Path) for name in names) and sum(p.stat().st_size for p in paths) <= DIGEST_BYTES:
+        if all(files) and sum(path.stat().st_size for path in paths) <= DIGEST_BYTES:
             return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()[:32]
     return ""
+
+
+def _files(name: Name) -> Sequence[Path]:
+    """Those that it is read from; of a Zarr all that lie in it, however many."""
+    found = origins(name)
+    return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file())
 
 
 def unchanged(scene: Scene, names: Sequence[Name]) -> bool:

@@ -22,6 +22,7 @@ from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
+from segcli.raster.origins import origins
 from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
@@ -106,7 +107,8 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
     read = (*(target.source for target in targets), *(labels.files.values() if labels is not None else ()))
     where = Places()
-    inputs = frozenset(where.of(name) for name in read if isinstance(name, Path))
+    named = (path for name in read for path in (name, *(origins(name) or ())) if isinstance(path, Path))
+    inputs = frozenset(map(where.of, named))
     folders = dict.fromkeys(target.folder for target in targets)
     ledgers = {folder: Ledger(folder, chosen, classes, shard, inputs) for folder in folders}
     for ledger in ledgers.values():
