@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -23,13 +24,14 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+def ahead(items: Iterable[Item], depth: int = 2, stopped: threading.Event | None = None) -> Generator[Item, None, None]:
     """Yield `items` in order while a thread makes up to `depth` more. An error of theirs is raised here, in its place.
 
-    When the caller stops early it must close the generator; the thread then ends after the item it is at.
+    When the caller stops early it must close the generator; the thread then ends after the item it is at, which
+    `stopped` may tell to be quick.
     """
     waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
+    stopped, ended = stopped or threading.Event(), threading.Event()
 
     def put(item: Item | _End) -> bool:
         while not stopped.is_set():
@@ -49,6 +51,8 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
             put(_End(error))
         else:
             put(_End(None))
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=produce, name="segcli-ahead", daemon=True)
     thread.start()
@@ -62,6 +66,7 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
                 del item  # or the error would keep itself, by this frame, and all that the caller holds
     finally:
         stopped.set()
+        _surely([ended.wait], stopped)
         thread.join()
 
 
@@ -74,7 +79,7 @@ def behind(take: Callable[[Item], None], depth: int = 2) -> Iterator[Callable[[I
     """
     waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
     failed: list[BaseException] = []  # raised from here, never by a name: an error keeps the frames that it passes
-    stopped = threading.Event()
+    stopped, ended = threading.Event(), threading.Event()
 
     def consume() -> None:
         while not isinstance(item := waiting.get(), _End):
@@ -84,6 +89,7 @@ def behind(take: Callable[[Item], None], depth: int = 2) -> Iterator[Callable[[I
                 except BaseException as error:  # it is raised again in the caller's thread
                     failed.append(error)
                     stopped.set()
+        ended.set()
 
     def put(item: Item) -> None:
         if failed:
@@ -98,10 +104,25 @@ def behind(take: Callable[[Item], None], depth: int = 2) -> Iterator[Callable[[I
         stopped.set()
         raise
     finally:
-        waiting.put(_End(None))
+        _surely([partial(waiting.put, _End(None)), ended.wait], stopped)
         thread.join()
     if failed:
         raise failed.pop()
+
+
+def _surely(steps: list[Callable[[], object]], stopped: threading.Event) -> None:
+    """Do what must be done before a file may be closed that a thread uses, and then raise what interrupted it. (To join
+    a thread is no such step: one that was interrupted while it was joined counts as ended.)"""
+    interrupts: list[BaseException] = []
+    while steps:
+        try:
+            steps[0]()
+            del steps[0]
+        except BaseException as error:  # Ctrl-C, once more
+            stopped.set()
+            interrupts = [error]
+    if interrupts:
+        raise interrupts.pop()
 
 
 def shared(

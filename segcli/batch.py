@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from threading import Event
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
@@ -55,12 +56,14 @@ class Job:
 class Steps(Generic[Item]):
     """What a verb does with its jobs: `prepare` each, ahead in a thread; `work` on groups of them; `finish` each, which
     gives the files that were written. `alike` says what jobs must have in common to be worked on together, and how
-    many at most; a group is a run of neighbours."""
+    many at most; a group is a run of neighbours. `stopping` tells `prepare`, where it takes long, that nothing more is
+    to be prepared."""
 
     prepare: Callable[[Job], Item]
     alike: Callable[[Item], tuple[Hashable, int]]
     work: Callable[[list[tuple[Job, Item]]], None]
     finish: Callable[[Job, Item], Sequence[Path]]
+    stopping: Event = field(default_factory=Event)
 
 
 def plan(
@@ -175,7 +178,7 @@ def run(
     work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited)
     try:
         made = shared(lambda job: _prepared(job, steps, console, manifest, overwrite), jobs, workers, depth=1)
-        with closing(made), closing(ahead(made)) as prepared:
+        with closing(made), closing(ahead(made, stopped=steps.stopping)) as prepared:
             work.all(prepared)
     except NothingDoneError:
         work.report.tell(console)  # the error says why there is no more

@@ -1,6 +1,5 @@
 """segcli colorize: masks that people can read, and colours back to masks."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import all_or_none
 from segcli.known_palettes import KNOWN
+from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
 from segcli.options import ColorizeOptions
 from segcli.palettes import find_palette
@@ -52,7 +52,7 @@ def run(options: ColorizeOptions, console: Console) -> int:
             return forecast.verify(jobs, known, console)
         return forecast.rehearse(jobs, known, options.overwrite, _cost, console)
     outcomes: dict[batch.Job, list[Path] | Exception] = {}
-    at_once = options.jobs or os.cpu_count() or 1
+    at_once = options.jobs or cores()
 
     with (
         opened(folder, "colorize", options, palettes, folder == options.out, options.shard) as manifest,
@@ -128,7 +128,7 @@ def _cost(job: batch.Job) -> forecast.Cost:
         with plane:
             pixels += plane.grid.height * plane.grid.width
     second = 1e-7 if job.output.suffix == ".tif" else 2e-8
-    peak = forecast.resident_bytes() + (min(4 * pixels, MOST_BYTES) if job.output.suffix == ".png" else PEAK_BYTES)
+    peak = resident_bytes() + (min(4 * pixels, MOST_BYTES) if job.output.suffix == ".png" else PEAK_BYTES)
     return forecast.Cost(pixels, len(images.planes), pixels * second, peak)
 
 

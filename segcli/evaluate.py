@@ -1,7 +1,6 @@
 """segcli eval: predicted masks beside true ones, figures out."""
 
 import multiprocessing
-import os
 import re
 import signal
 from collections.abc import Generator
@@ -21,6 +20,7 @@ from segcli.evaluation.files import make_folder, read_report, write_report
 from segcli.evaluation.meaning import LABEL_MAP, Meaning, find_meaning
 from segcli.evaluation.pairs import Pair, find_pairs
 from segcli.evaluation.tables import all_tables
+from segcli.machine import cores
 from segcli.measures.calibration import ScoreCounts
 from segcli.measures.comparison import compared
 from segcli.measures.report import ImageCounts, by_group, dense, of_scores, report
@@ -134,7 +134,7 @@ def _quiet_worker() -> None:
 
 def _useful_jobs(pairs: list[Pair]) -> int:
     size = sum(pair.truth.stat().st_size for pair in pairs if pair.truth.exists())
-    return len(os.sched_getaffinity(0)) if len(pairs) >= MANY_PAIRS or size >= MANY_BYTES else 1
+    return cores() if len(pairs) >= MANY_PAIRS or size >= MANY_BYTES else 1
 
 
 def figures(

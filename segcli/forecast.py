@@ -1,6 +1,5 @@
 """What a run would do, said and not done: --dry-run and --verify."""
 
-import resource
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +96,6 @@ def tell_states(states: Iterable[tuple[object, Name, Path, str | None]], console
         console.record({"source": str(source), "status": why or "up to date", "outputs": [str(output)]})
     console.say(f"up to date {up_to_date}  missing or stale {bad}")
     return 1 if bad else 0
-
-
-def resident_bytes() -> float:
-    """What the program has held so far, at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def seconds_per_pixel(work: Callable[[np.ndarray], None], bands: int, dtype: str, side: int) -> float:

@@ -2,13 +2,13 @@
 
 import gc
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from segcli.console import Console, Progress
 from segcli.errors import InputError
 from segcli.files import all_or_none
 from segcli.forecast import Cost
+from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
 from segcli.network import checkpoint
 from segcli.network.budget import Memory
@@ -31,6 +32,7 @@ from segcli.network.device import (
     keep_all_bits_of_float32,
     keep_freed_memory,
     map_large_blocks,
+    out_of_memory_named,
     return_freed_memory,
 )
 from segcli.network.normalise import normalise
@@ -40,7 +42,7 @@ from segcli.options import PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
-from segcli.raster.fit import match_bands, match_ranges
+from segcli.raster.fit import check_dtypes, match_bands, match_ranges
 from segcli.raster.names import Name
 from segcli.raster.sink import BLOCK, Encoding, Sink, create
 from segcli.raster.source import Images, Source, open_images
@@ -90,12 +92,13 @@ class Setting:
     options: PredictOptions
     console: Console
     memory: Memory
+    stopping: Event = field(default_factory=Event)
 
     def waiting(self, source: Source, bands: tuple[int, ...]) -> float:
         """Bytes for each column of an image that wait to be computed, and those that wait until a row of tiles is
         whole: as they came, put together, and on their way into the file."""
         sizes = (product.layout.bands * np.dtype(product.layout.dtype).itemsize for product in self.products)
-        return source.column_bytes(bands) + 3.0 * BLOCK * sum(sizes)
+        return source.column_bytes(bands) + 3.0 * min(BLOCK, source.grid.height) * sum(sizes)
 
 
 def run(options: PredictOptions, console: Console) -> int:
@@ -118,7 +121,7 @@ def run(options: PredictOptions, console: Console) -> int:
         return forecast.verify(jobs, seen(folder, "predict", options, [path]), console)
     products, encoding = outputs.wanted_products(model.classes, options), outputs.encoding(options)
     # On the CPU the network needs all cores itself.
-    readers = options.jobs or (1 if device.type == "cpu" else min(4, os.cpu_count() or 1))
+    readers = options.jobs or (1 if device.type == "cpu" else min(4, cores()))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
     scorer = first_scorer(model.network, device, dtype, options, console.say)
     if scorer.device.type == "cpu":
@@ -132,8 +135,9 @@ def run(options: PredictOptions, console: Console) -> int:
     setting = Setting(model, products, encoding, options, console, memory)
 
     if options.dry_run:
-        look = costs(setting, scorer)
-        return forecast.rehearse(jobs, seen(folder, "predict", options, [path]), options.overwrite, look, console)
+        known = seen(folder, "predict", options, [path])
+        with out_of_memory_named(scorer.device, "free some there, or choose another --device"):
+            return forecast.rehearse(jobs, known, options.overwrite, costs(setting, scorer), console)
 
     def alike(scan: Scan) -> tuple[object, int]:
         first = scan.images.planes[0]
@@ -159,7 +163,7 @@ def run(options: PredictOptions, console: Console) -> int:
                 written = outputs.add_drawings(folder, job, single, model.classes, setting.products, options)
             return [job.output, *written]
 
-        steps = batch.Steps(prepare, alike, work, finish)
+        steps = batch.Steps(prepare, alike, work, finish, setting.stopping)
         report = batch.run(
             jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error, readers, progress
         )
@@ -178,19 +182,18 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
         for _, scores in scorer.scores(inputs, pixels.shape[1]):
             scores.cpu()  # waits for a GPU
 
-    is_here = scorer.device.type == "cpu"
+    is_here, resident = scorer.device.type == "cpu", resident_bytes()
     side = forecast.TRIAL if is_here else 2 * forecast.TRIAL  # to fill a GPU
     second = forecast.seconds_per_pixel(trial, model.bands, trained.dtype, side) * side**2
     second /= scorer.pixels_of(side, side)
-    resident = forecast.resident_bytes()
 
     def cost(job: batch.Job) -> Cost:
         images = open_images(job.source, "image", setting.options.level, setting.options.mpp)
         pixels, computed, pieces, needed = 0, 0, 0, 0.0
-        for plane in images.planes:
-            with plane:
+        with closing(images):
+            bands = fit(job.source, images, job.output.suffix, setting)
+            for plane in images.planes:
                 height, width = plane.grid.height, plane.grid.width
-                bands = match_bands(plane, model.bands, setting.options.bands)
                 plan = next(iter(scorer.plans(height, width, 1, budget, setting.waiting(plane, bands))))
                 panels = plan.panels(width)
                 pixels, pieces = pixels + height * width, pieces + len(panels)
@@ -206,20 +209,28 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
     options, dtype = setting.options, setting.model.normalisation.dtype
     images = open_images(path, "image", options.level, options.mpp)
     try:
-        first = images.planes[0]
-        bands = match_bands(first, setting.model.bands, options.bands)
+        bands = fit(path, images, files[0].suffix, setting)
         for plane in images.planes:
-            if plane.bands != first.bands:
-                raise InputError(path, f"images of {first.bands} and of {plane.bands} bands", "expected the same")
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
-        for line in outputs.cannot_hold(path, images, files[0].suffix, options):
-            setting.console.say(line)
-        ranges = match_ranges(images.planes, bands, dtype, options.input_range)
+        ranges = match_ranges(images.planes, bands, dtype, options.input_range, setting.stopping.is_set)
         return Scan(images, bands, ranges, files)
     except BaseException:
         images.close()
         raise
+
+
+def fit(path: Name, images: Images, ending: str, setting: Setting) -> tuple[int, ...]:
+    """The bands that the network sees of a file that fits it, and says what a mask of that ending cannot hold of it."""
+    first = images.planes[0]
+    bands = match_bands(first, setting.model.bands, setting.options.bands)
+    other = next((plane.bands for plane in images.planes if plane.bands != first.bands), None)
+    if other is not None:
+        raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")
+    check_dtypes(images.planes, setting.model.normalisation.dtype, setting.options.input_range)
+    for line in outputs.cannot_hold(path, images, ending, setting.options):
+        setting.console.say(line)
+    return bands
 
 
 def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progress) -> None:
@@ -259,8 +270,9 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
     waiting = max(setting.waiting(work.source, work.bands) for work in works)
     for device_scorer in scorer.with_fallback(console.say):
         size = grid.height, grid.width, len(works)
+        setting.memory.move(device_scorer.device, device_scorer.always)
         for plan in device_scorer.plans_within(*size, setting.memory.budget, waiting):
-            if more := setting.memory.exceeded(plan, device_scorer.device):
+            if more := setting.memory.exceeded(plan):
                 less = ", or a smaller --window," if device_scorer.always else ""
                 console.say(f"{name}: {more}; narrower weights{less} would take less")
             before = progress.state()

@@ -1,7 +1,6 @@
 """segcli tile: rasters to tiles, and tiles back to rasters."""
 
 import json
-import os
 import tempfile
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from segcli.counts import Report
 from segcli.errors import InputError, UsageError
 from segcli.files import replacing
 from segcli.joined import not_tiles, places, spare_sources
+from segcli.machine import cores
 from segcli.options import TileOptions
 from segcli.raster.exact import create_exact, not_kept
 from segcli.raster.sink import faults_of_writing
@@ -151,7 +151,7 @@ def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
 
 
 def threads(options: TileOptions) -> int:
-    return options.jobs or len(os.sched_getaffinity(0))
+    return options.jobs or cores()
 
 
 def counted(progress: Progress, tiles: int) -> Callable[[int, int], None]:
@@ -258,7 +258,7 @@ def estimate(work: Work, jobs: int) -> tuple[int, float, float]:
     spent = time.monotonic() - began - read
     each = len(planned) / len(probes)
     # Reading is one thread more, as long as there are cores.
-    at_once = min(jobs + 1, len(os.sched_getaffinity(0)))
+    at_once = min(jobs + 1, cores())
     return len(planned), each * size, (read * len(work.tiles.rows) + spent * each) / at_once
 
 

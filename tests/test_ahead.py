@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import signal
 import threading
 import time
 import weakref
@@ -153,3 +154,34 @@ def test_an_error_in_shared_work_ends_it() -> None:
     with pytest.raises(KeyError):
         list(shared(work, range(1000), 2))
     assert len(done) < 12
+
+
+@pytest.mark.parametrize("where", ["ahead", "behind"])
+def test_an_interrupt_while_a_thread_is_waited_for_waits_on(where: str) -> None:
+    """The thread is in a file that the caller is about to close."""
+    ended: list[int] = []
+
+    def slowly(item: int = 0) -> int:
+        time.sleep(0.6)
+        ended.append(item)
+        return item
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+            if where == "ahead":
+                for _ in ahead(slowly(n) for n in range(100)):
+                    pass
+            else:
+                with behind(slowly) as put:
+                    for n in range(100):
+                        put(n)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not [thread for thread in threading.enumerate() if thread.name == f"segcli-{where}"]
+    assert len(ended) < 5

@@ -20,6 +20,7 @@ LEAVES = {
     "errors",
     "files",
     "known_palettes",
+    "machine",
     "made",
     "options",
     "palettes",

@@ -138,3 +138,30 @@ def test_two_runs_on_one_folder_at_once(tmp_path: Path, segcli: Program, weights
         # One file with a name of its own may go into a folder where others are written.
         assert segcli("predict", "scans/000.png", "--out", "out/mine.png", "--weights", weights).returncode == 0
     assert segcli(*arguments).returncode == 0
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_ctrl_c_does_not_wait_for_the_highest_value_of_a_scene(tmp_path: Path, weights: Path, interrupts: int) -> None:
+    """Of 16 bits: it is found in one pass over the file, ahead in a thread."""
+    write_picture(tmp_path / "a.tif", np.zeros((16_000, 1200), np.uint16))
+    program = (
+        "import sys, time; from segcli.raster import source; from segcli.cli import main\n"
+        "strips = source.Source.strips\n"
+        "def slow(*given):\n"
+        "    for strip in strips(*given):\n"
+        "        print('at it', flush=True); time.sleep(0.5); yield strip\n"
+        "source.Source.strips = slow\n"
+        "main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "predict", "a.tif", "--out", "out", "--weights", str(weights)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    for _ in range(interrupts):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    seen, said = process.communicate(timeout=60)
+    assert (process.returncode, said.splitlines()[-1]) == (130, "segcli: interrupted"), said
+    assert len(seen.splitlines()) < 10  # of 63

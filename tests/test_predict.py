@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from rasterio.transform import from_origin
 from segcli.classes import ClassTable
 from segcli.cli.texts import size_in_bytes
 from segcli.console import Console
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
+from segcli.network.budget import Memory
 from segcli.network.device import choose_precision, is_out_of_memory
 from segcli.network.normalise import Normalisation, normalise, scaling
 from segcli.network.plan import Plan
@@ -30,7 +32,8 @@ from segcli.network.scorer import Scorer, first_scorer, make_scorer
 from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
-from segcli.predict import flow, run
+from segcli.outputs import encoding, wanted_products
+from segcli.predict import Setting, flow, run
 from segcli.raster.source import Source
 
 CPU = torch.device("cpu")
@@ -419,6 +422,84 @@ def test_the_device_falls_back_to_the_cpu_and_says_so(tmp_path: Path, random_wei
         assert said == ["out of memory on meta; going on on the CPU"]
     # The half precision of the device has not reached the weights that the CPU gets.
     assert all(torch.equal(before[name], tensor) for name, tensor in model.network.state_dict().items())
+
+
+def test_a_dry_run_names_what_would_fail_for_its_type(
+    tmp_path: Path, random_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, dtype in (("a", np.uint8), ("b", np.int16)):
+        write_picture(tmp_path / "scans" / f"{name}.tif", np.zeros((40, 50), dtype))
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(random_weights), dry_run=True)
+    assert run(options, Console()) == 1
+    said = capsys.readouterr().err
+    assert "b.tif: int16; the weights expect uint8" in said
+    assert said.splitlines()[-1] == "to do 1  up to date 0  would fail 1"
+
+
+def test_a_dry_run_on_a_full_device_says_so(
+    tmp_path: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "a.tif", np.zeros((40, 50), np.uint8))
+    monkeypatch.setattr(
+        Stream, "scores", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    )
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", str(random_weights), dry_run=True)
+    with pytest.raises(NothingDoneError, match="out of memory; free some there, or choose another --device"):
+        run(options, Console())
+
+
+def test_low_images_wait_for_no_more_rows_than_they_have(tmp_path: Path, random_weights: Path) -> None:
+    model = checkpoint.load(random_weights)
+    options = PredictOptions((), tmp_path)
+    products = wanted_products(model.classes, options)
+    memory = Memory.of(None, 0.0, torch.device("cpu"))
+    setting = Setting(model, products, encoding(options), options, Console(), memory)
+    waits = []
+    for height in (64, 4096):
+        write_picture(tmp_path / f"{height}.tif", np.zeros((height, 50), np.uint8))
+        with Source(tmp_path / f"{height}.tif") as source:
+            waits.append(setting.waiting(source, (0,)) - source.column_bytes((0,)))
+    assert waits == [3 * 64, 3 * 512]
+
+
+def test_a_full_device_is_left_for_the_rest_of_a_run(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its memory has run out, that of the CPU has not."""
+    for name in "abc":
+        write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (600, 2500, 3), np.uint8))
+    made, ways = [], []
+
+    def first(network: UNet, device: torch.device, dtype: torch.dtype, *more: object) -> Scorer:
+        return replace(make_scorer(network, device, dtype, *more), device=torch.device("meta"))  # type: ignore[arg-type]
+
+    def counted(*given: object) -> Scorer:
+        made.append(given[1])
+        return make_scorer(*given)  # type: ignore[arg-type]
+
+    def starved(*given: object) -> None:
+        if given[2].device.type != "cpu":  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        ways.append(given[3])
+        flow(*given)  # type: ignore[arg-type]
+
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(random_weights))
+    monkeypatch.setattr("segcli.predict.flow", lambda *given: (ways.append(given[3]), flow(*given)))
+    assert run(replace(options, out=tmp_path / "cpu"), Console()) == 0
+    alone = ways.copy()
+    ways.clear()
+    monkeypatch.setattr("segcli.predict.flow", starved)
+    monkeypatch.setattr("segcli.predict.first_scorer", first)
+    monkeypatch.setattr("segcli.network.scorer.make_scorer", counted)
+    capsys.readouterr()
+    assert run(options, Console()) == 0
+    assert made == [torch.device("cpu")]
+    assert ways == alone
+    said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert len(said) == len(set(said))
+    assert all("a.tif" in line for line in said[:-1])
+    assert said[-1] == "out of memory on meta; going on on the CPU"
 
 
 def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(

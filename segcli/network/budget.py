@@ -17,30 +17,37 @@ cost three percent of the time. More would only be more."""
 
 @dataclass
 class Memory:
-    """Bytes that the rows and windows of a network may take: `budget`, less once it has run out.
+    """Bytes that the rows and windows of a network may take on a `device`: `budget`, less once it has run out.
 
     `asked` is what the user said for all that stands beside the program, None where nothing was said.
     """
 
     asked: int | None
     budget: float
+    device: torch.device
     _is_told: bool = False
 
     @staticmethod
     def of(asked: int | None, always: float, device: torch.device) -> "Memory":
         """By what was asked for, or by what is free; `always` are bytes that the network takes in any case."""
-        return Memory(asked, _for_network(asked or default_budget(device, always), device))
+        return Memory(asked, _for_network(asked or default_budget(device, always), device), device)
+
+    def move(self, device: torch.device, always: float) -> None:
+        """Go on on another device, whose memory has not run out."""
+        if device != self.device:
+            other = Memory.of(self.asked, always, device)
+            self.budget, self.device = other.budget, device
 
     def run_out(self, plan: Plan) -> None:
         """What `plan` takes is more than there is, for all images that follow, too."""
         self.budget = min(self.budget, 0.99 * plan.needed)
 
-    def exceeded(self, plan: Plan, device: torch.device) -> str | None:
+    def exceeded(self, plan: Plan) -> str | None:
         """What to tell the user, once in a run, where the smallest pieces take more than was asked for."""
-        if self.asked is None or self._is_told or not _for_network(self.asked, device) < plan.needed < math.inf:
+        if self.asked is None or self._is_told or not _for_network(self.asked, self.device) < plan.needed < math.inf:
             return None
         self._is_told = True
-        needed = _from_network(plan.needed, device)
+        needed = _from_network(plan.needed, self.device)
         return f"takes about {needed / 1e6:.0f} MB in the smallest pieces, --memory says {self.asked / 1e6:.0f} MB"
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Scorer:
     device: torch.device
     dtype: torch.dtype
     options: PredictOptions
+    _on_cpu: list["Scorer"] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
         """Ways to cut the images, best first, as both ways have them. `beside` are bytes of this machine's memory that
@@ -57,10 +58,14 @@ class Scorer:
         return min(TOGETHER, max(1, TOGETHER_PIXELS.get(self.device.type, 2**16) // (height * width)))
 
     def with_fallback(self, say: Callable[[str], None]) -> Iterator["Scorer"]:
-        """This one, and after it the CPU, for the case that the device's memory is too small for anything."""
-        yield self
+        """This one, and after it the CPU, for the case that the device's memory is too small for anything; from then on
+        the CPU alone."""
+        if not self._on_cpu:
+            yield self
         if self.device.type != "cpu":
-            yield _on_the_cpu(self.network, self.device, self.options, say)
+            if not self._on_cpu:
+                self._on_cpu.append(_on_the_cpu(self.network, self.device, self.options, say))
+            yield self._on_cpu[0]
 
     def plans_within(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
         """`plans`; none where already counting bytes takes more memory than there is."""

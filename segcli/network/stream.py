@@ -167,7 +167,7 @@ class Stream:
         flow = RowStream(self._steps)
         done = 0
         empty_rows = 0  # just now, one after the other
-        recent: list[Tensor] = []  # the scores of the last full strips, of one cycle
+        recent: list[Tensor] = []  # the scores that came with the last empty strips, of one cycle
         skipped: list[Tensor] = []  # strips since the last whole cycle
         for (first_row, strip, empty), last, width in framed(strips, height, self.total_stride, self.context):
             rows = strip.shape[2]
@@ -189,8 +189,10 @@ class Stream:
             for scores in flow.push(strip, last):
                 count = min(scores.shape[2], height - done)
                 if count > 0:
-                    recent = [*recent, scores[:, :, :count, :width]][-cycle:]
-                    yield done, recent[-1]
+                    part = scores[:, :, :count, :width]
+                    recent = [*recent, part][-cycle:] if empty else []
+                    yield done, part
+                    del part
                 done += count
 
     @cached_property
@@ -203,7 +205,10 @@ class Stream:
         wide = [self._peak(height, 2 * columns) for height in heights] if self.context else [2 * p for p in narrow]
         low, high = ((twice - once) / columns for once, twice in zip(narrow, wide, strict=True))
         per_row = (high - low) / (heights[1] - heights[0])
-        return Costs(low - per_row * heights[0], per_row, round(narrow[1] / high) - columns, self.total_stride)
+        # What is mirrored waits above the network, and below it what will be, while they are put together.
+        mirrored = 8 * self.bands * (self.context + self.total_stride) if self.context else 0
+        fixed = low - per_row * heights[0] + mirrored
+        return Costs(fixed, per_row, round(narrow[1] / high) - columns, self.total_stride)
 
     def _peak(self, strip_height: int, columns: int) -> int:
         """Most bytes alive while strips of an image of so many columns go through."""
@@ -220,7 +225,7 @@ class Stream:
 
 def _is_square(module: nn.Module) -> bool:
     settings = (getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation", "scale_factor"))
-    return all(not isinstance(value, tuple) or len(set(value)) == 1 for value in settings)
+    return all(not isinstance(value, tuple | list) or len(set(value)) == 1 for value in settings)
 
 
 def _has_square_arguments(node: Node) -> bool:

@@ -1,6 +1,6 @@
 """How a file fits what a network was trained on: which of its bands, and which range of its values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,15 +39,27 @@ def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = No
 
 
 def match_ranges(
-    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | None
-) -> tuple[tuple[float, float] | None, ...]:
+    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[tuple[float, float] | None, ...]:  # fmt: skip
     """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on.
 
     None takes values as they are, which those of the same dtype are; floats of any width, where it was floats. Cameras
     of 10, 12 or 14 bits store uint16, so a uint16 file for 8-bit weights is taken to use the fewest of these bits that
-    hold its highest value, found in one pass over all its images. Raises InputError where that is no help and `given`
-    is not there.
+    hold its highest value, found in one pass over all its images, unless they are `stopped` meanwhile. Raises
+    InputError where that is no help and `given` is not there.
     """
+    wide = check_dtypes(sources, trained, given)
+    if given is not None or np.dtype(trained).kind == "f":
+        return (given,) * len(sources)
+    highest = max((source.highest(bands, stopped) for source in wide), default=0.0)
+    bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
+    return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)
+
+
+def check_dtypes(sources: Sequence[Source], trained: str, given: tuple[float, float] | None) -> list[Source]:
+    """InputError where values of the images cannot be brought to the dtype `trained` on; gives those whose highest
+    value is to be found for that."""
     if np.dtype(trained).kind == "f":
         whole = next((source for source in sources if np.dtype(source.dtype).kind != "f"), None)
         if given is not None or whole is not None:
@@ -57,9 +69,9 @@ def match_ranges(
                 "the weights expect floats as they are, which have no range of their own",
                 "convert it to the values that they were trained on",
             )  # fmt: skip
-        return (None,) * len(sources)
+        return []
     if given is not None:
-        return (given,) * len(sources)
+        return []
     other = next((source for source in sources if source.dtype not in (trained, "uint16")), None)
     wide = [source for source in sources if source.dtype == "uint16" != trained]
     if other is not None or (wide and trained != "uint8"):
@@ -70,6 +82,4 @@ def match_ranges(
             f"the weights expect {trained}",
             "say with --input-range which values stand for its range",
         )
-    highest = max((source.highest(bands) for source in wide), default=0.0)
-    bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
-    return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)
+    return wide

@@ -26,6 +26,7 @@ from rasterio.windows import Window
 from segcli.classes import ClassTable
 from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of
+from segcli.machine import cores
 from segcli.raster.canvas import MOST_BYTES, Canvas
 from segcli.raster.gdal import created, gdal, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
@@ -71,7 +72,7 @@ class Encoding:
 
     compress: str = "DEFLATE"
     cog: bool = False
-    threads: int = field(default=min(4, os.cpu_count() or 1), compare=False)
+    threads: int = field(default=min(4, cores()), compare=False)
 
 
 OVERVIEW_SIDE = 2 * BLOCK

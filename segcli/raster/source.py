@@ -1,6 +1,6 @@
 """Reading: a raster as strips of rows or as windows. Knows files and formats, nothing of networks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from types import TracebackType
@@ -279,10 +279,12 @@ class Source:
             valid = both(valid, finite.any(axis=0))
         return pixels, valid
 
-    def highest(self, bands: Sequence[int] | None = None) -> float:
-        """The highest value that is data, 0 where none are; found in one pass over the file."""
+    def highest(self, bands: Sequence[int] | None = None, stopped: Callable[[], bool] = lambda: False) -> float:
+        """The highest value that is data, 0 where none are; found in one pass over the file, unless it is `stopped`."""
         high = 0.0
         for _, pixels, valid in self.strips(256, bands):
+            if stopped():
+                break
             data = pixels if valid is None else pixels[:, valid]
             high = max(high, float(data.max(initial=0)))
         return high

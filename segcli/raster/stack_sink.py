@@ -1,7 +1,6 @@
 """Writing stacks: planes in, one TIFF with the axes of its source at the end; OME from OME, ImageJ from ImageJ."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from segcli.colors import hex_color
 from segcli.files import part_of
+from segcli.machine import make_room
 from segcli.raster.grid import Grid
 from segcli.raster.sidecars import replacing_both
 from segcli.raster.sink import Layout, faults_of_writing
@@ -75,7 +75,7 @@ def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArra
     sizes = [layout.bands * grid.height * grid.width for grid in grids]
     with scratch.open("wb") as file:
         # Room for all of it now: a full disk under a mapped file ends the program.
-        os.posix_fallocate(file.fileno(), 0, sum(sizes) * dtype.itemsize)
+        make_room(file, sum(sizes) * dtype.itemsize)
     whole = np.memmap(scratch, dtype, "r+", shape=(sum(sizes),))
     ends = np.cumsum(sizes)
     parts = [whole[end - size : end] for end, size in zip(ends, sizes, strict=True)]

@@ -3,7 +3,6 @@ normalise them. Each file is read once, strip by strip."""
 
 import hashlib
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
+from segcli.machine import cores
 from segcli.network.normalise import Normalisation
 from segcli.raster.align import is_elsewhere
 from segcli.raster.burn import BurntReader, is_vector
@@ -76,7 +76,7 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
     """Look at everything once. `fail` is told of each pair that cannot be used; UsageError if there is one."""
     facts: dict[Pair, Facts] = {}
     missing = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for pair, seen in zip(splits.all, pool.map(lambda pair: _attempt(pair, labels), splits.all), strict=True):
             if isinstance(seen, InputError):
                 missing += 1
