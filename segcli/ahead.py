@@ -24,14 +24,16 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[Item], depth: int = 2, stopped: threading.Event | None = None) -> Generator[Item, None, None]:
+def ahead(
+    items: Iterable[Item], depth: int = 2, stopping: Callable[[], None] = lambda: None
+) -> Generator[Item, None, None]:
     """Yield `items` in order while a thread makes up to `depth` more. An error of theirs is raised here, in its place.
 
-    When the caller stops early it must close the generator; the thread then ends after the item it is at, which
-    `stopped` may tell to be quick.
+    When the caller stops early it must close the generator; the thread then ends after the item it is at. That nothing
+    more is needed is told to `stopping` first.
     """
     waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
-    stopped, ended = stopped or threading.Event(), threading.Event()
+    stopped, ended = threading.Event(), threading.Event()
 
     def put(item: Item | _End) -> bool:
         while not stopped.is_set():
@@ -66,6 +68,7 @@ def ahead(items: Iterable[Item], depth: int = 2, stopped: threading.Event | None
                 del item  # or the error would keep itself, by this frame, and all that the caller holds
     finally:
         stopped.set()
+        stopping()
         _surely([ended.wait], stopped)
         thread.join()
 

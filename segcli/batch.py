@@ -176,9 +176,10 @@ def run(
     """
     waited = progress or Progress(len(jobs))
     work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited)
+    steps.stopping.clear()
     try:
         made = shared(lambda job: _prepared(job, steps, console, manifest, overwrite), jobs, workers, depth=1)
-        with closing(made), closing(ahead(made, stopped=steps.stopping)) as prepared:
+        with closing(made), closing(ahead(made, stopping=steps.stopping.set)) as prepared:
             work.all(prepared)
     except NothingDoneError:
         work.report.tell(console)  # the error says why there is no more
