@@ -54,6 +54,8 @@ class ClassTable:
             raise ValueError(f"class names repeat: {', '.join(self.names)}")
         if any(not 0 <= index <= 255 for index in indices):
             raise ValueError(f"class indices must lie in 0..255: {indices}")
+        if self.ignore is not None and not 0 <= self.ignore <= 255:
+            raise ValueError(f"{self.ignore} stands for no label, and masks hold 0 to 255")
         if self.ignore in indices:
             raise ValueError(f"index {self.ignore} is a class and the ignore index at once")
         if any(not 0 <= part <= 255 for entry in self.entries for part in entry.color):
@@ -99,7 +101,7 @@ class ClassTable:
             raise ValueError(f"{len(data['classes'])} classes, expected at most {MOST_CLASSES}")
         defaults = distinct_colors(len(data["classes"]))
         entries = tuple(_entry(item, defaults[n]) for n, item in enumerate(data["classes"]))
-        ignore = data.get("ignore", IGNORE)
+        ignore = data.get("ignore", None if any(entry.index == IGNORE for entry in entries) else IGNORE)
         if not (ignore is None or (type(ignore) is int and 0 <= ignore <= 255)):
             raise ValueError(f'"ignore" must be null or lie in 0..255, found {ignore!r}')
         color = data.get("ignore_color")

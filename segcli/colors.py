@@ -88,4 +88,5 @@ NUMBERS = 254
 
 def repeated(numbers: NDArray[np.number]) -> NDArray[np.uint8]:
     """The index of the colour of each object, by its number: 1 to 254, and 0 where there is none."""
+    numbers = numbers.astype(np.int16) if numbers.dtype == np.int8 else numbers  # which cannot hold the 254
     return np.where(numbers > 0, (numbers - 1) % NUMBERS + 1, 0).astype(np.uint8)

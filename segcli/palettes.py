@@ -64,17 +64,22 @@ Rows = list[tuple[int, str, Color | None]]
 
 def _csv(text: str) -> Rows:
     lines = text.splitlines()
-    dialect = csv.Sniffer().sniff(lines[0], ",;\t") if lines and re.search("[,;\t]", lines[0]) else "excel"
+    # Of what the sniffer finds the delimiter alone: by a head without quotes it takes doubled ones for two.
+    split = csv.Sniffer().sniff(lines[0], ",;\t").delimiter if lines and re.search("[,;\t]", lines[0]) else ","
     rows = [{(key or "").strip().lower(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
-            for row in csv.DictReader(lines, dialect=dialect)]  # fmt: skip
+            for row in csv.DictReader(lines, delimiter=split)]  # fmt: skip
     if not rows:
         raise ValueError("no rows")
+    numbers = next((name for name in ("index", "value", "id", "code") if name in rows[0]), None)
+    others = rows[0].keys() - {"", "name", "color", "colour", "r", "g", "b", "red", "green", "blue"}
+    if numbers is None and others:  # one of them may be the number, and the row's is another
+        raise ValueError(f"the columns {', '.join(filter(None, rows[0]))}")
     found: Rows = []
     for number, row in enumerate(rows):
         color = row.get("color") or row.get("colour") or ""
-        parts = [row.get(name, "") for name in ("r", "g", "b")]
+        parts = [row.get(name) or row.get(name[0], "") for name in ("red", "green", "blue")]
         rgb = color_of(f"#{color.removeprefix('#')}") if color else _rgb(parts) if all(parts) else None
-        found.append((int(row.get("index") or row.get("value") or number), row["name"], rgb))
+        found.append((number if numbers is None else int(row[numbers]), row["name"], rgb))
     return found
 
 
@@ -90,15 +95,17 @@ def _qml(text: str) -> Rows:
 
 
 def _clr(text: str) -> Rows:
-    found: Rows = []
-    for line in text.splitlines():
-        words = line.replace(",", " ").split()
-        if not words or words[0].startswith("#") or words[0].upper().startswith("INTERPOLATION"):
-            continue
-        rest = words[4:]
-        name = " ".join(rest[1:] if rest and rest[0].isdigit() else rest)  # after an alpha, if there is one
-        found.append((int(float(words[0])), name or f"class {words[0]}", _rgb(words[1:4])))
-    return found
+    lines: list[list[str]] = []  # value, red, green, blue, and the rest
+    for line in map(str.strip, text.splitlines()):
+        if line and not line.startswith("#") and not line.upper().startswith("INTERPOLATION"):
+            # QGIS writes commas, and names may have some, too.
+            lines.append(re.split(r"\s*,\s*" if "," in line.split()[0] else r"\s+", line, maxsplit=4))
+    alpha = re.compile(r"(\d{1,3})(?:[\s,]+(.*))?")
+    rest = [line[4] if len(line) > 4 else "" for line in lines]
+    if all(alpha.fullmatch(text) for text in rest):  # a number in one name alone is no alpha
+        rest = [found[2] or "" for text in rest if (found := alpha.fullmatch(text))]
+    return [(int(float(line[0])), name or f"class {line[0]}", _rgb(line[1:4]))
+            for line, name in zip(lines, rest, strict=True)]  # fmt: skip
 
 
 def _gpl(text: str) -> Rows:

@@ -20,7 +20,7 @@ STRIP_PIXELS = 2**20
 OVER = Layout(3, "uint8", is_rgb=True, overviews="average")
 """What a picture over an image is stored as."""
 
-ALONE = Layout(4, "uint8", is_rgb=True, overviews="mode")
+ALONE = Layout(4, "uint8", is_rgb=True, overviews="nearest")
 """What colours alone are stored as: transparent where there is no class."""
 
 Indices = Iterable[tuple[int, NDArray[np.number]]]

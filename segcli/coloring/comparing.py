@@ -28,6 +28,7 @@ from segcli.drawing.stamps import legend, text_pixels, title
 from segcli.errors import InputError
 from segcli.evaluation.meaning import Meaning
 from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
+from segcli.raster.align import differ
 from segcli.raster.grid import Grid
 from segcli.raster.labels import check_mask
 from segcli.raster.sink import create
@@ -156,5 +157,8 @@ def _check(mask: Source, truth: Source, classes: int) -> None:
     for source in (mask, truth):
         check_mask(source)
     check_size(mask, truth)
+    if differ(mask, truth):
+        raise InputError(mask.path, f"on another grid than {truth.path}", "expected the same",
+                         "warp one of them (gdalwarp)")  # fmt: skip
     if classes > NOTHING:
         raise InputError(mask.path, f"{classes} classes", f"expected at most {NOTHING}")

@@ -19,6 +19,7 @@ from segcli.errors import InputError
 from segcli.files import replacing
 from segcli.palettes import to_qml
 from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted, pictured, strip_height
+from segcli.raster.align import is_elsewhere
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.sink import Layout, Sink, create, empty_value, faults_of_writing, mask_layout
@@ -35,6 +36,9 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
     """The mask, or each mask of a stack, in colours; gives the files that were written."""
     options = setting.options
     values = values_of(job.source, masks, setting.given, lambda: setting.is_black_and_white)
+    if values.numbers and options.classes is not None:
+        raise InputError(job.source, "taken for numbers of objects", "--classes chooses among classes",
+                         "give their --palette, or leave --classes out")  # fmt: skip
     shown = shown_values(options.classes, values.classes, job.source)
     path = setting.image_of(job)
     if values.numbers and options.legend != "none":
@@ -185,6 +189,10 @@ def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name) -> tup
         raise InputError(mask, found, "expected as many")
     for image, plane in zip(images.planes, masks.planes, strict=True):
         check_size(plane, image)
+        if is_elsewhere(plane.grid, image.grid):
+            raise InputError(
+                mask, f"does not lie where {path} does", "expected one place", "warp one of them (gdalwarp)"
+            )
     return images.planes
 
 

@@ -17,6 +17,7 @@ from segcli.classes import IGNORE, ClassEntry, ClassTable
 from segcli.colors import color_of, distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.palettes import read_classes
+from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.source import Images, Source, open_images
 
@@ -60,11 +61,11 @@ def embedded_table(path: Path) -> ClassTable | None:
     return None
 
 
-def table_in(path: Path, images: Images) -> ClassTable | None:
+def table_in(path: Name, images: Images) -> ClassTable | None:
     """The same of a mask that is open."""
     reader = images.planes[0].reader
     if images.in_pages:
-        return _table_of_stack(path)
+        return _table_of_stack(Path(path))
     return _table_of_dataset(reader.dataset) if isinstance(reader, GdalReader) else None
 
 
@@ -99,6 +100,8 @@ def _table_of_dataset(dataset: Any) -> ClassTable | None:
     colors = dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else {}
     defaults = distinct_colors(len(named))
     ignore = int(dataset.nodata) if dataset.nodata in range(256) and int(dataset.nodata) not in named else None
+    if len(set(named.values())) < len(named):  # another program's
+        return None
     return ClassTable(
         tuple(
             ClassEntry(value, named[value], colors.get(value, default)[:3])

@@ -62,7 +62,7 @@ class Layout:
     half: bool = False
     statistics: bool = False
     is_rgb: bool = False
-    overviews: Literal["mode", "average"] | None = None
+    overviews: Literal["mode", "average", "nearest"] | None = None
 
 
 @dataclass(frozen=True)

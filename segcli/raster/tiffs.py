@@ -283,8 +283,9 @@ def _ome_calibration(pixels: ElementTree.Element) -> dict[str, float]:
     found = {}
     for axis, (name, units, default) in names.items():
         factor = units.get(pixels.get(f"{name}Unit", default))
-        if factor is not None and name in pixels.attrib:
-            found[axis] = factor * float(pixels.attrib[name])
+        size = float(pixels.get(name, "nan"))
+        if factor is not None and 0 < size < math.inf:  # programs that do not know it say 0
+            found[axis] = factor * size
     return found
 
 

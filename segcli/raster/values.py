@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 
 from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import NUMBERS, distinct_colors, repeated
-from segcli.errors import InputError
+from segcli.errors import InputError, SegcliError
 from segcli.known_palettes import is_nameless
 from segcli.raster.labels import BINARY, table_in, written_table
 from segcli.raster.names import Name
@@ -120,7 +120,7 @@ def are_black_and_white(paths: Iterable[Name]) -> bool:
     """
     white = False
     for path in paths:
-        with suppress(InputError), closing(open_images(path, "mask")) as images:
+        with suppress(SegcliError), closing(open_images(path, "mask")) as images:
             if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or (_own_table(path, images)):
                 continue
             seen = _black_or_white(images.planes)
@@ -132,9 +132,10 @@ def are_black_and_white(paths: Iterable[Name]) -> bool:
 
 def _own_table(path: Name, masks: Images) -> ClassTable | None:
     """Of its metadata, of a table beside the mask, or of its palette."""
-    if not isinstance(path, Path):
-        return None
-    return table_in(path, masks) or written_table(None, path.parent) or _palette(masks.planes[0])
+    found = table_in(path, masks)
+    if found is None and isinstance(path, Path):
+        found = written_table(None, path.parent)
+    return found or _palette(masks.planes[0])
 
 
 def _palette(plane: Source) -> ClassTable | None:
@@ -142,13 +143,15 @@ def _palette(plane: Source) -> ClassTable | None:
     if not isinstance(reader, GdalReader) or reader.dataset.colorinterp[0] != ColorInterp.palette:
         return None
     colors = {value: color for value, color in reader.dataset.colormap(1).items() if color[3] and value < 255}
-    return ClassTable(tuple(ClassEntry(v, f"class {v}", color[:3]) for v, color in sorted(colors.items())))
+    entries = tuple(ClassEntry(v, f"class {v}", color[:3]) for v, color in sorted(colors.items()))
+    return ClassTable(entries) if entries else None
 
 
 def _with_names(colors: ClassTable, own: ClassTable) -> ClassTable:
-    names = {entry.index: entry.name for entry in own.entries}
-    entries = [replace(entry, name=names.get(entry.index, entry.name)) for entry in colors.entries]
-    return replace(colors, entries=tuple(entries))
+    """The mask's own classes, and what stands for no label there, in other colours."""
+    found = {entry.index: entry.color for entry in colors.entries}
+    entries = (replace(entry, color=found[entry.index]) for entry in own.entries if entry.index in found)
+    return replace(own, entries=tuple(entries)) if found.keys() & set(own.indices.tolist()) else colors
 
 
 def _black_or_white(planes: Sequence[Source]) -> bool | None:
