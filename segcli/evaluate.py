@@ -78,6 +78,7 @@ def run(options: EvalOptions, console: Console) -> int:
         console.table(title, head, rows)
     for entry in found["per_image"]:
         console.record(entry | {"status": "done"})
+    console.record({part: found[part] for part in ("dataset", "mean_over_images")})
     if options.out is not None:
         console.result(options.out / "report.json")
     if line := one_class_alone(found):

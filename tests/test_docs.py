@@ -18,9 +18,11 @@ import shapely
 import tifffile
 
 import segcli
+from segcli.classes import ClassTable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PIPELINES = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
 FIRST = "pip install . && segcli predict examples/scans --out masks/"
 SECOND = "pip install '.[test]' && pytest"
 
@@ -106,8 +108,8 @@ def test_a_command_of_the_readme(reader: Path, made: dict[str, subprocess.Comple
 
 
 def block(kind: str) -> str:
-    """The code block of that kind in the README."""
-    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """The code block of that kind among the recipes."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", PIPELINES, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -187,6 +189,30 @@ def test_the_first_command_s_second_half(reader: Path) -> None:
     assert result.returncode == 0, result.stderr
     masks = {path.name for path in (reader / "masks").iterdir()}
     assert masks >= {"dapi_12bit.tif", "dapi_8bit.png", "segcli.jsonl", "tissue.png"}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+                                  ROOT / "weights" / "README.md", ROOT / "benchmarks" / "README.md"],
+                         ids=lambda page: page.relative_to(ROOT).as_posix())  # fmt: skip
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", page.read_text(encoding="utf-8")):
+        path, heading = (page.parent / target[0]) if target[0] else page, target[1].removeprefix("#")
+        assert "://" in target[0] or path.exists(), target[0]
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_all_shell_commands_are_in_the_readme_which_is_run() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert "```sh" not in page.read_text(encoding="utf-8"), page
+
+
+def test_the_class_table_in_the_docs_is_one(tmp_path: Path) -> None:
+    (found,) = re.findall(
+        r"^```json\n(.*?)^```", (ROOT / "docs" / "formats.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert ClassTable.from_json(json.loads(found)).names == ("background", "nucleus")
 
 
 def test_the_changelog_knows_this_version() -> None:

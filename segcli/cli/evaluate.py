@@ -21,7 +21,9 @@ def evaluate(
     ] = EvalOptions.out,
     classes: Annotated[
         Path | None,
-        typer.Option(help="Class table in JSON (default: classes.json beside the truth, or the values found)."),
+        typer.Option(
+            help="Class table: JSON, CSV, .qml, .clr (default: classes.json or .csv by the truth, or values found)."
+        ),
     ] = EvalOptions.classes,
     absent: Annotated[
         Absent, typer.Option(help="What a class that is neither there nor predicted counts in a mean.")
@@ -65,7 +67,10 @@ def evaluate(
         list[str] | None, typer.Option(metavar="CLASS=VALUE", help="The same for one class; may be repeated.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes that compare files (default: one for each core).")
+        int | None,
+        typer.Option(
+            min=1, help="Processes that compare files (default: one for each core, of few and small files one)."
+        ),
     ] = EvalOptions.jobs,
     recursive: Recursive = False,
     config: Config = None,

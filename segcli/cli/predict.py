@@ -67,7 +67,8 @@ def predict(
         PolygonFormat | None, typer.Option(help="Also polygons of the classes, into OUT/polygons.")
     ] = PredictOptions.polygons,
     min_area: Annotated[
-        float, typer.Option(min=0, help="Smallest polygon: square metres, or pixels of images that lie nowhere.")
+        float,
+        typer.Option(min=0, help="Smallest polygon: square metres, or pixels where the image is not georeferenced."),
     ] = PredictOptions.min_area,
     simplify: Annotated[
         float, typer.Option(min=0, help="How far corners of polygons may move, in units of the coordinates.")
@@ -93,11 +94,15 @@ def predict(
             "windows are averaged. auto: stream wherever the network allows it."
         ),
     ] = PredictOptions.stitch,
-    window: Annotated[int, typer.Option(min=16, help="Side of the windows in pixels.")] = PredictOptions.window,
+    window: Annotated[
+        int, typer.Option(min=16, help="Side of the windows of --stitch windows and --tta, in pixels.")
+    ] = PredictOptions.window,
     overlap: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of a window that the next one covers again.")
     ] = PredictOptions.overlap,
-    weighting: Annotated[Weighting, typer.Option(help="Weights within a window.")] = PredictOptions.weighting,
+    weighting: Annotated[
+        Weighting, typer.Option(help="How windows that overlap are blended.")
+    ] = PredictOptions.weighting,
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over flips and quarter turns, in windows: eight times the work.")
     ] = PredictOptions.tta,

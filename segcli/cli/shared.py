@@ -16,7 +16,9 @@ from segcli.options import OnError
 
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as shells count the signals
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that segcli did not write, too.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Do every file again, and replace what segcli did not write.")
+]
 Nul = Annotated[
     bool, typer.Option("-0", "--null", help="Names on standard input (-) end with NUL, as find -print0 has them.")
 ]
@@ -38,7 +40,10 @@ ShardText = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and about how long it takes.")]
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Say what is missing or stale, end with 1 if anything is; stop.")
+    bool,
+    typer.Option(
+        "--verify", help="Only list what is missing or stale; exit code 1 if anything is. Give the options of the run."
+    ),
 ]
 StopAt = Annotated[OnError, typer.Option("--on-error", help="skip: name a bad file, do the others. stop: end there.")]
 Config = Annotated[

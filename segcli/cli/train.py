@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Device, LogFile, Overwrite, Quiet, Verbose, end_with
+from segcli.cli.shared import Config, Debug, Device, LogFile, Quiet, Verbose, end_with
 from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
@@ -74,7 +74,9 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step, over all processes.")] = TrainOptions.batch,
     augment: Annotated[
         Augment,
-        typer.Option(help="light: flips, quarter turns, light. full: any angle, scale, deformation, colour, noise."),
+        typer.Option(
+            help="light: flips, 90-degree turns, brightness. full: any angle, scale, deformation, colour, noise."
+        ),
     ] = TrainOptions.augment,
     upright: Annotated[
         bool,
@@ -83,7 +85,7 @@ def train(
     balance: Annotated[
         bool, typer.Option("--balance", help="Take every other crop where a class is that is drawn from all.")
     ] = TrainOptions.balance,
-    loss: Annotated[LossKind, typer.Option(help="What is made small.")] = TrainOptions.loss,
+    loss: Annotated[LossKind, typer.Option(help="Loss function.")] = TrainOptions.loss,
     class_weights: Annotated[
         str, typer.Option(metavar="none|auto|N,N,...", help="auto: by median frequency; or one for each class.")
     ] = "none",
@@ -114,7 +116,7 @@ def train(
         int | None, typer.Option(min=1, help="Threads that make crops (default: one for each core).")
     ] = TrainOptions.workers,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT that was stopped.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training that is in OUT.")] = False,
     device: Device = TrainOptions.device,
     json: Annotated[bool, typer.Option("--json", help="A JSON object for each epoch on stdout.")] = False,
     config: Config = None,
