@@ -205,10 +205,7 @@ class Stream:
         wide = [self._peak(height, 2 * columns) for height in heights] if self.context else [2 * p for p in narrow]
         low, high = ((twice - once) / columns for once, twice in zip(narrow, wide, strict=True))
         per_row = (high - low) / (heights[1] - heights[0])
-        # What is mirrored waits above the network, and below it what will be, while they are put together.
-        mirrored = 8 * self.bands * (self.context + self.total_stride) if self.context else 0
-        fixed = low - per_row * heights[0] + mirrored
-        return Costs(fixed, per_row, round(narrow[1] / high) - columns, self.total_stride)
+        return Costs(low - per_row * heights[0], per_row, round(narrow[1] / high) - columns, self.total_stride)
 
     def _peak(self, strip_height: int, columns: int) -> int:
         """Most bytes alive while strips of an image of so many columns go through."""
