@@ -52,9 +52,11 @@ def check(options: TileOptions) -> None:
     if options.shard is not None and options.overwrite and options.out is not None:
         raise UsageError("--overwrite", "given with --shard", "expected one of them: others may be at work there",
                          "start over by one run with --overwrite, or choose another --out")  # fmt: skip
-    for name in ("masks", "split", "sample", "shard", "verify") if options.join else ("manifest",):
+    for name in ("masks", "split", "sample", "shard", "verify", "dry_run") if options.join else ("manifest",):
         if getattr(options, name) not in (None, False):
-            raise UsageError(f"--{name}", "given with --join" if options.join else "given without --join")
+            raise UsageError(
+                f"--{name.replace('_', '-')}", "given with --join" if options.join else "given without --join"
+            )
     if options.join and options.out is None:
         raise UsageError("--join", "given without --out", "expected a file, or a folder, for what comes of it")
     if options.masks is None and (options.attribute or options.classes or options.min_label):

@@ -251,7 +251,7 @@ def test_who_may_share_a_folder(tmp_path: Path) -> None:
     assert not list((tmp_path / "d").glob(".*"))
 
 
-@pytest.mark.parametrize("option", [("--shard", "1/2"), ("--verify",)])
+@pytest.mark.parametrize("option", [("--shard", "1/2"), ("--verify",), ("--dry-run",)])
 def test_a_join_is_not_shared(tile: Tile, option: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert tile("d", "--join", "--out", "x", *option) == 2
     assert f"{option[0]}: given with --join" in capsys.readouterr().err
