@@ -1,5 +1,8 @@
 """What tests call: a model with a known answer, and small files."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -13,6 +16,17 @@ from segcli.network.unet import NetworkConfig, UNet
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Data sets and awkward files that are no part of the project; tests that use them skip without them."""
+
+
+@contextmanager
+def few_open_files(most: int = 128) -> Iterator[None]:
+    """A block in which this process may have so many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def brightness_model(bands: int = 3, dtype: str = "uint8", depth: int = 2) -> checkpoint.Model:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import zipfile
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from helpers import brightness_model, write_picture
+from helpers import brightness_model, few_open_files, write_picture
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -304,12 +303,8 @@ def test_truncated_pcidsk_is_refused(tmp_path: Path, rng: np.random.Generator, o
 def test_a_stack_of_more_planes_than_files_may_be_open(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
     planes = rng.integers(0, 255, (300, 8, 9), np.uint8)
     scan = write_stack(tmp_path / "a.ome.tif", planes, "ZYX", ome=True)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
-    try:
+    with few_open_files():
         assert predict(tmp_path, weights, scan) == 0
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert np.array_equal(tifffile.imread(tmp_path / "masks" / "a.ome.tif"), np.where(planes > 127, 7, 2))
 
 

@@ -1,6 +1,5 @@
 """Rasters that were read wrongly once: data where there are none, the wrong image of a file, what lies where."""
 
-import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,17 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from helpers import SHARED, write_picture
+from helpers import SHARED, few_open_files, write_picture
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from test_products import predict, write_stack
 
+from segcli.colorize import run as colorize
+from segcli.console import Console
 from segcli.errors import InputError
 from segcli.inputs import named
+from segcli.options import ColorizeOptions
 from segcli.raster import trial
 from segcli.raster.names import rasters_in
 from segcli.raster.origins import origins
@@ -164,18 +166,10 @@ def test_a_stack_of_sixteen_bits_of_more_planes_than_files_may_be_open(
     """Their highest value is looked for in all of them first."""
     planes = rng.integers(0, 4096, (300, 130, 140), np.uint16)
     scan = write_stack(tmp_path / "a.ome.tif", planes, "ZYX", ome=True)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
-    try:
+    with few_open_files():
         assert predict(tmp_path, weights, scan) == 0
-        from segcli.colorize import run
-        from segcli.console import Console
-        from segcli.options import ColorizeOptions
-
         mask = tmp_path / "masks" / "a.ome.tif"
-        assert run(ColorizeOptions((mask,), tmp_path / "pictures"), Console()) == 0
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert colorize(ColorizeOptions((mask,), tmp_path / "pictures"), Console()) == 0
 
 
 def test_nothing_beside_the_user_s_files_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

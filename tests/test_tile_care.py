@@ -593,3 +593,19 @@ def test_control_points_of_points_stay_where_they_are(
     for name in ("a.tif", "again/a.tif"):
         with rasterio.open(tmp_path / name) as file:
             assert [(point.row, point.col) for point in file.gcps[0]] == places
+
+
+def test_a_tile_that_somebody_changed_is_not_cut_anew(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels are corrected in it."""
+    write_raster(tmp_path / "a.tif")
+    assert tile("a.tif", "--size", 50, "--out", "t") == 0
+    changed = tmp_path / "t" / "a_r00000_c00000.tif"
+    with changed.open("ab") as file:
+        file.write(b"x")
+    before = changed.read_bytes()
+    assert tile("a.tif", "--size", 50, "--out", "t") == 1
+    assert "a_r00000_c00000.tif: was changed since segcli wrote it; choose another --out" in capsys.readouterr().err
+    assert changed.read_bytes() == before
+    assert tile("a.tif", "--size", 50, "--out", "t", "--overwrite") == 0

@@ -204,13 +204,15 @@ class Ledger:
                    for name, size in sizes)  # fmt: skip
 
     def guard(self, scene: str, names: Iterable[str]) -> None:
-        """InputError where a file of one of these names is there and segcli did not write it."""
+        """InputError where a file of one of these names is there and segcli did not write it as it is: names come when
+        files are whole, so that a file of another size was changed by somebody."""
         there = self.known.scenes.get(scene)
-        known = {name for record in (there.records.values() if there is not None else ()) for name in record.files}
+        records = there.records.values() if there is not None else ()
+        known = {name: size for record in records for name, size in zip(record.files, record.bytes, strict=True)}
         for name in names:
-            if name not in known and (self.folder / name).exists():
-                raise InputError(self.folder / name, "exists, and segcli did not write it", "",
-                                 "choose another --out or give --overwrite")  # fmt: skip
+            if (self.folder / name).exists() and (self.folder / name).stat().st_size != known.get(name):
+                found = "was changed since segcli wrote it" if name in known else "exists, and segcli did not write it"
+                raise InputError(self.folder / name, found, "", "choose another --out or give --overwrite")
 
     def spare(self, names: Iterable[str]) -> None:
         """InputError where a tile would be written over what is read, whatever --overwrite says."""
