@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from threading import Event
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
-from segcli.ahead import ahead, shared
+from segcli.ahead import Flag, ahead, shared
 from segcli.console import Console, Progress
 from segcli.counts import Report
 from segcli.errors import BusyError, InputError, NothingDoneError, SegcliError, UsageError
@@ -63,7 +62,7 @@ class Steps(Generic[Item]):
     alike: Callable[[Item], tuple[Hashable, int]]
     work: Callable[[list[tuple[Job, Item]]], None]
     finish: Callable[[Job, Item], Sequence[Path]]
-    stopping: Event = field(default_factory=Event)
+    stopping: Flag = field(default_factory=Flag)
 
 
 def plan(
@@ -176,7 +175,7 @@ def run(
     """
     waited = progress or Progress(len(jobs))
     work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited)
-    steps.stopping.clear()
+    steps.stopping.is_set = False
     try:
         made = shared(lambda job: _prepared(job, steps, console, manifest, overwrite), jobs, workers, depth=1)
         with closing(made), closing(ahead(made, stopping=steps.stopping.set)) as prepared:

@@ -1,12 +1,13 @@
 """segcli colorize: masks that people can read, and colours back to masks."""
 
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from segcli import batch, forecast
+from segcli.ahead import shared
 from segcli.classes import check_colors
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
@@ -77,13 +78,11 @@ def run(options: ColorizeOptions, console: Console) -> int:
 
         def work(group: list[tuple[batch.Job, Images]]) -> None:
             files = [path for job, _ in group for path in job.files]
-            with all_or_none(files), ThreadPoolExecutor(len(group)) as pool:
-                drawn = pool.map(lambda one: draw_one(one[0], one[1], setting, progress), group)
-                try:
-                    outcomes.update(zip((job for job, _ in group), drawn, strict=True))
-                except BaseException:  # Ctrl-C: the threads would go on to the end of their files
-                    setting.stop.set()
-                    raise
+            made = shared(
+                lambda one: draw_one(one[0], one[1], setting, progress), group, len(group), stopping=setting.stop.set
+            )
+            with all_or_none(files), closing(made) as drawn:
+                outcomes.update(zip((job for job, _ in group), drawn, strict=True))
 
         def finish(job: batch.Job, _: Images) -> list[Path]:
             outcome = outcomes.pop(job)
@@ -107,7 +106,7 @@ def draw_one(job: batch.Job, masks: Images, setting: Setting, progress: Progress
         draw_comparison if options.compare else draw)  # fmt: skip
 
     def advance(share: float, pixels: int) -> None:
-        if setting.stop.is_set():
+        if setting.stop.is_set:
             raise KeyboardInterrupt
         progress.advance(share, pixels)
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from segcli import batch, forecast, outputs
-from segcli.ahead import ahead, behind
+from segcli.ahead import Flag, ahead, behind
 from segcli.console import Console, Progress
 from segcli.errors import InputError
 from segcli.files import all_or_none
@@ -92,7 +91,7 @@ class Setting:
     options: PredictOptions
     console: Console
     memory: Memory
-    stopping: Event = field(default_factory=Event)
+    stopping: Flag = field(default_factory=Flag)
 
     def waiting(self, source: Source, bands: tuple[int, ...]) -> float:
         """Bytes for each column of an image that wait to be computed, and those that wait until a row of tiles is
@@ -213,7 +212,7 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
         for plane in images.planes:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
-        ranges = match_ranges(images.planes, bands, dtype, options.input_range, setting.stopping.is_set)
+        ranges = match_ranges(images.planes, bands, dtype, options.input_range, lambda: setting.stopping.is_set)
         return Scan(images, bands, ranges, files)
     except BaseException:
         images.close()

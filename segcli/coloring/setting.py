@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from threading import Event
 
+from segcli.ahead import Flag
 from segcli.batch import Job
 from segcli.classes import ClassTable
 from segcli.console import Console
@@ -37,7 +37,7 @@ class Setting:
     truths: Mapping[Name, Sequence[Path]]
     meaning: Meaning | None
     console: Console
-    stop: Event = field(default_factory=Event)
+    stop: Flag = field(default_factory=Flag)
 
     @property
     def encoding(self) -> Encoding:

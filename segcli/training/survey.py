@@ -4,13 +4,14 @@ normalise them. Each file is read once, strip by strip."""
 import hashlib
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segcli.ahead import shared
 from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
@@ -76,8 +77,8 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
     """Look at everything once. `fail` is told of each pair that cannot be used; UsageError if there is one."""
     facts: dict[Pair, Facts] = {}
     missing = 0
-    with ThreadPoolExecutor(cores()) as pool:
-        for pair, seen in zip(splits.all, pool.map(lambda pair: _attempt(pair, labels), splits.all), strict=True):
+    with closing(shared(lambda pair: _attempt(pair, labels), splits.all, cores())) as found:
+        for pair, seen in zip(splits.all, found, strict=True):
             if isinstance(seen, InputError):
                 missing += 1
                 fail(seen)
