@@ -9,9 +9,7 @@ from segcli.errors import InputError, UsageError
 from segcli.options import TileOptions
 from segcli.raster.names import SUFFIXES, Name, rasters_in
 from segcli.tiling import joining
-
-OF_TILE = re.compile(r"_r\d+_c\d+")
-"""In the name of each tile."""
+from segcli.tiling.layout import TILE_PLACE
 
 
 def places(
@@ -45,7 +43,7 @@ def not_tiles(options: TileOptions, folder: Path, names: Iterable[str]) -> froze
         return frozenset()
     record, found = manifest.seen(folder, "tile", options), set(manifest.companions(folder))
     for path in rasters_in(folder):
-        if not OF_TILE.search(path.stem) and any(is_joined(record, name, path) for name in names):
+        if not re.search(TILE_PLACE, path.stem) and any(is_joined(record, name, path) for name in names):
             found.add(path)
     return frozenset(found)
 

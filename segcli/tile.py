@@ -87,7 +87,7 @@ def write_tiles(
     """The tiles that are missing, of one raster after the other, and an account of them in each folder."""
     everything, targets = targets, planning.shared_out(targets, options.shard)
     if options.out is not None:
-        take(ledgers[options.out], labels, options)
+        hold(ledgers[options.out], labels, options)
     chosen = planning.sample(everything, labels, options, console)
     by_source = {target.source: target for target in targets}
 
@@ -97,9 +97,14 @@ def write_tiles(
             for line in planning.losses(work):
                 console.say(line)
             if not ledgers[job.output].is_held:
-                take(ledgers[job.output], labels, options)
-            work = work if chosen is None else replace(work, chosen=chosen[job.source])
-            return planning.make_room(work, ledgers[job.output], options.overwrite)
+                hold(ledgers[job.output], labels, options)
+            if chosen is not None:
+                if isinstance(sampled := chosen[job.source], InputError):
+                    raise sampled
+                work = replace(work, chosen=sampled)
+            work = planning.make_room(work, ledgers[job.output], options.overwrite)
+            write_classes(job.output, labels, options)
+            return work
         except BaseException:
             planning.close(work)
             raise
@@ -144,12 +149,14 @@ def write_tiles(
     return report.exit_code
 
 
-def take(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
-    """Make a folder this run's own, before anything is written there."""
+def hold(ledger: Ledger, labels: Labels | None, options: TileOptions) -> None:
+    """Make a folder this run's own, before anything is written there. What --overwrite is to replace stays until there
+    is something to put in its place."""
     ledger.hold()
     if options.overwrite:
-        ledger.start_over()
-    write_classes(ledger.folder, labels, options)
+        ledger.keep_inputs()
+    else:
+        write_classes(ledger.folder, labels, options)
 
 
 def threads(options: TileOptions) -> int:

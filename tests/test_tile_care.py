@@ -37,7 +37,7 @@ from segcli.raster.sidecars import sidecars
 from segcli.raster.stored import Stored
 from segcli.tile import write_classes
 from segcli.tiling import planning
-from segcli.tiling.ledger import JOURNAL
+from segcli.tiling.journal import JOURNAL
 from segcli.tiling.splits import NONE, deal, meeting, overlapping, quotas
 
 Tile = Callable[..., int]
@@ -350,8 +350,10 @@ def test_dealing_keeps_to_the_shares() -> None:
 def test_places_that_overlap_are_linked() -> None:
     boxes = [(0.0, 0.0, 2.0, 2.0), (2.0, 0.0, 4.0, 2.0), (3.0, 1.0, 5.0, 3.0), None, (4.5, 2.5, 6.0, 6.0), None]
     assert overlapping(boxes) == [0, 1, 1, 3, 1, 5]
-    assert meeting(boxes, [0, 1, 1, 0, 1, 0]) == [(0, 1)]
-    assert meeting(boxes[:2] * 2, [None] * 4) == [(0, 1), (0, 3), (1, 2), (2, 3)]  # not those of one place
+    assert meeting(boxes, [0, 1, 1, 0, 1, 0], [(9, 9)] * 6) == [(0, 1)]
+    alike = [(0, 1), (0, 3), (1, 2), (2, 3)]  # not those of one place
+    assert meeting(boxes[:2] * 2, [None] * 4, [(9, 9)] * 4) == alike
+    assert meeting(boxes[:2] * 2, [None] * 4, [(9, 9), (9, 9), (4, 4), (9, 9)]) == [(0, 1), (0, 2), *alike[1:]]
 
 
 def test_a_sample_keeps_to_the_shares(tmp_path: Path, tile: Tile) -> None:
@@ -534,7 +536,7 @@ def test_a_palette_stays_one_to_other_readers(tmp_path: Path, tile: Tile) -> Non
 
 def test_folders_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(30):
-        write_raster(tmp_path / "in" / f"{n}.tif", 8, 8)
+        write_raster(tmp_path / "in" / f"{n}_r0_c0.tif", 8, 8)  # as a tile may be called
     seen: list[Path] = []
     monkeypatch.setattr(planning, "accounts", lambda folder: seen.append(folder) or [])
     assert len(planning.find_targets(TileOptions((tmp_path / "in",), tmp_path / "d"))) == 30

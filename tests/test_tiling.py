@@ -15,9 +15,10 @@ from segcli.options import Edge
 from segcli.raster.grid import Grid
 from segcli.raster.stored import Stored
 from segcli.tiling.joining import bell
+from segcli.tiling.journal import JOURNAL
 from segcli.tiling.labelling import counts
 from segcli.tiling.layout import count, spans, tile_name, tiling
-from segcli.tiling.ledger import JOURNAL, Ledger
+from segcli.tiling.ledger import Ledger
 from segcli.tiling.manifest import MANIFEST, Record, Scene, read
 from segcli.tiling.splits import NONE, balanced, split
 
@@ -161,7 +162,7 @@ def test_a_folder_of_other_options_is_refused(tmp_path: Path) -> None:
     ledger, _ = ledger_of(tmp_path, OPTIONS | {"size": 8})
     with pytest.raises(UsageError, match=r"holds tiles of other options: size 4, now 8; .*--overwrite"):
         ledger.check()
-    ledger.start_over()
+    ledger.remove("another")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.tif"]
 
 

@@ -133,7 +133,12 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
     except ImportError as error:
         raise UsageError(path, f"{error.name} is not installed", "", "pip install 'segcli[polygons]'") from error
     with faults_of(path, "expected polygons"), deaf_to(RuntimeWarning):  # what GDAL warns of, shapely refuses
-        meta, _, shapes, columns = pyogrio.raw.read(path)
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]  # None: a table alone
+    if len(layers) > 1:
+        raise InputError(path, f"layers {', '.join(layers[:8])}", "expected one layer of polygons",
+                         f"write one alone: ogr2ogr one.gpkg {path.name} {layers[0]!r}")  # fmt: skip
+    with faults_of(path, "expected polygons"), deaf_to(RuntimeWarning):
+        meta, _, shapes, columns = pyogrio.raw.read(path, layer=layers[0] if layers else None)
         geometries = shapely.from_wkb(shapes)
     names = [str(name).lower() for name in meta["fields"]]
     wanted = COLUMNS if attribute is None else (attribute.lower(),)

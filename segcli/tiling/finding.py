@@ -1,13 +1,13 @@
 """Which files are the tiles of a manifest: its own, or others of their names."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from segcli.errors import UsageError
 from segcli.matching import match, named
 from segcli.raster.names import rasters_in
-from segcli.tiling.ledger import journals
-from segcli.tiling.manifest import MANIFEST, Manifest, accounts
+from segcli.tiling.journal import journals, read_journal
+from segcli.tiling.manifest import MANIFEST, Manifest, Record, Scene, accounts
 
 LEVELS_UP = 3
 """How far above a folder of tiles its manifest may lie: tiles/train/masks."""
@@ -31,17 +31,26 @@ def find_manifest(folder: Path, given: Path | None) -> Path:
                      f"give --manifest with the {MANIFEST} of the tiles")  # fmt: skip
 
 
-def own_files(manifest: Manifest, folder: Path, without: Without) -> dict[str, Path]:
+def unfinished(folder: Path, manifest: Manifest) -> dict[str, Scene]:
+    """Rasters whose tiles are not all cut, by runs that failed there, were stopped, or are at it."""
+    told = [read_journal(path) for path in journals(folder)]
+    scenes = [scene for run in told if run is not None for scene in run.scenes.values()]
+    return {scene.name: scene for scene in scenes if scene.name not in manifest.scenes}
+
+
+def own_files(manifest: Manifest, folder: Path, begun: Mapping[str, Scene], without: Without) -> dict[str, Path]:
     """The tiles of the rasters themselves, where the manifest says that they are."""
     others = without(folder, manifest.scenes)
-    records = [record for scene in manifest.scenes.values() for record in scene.records.values()]
-    known = {name for record in records for name in record.files}
+    records = _records(manifest.scenes)
+    known = {name for record in (*records, *_records(begun)) for name in record.files}
     there = {path.relative_to(folder).as_posix(): path for path in rasters_in(folder, recursive=True)}
-    _refuse([path for name, path in there.items() if name not in known and path not in others], journals(folder))
+    _refuse([path for name, path in there.items() if name not in known and path not in others])
     return {Path(name).stem: there[name] for name in (record.name for record in records) if name in there}
 
 
-def files_of(manifest: Manifest, folders: Sequence[Path], without: Without) -> dict[str, Path]:
+def files_of(
+    manifest: Manifest, folders: Sequence[Path], begun: Mapping[str, Scene], without: Without
+) -> dict[str, Path]:
     """Files in folders by the stem of the tile that they belong to. UsageError where one belongs to none."""
     files: dict[str, Path] = {}
     for folder in folders:
@@ -53,17 +62,18 @@ def files_of(manifest: Manifest, folders: Sequence[Path], without: Without) -> d
                 other = files.get(stem, paths[-1])
                 raise UsageError(paths[0], f"has the name of {other}", "expected one file for each tile")
             files[stem] = paths[0]
-    wanted = {Path(record.name).stem: Path(record.name) for scene in manifest.scenes.values()
-              for record in scene.records.values() if record.name is not None}  # fmt: skip
+    names = [record.name for record in (*_records(manifest.scenes), *_records(begun)) if record.name is not None]
+    wanted = {Path(name).stem: Path(name) for name in names}
     matched = match(wanted, files)
     _refuse(matched.right)
     return {tile.stem: path for _, tile, path in matched.pairs}
 
 
-def _refuse(foreign: Sequence[Path], unfinished: Sequence[Path] = ()) -> None:
-    if foreign and unfinished:
-        raise UsageError(some(foreign), f"in no {MANIFEST}", f"{unfinished[0].name} tells of a run that did not end",
-                         "run segcli tile again as before")  # fmt: skip
+def _records(scenes: Mapping[str, Scene]) -> list[Record]:
+    return [record for scene in scenes.values() for record in scene.records.values()]
+
+
+def _refuse(foreign: Sequence[Path]) -> None:
     if foreign:
         raise UsageError(some(foreign), f"no tile of {MANIFEST}", "expected files of the tiles' names",
                          "move what is foreign away, or give another --manifest")  # fmt: skip

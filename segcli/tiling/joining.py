@@ -20,7 +20,7 @@ from segcli.raster.align import is_elsewhere
 from segcli.raster.exact import ExactSink, is_moved
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, stored
-from segcli.tiling.finding import Without, files_of, own_files, some
+from segcli.tiling.finding import Without, files_of, own_files, some, unfinished
 from segcli.tiling.layout import Span, Tiling
 from segcli.tiling.manifest import Manifest, Place, Scene, accounts_beside, read_together
 from segcli.validity import Valid, written_out
@@ -55,12 +55,16 @@ def find_jobs(
     if not manifest.scenes:
         raise UsageError(path, "no tiles", "expected those of one raster at least")
     is_own = any(folder.resolve() == path.parent.resolve() for folder in folders)
-    found = own_files(manifest, path.parent, without) if is_own else files_of(manifest, folders, without)
+    begun = unfinished(path.parent, manifest)
+    find = partial(own_files, folder=path.parent) if is_own else partial(files_of, folders=folders)
+    found = find(manifest, begun=begun, without=without)
     for scene in manifest.scenes.values():
         try:
             yield replace(_job(scene, manifest, found, made_of, merge, allow_missing), is_own=is_own)
-        except InputError as error:
-            yield error
+        except InputError as error:  # of one of its tiles, perhaps
+            yield error if error.subject == scene.name else InputError(scene.name, str(error))
+    for name in begun:
+        yield InputError(name, "not all of its tiles were cut", "", "run segcli tile again as before")
 
 
 def _job(
@@ -136,11 +140,12 @@ def join(job: Job, sink: ExactSink, jobs: int, told: Callable[[float, int], None
         row = 0
         for (n, m), pixels, valid, is_there in tiles:
             elsewhere += [] if is_there else [job.files[n, m]]
-            if n != row:
-                told(*canvas.flush(sink, job.tiles.rows[n].start))
-                row = n
+            for whole in range(row, n):  # one by one: where tiles are missing, nothing is to pile up
+                told(*canvas.flush(sink, job.tiles.rows[whole + 1].start))
+            row = n
             canvas.add(job.tiles.rows[n], job.tiles.cols[m], pixels, valid)
-    told(*canvas.flush(sink, job.scene.grid.height))
+    for end in (*(span.start for span in job.tiles.rows[row + 1 :]), job.scene.grid.height):
+        told(*canvas.flush(sink, end))
     return elsewhere
 
 

@@ -1,6 +1,8 @@
 """Labels that are cut beside images: which belong to which, what their values mean, and how often each occurs."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from segcli.classes import ClassTable
 from segcli.colors import hex_color
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.matching import match, named
 from segcli.raster.burn import VECTORS, burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.grid import Grid
@@ -26,13 +28,26 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True)
 class Labels:
-    """The file of labels of each raster, the classes where something says which they are, and those values that are no
-    label: background, and what is ignored."""
+    """The file of labels of each raster, the classes where something says which they are, and what the values mean,
+    where that was asked for: these classes, else what the values themselves tell."""
 
     files: dict[Name, Path]
     classes: ClassTable | None
-    unlabelled: frozenset[str]
+    meaning: ClassTable | None
     attribute: str | None = None
+
+    @cached_property
+    def unlabelled(self) -> frozenset[str]:
+        """Values that are no label, background and what is ignored; as colours, too, where the masks hold these."""
+        if self.meaning is None:
+            return frozenset({"0", "255", "#000000"})
+        backgrounds = (entry for entry in self.meaning.entries if entry.is_background)
+        found = {text for entry in backgrounds for text in (str(entry.index), hex_color(entry.color))}
+        if self.meaning.ignore is not None:
+            found.add(str(self.meaning.ignore))
+        if self.meaning.ignore_color is not None:
+            found.add(hex_color(self.meaning.ignore_color))
+        return frozenset(found)
 
     def open(self, source: Name, grid: Grid) -> tuple[Source, Stored]:
         """As stored; polygons as they lie on the grid, in the colours of the classes."""
@@ -52,8 +67,9 @@ class Labels:
         """What a mask holds where there is no raster: its nodata, else what marks no label."""
         if like.nodata is not None or like.dtype != "uint8" or like.bands > 1:
             return like.empty
-        mark = empty_value(self.classes) if self.classes is not None else 255
-        return np.uint8(mark or 0)
+        if self.classes is not None:
+            return np.uint8(empty_value(self.classes) or 0)
+        return np.uint8(255 if self.meaning is None else self.meaning.ignore or 0)
 
 
 def find_labels(
@@ -77,8 +93,11 @@ def find_labels(
         table = table_of_kinds(sorted(set().union(*(kinds_in(path, attribute) for path in vectors))))
     if table is None:
         table = embedded_table(next(iter(files.values())))
-    meaning = table or (table_of(values_in(files.values()), folder) if wants_meaning else None)
-    return Labels(files, table, _unlabelled(meaning), attribute)
+    meaning = table
+    if table is None and wants_meaning:
+        with suppress(NothingDoneError):  # colours, numbers of objects, codes: what they mean is not to be seen
+            meaning = table_of(values_in(files.values()), folder)
+    return Labels(files, table, meaning, attribute)
 
 
 def _in_folder(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
@@ -86,7 +105,12 @@ def _in_folder(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
     several = next((name for name, paths in found.items() if len(paths) > 1), None)
     if several is not None:
         raise UsageError(place, f"{len(found[several])} files of the name {several}", "expected one file a name")
-    ours = {name: Path(str(source)) for source, name in sources.items()}
+    ours: dict[str, Path] = {}
+    for source, name in sources.items():
+        if name in ours:
+            raise UsageError(place, f"{ours[name]} and {source} have one name", "--masks expects one raster for each",
+                             "run them apart, each with its own --masks")  # fmt: skip
+        ours[name] = Path(str(source))
     by_path = {Path(str(source)): source for source in sources}
     pairs = match(ours, {name: paths[0] for name, paths in found.items()})
     alone = ", ".join(map(str, pairs.left[:5])) + (f" and {len(pairs.left) - 5} more" if len(pairs.left) > 5 else "")
@@ -99,20 +123,6 @@ def _one_for_all(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
     if len(sources) > 1 and not is_vector(place):
         raise UsageError(place, f"one raster for {len(sources)} images", "--masks expects a folder, or polygons")
     return dict.fromkeys(sources, place)
-
-
-def _unlabelled(table: ClassTable | None) -> frozenset[str]:
-    """As values and as colours, whichever the masks hold."""
-    if table is None:
-        return frozenset({"0", "255", "#000000"})
-    found = {
-        text for entry in table.entries if entry.is_background for text in (str(entry.index), hex_color(entry.color))
-    }
-    if table.ignore is not None:
-        found.add(str(table.ignore))
-    if table.ignore_color is not None:
-        found.add(hex_color(table.ignore_color))
-    return frozenset(found)
 
 
 def check(mask: Source) -> None:

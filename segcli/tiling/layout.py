@@ -67,6 +67,10 @@ def tiling(height: int, width: int, size: int, overlap: int, edge: Edge) -> Tili
     return Tiling(spans(height, size, overlap, edge), spans(width, size, overlap, edge))
 
 
+TILE_PLACE = r"_r\d+_c\d+"
+"""A pattern of what `tile_name` puts behind the name of the raster."""
+
+
 def tile_name(stem: str, row: int, col: int, height: int, width: int) -> str:
     """With the offsets in so many digits that names sort as the tiles lie."""
     digits = max(5, len(str(max(height, width) - 1)))

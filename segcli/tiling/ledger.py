@@ -12,33 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from segcli.classes import ClassTable
-from segcli.errors import BusyError, InputError, NothingDoneError, UsageError
+from segcli.errors import BusyError, InputError, UsageError
 from segcli.files import PART, lock, replacing
 from segcli.raster.names import Name
 from segcli.raster.sink import faults_of_writing
 from segcli.shard import Shard
+from segcli.tiling.journal import JOURNAL, journals, lines_of, read_journal
 from segcli.tiling.manifest import (
     MANIFEST,
     Manifest,
     Record,
     Scene,
     accounts,
-    manifest_from,
     plain,
     read,
-    record_from,
-    scene_from,
     take_over,
 )
 from segcli.tiling.marks import unchanged
-
-JOURNAL = "tiles.unfinished.jsonl"
-"""One line for the options, for each raster and for each tile, as they come; gone when tiles.json is there."""
-
-
-def journals(folder: Path) -> list[Path]:
-    """Those of runs that are on their way, or were killed."""
-    return [path for path in (folder / JOURNAL, *sorted(folder.glob("tiles.*-of-*.unfinished.jsonl"))) if path.exists()]
 
 
 class Ledger:
@@ -155,20 +145,26 @@ class Ledger:
         files = [self._journal, self.account, *([] if self._shard is not None else self._elsewhere())]
         return [(path, path.stat().st_ino, path.stat().st_size) for path in files if path.exists()]
 
-    def start_over(self) -> None:
-        """Remove the tiles that segcli knows it wrote; of other files none. UsageError where one of them is read."""
+    def keep_inputs(self) -> None:
+        """UsageError where a tile that may be removed is read."""
         for scene in self.known.scenes.values():
             name = self._input_among(name for record in scene.records.values() for name in record.files)
             if name is not None:
                 raise UsageError(self.folder / name, "is an input, and would be removed", "", "choose another --out")
-        for scene in self.known.scenes.values():
-            for record in scene.records.values():
-                for name in record.files if self.is_whole(record) else ():
-                    (self.folder / name).unlink(missing_ok=True)
-        for path in (self.account, self._journal, *self._elsewhere()):
-            path.unlink(missing_ok=True)
-        self.known.scenes, self._ours = {}, set()
-        self._found, self._others = None, {}
+
+    def remove(self, name: str) -> None:
+        """Remove and forget the tiles of a raster; those of all, where they are of other options. Of files that segcli
+        does not know that it wrote none goes."""
+        is_other = bool(self.other_options())
+        for gone in list(self.known.scenes) if is_other else {name} & self.known.scenes.keys():
+            for record in self.known.scenes.pop(gone).records.values():
+                for file in record.files if self.is_whole(record) else ():
+                    (self.folder / file).unlink(missing_ok=True)
+            self._ours.discard(gone)
+        if is_other:
+            for path in (self.account, self._journal, *self._elsewhere()):
+                path.unlink(missing_ok=True)
+            self._found, self._others = None, {}
 
     def begin(self, scene: Scene) -> Scene:
         """The raster with the tiles of it that are there and whole."""
@@ -183,7 +179,7 @@ class Ledger:
             if scene.name not in self._ours:
                 self._ours.add(scene.name)
                 if known is None or self._file is not None:  # else it comes with the first line that is written
-                    for line in _lines_of(self.known.scenes[scene.name]):
+                    for line in lines_of(self.known.scenes[scene.name]):
                         self._append(line)
         return self.known.scenes[scene.name]
 
@@ -269,7 +265,8 @@ class Ledger:
 
     def close(self) -> None:
         """Write tiles.json, with all rasters that are done; the account goes when all are."""
-        if self._file is not None:
+        left = [self._journal, *([] if self._shard is not None else self._elsewhere())]  # by runs that were stopped
+        if self._file is not None or (self.is_held and any(path.exists() for path in left)):
             self._write()
         self.rest()
 
@@ -301,41 +298,9 @@ class Ledger:
         yield self.known.head()
         for scene in self.known.scenes.values():
             if scene.name in self._ours:
-                yield from _lines_of(scene)
+                yield from lines_of(scene)
 
     def _read(self, path: Path) -> Manifest | None:
         if path.suffix != ".jsonl":
             return read(path) if path.exists() else None
-        try:
-            return _from_journal(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise NothingDoneError(path, f"cannot be read: {error.strerror}", "", "give permission") from error
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise UsageError(path, f"no account of tiles: {error}", "", "remove it, or choose another --out") from error
-
-
-def _lines_of(scene: Scene) -> Iterable[dict[str, Any]]:
-    yield {"source": scene.facts()}
-    for record in scene.records.values():
-        yield {"of": scene.name, "tile": plain(record)}
-    if scene.is_done:
-        yield {"done": scene.name}
-
-
-def _from_journal(text: str) -> Manifest | None:
-    lines = text.split("\n")[:-1]  # the last one is empty, or torn by a kill
-    if not lines:
-        return None
-    found = manifest_from({**json.loads(lines[0]), "sources": []})
-    for line in map(json.loads, lines[1:]):
-        if "source" in line:
-            scene = scene_from({**line["source"], "tiles": [], "left_out": []})
-            found.scenes[scene.name] = scene
-        elif "tile" in line:
-            record = record_from(line["tile"])
-            found.scenes[line["of"]].records[record.row, record.col] = record
-        else:
-            found.scenes[line["done"]].is_done = True
-    return found
+        return read_journal(path)

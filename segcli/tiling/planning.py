@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,10 @@ from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
 from segcli.shard import Shard
 from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
+from segcli.tiling.journal import journals
 from segcli.tiling.labelling import Labels, find_labels
-from segcli.tiling.layout import Tiling, count, tiling
-from segcli.tiling.ledger import Ledger, journals
+from segcli.tiling.layout import TILE_PLACE, Tiling, count, tiling
+from segcli.tiling.ledger import Ledger
 from segcli.tiling.manifest import CLASSES, MANIFEST, Place, Scene, accounts
 from segcli.tiling.marks import changed, digest, unchanged
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
@@ -53,7 +53,8 @@ class Target:
 
 def find_targets(options: TileOptions) -> list[Target]:
     """Every raster among the inputs, with a name of its own in its folder: that of its path below the folder that was
-    given, so that tiles of all lie side by side. Tiles are no inputs. UsageError where two have one name."""
+    given, so that tiles of all lie side by side. Tiles, known by their names in a folder of tiles, are no inputs.
+    UsageError where two have one name."""
     targets: list[Target] = []
     seen: dict[tuple[Path, str], Name] = {}
     holds_tiles = cache(lambda folder: bool(accounts(folder) or journals(folder)))
@@ -64,6 +65,7 @@ def find_targets(options: TileOptions) -> list[Target]:
         if (
             isinstance(source, Path)
             and source not in options.inputs
+            and re.search(TILE_PLACE + "$", source.stem)
             and any(holds_tiles(source.parents[n]) for n in range(len(relative.parts)))
         ):
             continue
@@ -89,7 +91,9 @@ def check_unchanged(work: Work, source: Name, labels: Labels | None) -> None:
 def labels_of(targets: list[Target], options: TileOptions) -> Labels | None:
     if options.masks is None:
         return None
-    wants_meaning = options.min_label > 0 or options.sample is not None
+    wants_meaning = not options.verify and (
+        options.min_label > 0 or options.sample is not None or options.edge == "pad"
+    )
     names = {target.source: target.relative for target in targets}
     return find_labels(names, options.masks, options.attribute, options.classes, wants_meaning)
 
@@ -207,12 +211,12 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
     for target in targets:
         by_folder.setdefault(target.folder, []).append(target)
     for folder, those in by_folder.items():
-        sizes, places = zip(*(_size_and_place(target, options) for target in those), strict=True)
+        counts, sizes, places = zip(*(_facts(target, options) for target in those), strict=True)
         scenes = [None if options.overwrite else ledgers[folder].known.scenes.get(target.name) for target in those]
         known = [None if scene is None else SPLITS.index(scene.split) if scene.split else NONE for scene in scenes]
-        splits = deal(sizes, options.split, options.seed, places, known)
+        splits = deal(counts, options.split, options.seed, places, known)
         out += [replace(target, split=split) for target, split in zip(those, splits, strict=True)]
-        pairs = meeting(places, splits)
+        pairs = meeting(places, splits, sizes)
         if pairs:
             one, other = (those[n].source for n in pairs[0])
             more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
@@ -221,13 +225,14 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
     return out
 
 
-def _size_and_place(target: Target, options: TileOptions) -> tuple[int, Box | None]:
-    """How many tiles, and where on earth; a raster that cannot be opened is left for its turn to be named."""
+def _facts(target: Target, options: TileOptions) -> tuple[int, tuple[int, int], Box | None]:
+    """How many tiles, the height and width, and where on earth; a raster that cannot be opened is left for its turn to
+    be named."""
     with suppress(InputError), Source(target.source, "stored") as source:
         grid = source.grid
         sides = [count(n, options.size, options.overlap_pixels, options.edge) for n in (grid.height, grid.width)]
-        return sides[0] * sides[1], grid.bounds_in("EPSG:4326")
-    return 0, None
+        return sides[0] * sides[1], (grid.height, grid.width), grid.bounds_in("EPSG:4326")
+    return 0, (0, 0), None
 
 
 def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
@@ -291,12 +296,14 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     """Begin in the folder, or go on there: leftovers of a killed run go, tiles that are whole stay."""
     names = work.names()
     may_begin(work, names, ledger, overwrite)
+    if overwrite:
+        ledger.remove(work.scene.name)
     if work.scene.name not in ledger.known.scenes:
         files = [layer.source.path for layer in work.layers]
         found = digest(files)
         work.scene.digest = found if unchanged(work.scene, files) else ""  # else it is not of what was opened
     scene = ledger.begin(work.scene)
-    pattern = re.escape(scene.name) + r"_r\d+_c\d+" + re.escape(work.rules.ending)
+    pattern = re.escape(scene.name) + TILE_PLACE + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:
         with faults_of_writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -306,19 +313,22 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
 
 def sample(
     targets: list[Target], labels: Labels | None, options: TileOptions, console: Console
-) -> dict[Name, frozenset[Place]] | None:
-    """The tiles of each raster that are in the sample over all of them; None where no sample is wanted.
-
-    A raster that cannot be looked at is left for its turn to be named.
-    """
+) -> dict[Name, frozenset[Place] | InputError] | None:
+    """The tiles of each raster that are in the sample over all of them, or why it could not be looked at; None where no
+    sample is wanted."""
     if options.sample is None:
         return None
     found: list[tuple[Name, Place, dict[str, int], str]] = []
+    failed: dict[Name, InputError] = {}
     for target in targets:
-        with suppress(InputError), opened(target, labels, options) as work:
-            facts, plan = look(work), work.plan()
-            kept = [place for place in facts if not why_not(facts[place], plan[place], work.rules)]
-            found += [(target.source, place, facts[place][1], plan[place].split) for place in kept]
+        try:
+            with opened(target, labels, options) as work:
+                facts, plan = look(work), work.plan()
+        except InputError as error:
+            failed[target.source] = error
+            continue
+        kept = [place for place in facts if not why_not(facts[place], plan[place], work.rules)]
+        found += [(target.source, place, facts[place][1], plan[place].split) for place in kept]
     if len(found) < options.sample:
         console.say(f"--sample {options.sample}: there are {len(found)} tiles")
     out: dict[Name, set[Place]] = {target.source: set() for target in targets}
@@ -328,10 +338,10 @@ def sample(
     for tiles, wanted in zip(by_split, shares, strict=True):
         for n in balanced([_labels(pixels, labels) for _, _, pixels, _ in tiles], wanted, options.seed):
             out[tiles[n][0]].add(tiles[n][1])
-    return {source: frozenset(places) for source, places in out.items()}
+    return {source: frozenset(places) for source, places in out.items()} | failed
 
 
 def _labels(pixels: dict[str, int], labels: Labels | None) -> dict[str, int]:
     """Classes to balance by: background counts, what is ignored does not."""
-    ignored: Any = labels.classes.ignore if labels is not None and labels.classes is not None else 255
+    ignored = labels.meaning.ignore if labels is not None and labels.meaning is not None else 255
     return {value: count for value, count in pixels.items() if value != str(ignored)}

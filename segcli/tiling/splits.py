@@ -97,16 +97,20 @@ def overlapping(places: Sequence[Box | None]) -> list[int]:
     return out
 
 
-def meeting(places: Sequence[Box | None], splits: Sequence[int | None]) -> list[tuple[int, int]]:
-    """Pairs of rasters that overlap or adjoin and are not of one split as a whole; but not those of one place, whose
-    tiles are split alike."""
+def meeting(
+    places: Sequence[Box | None], splits: Sequence[int | None], sizes: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Pairs of rasters that overlap or adjoin and are not of one split as a whole; but not those of one place and one
+    size in pixels, whose tiles are split alike."""
     boxes = np.array([place or (np.nan,) * 4 for place in places], float).reshape(-1, 4)
     west, south, east, north = boxes.T
     margin = 1e-6 * np.minimum(east - west, north - south)
+    pixels = np.array(sizes).reshape(-1, 2)
     pairs = []
     for n, box in enumerate(boxes):
+        alike = (np.abs(boxes - box).max(axis=1) <= margin) & (pixels == pixels[n]).all(axis=1)
         near = (west - margin <= east[n]) & (east + margin >= west[n]) & (south - margin <= north[n])
-        near &= (north + margin >= south[n]) & ~(np.abs(boxes - box).max(axis=1) <= margin)
+        near &= (north + margin >= south[n]) & ~alike
         pairs += [
             (n, int(m)) for m in np.flatnonzero(near) if m > n and (splits[n] is None or splits[n] != splits[int(m)])
         ]
