@@ -31,6 +31,7 @@ from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
 from segcli.raster.align import differ
 from segcli.raster.grid import Grid
 from segcli.raster.labels import check_mask
+from segcli.raster.rows import in_step
 from segcli.raster.sink import create
 from segcli.raster.source import Images, Source
 from segcli.validity import both
@@ -62,7 +63,7 @@ class Comparison:
     def rows(self, height: int) -> Iterator[Compared]:
         """InputError, at the end, where a value is no class."""
         foreign = [np.zeros(256, bool), np.zeros(256, bool)]
-        strips = zip(self.predicted.strips(height), self.truth.strips(height), strict=True)
+        strips = in_step(self.predicted.strips(height), self.truth.strips(height))
         for found, true in strips:
             valid = both(found.valid, true.valid)
             sides = []

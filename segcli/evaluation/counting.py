@@ -20,7 +20,7 @@ from segcli.measures.report import ImageCounts
 from segcli.options import EvalOptions
 from segcli.raster.align import aligned, differ
 from segcli.raster.labels import check_mask, table_in
-from segcli.raster.rows import Strip
+from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Images, Source, open_images
 from segcli.validity import both, written_out
 
@@ -36,7 +36,7 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
         planes, meaning = side_by_side(files, pair, meaning, options)
         counts = Counts(meaning, options, planes[0][0])
         for true, found in planes:
-            strips = ahead(zip(true.strips(STRIP_HEIGHT), found.strips(STRIP_HEIGHT), strict=True))
+            strips = ahead(in_step(true.strips(STRIP_HEIGHT), found.strips(STRIP_HEIGHT)))
             with closing(strips):  # read in a thread, counted here
                 for one, other in strips:
                     counts.add(one, other)

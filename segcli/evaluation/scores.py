@@ -10,6 +10,7 @@ from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.measures.calibration import ScoreCounts, levels
 from segcli.raster.align import aligned, differ
+from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
 
@@ -31,7 +32,7 @@ def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
             )  # fmt: skip
         scores = aligned(given, truth.grid) if differ(truth, given) else given
         height = max(1, min(512, VALUES // (truth.grid.width * len(bands))))
-        for true, found in zip(truth.strips(height), scores.strips(height, bands), strict=True):
+        for true, found in in_step(truth.strips(height), scores.strips(height, bands)):
             places = meaning.true[true.pixels[0]]
             known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)
             if found.pixels.dtype.kind == "f":

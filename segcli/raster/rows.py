@@ -1,11 +1,14 @@
 """The strips that everything flows in."""
 
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
 from segcli.validity import Valid
+
+Item = TypeVar("Item")
 
 BLOCK_BYTES = 2**29
 """Rows are read in whole blocks of the file while these take no more memory than this; of higher blocks in parts, each
@@ -36,6 +39,22 @@ def cut(first_row: int, pixels: NDArray[Any], valid: Valid, start: int, stop: in
     if alone:
         rows, known = rows.copy(), None if known is None else known.copy()
     return Strip(first_row, rows, known)
+
+
+def in_step(*files: Iterator[Item]) -> Iterator[list[Item]]:
+    """The next strip of each, until all end together; ValueError where one ends before another.
+
+    Other than `zip`, which keeps what it gave two rounds ago: a strip may keep the block that it was cut from, while as
+    much is read again.
+    """
+    while True:
+        strips = [strip for file in files if (strip := next(file, None)) is not None]
+        if not strips:
+            return
+        if len(strips) < len(files):
+            raise ValueError("one ends before another")
+        yield strips
+        del strips
 
 
 def pieces(first: int, count: int, step: int) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from segcli.network.normalise import Normalisation
 from segcli.raster.align import is_elsewhere
 from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.fit import match_bands
+from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.training.labels import Labels, check_mask
 from segcli.training.pairs import Pair, Splits
@@ -143,7 +144,7 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         pixels, marked = np.zeros(classes, np.int64), 0
         may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
         found = _Values(image)
-        for (first_row, values, known), (_, strip, valid) in zip(mask.strips(CELL), image.strips(CELL), strict=True):
+        for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL)):
             found.add(first_row, strip, valid)
             places = labels.positions(pair.mask, values, known)
             if may_mark:
