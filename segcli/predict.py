@@ -43,6 +43,7 @@ from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.fit import check_dtypes, match_bands, match_ranges
 from segcli.raster.names import Name
+from segcli.raster.rows import in_step
 from segcli.raster.sink import BLOCK, Encoding, Sink, create
 from segcli.raster.source import Images, Source, open_images
 from segcli.raster.stack_sink import PlaneSink, create_stack
@@ -95,9 +96,9 @@ class Setting:
 
     def waiting(self, source: Source, bands: tuple[int, ...]) -> float:
         """Bytes for each column of an image that wait to be computed, and those that wait until a row of tiles is
-        whole: as they came, put together, and on their way into the file."""
+        whole: as they are put together, and the last ones, which are fewer, on their way into the file."""
         sizes = (product.layout.bands * np.dtype(product.layout.dtype).itemsize for product in self.products)
-        return source.column_bytes(bands) + 3.0 * min(BLOCK, source.grid.height) * sum(sizes)
+        return source.column_bytes(bands) + 2.0 * min(BLOCK, source.grid.height) * sum(sizes)
 
 
 def run(options: PredictOptions, console: Console) -> int:
@@ -315,7 +316,7 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
 def read(works: list[Work], strip_height: int, panel: Panel) -> Iterator[tuple[int, NDArray[np.generic], Valid]]:
     """Strips of all images together: the first row, (image, band, row, col), and where there are data."""
     files = [work.source.strips(strip_height, work.bands, panel.read_first, panel.read_end) for work in works]
-    for strips in zip(*files, strict=True):
+    for strips in in_step(*files):
         shape = (1, *strips[0].pixels.shape[1:])
         valid = joined([(None if strip.valid is None else strip.valid[None], shape) for strip in strips], axis=0)
         yield strips[0].first_row, np.stack([strip.pixels for strip in strips]), valid

@@ -1,8 +1,11 @@
 import subprocess
 import sys
 import tracemalloc
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +23,7 @@ from segcli.errors import InputError
 from segcli.files import PART
 from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.grid import Grid
+from segcli.raster.rows import Strip, in_step
 from segcli.raster.sink import BLOCK, Layout, create
 from segcli.raster.source import Source
 
@@ -352,6 +356,46 @@ def test_rows_of_one_block_are_there_at_a_time(tmp_path: Path) -> None:
         tracemalloc.stop()
     row_of_blocks = 3 * 256 * 4096
     assert peak < 2.5 * row_of_blocks  # that, and once more behind what waited
+
+
+def test_strips_in_step_keep_no_block_that_is_behind(tmp_path: Path) -> None:
+    """As `zip` would, which keeps what it gave two rounds ago."""
+    for name in ("a", "b"):
+        write_picture(tmp_path / f"{name}.tif", np.zeros((100, 50), np.uint8))
+    blocks: list[weakref.ref[Any]] = []
+
+    def strips(source: Source) -> Iterator[Strip]:
+        for strip in source.strips(4):
+            blocks.append(weakref.ref(strip.pixels))
+            yield strip
+            del strip
+
+    with Source(tmp_path / "a.tif") as one, Source(tmp_path / "b.tif") as other:
+        row = 0
+        for pair in in_step(strips(one), strips(other)):
+            assert pair[0].first_row == pair[1].first_row == row
+            assert sum(block() is not None for block in blocks) == 2
+            row += 4
+    assert row == 100
+
+
+def test_strips_in_step_end_together() -> None:
+    assert list(in_step(iter("ab"), iter("cd"))) == [["a", "c"], ["b", "d"]]
+    with pytest.raises(ValueError, match="one ends before another"):
+        list(in_step(iter("ab"), iter("c")))
+
+
+def test_a_sink_keeps_no_strip(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Small arrays that wait for a row of tiles would lie between the network's features, as holes."""
+    pixels = rng.integers(0, 9, (3, 1100, 700), np.uint8)
+    with create(tmp_path / "a.tif", Grid(1100, 700), Layout(3, "uint8")) as sink:
+        for row in range(0, 1100, 48):  # which does not divide a row of tiles
+            strip = pixels[:, row : row + 48].copy()
+            known = weakref.ref(strip)
+            sink.write(row, strip)
+            del strip
+            assert known() is None
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), pixels)
 
 
 @pytest.mark.parametrize("first_row", [0, 1, 16, 37, 69])

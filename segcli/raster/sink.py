@@ -30,6 +30,7 @@ from segcli.machine import cores
 from segcli.raster.canvas import MOST_BYTES, Canvas
 from segcli.raster.gdal import created, gdal, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
+from segcli.raster.rows import pieces
 from segcli.raster.sidecars import remove_aux, replacing_both
 from segcli.raster.statistics import Statistics
 
@@ -110,8 +111,9 @@ class Sink:
         self.statistics = Statistics(layout.bands, layout.nodata) if layout.statistics else None
         self.is_opaque = True  # of red, green, blue and alpha
         self._has_alpha = layout.is_rgb and layout.bands == 4
-        self._waiting: list[NDArray[Any]] = []
-        self._first_col, self._end_col = 0, 0  # of the panel that is being written
+        self._block: NDArray[Any] = np.empty(0)  # a row of tiles of the panel that is being written
+        self._filled = 0  # rows of it
+        self._first_col, self._end_col = 0, 0  # of the panel
         self._next_row = 0  # the first of the panel that GDAL does not have yet
 
     def write(self, first_row: int, pixels: NDArray[Any], first_col: int = 0) -> None:
@@ -120,18 +122,31 @@ class Sink:
         if first_row == 0 and first_col == self._end_col:
             self._end_panel()
             self._first_col, self._end_col, self._next_row = first_col, first_col + strip.shape[2], 0
-        due = self._next_row + self._rows_waiting()
+        due = self._next_row + self._filled
         if (first_row, first_col) != (due, self._first_col) or first_row + strip.shape[1] > self._grid.height:
             came = f"rows {first_row} to {first_row + strip.shape[1]} from column {first_col}"
             raise ValueError(f"{came} came where row {due} from column {self._first_col} was due")
-        self._waiting.append(strip)
-        if self._rows_waiting() >= BLOCK:
-            self._flush(self._rows_waiting() // BLOCK * BLOCK)
+        for first, end in pieces(first_row, strip.shape[1], BLOCK):
+            self._take(strip[:, first - first_row : end - first_row], is_last=end == self._grid.height)
+
+    def _take(self, rows: NDArray[Any], is_last: bool) -> None:
+        """Rows of one row of tiles, which are copied until all of these are there: whoever made them has their memory
+        back at once."""
+        count, width = rows.shape[1:]
+        if not self._filled and (is_last or count == BLOCK):
+            self._put(rows)
+            return
+        if self._block.shape[2:] != (width,):
+            self._block = np.empty((len(rows), min(BLOCK, self._grid.height), width), rows.dtype)
+        self._block[:, self._filled : self._filled + count] = rows
+        self._filled += count
+        if is_last or self._filled == BLOCK:
+            whole, self._filled = self._block[:, : self._filled], 0
+            self._put(whole)
 
     def restart(self) -> None:
         """Forget what came: it comes again, from the first row of the first column on."""
-        self._waiting = []
-        self._first_col = self._end_col = self._next_row = 0
+        self._first_col = self._end_col = self._next_row = self._filled = 0
         self.is_opaque = True
         if self.statistics is not None:
             self.statistics.restart()
@@ -145,24 +160,18 @@ class Sink:
     def _end_panel(self) -> None:
         if self._end_col == 0:
             return
-        if self._next_row + self._rows_waiting() != self._grid.height:
-            raise ValueError(f"{self._next_row + self._rows_waiting()} of {self._grid.height} rows came")
-        if self._waiting:
-            self._flush(self._rows_waiting())
+        if self._next_row != self._grid.height:
+            raise ValueError(f"{self._next_row + self._filled} of {self._grid.height} rows came")
 
-    def _rows_waiting(self) -> int:
-        return sum(strip.shape[1] for strip in self._waiting)
-
-    def _flush(self, height: int) -> None:
-        whole = np.concatenate(self._waiting, axis=1) if len(self._waiting) > 1 else self._waiting[0]
-        window = Window(self._first_col, self._next_row, self._end_col - self._first_col, height)
+    def _put(self, rows: NDArray[Any]) -> None:
+        """To GDAL, at once."""
+        height, width = rows.shape[1:]
         with faults_of_writing(self._path):
-            self._dataset.write(whole[:, :height], window=window)
+            self._dataset.write(rows, window=Window(self._first_col, self._next_row, width, height))
         if self.statistics is not None:
-            self.statistics.add(whole[:, :height])
+            self.statistics.add(rows)
         if self._has_alpha and self.is_opaque:
-            self.is_opaque = bool((whole[3, :height] == 255).all())
-        self._waiting = [whole[:, height:]] if height < whole.shape[1] else []
+            self.is_opaque = bool((rows[3] == 255).all())
         self._next_row += height
 
 
