@@ -1,4 +1,7 @@
 import gc
+import os
+import subprocess
+import sys
 from functools import partial
 from itertools import count
 
@@ -195,3 +198,20 @@ def test_without_the_operators_it_is_the_plain_call(monkeypatch: pytest.MonkeyPa
     plain = convolution(conv, (0, 1))
     assert plain.__name__ == "plain"
     assert torch.allclose(plain(image), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "compiled"), [(None, 3), ("9", 2)])
+def test_few_kernels_are_kept_unless_the_environment_says_otherwise(given: str | None, compiled: int) -> None:
+    """Of two shapes in turn the first is compiled once more where one is kept."""
+    code = (
+        "import torch\nfrom torch.nn.functional import conv2d\nfrom segcli.network.device import keep_kernels\n"
+        "keep_kernels(1)\nweight = torch.zeros(64, 64, 3, 3)\nwith torch.inference_mode():\n"
+        "    for side in (16, 32, 16): conv2d(torch.zeros(2, 64, side, side), weight)"
+    )
+    known = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
+    more = {"ONEDNN_VERBOSE": "profile_create"} | ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": given} if given else {})
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known | more)
+    lines = [line for line in said.stdout.splitlines() if ",convolution," in line and "cache_miss" in line]
+    if not said.stdout:
+        pytest.skip("this torch has no oneDNN that tells what it does")
+    assert len(lines) == compiled

@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,14 @@ def return_freed_memory() -> None:
     """Give freed blocks back to the system, holes in the heap too (glibc; else nothing); others of new sizes follow."""
     if (trim := _libc("malloc_trim")) is not None:
         trim(0)
+
+
+def keep_kernels(count: int) -> None:
+    """Let oneDNN keep so many compiled kernels, where it has made none yet and the environment does not say otherwise.
+
+    Each takes 0.1 MB. By itself it keeps 1024, most of which would be those for the small images of a start.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(count))
 
 
 def _libc(name: str) -> Any:
