@@ -21,7 +21,7 @@ from segcli.joined import not_tiles, places, spare_sources
 from segcli.machine import cores
 from segcli.options import TileOptions
 from segcli.raster.exact import create_exact, not_kept
-from segcli.raster.sink import faults_of_writing
+from segcli.raster.faults import faults_of_writing
 from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
 from segcli.tiling.finding import find_manifest, some

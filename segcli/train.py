@@ -29,7 +29,7 @@ from segcli.network.device import (
 from segcli.network.encoders import STRIDES
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
-from segcli.raster.sink import faults_of_writing
+from segcli.raster.faults import faults_of_writing
 from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed

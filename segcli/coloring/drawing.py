@@ -20,9 +20,10 @@ from segcli.files import replacing
 from segcli.palettes import to_qml
 from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted, pictured, strip_height
 from segcli.raster.align import is_elsewhere
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
-from segcli.raster.sink import Layout, Sink, create, empty_value, faults_of_writing, mask_layout
+from segcli.raster.sink import Layout, Sink, create, empty_value, mask_layout
 from segcli.raster.source import Images, Source, open_images
 from segcli.raster.stack_sink import PlaneSink, create_stack
 from segcli.raster.stretch import shown_bands

@@ -12,7 +12,7 @@ from segcli.evaluation.pairs import Pair
 from segcli.files import replacing
 from segcli.measures.report import SCHEMA, ImageCounts, dense, per_class_rows, per_image_rows, to_csv
 from segcli.options import EvalOptions
-from segcli.raster.sink import faults_of_writing
+from segcli.raster.faults import faults_of_writing
 
 PAGE = "report.html"
 

@@ -20,11 +20,12 @@ from rasterio.windows import Window
 
 from segcli.errors import InputError
 from segcli.files import part_of
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import created, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.sidecars import remove_aux, replacing_both
-from segcli.raster.sink import BLOCK, Encoding, Layout, Sink, check_blocks, convert, faults_of_writing
+from segcli.raster.sink import BLOCK, Encoding, Layout, Sink, check_blocks, convert
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, kind_of, lost, stored
 from segcli.validity import Valid, written_out

@@ -3,8 +3,6 @@ row, because PNG cannot be written in pieces. Knows files and formats, nothing o
 """
 
 import errno
-import os
-import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +18,13 @@ import tifffile
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from segcli.classes import ClassTable
-from segcli.errors import InputError, NothingDoneError
 from segcli.files import part_of
 from segcli.machine import cores
 from segcli.raster.canvas import MOST_BYTES, Canvas
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import created, gdal, opened, settled, without_sidecar
 from segcli.raster.grid import Grid
 from segcli.raster.rows import pieces
@@ -36,12 +33,6 @@ from segcli.raster.statistics import Statistics
 
 BLOCK = 512
 """Side of the tiles of a GeoTIFF, in pixels."""
-
-HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-"""What the system says where no other file could be written either."""
-
-LITTLE_ROOM = 2**20
-"""Free bytes under which a failed write is put down to a full disk, where GDAL does not say."""
 
 
 @dataclass(frozen=True)
@@ -242,32 +233,6 @@ def _add_overviews(part: Path, grid: Grid, layout: Layout) -> int:
     with opened(part, "r+") as dataset, gdal():
         dataset.build_overviews(factors, Resampling[layout.overviews or "nearest"])
     return len(factors)
-
-
-@contextmanager
-def faults_of_writing(path: Path) -> Iterator[None]:
-    """What goes wrong in writing, said of the file it was meant for."""
-    try:
-        yield
-    except (OSError, RasterioError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())
-        hopeless = isinstance(error, OSError) and error.errno in HOPELESS
-        is_full = shutil.disk_usage(_existing(path.parent)).free < LITTLE_ROOM
-        if is_full and not hopeless:  # libraries say what they were at
-            reason = f"the disk is full ({reason})"
-        if hopeless or is_full or _is_closed(path.parent):
-            raise NothingDoneError(
-                path, f"cannot be written: {reason}", "", "make room or give permission, or choose another --out"
-            ) from error
-        raise InputError(path, f"cannot be written: {reason}") from error
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
-
-
-def _is_closed(folder: Path) -> bool:
-    return not os.access(_existing(folder), os.W_OK)
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from segcli.colors import hex_color
 from segcli.files import part_of
 from segcli.machine import make_room
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
 from segcli.raster.sidecars import replacing_both
-from segcli.raster.sink import Layout, faults_of_writing
+from segcli.raster.sink import Layout
 
 TILE = 512
 BIG = 2**32 - 2**25

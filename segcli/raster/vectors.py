@@ -23,9 +23,9 @@ from segcli.components import Components
 from segcli.errors import SegcliError, UsageError
 from segcli.files import PART, remove_parts
 from segcli.options import PolygonFormat
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.grid import Grid
-from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 
 POLYGONS = "polygons"

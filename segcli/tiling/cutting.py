@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from segcli.ahead import ahead, shared
 from segcli.files import replacing
 from segcli.raster.exact import write_whole
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.rows import Strip
-from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored
 from segcli.tiling.labelling import Counts, counts, labelled

@@ -14,8 +14,8 @@ from typing import Any
 from segcli.classes import ClassTable
 from segcli.errors import BusyError, InputError, UsageError
 from segcli.files import PART, lock, replacing
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.names import Name
-from segcli.raster.sink import faults_of_writing
 from segcli.shard import Shard
 from segcli.tiling.journal import JOURNAL, journals, lines_of, read_journal
 from segcli.tiling.manifest import (

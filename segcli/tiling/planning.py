@@ -19,10 +19,10 @@ from segcli.raster.align import differ
 from segcli.raster.burn import BurntReader
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
-from segcli.raster.sink import faults_of_writing
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
 from segcli.shard import Shard
