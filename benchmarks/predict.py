@@ -256,8 +256,8 @@ def segcli(case: Case) -> dict[str, float]:
     if not case.parity:
         source, where = (case.folder / "image.tif",), {"device": str(case.device), "precision": case.precision}
         job = PredictOptions(source, case.folder / MASK, case.weights, overwrite=True, **where)
-        checkpoint.load(checkpoint.find(case.weights))
-        return measured(case, lambda: None, lambda _: run(job, Console(quiet=True)))
+        network = [checkpoint.load(checkpoint.find(case.weights))]  # as the other ways have it when they begin
+        return measured(case, network.clear, lambda _: run(job, Console(quiet=True)))
     model = checkpoint.load(checkpoint.find(case.weights))
     scorer = make_scorer(model.network, case.device, case.dtype, PredictOptions((), Path()), print)
     with rasterio.open(case.folder / "parity.tif") as file:

@@ -64,6 +64,8 @@ RECIPES: dict[str, dict[str, str]] = {
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
+        "landcover again": "--weights {out}/landcover/run/best.safetensors --precision fp32 --minutes 100"
+        " --crop 256 --batch 4 --augment full",
     },
     "membrane": {
         "no weights": f"{SMALL} --epochs 120 --batch 2 --augment full --up transpose --loss ce",
