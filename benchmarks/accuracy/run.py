@@ -64,7 +64,7 @@ RECIPES: dict[str, dict[str, str]] = {
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
-        "landcover again": "--weights {out}/landcover/run/best.safetensors --precision fp32 --minutes 100"
+        "landcover again": "--weights {out}/landcover/run/best.safetensors --precision fp32 --half --minutes 100"
         " --crop 256 --batch 4 --augment full",
     },
     "membrane": {
