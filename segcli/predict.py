@@ -30,6 +30,7 @@ from segcli.network.device import (
     is_out_of_memory,
     keep_all_bits_of_float32,
     keep_freed_memory,
+    keep_kernels_for,
     map_large_blocks,
     out_of_memory_named,
     return_freed_memory,
@@ -113,6 +114,7 @@ def run(options: PredictOptions, console: Console) -> int:
     if advice := advice_on_precision(device, options.precision):
         console.say(advice)
     model = checkpoint.load(path)
+    keep_kernels_for(model.network)
     outputs.check(options)
     suffix = partial(endings.suffix, options.format)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from segcli.network import kernels
+from segcli.network.device import LEAST_KERNELS
 from segcli.network.kernels import convolution, transposed
 from segcli.network.normalise import Inputs
 from segcli.network.stream import Stream
@@ -200,18 +201,30 @@ def test_without_the_operators_it_is_the_plain_call(monkeypatch: pytest.MonkeyPa
     assert torch.allclose(plain(image), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("given", "compiled"), [(None, 3), ("9", 2)])
+@pytest.mark.parametrize(("given", "compiled"), [(None, 2), ("1", 3)])
 def test_few_kernels_are_kept_unless_the_environment_says_otherwise(given: str | None, compiled: int) -> None:
-    """Of two shapes in turn the first is compiled once more where one is kept."""
+    """Two shapes in turn: where one is kept, the first is compiled once more."""
+    said = compiled_for("16, 32, 16", given)
+    assert said.count("convolution") == compiled
+
+
+def test_as_many_kernels_are_kept_as_a_network_needs() -> None:
+    """Of more shapes than that the first ones are gone, other than by oneDNN itself."""
+    shapes = ", ".join(map(str, (*range(16, 16 + LEAST_KERNELS), 16)))
+    assert compiled_for(shapes, None).count("convolution") == LEAST_KERNELS + 1
+    assert compiled_for(shapes, "1024").count("convolution") == LEAST_KERNELS
+
+
+def compiled_for(sides: str, kept: str | None) -> list[str]:
+    """What oneDNN compiles for images of these sides, one after the other, by its own word."""
     code = (
-        "import torch\nfrom torch.nn.functional import conv2d\nfrom segcli.network.device import keep_kernels\n"
-        "keep_kernels(1)\nweight = torch.zeros(64, 64, 3, 3)\nwith torch.inference_mode():\n"
-        "    for side in (16, 32, 16): conv2d(torch.zeros(2, 64, side, side), weight)"
+        "import torch\nfrom torch import nn\nfrom segcli.network.device import keep_kernels_for\n"
+        "conv = nn.Conv2d(16, 16, 3)\nkeep_kernels_for(conv)\nwith torch.inference_mode():\n"
+        f"    for side in ({sides}): conv(torch.zeros(8, 16, side, side))"
     )
     known = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
-    more = {"ONEDNN_VERBOSE": "profile_create"} | ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": given} if given else {})
+    more = {"ONEDNN_VERBOSE": "profile_create"} | ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": kept} if kept else {})
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known | more)
-    lines = [line for line in said.stdout.splitlines() if ",convolution," in line and "cache_miss" in line]
     if not said.stdout:
         pytest.skip("this torch has no oneDNN that tells what it does")
-    assert len(lines) == compiled
+    return [line.split(",")[5] for line in said.stdout.splitlines() if "cache_miss" in line]

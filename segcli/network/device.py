@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from segcli.errors import NothingDoneError, UsageError
 
@@ -77,12 +77,19 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def keep_kernels(count: int) -> None:
-    """Let oneDNN keep so many compiled kernels, where it has made none yet and the environment does not say otherwise.
+def keep_kernels_for(network: nn.Module) -> None:
+    """Let oneDNN keep two compiled kernels for each part of a network, where it has made none yet in this process and
+    the environment does not say otherwise.
 
-    Each takes 0.1 MB. By itself it keeps 1024, most of which would be those for the small images of a start.
+    In the middle of an image a part meets one or two shapes. By itself oneDNN keeps 1024 kernels, of 0.1 MB each, most
+    of which would be those for the small images of a start.
     """
+    count = max(LEAST_KERNELS, 2 * sum(1 for _ in network.modules()))
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(count))
+
+
+LEAST_KERNELS = 128
+"""More than small networks need, for others that follow in the process."""
 
 
 def _libc(name: str) -> Any:

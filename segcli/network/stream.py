@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from segcli.network.device import keep_kernels
 from segcli.network.frame import beyond, framed
 from segcli.network.joins import Join, JoinedWindow
 from segcli.network.normalise import Inputs
@@ -30,10 +29,6 @@ STRIP_PIXELS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**22}
 LEAST_ROWS = 8
 """Strips below the total stride are no lower than this: with each, an operator moves the two rows or so that it keeps.
 On a GPU there are none, because each strip is some hundred launches."""
-
-SHAPES = 2
-"""Of strips that an operator meets, one after the other, in the middle of an image or at its ends; in the middle it is
-one or two."""
 
 
 class RowStream:
@@ -127,7 +122,6 @@ class Stream:
         context: int = 0,
     ) -> None:
         folded = fold(network, method).to(memory_format=torch.channels_last)
-        keep_kernels(SHAPES * len(folded.graph.nodes))
         self._steps = trace(folded)
         _try_out(network, self._steps, method, bands, total_stride, context)
         # Weights that are as they are to be are laid out once, not twice.
