@@ -103,7 +103,8 @@ def write_tiles(
                     raise sampled
                 work = replace(work, chosen=sampled)
             work = planning.make_room(work, ledgers[job.output], options.overwrite)
-            write_classes(job.output, labels, options)
+            if options.overwrite:  # else it is there since the folder is held
+                write_classes(job.output, labels, options)
             return work
         except BaseException:
             planning.close(work)
