@@ -150,6 +150,7 @@ class TrainOptions:
     encoder: EncoderName = "plain"
     pretrained: bool = True
     freeze: int = 0
+    freeze_norms: bool = False
     crop: int = 256
     batch: int = 8
     augment: Augment = "light"

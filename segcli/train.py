@@ -101,6 +101,8 @@ def _check_options(options: TrainOptions, out: Path) -> None:
         raise UsageError("--border-gap", "goes with --border-weight", "expected both")
     if options.freeze and options.encoder == "plain" and options.weights is None:
         raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or another --encoder")
+    if options.freeze_norms and options.weights is None:
+        raise UsageError("--freeze-norms", "no weights to take them from", "--freeze-norms goes with --weights")
     depth = _depth(options)
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")

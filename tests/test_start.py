@@ -17,6 +17,7 @@ from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.train import run
+from segcli.training.loop import leave_norms
 
 QUIET = Console(quiet=True)
 
@@ -74,6 +75,45 @@ def test_what_is_frozen_stays_and_the_rest_learns(tmp_path: Path, weights: Path)
     first, after = tensors(weights), tensors(tmp_path / "out" / "best.safetensors")
     changed = {name.partition(".")[0] for name in first if not torch.equal(first[name], after[name])}
     assert changed == {"up", "decoder", "head"}
+
+
+def test_frozen_norms_keep_their_statistics_and_go_on_scaling(tmp_path: Path, weights: Path) -> None:
+    """With them a network learns on what predict will compute; without them each batch has its own mean."""
+    first = with_norms(weights)
+    assert run(options(images(tmp_path / "data"), weights, freeze_norms=True), QUIET) == 0
+    after = tensors(tmp_path / "out" / "best.safetensors")
+    statistics = {name for name in first if "running_" in name}
+    assert len(statistics) == 2 * 10  # two norms a level, on the way down and up, and two below
+    assert all(torch.equal(first[name], after[name]) for name in statistics)
+    learnt = set(first) - statistics - {name for name in first if name.endswith("num_batches_tracked")}
+    assert not [name for name in learnt if torch.equal(first[name], after[name])]
+
+    assert run(options(images(tmp_path / "data"), weights, overwrite=True), QUIET) == 0
+    after = tensors(tmp_path / "out" / "best.safetensors")
+    assert not [name for name in statistics if torch.equal(first[name], after[name])]
+
+
+def test_a_step_with_frozen_norms_sees_the_scores_of_predict(weights: Path) -> None:
+    with_norms(weights)
+    network = checkpoint.load(weights).network
+    assert isinstance(network, UNet)
+    pixels = torch.rand(2, 3, 16, 16)
+    expected = network.eval()(pixels)
+    assert not torch.allclose(network.train()(pixels), expected)
+    network.load_state_dict(tensors(weights))  # the pass above moved the means
+    leave_norms(network)
+    assert torch.equal(network(pixels), expected)
+    assert network.training  # what is no norm, dropout for one, still learns
+
+
+def with_norms(path: Path) -> dict[str, torch.Tensor]:
+    """Weights at `path` whose norms have seen something else than what comes; all their tensors."""
+    network = UNet(NetworkConfig(3, 2, width=3, depth=2))
+    for _ in range(3):
+        network.train()(3 + 2 * torch.randn(2, 3, 16, 16))
+    constants = Normalisation("uint8", (20.0, 30.0, 40.0), (11.0, 12.0, 13.0))
+    checkpoint.save(checkpoint.Model(network.eval(), constants, ClassTable.from_indices([0, 1])), path)
+    return tensors(path)
 
 
 def test_grey_images_and_other_dtypes_fit(tmp_path: Path, weights: Path) -> None:

@@ -904,6 +904,7 @@ def test_encoders_of_torchvision(tmp_path: Path, segcli: Program, refused: Calla
     assert (network.config.encoder, network.config.depth) == ("resnet18", 5)
     for more, text in ((("--freeze", 2), "--freeze"), (("--encoder", "resnet18", "--up", "unpool"), "--up unpool"),
                        (("--border-weight", 10), "no instances/"),
+                       (("--freeze-norms",), "--freeze-norms: no weights to take them from"),
                        (("--border-gap", 1), "--border-gap: goes with --border-weight")):  # fmt: skip
         assert text in refused("train", "data", "--out", "none", "--width", 4, *more)
     assert not (tmp_path / "none").exists()

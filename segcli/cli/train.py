@@ -68,6 +68,9 @@ def train(
     freeze: Annotated[
         int, typer.Option(min=0, help="Leave the encoder as it is for so many epochs.")
     ] = TrainOptions.freeze,
+    freeze_norms: Annotated[
+        bool, typer.Option("--freeze-norms", help="Leave batch norm's means and variances as --weights has them.")
+    ] = False,
     crop: Annotated[
         int, typer.Option(min=16, help="Side of the training crops in pixels; at most the largest image's.")
     ] = TrainOptions.crop,
@@ -128,8 +131,8 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
-        width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, crop, batch, augment, upright,
-        balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
+        width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, freeze_norms, crop, batch, augment,
+        upright, balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
         learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device,
         json, quiet, debug,
     )  # fmt: skip

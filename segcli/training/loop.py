@@ -75,6 +75,8 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
     training.network.train()
     if not training.learns_encoder(progress):
         training.network.encoder.eval()  # its running means, too, stay what they are
+    if options.freeze_norms:
+        leave_norms(training.network)
     training.network.encoder.requires_grad_(training.learns_encoder(progress))
     part = training.processes.rank, training.processes.count
     workers = options.workers or torch.get_num_threads()
@@ -108,6 +110,13 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
                 break
     progress.loss = float(total)
     return True
+
+
+def leave_norms(network: nn.Module) -> None:
+    """Let batch norms work with the means and variances that they have, until `network.train()`; they still scale."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _step(training: Training, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
