@@ -15,7 +15,7 @@ import torch
 
 import segcli
 from segcli.console import Console
-from segcli.errors import NothingDoneError, UsageError
+from segcli.errors import NothingDoneError
 from segcli.files import held, replacing
 from segcli.network import checkpoint
 from segcli.network.device import (
@@ -26,10 +26,10 @@ from segcli.network.device import (
     keep_freed_memory,
     out_of_memory_named,
 )
-from segcli.network.encoders import STRIDES
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.faults import faults_of_writing
+from segcli.training.checks import check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed
@@ -59,18 +59,16 @@ def run(options: TrainOptions, console: Console) -> int:
     start = None if options.weights is None else checkpoint.load(checkpoint.find(str(options.weights)))
     if start is not None:
         options = of_the_same_network(options, start.network.config)
-    _check_options(options, out)
+    check_options(options, start)
+    check_folder(options, out)
     keep_freed_memory()
     keep_all_bits_of_float32()
     with started(choose_device(options.device)) as (processes, device):
         if not processes.is_first:
             console = Console(quiet=True)
         splits = find_pairs(options.data, options.val, options.seed, options.group_by)
-        if splits.is_given:
-            _check_given(options)
+        check_pairs(options, splits)
         numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
-        if options.border_weight and not numbered:
-            raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
         if options.border_weight and numbered < count:
             console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
@@ -80,75 +78,15 @@ def run(options: TrainOptions, console: Console) -> int:
         odd = list(warnings(found, labels.classes.names))
         for line in odd:
             console.say(line)
+        check_counts(options, count, len(labels.classes.entries), processes.count)
+        found = found if start is None else seen_as(found, start)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0
-        _check_fit(options, found, labels, processes)
-        found = found if start is None else seen_as(found, start)
         with _own(out) if processes.is_first else nullcontext(), out_of_memory_named(device, LESS):
             if processes.is_first:
-                _check_free(options, out)  # again: another run may have come to its end since
+                check_folder(options, out)  # again: another run may have come to its end since
             return _train(options, out, found, labels, start, console, processes, device)
-
-
-def _check_options(options: TrainOptions, out: Path) -> None:
-    _check_free(options, out)
-    if options.encoder != "plain" and options.up == "unpool":
-        raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
-    if options.encoder != "plain" and options.padding == "valid":
-        raise UsageError("--padding valid", f"{options.encoder} pads its own convolutions", "expected --encoder plain")
-    if options.border_gap != TrainOptions.border_gap and not options.border_weight:
-        raise UsageError("--border-gap", "goes with --border-weight", "expected both")
-    if options.freeze and options.encoder == "plain" and options.weights is None:
-        raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or another --encoder")
-    if options.freeze_norms and options.weights is None:
-        raise UsageError("--freeze-norms", "no weights to take them from", "--freeze-norms goes with --weights")
-    depth = _depth(options)
-    if options.crop < 2 << depth:
-        raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
-    no_pixels = options.loss in ("dice", "lovasz")
-    for name, given, idle in (
-        ("--class-weights", options.class_weights != "none", no_pixels),
-        ("--border-weight", options.border_weight > 0, no_pixels),
-        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal"),
-    ):
-        if given and idle:
-            raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
-
-
-def _check_free(options: TrainOptions, out: Path) -> None:
-    """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
-    best, last = out / "best.safetensors", out / "last.safetensors"
-    if options.resume and not last.exists():
-        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there")
-    # One that was stopped in its first epoch has left the last weights alone.
-    there = next((path for path in (best, last) if path.exists()), None)
-    if there is not None and not (options.overwrite or options.resume or options.check):
-        raise UsageError(
-            there, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
-        )
-
-
-def _check_given(options: TrainOptions) -> None:
-    """UsageError where a split is asked for that the data have already."""
-    is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val}
-    for name in (name for name, is_given in is_asked.items() if is_given):
-        raise UsageError(name, f"{options.data} says itself what is for validation", "there is nothing to split",
-                         f"leave {name} out")  # fmt: skip
-
-
-def _depth(options: TrainOptions) -> int:
-    return options.depth if options.encoder == "plain" else STRIDES
-
-
-def _check_fit(options: TrainOptions, found: Survey, labels: Labels, processes: Processes) -> None:
-    """UsageError where options do not fit the data, before anything is made."""
-    classes = len(labels.classes.entries)
-    if isinstance(options.class_weights, tuple) and len(options.class_weights) != classes:
-        raise UsageError("--class-weights", f"{len(options.class_weights)} weights", f"expected {classes}, one a class")
-    if min(options.batch, len(found.splits.train)) < processes.count:
-        raise UsageError("--batch", f"{options.batch} crops of {len(found.splits.train)} images",
-                         f"expected at least one for each of {processes.count} processes")  # fmt: skip
 
 
 @contextmanager
@@ -188,7 +126,7 @@ def _train(
     normalisation = constants(found, start)
     torch.manual_seed(options.seed)
     config = NetworkConfig(
-        found.bands, len(classes.entries), options.width, _depth(options), options.norm, options.dropout, options.up,
+        found.bands, len(classes.entries), options.width, depth_of(options), options.norm, options.dropout, options.up,
         options.skip, options.encoder, options.padding,
     )  # fmt: skip
     network = UNet(config, pretrained=options.pretrained and not options.resume)
@@ -210,7 +148,7 @@ def _train(
         _begin(out, options)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
-    console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {found.bands} bands, "
+    console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {_bands(found.bands)}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip
     if advice := advice_on_precision(device, options.precision):
         console.say(advice)
@@ -339,6 +277,10 @@ def _is_done(training: Training, progress: Progress) -> bool:
 def _left(training: Training, progress: Progress) -> str:
     done = training.share_done(progress)
     return f"{progress.seconds * (1 - done) / max(done, 1e-9):.0f} s left"
+
+
+def _bands(count: int) -> str:
+    return f"{count} band{'s' * (count != 1)}"
 
 
 def _short(value: float | None) -> str:

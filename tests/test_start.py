@@ -132,7 +132,7 @@ def test_resuming_goes_on_and_does_not_begin_again(
     assert run(chosen, Console()) == 0
     assert "begins with them, of encoder plain, width 3, depth 2" in capsys.readouterr().err.replace("\n", " ")
     first = (tmp_path / "out" / "history.csv").read_text().splitlines()
-    with pytest.raises(UsageError, match=r"weights was first\.safetensors; now it is None"):
+    with pytest.raises(UsageError, match=r"begun with --weights first\.safetensors; now without --weights"):
         run(replace(chosen, weights=None, width=3, depth=2, norm="none", skip="add", resume=True, epochs=2), QUIET)
     assert run(replace(chosen, resume=True, epochs=2), Console()) == 0
     assert "begins with them" not in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, weights: Path, refused: Ca
     network = UNet(NetworkConfig(4, 2, width=3, depth=2)).eval()
     constants = Normalisation("uint8", (20.0,) * 4, (11.0,) * 4)
     checkpoint.save(checkpoint.Model(network, constants, ClassTable.from_indices([0, 1])), weights)
-    with pytest.raises(UsageError, match=r"[0-9]\.png: 1 band; the weights expect 4; leave --weights out"):
+    with pytest.raises(UsageError, match=r"[0-9]\.png: 1 band, as 3 more; the weights expect 4; leave --weights out"):
         run(options(tmp_path / "grey", weights), QUIET)
     assert not (tmp_path / "out").exists()
 

@@ -22,7 +22,8 @@ from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 
 FORMAT = 1
-KEY = "segcli"
+KEY, KEY_OF_STATE = "segcli", "segcli-training"
+"""Of weights, and of a training that was stopped (training/state.py)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def load(path: Path) -> Model:
     try:
         return _load(path)
     except OSError as error:
-        raise NothingDoneError(path, error.strerror or str(error) or "cannot be read", _EXPECTED) from error
+        best = f"give --weights {path / 'best.safetensors'}" if (path / "best.safetensors").is_file() else ""
+        raise NothingDoneError(path, error.strerror or str(error) or "cannot be read", _EXPECTED, best) from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise NothingDoneError(path, found, _EXPECTED, "give --weights a file that segcli train wrote") from error
@@ -78,7 +80,10 @@ def _load(path: Path) -> Model:
     with path.open("rb"):  # for the system's own words: safetensors has others for a folder or a missing file
         pass
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(KEY)
+        text, state = map((file.metadata() or {}).get, (KEY, KEY_OF_STATE))
+        if text is None and state is not None:
+            raise NothingDoneError(path, "the state that train --resume goes on from", "expected weights",
+                                   f"give --weights {path.with_name('best.safetensors')}")  # fmt: skip
         if text is None:
             raise ValueError(f"metadata has no key {KEY!r}")
         record = json.loads(text)

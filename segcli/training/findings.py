@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from segcli.training.pairs import Pair, Splits
+from segcli.training.pairs import INSTANCES, Pair, Splits
 from segcli.training.survey import Facts, Survey
+
+LIKELY_OBJECTS = 10
+"""From so many classes on masks may hold numbers of objects."""
 
 
 def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
@@ -21,11 +24,15 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
             yield f"{pair.mask}: not one labelled pixel"
         if fact.stray_polygons:
             yield f"{pair.mask}: none of its {fact.stray_polygons} polygons lies on {pair.image}"
+    if len(names) >= LIKELY_OBJECTS and all(_are_numbered(fact) for fact in facts.values()):
+        yield (f"{len(names)} classes, and each mask has them from the first on without a gap: if these are numbers of "
+               f"objects, they belong in {INSTANCES}/, and masks/ has a class for all of them")  # fmt: skip
     for n, name in enumerate(names):
+        called = name if name.startswith("class ") else f"class {name}"
         if not any(facts[pair].pixels[n] for pair in splits.train):
-            yield f"class {name} is in no training mask: it will never be predicted"
+            yield f"{called} is in no training mask: it will never be predicted"
         elif not any(facts[pair].pixels[n] for pair in splits.val):
-            yield f"class {name} is in no validation mask: its IoU stays unknown"
+            yield f"{called} is in no validation mask: its IoU stays unknown"
     learnt, seen = ({facts[pair].digest for pair in part} for part in (splits.train, splits.val))
     same: dict[str, list[str]] = {}
     for pair in splits.all:
@@ -34,6 +41,12 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
         if digest in learnt and digest in seen:
             yield f"the same image is in training and in validation: {', '.join(images[:4])}"
     yield from _neighbours(splits, facts)
+
+
+def _are_numbered(fact: Facts) -> bool:
+    """Whether the classes of a mask are the first ones, as objects are counted; with a background or without."""
+    there = np.flatnonzero(fact.pixels)
+    return len(there) == 0 or bool(there[-1] + 1 - there[0] == len(there) and there[0] <= 1)
 
 
 def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:

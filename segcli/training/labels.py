@@ -1,5 +1,6 @@
 """From masks as people have them to class positions: indices, colours, black and white. numpy only, besides reading."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,9 @@ class Labels:
         if valid is not None:
             found[~valid] = -1
         if (found == -2).any():
+            objects = "; numbers of objects belong in instances/" if len(pixels) == 1 and pixels.max() > 255 else ""
             raise InputError(path, f"{self._foreign(pixels, found)} are no class", f"expected {self._expected(pixels)}",
-                             "give --classes with all of them, or 255 where there is no label")  # fmt: skip
+                             f"give --classes with all of them, or 255 where there is no label{objects}")  # fmt: skip
         return found
 
     def _by_index(self, values: NDArray[np.generic]) -> Positions:
@@ -100,7 +102,8 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
     """The class table: the given file, `classes.json` or `.csv` in `data` or beside the masks, or the values that occur
     in these.
 
-    Raises InputError where masks are colours and nothing says what these mean.
+    A mask that cannot be read is left for the survey to name. Raises UsageError where masks are colours and nothing
+    says what these mean.
     """
     folder = data.parent if data.is_file() else data
     table = written_table(given, folder, above=0) or written_table(None, pairs[0].mask.parent, above=0)
@@ -110,13 +113,20 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
     if len(vectors) == len(pairs):
         return table_of_kinds(sorted(set().union(*map(kinds_in, vectors))))
     if vectors:
-        raise InputError(vectors[0], "polygons beside masks of pixels", "nothing says which value is which class",
+        raise UsageError(vectors[0], "polygons beside masks of pixels", "nothing says which value is which class",
                          f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
-    with Source(pairs[0].mask, "mask") as mask:
-        if mask.bands >= 3:
-            raise InputError(pairs[0].mask, "a mask in colours", "nothing says which colour is which class",
-                             f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
+    first, bands = next(((pair.mask, bands) for pair in pairs if (bands := _bands(pair.mask))), (folder, 0))
+    if bands >= 3:
+        raise UsageError(first, "a mask in colours", "nothing says which colour is which class",
+                         f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
     return table_of(values_in(pair.mask for pair in pairs), data)
+
+
+def _bands(path: Path) -> int:
+    """0 where the mask cannot be read."""
+    with suppress(InputError), Source(path, "mask") as mask:
+        return mask.bands
+    return 0
 
 
 def without(classes: ClassTable, ignore: int | None) -> Labels:

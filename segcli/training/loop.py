@@ -16,6 +16,7 @@ from segcli.options import TrainOptions
 from segcli.training.losses import Loss
 from segcli.training.processes import Processes
 from segcli.training.sampling import Crops
+from segcli.training.start import batch_norms
 from segcli.training.state import Averaged, Progress
 
 WARM_UP = 0.05
@@ -114,9 +115,8 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
 
 def leave_norms(network: nn.Module) -> None:
     """Let batch norms work with the means and variances that they have, until `network.train()`; they still scale."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    for module in batch_norms(network):
+        module.eval()
 
 
 def _step(training: Training, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:

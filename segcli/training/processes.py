@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,7 @@ class Processes:
         """The sum over all processes, through which gradients flow."""
         if self.count == 1:
             return tensor
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(tensor)  # type: ignore[no-untyped-call]
+        return _Total.apply(tensor)
 
     def sum(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sum over all processes of whole numbers. No GPU has a part in it, and so none is waited for."""
@@ -63,6 +62,24 @@ class Processes:
                 network, device_ids=[device.index], find_unused_parameters=some_rest
             )
         return nn.parallel.DistributedDataParallel(network, find_unused_parameters=some_rest)
+
+
+class _Total(torch.autograd.Function):
+    """A sum over processes; what each adds to the others' losses is added up in the same way."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _summed(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 @contextmanager

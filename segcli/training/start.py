@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, replace
 
+from torch import nn
+
 from segcli.classes import ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.network.checkpoint import Model
@@ -10,6 +12,7 @@ from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
+from segcli.training.pairs import Pair
 from segcli.training.survey import Survey, normalisation
 
 OF_NETWORK = ("width", "depth", "norm", "padding", "up", "skip", "encoder")
@@ -28,15 +31,27 @@ def of_the_same_network(options: TrainOptions, config: NetworkConfig) -> TrainOp
 
 def seen_as(found: Survey, model: Model) -> Survey:
     """The data set with the bands that the weights know: grey repeated, alpha left out. UsageError where none fit."""
-    for pair in (pair for pair in found.splits.all if found.facts[pair].bands != model.bands):
-        with Source(pair.image) as image:
-            try:
-                match_bands(image, model.bands)
-            except InputError as error:
-                bands = found.facts[pair].bands
-                raise UsageError(pair.image, f"{bands} band{'s' * (bands != 1)}", f"the weights expect {model.bands}",
-                                 "leave --weights out, or give others") from error  # fmt: skip
+    unfit = [pair for pair in found.splits.all if found.facts[pair].bands != model.bands and not _fits(pair, model)]
+    if unfit:
+        bands = found.facts[unfit[0]].bands
+        more = f", as {len(unfit) - 1} more" if len(unfit) > 1 else ""
+        raise UsageError(unfit[0].image, f"{bands} band{'s' * (bands != 1)}{more}", f"the weights expect {model.bands}",
+                         "leave --weights out, or give others")  # fmt: skip
     return replace(found, bands=model.bands)
+
+
+def _fits(pair: Pair, model: Model) -> bool:
+    with Source(pair.image) as image:
+        try:
+            match_bands(image, model.bands)
+        except InputError:
+            return False
+    return True
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """The layers that keep running means and variances."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def constants(found: Survey, model: Model | None) -> Normalisation:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from segcli.errors import UsageError
 from segcli.files import replacing
+from segcli.network.checkpoint import KEY_OF_STATE
 from segcli.options import TrainOptions
-
-KEY = "segcli-training"
 
 
 @dataclass
@@ -72,7 +71,7 @@ def save_state(
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"progress": vars(progress), "record": record})
     with replacing(path) as part:
-        part.write_bytes(to_bytes(plain, {KEY: text}))
+        part.write_bytes(to_bytes(plain, {KEY_OF_STATE: text}))
 
 
 def load_state(
@@ -81,7 +80,7 @@ def load_state(
     """Bring everything to where it was. UsageError where the file is none, or of a training with another `record`."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {})[KEY])
+            found = json.loads((file.metadata() or {})[KEY_OF_STATE])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise UsageError(
@@ -91,7 +90,7 @@ def load_state(
         # An option that was not there yet had the value that it has by itself; of what else was not noted nobody knows.
         before = found["record"].get(name, getattr(TrainOptions, name, value))
         if before != value:
-            raise UsageError(path, f"{name} was {before}", f"now it is {value}",
+            raise UsageError(path, f"begun {_with(name, before)}", f"now {_with(name, value)}",
                              "resume with the same options and data, or begin anew in another --out")  # fmt: skip
     network.load_state_dict(_part(tensors, "network."))
     for name, tensor in _part(tensors, "averaged.").items():
@@ -108,6 +107,17 @@ def load_state(
     if device.type == "cuda" and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return Progress(**found["progress"])
+
+
+def _with(name: str, value: Any) -> str:
+    """An option as it is written on the command line; of data and the like the value."""
+    if name in ("data", "classes", "normalisation", "processes"):
+        return f"with {name} {value}"
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"without {option}"
+    text = ",".join(map(str, value)) if isinstance(value, list) else value
+    return f"with {option}" if value is True else f"with {option} {text}"
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

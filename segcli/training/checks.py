@@ -1,0 +1,82 @@
+"""Options of a training against each other, against what lies in its folder, and against the data."""
+
+from pathlib import Path
+
+from segcli.errors import UsageError
+from segcli.network.checkpoint import Model
+from segcli.network.encoders import STRIDES
+from segcli.options import TrainOptions
+from segcli.training.pairs import INSTANCES, Splits
+from segcli.training.start import batch_norms
+
+
+def check_options(options: TrainOptions, start: Model | None) -> None:
+    """UsageError where options contradict each other, or one would have no part in the training.
+
+    `start` is the model of --weights.
+    """
+    if options.encoder != "plain" and options.up == "unpool":
+        raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
+    if options.encoder != "plain" and options.padding == "valid":
+        raise UsageError("--padding valid", f"{options.encoder} pads its own convolutions", "expected --encoder plain")
+    if options.encoder != "plain" and options.depth not in (TrainOptions.depth, STRIDES):
+        raise UsageError("--depth", f"{options.encoder} halves {STRIDES} times", f"expected {STRIDES}",
+                         "leave --depth out")  # fmt: skip
+    if options.border_gap != TrainOptions.border_gap and not options.border_weight:
+        raise UsageError("--border-gap", "goes with --border-weight", "expected both")
+    is_known = start is not None or (options.encoder != "plain" and options.pretrained)
+    if options.freeze and not is_known:
+        raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or a pretrained encoder")
+    if options.freeze_norms and start is None:
+        raise UsageError("--freeze-norms", "no weights to take them from", "--freeze-norms goes with --weights")
+    if options.freeze_norms and start is not None and not batch_norms(start.network):
+        raise UsageError("--freeze-norms", f"{options.weights} has no batch norm", "there is nothing to freeze",
+                         "leave --freeze-norms out")  # fmt: skip
+    depth = depth_of(options)
+    if options.crop < 2 << depth:
+        raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
+    no_pixels = options.loss in ("dice", "lovasz")
+    for name, given, idle in (
+        ("--class-weights", options.class_weights != "none", no_pixels),
+        ("--border-weight", options.border_weight > 0, no_pixels),
+        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal"),
+    ):
+        if given and idle:
+            raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
+
+
+def check_folder(options: TrainOptions, out: Path) -> None:
+    """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
+    best, last = out / "best.safetensors", out / "last.safetensors"
+    if options.resume and not last.exists():
+        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there")
+    # One that was stopped in its first epoch has left the last weights alone.
+    there = next((path for path in (best, last) if path.exists()), None)
+    if there is not None and not (options.overwrite or options.resume or options.check):
+        raise UsageError(
+            there, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
+        )
+
+
+def check_pairs(options: TrainOptions, splits: Splits) -> None:
+    """UsageError where a split is asked for that the data have already, or borders without numbers of objects."""
+    is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val}
+    for name in (name for name, is_given in is_asked.items() if is_given and splits.is_given):
+        raise UsageError(name, f"{options.data} says itself what is for validation", "there is nothing to split",
+                         f"leave {name} out")  # fmt: skip
+    if options.border_weight and not any(pair.instances for pair in splits.train):
+        raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
+
+
+def check_counts(options: TrainOptions, images: int, classes: int, processes: int) -> None:
+    """UsageError where there are other numbers than options expect of training images, classes or processes."""
+    if isinstance(options.class_weights, tuple) and len(options.class_weights) != classes:
+        raise UsageError("--class-weights", f"{len(options.class_weights)} weights", f"expected {classes}, one a class")
+    if min(options.batch, images) < processes:
+        raise UsageError("--batch", f"{options.batch} crops of {images} images",
+                         f"expected at least one for each of {processes} processes")  # fmt: skip
+
+
+def depth_of(options: TrainOptions) -> int:
+    """How often the network halves the image."""
+    return options.depth if options.encoder == "plain" else STRIDES
