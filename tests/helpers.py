@@ -13,6 +13,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import Skip
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Data sets and awkward files that are no part of the project; tests that use them skip without them."""
@@ -49,10 +50,10 @@ def brightness_model(bands: int = 3, dtype: str = "uint8", depth: int = 2) -> ch
     return checkpoint.Model(network.eval(), Normalisation(dtype, (half,) * bands, (half,) * bands), classes)
 
 
-def random_model(classes: int = 3, width: int = 4, depth: int = 3) -> checkpoint.Model:
+def random_model(classes: int = 3, width: int = 4, depth: int = 3, skip: Skip = "concat") -> checkpoint.Model:
     """A U-Net as it is before training."""
     torch.manual_seed(2)
-    network = UNet(NetworkConfig(3, classes, width, depth)).eval()
+    network = UNet(NetworkConfig(3, classes, width, depth, skip=skip)).eval()
     table = ClassTable.from_indices(range(classes))
     return checkpoint.Model(network, Normalisation("uint8", (127.0,) * 3, (60.0,) * 3), table)
 

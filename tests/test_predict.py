@@ -419,7 +419,7 @@ def test_the_device_falls_back_to_the_cpu_and_says_so(tmp_path: Path, random_wei
         scorers = list(scorer.with_fallback(said.append))
         assert [s.device.type for s in scorers] == ["meta", "cpu"]
         assert scorers[1].dtype == torch.float32
-        assert said == ["out of memory on meta; going on on the CPU"]
+        assert said == ["out of memory on meta; going on on the CPU, in float32"]
     # The half precision of the device has not reached the weights that the CPU gets.
     assert all(torch.equal(before[name], tensor) for name, tensor in model.network.state_dict().items())
 
@@ -499,7 +499,7 @@ def test_a_full_device_is_left_for_the_rest_of_a_run(
     said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
     assert len(said) == len(set(said))
     assert all("a.tif" in line for line in said[:-1])
-    assert said[-1] == "out of memory on meta; going on on the CPU"
+    assert said[-1] == "out of memory on meta; going on on the CPU, in float32"
 
 
 def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
@@ -516,7 +516,7 @@ def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
     monkeypatch.setattr("segcli.network.scorer.make_scorer", full)
     scorer = first_scorer(model.network, torch.device("meta"), torch.bfloat16, options, said.append)
     assert (scorer.device.type, scorer.dtype) == ("cpu", torch.float32)
-    assert said == ["out of memory on meta; going on on the CPU"]
+    assert said == ["out of memory on meta; going on on the CPU, in float32"]
     assert list(scorer.plans_within(99, 99, 1, 1e9))
     monkeypatch.setattr(Stream, "plans", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
     assert list(scorer.plans_within(99, 99, 1, 1e9)) == []

@@ -22,6 +22,7 @@ from segcli.network.operators import Pointwise
 from segcli.network.stream import RowStream, Stream, reach
 from segcli.network.tracing import NotStreamableError, fold, sharing_weights, trace
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import Up
 
 RELATIVE = 1e-5
 
@@ -574,6 +575,59 @@ def peak_before_the_end(strips: int) -> int:
     for _ in range(strips):
         list(flow.push(torch.zeros(1, 1, 16, 64), last=False))
     return max(alive)
+
+
+@pytest.mark.parametrize(("up", "depth"), [("transpose", 3), ("bilinear", 3), ("nearest", 4)])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_end_of_an_image_takes_no_more_where_no_branches_meet(up: Up, depth: int, blocks: int) -> None:
+    """No join hands out a strip at a time there; what lags, six blocks of rows, comes out step by step all the same."""
+    torch.manual_seed(0)
+    network = randomised(UNet(NetworkConfig(1, 2, 4, depth, up=up, skip="none")))
+    strip, height = blocks << depth, 12 << depth
+    image, alive = torch.randn(1, 1, height, 32), []  # type: ignore[var-annotated]
+    flow = RowStream(trace(fold(network, "scores")), alive.append)
+    given, before = [], 0
+    for row in range(0, height, strip):
+        before = max(alive, default=0)
+        given += [scores.clone() for scores in flow.push(image[:, :, row : row + strip], row + strip == height)]
+    assert max(alive) == before
+    assert max(scores.shape[2] for scores in given) <= max(strip, 1 << depth)
+    with torch.inference_mode():
+        assert torch.allclose(torch.cat(given, 2), network(image), atol=1e-5)
+
+
+def test_what_nobody_reads_is_not_computed() -> None:
+    """Without skips an unpadded U-Net has encoder features, cut to the decoder's size, that nothing takes."""
+    network = UNet(NetworkConfig(1, 2, 4, 3, skip="none", padding="valid")).eval()
+    steps = trace(fold(network, "scores"))
+    read = {source for step in steps for source in step.inputs}
+    assert read == {-1, *range(len(steps) - 1)}
+    assert not [step.name for step in steps if "crop" in step.name]
+
+
+def test_norms_one_after_the_other_fold_one_after_the_other() -> None:
+    torch.manual_seed(0)
+    network = randomised(nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)))
+    image = torch.randn(1, 1, 20, 20)
+    folded = fold(network)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.inference_mode():
+        assert torch.allclose(folded(image), network(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("height", [33, 48])
+def test_a_gap_to_the_last_row_ends_where_the_image_does(height: int) -> None:
+    """Of a network that lags less than what is added below the image, and of one that lags more."""
+    torch.manual_seed(0)
+    for network, stride, method in (
+        (nn.Sequential(nn.Conv2d(1, 2, 1)).eval(), 16, "forward"),
+        (randomised(UNet(NetworkConfig(1, 2, 2, 2))), 4, "scores"),
+    ):
+        stream = Stream(network, 1, stride, torch.device("cpu"), method=method)
+        told = [Inputs(row, torch.zeros(1, 1, min(8, height - row), 16), True) for row in range(0, height, 8)]
+        found = torch.cat([scores.clone() for _, scores in stream.scores(told, height)], 2)
+        with torch.inference_mode():
+            assert torch.allclose(found, network(torch.zeros(1, 1, height, 16)), atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

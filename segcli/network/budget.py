@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,18 +82,39 @@ def free_memory(device: torch.device) -> int:
 
 
 def _group_memory() -> int:
-    """Bytes that this process's control group (a container, a batch job) leaves it; files in cache count as free."""
-    for folder, limit, used, cached in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
+    """Bytes that the control groups of this process (a container, a batch job) leave it, the tightest of them; files in
+    cache count as free."""
+    free = sys.maxsize
+    for folder, limit, used, cached in _groups():
         try:
-            lines = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
-            free = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
-            return free + int(lines.get(cached, 0))
+            lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            free = min(free, left + int(lines.get(cached, 0)))
         except (OSError, ValueError):  # no such group, or "max"
             continue
-    return sys.maxsize
+    return free
+
+
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _groups() -> Iterator[tuple[Path, str, str, str]]:
+    """Folders of the groups that this process is in and of those around them, with the names of their files: limit,
+    use, and the cache's line in memory.stat; of both versions of control groups."""
+    try:
+        lines = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
+    except OSError:
+        lines = []
+    paths = {kinds: path.strip("/") for _, kinds, path in (line for line in lines if len(line) == 3)}
+    second = paths.get("", "")
+    first = next((path for kinds, path in paths.items() if "memory" in kinds.split(",")), "")
+    for root, path, names in (
+        (GROUPS, second, ("memory.max", "memory.current", "inactive_file")),
+        (GROUPS / "memory", first, ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+    ):
+        own = root / path  # in a container without its own view of the groups there may be no such folder
+        for folder in (own, *(parent for parent in own.parents if parent.is_relative_to(root))):
+            yield folder, *names
 
 
 def _system_memory() -> int:

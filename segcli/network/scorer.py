@@ -101,7 +101,7 @@ def first_scorer(
 
 
 def _on_the_cpu(network: UNet, device: torch.device, options: PredictOptions, say: Callable[[str], None]) -> Scorer:
-    say(f"out of memory on {device}; going on on the CPU")
+    say(f"out of memory on {device}; going on on the CPU, in float32")
     return make_scorer(network, torch.device("cpu"), torch.float32, options, say)
 
 

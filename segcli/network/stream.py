@@ -31,6 +31,11 @@ LEAST_ROWS = 8
 On a GPU there are none, because each strip is some hundred launches."""
 
 
+OUT_OF_STEP = 1.2
+"""What is mirrored above an image is no multiple of the total stride, so that strips of some heights complete now more,
+now fewer rows of the deep levels: up to so many times the bytes of those that were tried."""
+
+
 class RowStream:
     """One image, or several of one size, on the way through a network that `tracing.trace` has taken apart."""
 
@@ -48,13 +53,15 @@ class RowStream:
                 self._joins[number] = join
         self._watch = watch
         self._begun = False
+        self._told: dict[int, bool] = {}  # which outputs had ended after the last pass
 
     def push(self, rows: Tensor, last: bool) -> Iterator[Tensor]:
         """Take the next rows, (image, band, row, col), and give the output rows that they complete, in strips.
 
         `last` says that no rows follow. `watch`, where given, is told after each operator how many bytes are alive.
         """
-        # What the bottom of the image adds comes by itself, so that it is no more at once than a strip is.
+        # What the bottom of the image adds comes by itself, so that it is no more at once than a strip is: joins hand
+        # out no more, and where there are none, each operator's own bottom comes by itself.
         output, finished = self._pass(rows, last and not self._begun)
         self._begun = True
         if output is not None:
@@ -70,7 +77,8 @@ class RowStream:
         ended = {-1: last}
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
             inputs = [None if source in step.early else values[source] for source in step.inputs]
-            inputs_ended = all(ended[source] for source in step.inputs)
+            known = ended if self._joins else self._told | {-1: last}
+            inputs_ended = all(known.get(source, False) for source in step.inputs)
             given = [] if self._watch is None else [rows, *inputs, *operator.held()]
             for source in step.frees:
                 del values[source]  # what of it has been copied may go while the operator works
@@ -82,6 +90,7 @@ class RowStream:
                 self._watch(self._most(list(values.values()), given, inputs, output))
             values[number], ended[number] = output, inputs_ended and not operator.unfinished()
             del inputs, given, output
+        self._told = ended
         final = len(self._steps) - 1
         return values[final], ended[final]
 
@@ -180,7 +189,8 @@ class Stream:
             if empty and settled and repeats and not last:
                 recent = [*recent[1:], recent[0]]
                 skipped = [*skipped, strip] if len(skipped) + 1 < cycle else []
-                yield done, recent[-1]
+                if (count := min(rows, height - done)) > 0:  # below the image there may be more of them
+                    yield done, recent[-1] if count == rows else recent[-1][:, :, :count]
                 done += rows
                 continue
             for missed in skipped:  # what they give is known already
@@ -204,19 +214,24 @@ class Stream:
         # What stands beside the image and is used up on the way costs less than the image.
         wide = [self._peak(height, 2 * columns) for height in heights] if self.context else [2 * p for p in narrow]
         low, high = ((twice - once) / columns for once, twice in zip(narrow, wide, strict=True))
+        beside = round(narrow[1] / high) - columns
+        if self.context:
+            low, high = OUT_OF_STEP * low, OUT_OF_STEP * high
         per_row = (high - low) / (heights[1] - heights[0])
-        return Costs(low - per_row * heights[0], per_row, round(narrow[1] / high) - columns, self.total_stride)
+        return Costs(low - per_row * heights[0], per_row, beside, self.total_stride)
 
     def _peak(self, strip_height: int, columns: int) -> int:
         """Most bytes alive while strips of an image of so many columns go through."""
         alive: list[int] = []
         flow = RowStream(self._steps, alive.append)
-        columns += beyond(columns, self.total_stride, self.context) + 2 * self.context
-        strip = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
         # Until the queues before the joins have filled, which takes as many rows as the output lags behind, and once
         # more, when the rows that were the first to come out still lie where they waited.
-        for _ in range(3 + (self.margin + self.context + self.total_stride) // strip_height):
-            list(flow.push(strip.contiguous(memory_format=torch.channels_last), last=False))
+        height = (3 + (self.margin + self.context + self.total_stride) // strip_height) * strip_height
+        zeros = torch.zeros(1, self.bands, strip_height, columns, device=self.device, dtype=self.dtype)
+        strip = zeros.contiguous(memory_format=torch.channels_last)
+        strips = (Inputs(first, strip) for first in range(0, height, strip_height))
+        for inputs, _, _ in framed(strips, height, self.total_stride, self.context):  # as they come, out of step or not
+            list(flow.push(inputs.values, last=False))
         return max(alive)
 
 

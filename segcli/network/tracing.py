@@ -95,6 +95,7 @@ def fold(network: nn.Module, method: str = "forward") -> fx.GraphModule:
         if conv is not None and _takes_a_norm(conv) and len(source.users) == uses[str(source.target)] == 1:
             fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             traced.set_submodule(str(source.target), fused.requires_grad_(False))
+            modules[str(source.target)] = fused  # which another norm may follow
             new |= {id(weights): weights for weights in fused.parameters()}
             node.replace_all_uses_with(source)
             traced.graph.erase_node(node)
@@ -155,7 +156,7 @@ class _Translation:
             self.problems.append("its output is not one tensor")
         if self.problems:
             raise NotStreamableError(self.problems)
-        return _with_frees(_merge(self.found, self.number[output]))
+        return _with_frees(_merge(_alive(self.found, self.number[output])))
 
     def _translate(self, node: fx.Node) -> None:
         name = str(node.target) if node.op == "call_module" else node.name
@@ -254,10 +255,20 @@ class _Translation:
         return value
 
 
-def _merge(steps: list[Step], output: int) -> list[Step]:
-    """The steps up to the output; what only a window reads is done while rows enter its block, where that is known how:
+def _alive(steps: list[Step], output: int) -> list[Step]:
+    """The steps that the output needs, which is that of the last one; others would keep rows that nobody reads."""
+    needed, number = {output}, {-1: -1}
+    for n in range(output, -1, -1):
+        if n in needed:
+            needed.update(steps[n].inputs)
+    kept = [n for n in range(output + 1) if n in needed]
+    number |= {n: place for place, n in enumerate(kept)}
+    return [replace(steps[n], inputs=tuple(number[source] for source in steps[n].inputs)) for n in kept]
+
+
+def _merge(steps: list[Step]) -> list[Step]:
+    """The steps; what only a window reads is done while rows enter its block, where that is known how:
     ReLU, and concatenation."""
-    steps = steps[: output + 1]
     uses = Counter(source for step in steps for source in step.inputs)
     merged: list[Step] = []
     number = {-1: -1}  # of each step, in `merged`
