@@ -796,7 +796,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
         assert (out / "last.safetensors").exists()
         assert len(history_of(out / "history.csv")) < 6
         other = refused("train", "data", "--out", out.name, *options, "--learning-rate", 0.1, "--resume")
-        assert "learning_rate was 0.001" in other
+        assert "begun with --learning-rate 0.001; now with --learning-rate 0.1" in other
         result = segcli("train", "data", "--out", out.name, *options, "--resume")
         assert result.returncode == 0, result.stderr
         histories = [history_of(tmp_path / name / "history.csv") for name in ("whole", out.name)]
@@ -814,7 +814,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     assert result.returncode == 0, result.stderr
     assert [row["epoch"] for row in history_of(tmp_path / "whole" / "history.csv")] == list("1234567")
     (tmp_path / "data" / "classes.csv").write_text("index,name\n1,disc\n0,ground\n")
-    assert "classes was" in refused("train", "data", "--out", "whole", *more, "--resume")
+    assert "begun with classes " in refused("train", "data", "--out", "whole", *more, "--resume")
 
 
 def test_the_first_signal_is_noted_and_the_second_ends_the_program() -> None:
@@ -1105,7 +1105,7 @@ def test_a_training_that_was_stopped_in_its_first_epoch(tmp_path: Path, monkeypa
         run(options, Console(quiet=True))
     assert run(dataclasses.replace(options, check=True), Console(quiet=True)) == 0
     before = (out / "options.json").read_bytes()
-    with pytest.raises(UsageError, match="learning_rate was"):
+    with pytest.raises(UsageError, match=r"begun with --learning-rate 0\.001; now with --learning-rate 0\.5"):
         run(dataclasses.replace(options, learning_rate=0.5, resume=True), Console(quiet=True))
     assert (out / "options.json").read_bytes() == before
     assert run(dataclasses.replace(options, minutes=1e-6, resume=True), Console(quiet=True)) == 0

@@ -190,7 +190,7 @@ def test_other_weights_of_the_same_name_are_noticed_when_resuming(scenes: Path) 
     (scenes / "out" / "last.safetensors").unlink()
     assert run(options_of(scenes, weights=first), Console(quiet=True)) == 0
     again = options_of(scenes, weights=scenes / "two" / "best.safetensors", resume=True, epochs=2)
-    with pytest.raises(UsageError, match="normalisation was"):
+    with pytest.raises(UsageError, match="begun with normalisation "):
         run(again, Console(quiet=True))
     assert run(dataclasses.replace(again, weights=first), Console(quiet=True)) == 0
 
