@@ -45,6 +45,17 @@ def test_a_network_that_changes_nothing_gives_the_image_back(
     torch.testing.assert_close(found, image, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tta", [False, True])
+def test_windows_are_added_up_in_float32_whatever_the_network_computes_in(dtype: torch.dtype, tta: bool) -> None:
+    """What changes nothing gives the image back as these numbers have it, and not once more rounded."""
+    image = torch.randn(1, 2, 50, 41).to(dtype)
+    cpu = torch.device("cpu")
+    found = blended(Windows(lambda rows: rows, 16, 0.75, "gaussian", tta, 1, device=cpu, dtype=dtype), image, 7)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, image.float(), rtol=1e-5, atol=1e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(4, 20), st.floats(0, 0.8), weightings, st.integers(1, 60))
 def test_the_rolling_band_is_the_whole_canvas(

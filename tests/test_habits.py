@@ -105,6 +105,7 @@ def test_options_from_a_file_and_the_environment(segcli: Program, tmp_path: Path
         ('[colorize]\nmemory = "1GB"', "[colorize] memory: no option of colorize; did you mean"),
         ("[colorize]\nalpha = 7", "--alpha"),
         ('[colorize]\nlegend = "both"', "--legend"),
+        ("quiet = [0]", "segcli.toml: quiet: [0]; expected true or false"),
         ("= 3", "segcli.toml: no TOML: "),
         ("[colorize]\nconfig = 'other.toml'", "[colorize] config: no option of colorize"),
     ],

@@ -22,7 +22,7 @@ from segcli.network.operators import Pointwise
 from segcli.network.stream import RowStream, Stream, reach
 from segcli.network.tracing import NotStreamableError, fold, sharing_weights, trace
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Up
+from segcli.options import EncoderName, Skip, Up
 
 RELATIVE = 1e-5
 
@@ -503,6 +503,38 @@ def test_panels_with_the_margin_are_exact_and_with_less_are_not(depth: int) -> N
 
     assert torch.equal(left_panel(ready.margin), expected[..., :cut])
     assert not torch.equal(left_panel(ready.margin // 2 // stride * stride), expected[..., :cut])
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "convnext_tiny"])
+def test_panels_of_torchvision_s_encoders_are_exact_too(encoder: EncoderName) -> None:
+    torch.manual_seed(0)
+    network = randomised(UNet(NetworkConfig(3, 2, 4, 5, encoder=encoder)))
+    ready = Stream(network, 3, 32, torch.device("cpu"), torch.float32, "scores")
+    cut = 64
+    image = torch.randn(1, 3, 64, 2 * cut + 2 * ready.margin + 32)
+    with torch.inference_mode():
+        expected = network(image)
+    for first, read in ((0, slice(0, cut + ready.margin)), (ready.margin, slice(32, 32 + cut + 2 * ready.margin))):
+        parts = [rows.clone() for _, rows in ready.scores(strips_of(image[..., read], 32), image.shape[2])]
+        found = torch.cat(parts, dim=2)[..., first : first + cut]
+        own = expected[..., read][..., first : first + cut]
+        assert (found - own).abs().max() <= RELATIVE * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("skip", ["concat", "none"])
+def test_half_precision_rounds_in_rows_as_it_does_at_once(dtype: torch.dtype, skip: Skip) -> None:
+    torch.manual_seed(0)
+    network = randomised(UNet(NetworkConfig(3, 3, 8, 3, skip=skip)))
+    image = torch.randn(1, 3, 120, 72).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        exact, at_once = network(image), copy.deepcopy(network).to(dtype)(image.to(dtype)).float()
+    ready = Stream(network, 3, 8, torch.device("cpu"), dtype, "scores")
+    rows = torch.cat([part.clone() for _, part in ready.scores(strips_of(image.to(dtype), 8), 120)], 2)
+    assert rows.dtype == dtype
+    rounding = (at_once - exact).abs().max()
+    assert (rows.float() - exact).abs().max() <= 2 * rounding  # no more than what these numbers cost anyway
+    assert 0 < rounding < 0.1 * exact.abs().max()
 
 
 def test_inference_mode_does_not_leak_to_the_caller() -> None:

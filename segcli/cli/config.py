@@ -45,6 +45,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             if _plain(key) in options[ours]:
                 wanted[_plain(key)] = value
     wanted |= {_plain(key): value for key, value in found.get(ours, {}).items()}
+    for key, value in wanted.items():  # a list would count as true where there is something in it
+        if options[ours][key].is_flag and not isinstance(value, bool):
+            raise UsageError(path, f"{key}: {value!r}", "expected true or false")
     context.default_map = {
         options[ours][key].name: value if options[ours][key].multiple else _text(value) for key, value in wanted.items()
     }
