@@ -148,7 +148,8 @@ def _train(
         _begin(out, options)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
-    console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {_bands(found.bands)}, "
+    bands = f"{found.bands} band{'s' * (found.bands != 1)}"
+    console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip
     if advice := advice_on_precision(device, options.precision):
         console.say(advice)
@@ -277,10 +278,6 @@ def _is_done(training: Training, progress: Progress) -> bool:
 def _left(training: Training, progress: Progress) -> str:
     done = training.share_done(progress)
     return f"{progress.seconds * (1 - done) / max(done, 1e-9):.0f} s left"
-
-
-def _bands(count: int) -> str:
-    return f"{count} band{'s' * (count != 1)}"
 
 
 def _short(value: float | None) -> str:

@@ -75,9 +75,9 @@ class RowStream:
         """Once through all operators; the output, and whether it ends with it."""
         values: dict[int, Strip] = {-1: rows}
         ended = {-1: last}
+        known = ended if self._joins else self._told | ended
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
             inputs = [None if source in step.early else values[source] for source in step.inputs]
-            known = ended if self._joins else self._told | {-1: last}
             inputs_ended = all(known.get(source, False) for source in step.inputs)
             given = [] if self._watch is None else [rows, *inputs, *operator.held()]
             for source in step.frees:

@@ -156,7 +156,7 @@ class _Translation:
             self.problems.append("its output is not one tensor")
         if self.problems:
             raise NotStreamableError(self.problems)
-        return _with_frees(_merge(_alive(self.found, self.number[output])))
+        return _with_frees(_merge(_needed(self.found, self.number[output])))
 
     def _translate(self, node: fx.Node) -> None:
         name = str(node.target) if node.op == "call_module" else node.name
@@ -255,7 +255,7 @@ class _Translation:
         return value
 
 
-def _alive(steps: list[Step], output: int) -> list[Step]:
+def _needed(steps: list[Step], output: int) -> list[Step]:
     """The steps that the output needs, which is that of the last one; others would keep rows that nobody reads."""
     needed, number = {output}, {-1: -1}
     for n in range(output, -1, -1):
