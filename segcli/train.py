@@ -53,12 +53,15 @@ LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
 """What to do where the memory is too small for a step."""
 
 
-def run(options: TrainOptions, console: Console) -> int:
-    """Train, keep the best weights by validation mIoU in OUT/best.safetensors, and return the exit code."""
+def run(options: TrainOptions, console: Console, given: frozenset[str] = frozenset()) -> int:
+    """Train, keep the best weights by validation mIoU in OUT/best.safetensors, and return the exit code.
+
+    `given` are the options that the user said: with weights, a width of 32 that was asked for is no default.
+    """
     out = options.out or Path("runs") / options.data.resolve().stem
     start = None if options.weights is None else checkpoint.load(checkpoint.find(str(options.weights)))
     if start is not None:
-        options = of_the_same_network(options, start.network.config)
+        options = of_the_same_network(options, start.network.config, given)
     check_options(options, start)
     check_folder(options, out)
     keep_freed_memory()

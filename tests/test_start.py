@@ -158,6 +158,21 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, weights: Path, refused: Ca
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_is_asked_for_by_its_default_value_too(
+    tmp_path: Path, weights: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--width 32 is what train takes by itself; said beside weights of width 3 it is a wish for another network."""
+    images(tmp_path / "data")
+    assert TrainOptions.width == 32
+    command = ("train", "data", "-w", "first.safetensors")
+    assert "--width: 32, and first.safetensors has 3" in refused(*command, "--width", 32)
+    (tmp_path / "run.toml").write_text("[train]\nup = 'transpose'\nskip = 'concat'\n")
+    assert "--skip: concat, and first.safetensors has add" in refused(*command, "--config", "run.toml")
+    monkeypatch.setenv("SEGCLI_TRAIN_NORM", "batch")
+    assert "--norm: batch, and first.safetensors has none" in refused(*command)
+    assert "with --weights" not in refused(*command, "--norm", "none", "--width", 3, "--check", code=0)
+
+
 def test_a_faster_way_is_named_where_there_is_one(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

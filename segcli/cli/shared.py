@@ -57,6 +57,12 @@ Config = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
+def given(context: typer.Context) -> frozenset[str]:
+    """The options that were said, on the command line, in the environment or in a file, even what they are anyway."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
+
+
 def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a verb and end with its exit code."""
     signal.signal(signal.SIGTERM, _end)

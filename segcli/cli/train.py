@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Device, LogFile, Quiet, Verbose, end_with
+from segcli.cli.shared import Config, Debug, Device, LogFile, Quiet, Verbose, end_with, given
 from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -139,4 +140,4 @@ def train(
     from segcli.console import Console
     from segcli.train import run
 
-    end_with(lambda: run(options, Console(quiet, json, verbose, log_file)))
+    end_with(lambda: run(options, Console(quiet, json, verbose, log_file), given(context)))

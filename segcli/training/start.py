@@ -19,11 +19,12 @@ OF_NETWORK = ("width", "depth", "norm", "padding", "up", "skip", "encoder")
 """Options that weights have decided already."""
 
 
-def of_the_same_network(options: TrainOptions, config: NetworkConfig) -> TrainOptions:
-    """The options with those of the weights' network. UsageError where another network is asked for."""
+def of_the_same_network(options: TrainOptions, config: NetworkConfig, given: frozenset[str]) -> TrainOptions:
+    """The options with those of the weights' network. UsageError where another network is asked for: by a value that
+    is not the default, or by one that is and was `given`."""
     for name in OF_NETWORK:
         asked, there = getattr(options, name), getattr(config, name)
-        if asked not in (there, getattr(TrainOptions, name)):
+        if asked != there and (name in given or asked != getattr(TrainOptions, name)):
             raise UsageError(f"--{name}", f"{asked}, and {options.weights} has {there}",
                              "with --weights the network is theirs", f"leave --{name} out")  # fmt: skip
     return replace(options, pretrained=False, **{name: getattr(config, name) for name in OF_NETWORK})
