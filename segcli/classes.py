@@ -66,6 +66,13 @@ class ClassTable:
         return tuple(entry.name for entry in self.entries)
 
     @property
+    def background(self) -> int | None:
+        """The position of what lies between objects: the class of that name, else index 0; None where there is none."""
+        named = [place for place, entry in enumerate(self.entries) if entry.is_background]
+        zero = [place for place, entry in enumerate(self.entries) if entry.index == 0]
+        return next(iter(named + zero), None)
+
+    @property
     def indices(self) -> NDArray[np.uint8]:
         """The mask value of each class, by position; shape (classes,)."""
         return np.array([entry.index for entry in self.entries], np.uint8)

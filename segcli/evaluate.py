@@ -17,7 +17,7 @@ from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.evaluation.counting import compare
 from segcli.evaluation.files import make_folder, read_report, write_report
-from segcli.evaluation.meaning import LABEL_MAP, Meaning, find_meaning
+from segcli.evaluation.meaning import LABEL_MAP, Meaning, find_meaning, meaning_of_numbers
 from segcli.evaluation.pairs import Pair, find_pairs
 from segcli.evaluation.tables import all_tables
 from segcli.machine import cores
@@ -25,6 +25,7 @@ from segcli.measures.calibration import ScoreCounts
 from segcli.measures.comparison import compared
 from segcli.measures.report import ImageCounts, by_group, dense, of_scores, report
 from segcli.options import EvalOptions
+from segcli.palettes import read_classes
 from segcli.raster.labels import written_table
 
 MISSED = 4
@@ -38,6 +39,8 @@ Counted = tuple[ImageCounts, ScoreCounts | None]
 
 def run(options: EvalOptions, console: Console) -> int:
     """Compare all pairs, report, and return the exit code."""
+    if options.objects == "labels" and options.classes is not None:
+        raise UsageError("--classes", "with --objects labels", "maps of object numbers have no classes")
     if options.is_numbered and options.scores is not None:
         words = f"with --objects {options.objects}"
         raise UsageError("--scores", words, "maps of object numbers have no classes to score")
@@ -92,8 +95,10 @@ def run(options: EvalOptions, console: Console) -> int:
 
 def _meaning(options: EvalOptions, pairs: list[Pair]) -> Meaning:
     """By the class table that is given, or that lies beside the truth, else by the masks."""
-    if options.is_numbered:
+    if options.objects == "labels":
         return Meaning.of(LABEL_MAP)
+    if options.is_numbered:  # a table beside the truth speaks of other masks than these
+        return meaning_of_numbers(None if options.classes is None else read_classes(options.classes), pairs)
     folder = options.truth if options.truth is not None and options.truth.is_dir() else pairs[0].truth.parent
     return find_meaning(written_table(options.classes, folder), pairs)
 

@@ -21,11 +21,14 @@ from rasterio.transform import from_origin
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
+from segcli.classes import ClassEntry, ClassTable
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
 from segcli.network import checkpoint
 from segcli.options import EvalOptions
+from segcli.raster.grid import Grid
+from segcli.raster.sink import create, mask_layout
 from segcli.raster.source import Source
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -114,6 +117,45 @@ def test_a_mask_against_numbers(tmp_path: Path) -> None:
     assert objects["object_recall"]["value"] == 2 / 4
     assert objects["segmentation_quality"]["value"] == pytest.approx(0.9)
     assert found["per_class"][1]["iou"]["value"] == pytest.approx(380 / 400)
+
+
+@pytest.mark.parametrize("values", [(0, 255), (1, 2), (3, 0), (0, 1)])
+def test_a_mask_against_numbers_is_read_by_its_classes(tmp_path: Path, values: tuple[int, int]) -> None:
+    """Black and white as drawing programs have it, a table in another order, and what a mask says of itself."""
+    truth = np.zeros((40, 40), np.uint16)
+    truth[2:12, 2:12], truth[20:30, 5:15] = 300, 7
+    predicted = np.choose((truth > 0).astype(int), values).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "p.png"), predicted)
+    cv2.imwrite(str(tmp_path / "t.png"), truth)
+    table = ClassTable((ClassEntry(values[1], "disc", (9, 9, 9)), ClassEntry(values[0], "background", (0, 0, 0))), None)
+    (tmp_path / "table.json").write_text(json.dumps(table.to_json()))
+    with create(tmp_path / "own.tif", Grid(40, 40), mask_layout(table)) as sink:
+        sink.write(0, predicted)
+    ways = [("own.tif", None), ("p.png", tmp_path / "table.json")]
+    if values[0] == 0:  # nothing says that 1 or 3 is the background
+        ways.append(("p.png", None))
+    for name, classes in ways:
+        found = evaluated(
+            tmp_path / "r", tmp_path / name, tmp_path / "t.png", objects="against-labels", classes=classes
+        )
+        objects = found["per_class"][1]["objects"]
+        assert (objects["true"], objects["predicted"], objects["panoptic_quality"]["value"]) == (2, 2, 1), name
+        assert found["dataset"]["mean_iou"]["value"] == 1
+
+
+def test_values_that_a_table_lacks_are_told_of_beside_numbers_too(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "t.png"), np.full((8, 8), 500, np.uint16))
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((8, 8), 4, np.uint8))
+    (tmp_path / "table.csv").write_text("index,name\n0,background\n1,disc\n")
+    paths = tmp_path / "p.png", tmp_path / "t.png"
+    lines: list[str] = []
+    console = Console(quiet=True)
+    console.fail = lambda error: lines.append(str(error))  # type: ignore[method-assign]
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(*paths, objects="against-labels", classes=tmp_path / "table.csv"), console)
+    assert "p.png: values that are no class: 4 (64 pixels)" in lines[0]
+    with pytest.raises(UsageError, match="--classes: with --objects labels"):
+        run(EvalOptions(*paths, objects="labels", classes=tmp_path / "table.csv"), console)
 
 
 def test_several_processes_report_the_same(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -54,7 +54,8 @@ def side_by_side(
 ) -> tuple[list[tuple[Source, Source]], Meaning]:
     """True and predicted mask on one grid, open until `files` ends; several of them where the files are stacks. And
     what the values of this pair mean."""
-    true_images, predicted = (_planes(files, path, options) for path in (pair.truth, pair.predicted))
+    true_images = _planes(files, pair.truth, options.is_numbered, options)
+    predicted = _planes(files, pair.predicted, options.objects == "labels", options)
     if meaning.by_name:
         meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
     truth, given = true_images.planes, predicted.planes
@@ -71,11 +72,11 @@ def side_by_side(
     return planes, meaning
 
 
-def _planes(files: ExitStack, path: Path, options: EvalOptions) -> Images:
+def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOptions) -> Images:
     images = open_images(path, "mask")
     for plane in images.planes:
         files.callback(plane.close)
-        if not options.is_numbered:
+        if not is_numbered:
             check_mask(plane)
         elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
             found = f"{plane.bands} bands of {plane.dtype}"
@@ -83,12 +84,10 @@ def _planes(files: ExitStack, path: Path, options: EvalOptions) -> Images:
     return images
 
 
-def are_objects(
-    true: NDArray[Any], found: NDArray[Any], options: EvalOptions
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where there are objects, by their numbers and by what was predicted beside them: not at 0 or below, which many
-    programs write where nothing is known, nor at 255 where that is no number."""
-    return true > 0, (found > 0) & ((options.objects == "labels") | (found != 255))
+def as_values(pixels: NDArray[Any], is_numbered: bool) -> NDArray[np.uint8]:
+    """Values that a meaning knows: of numbers 1 where there is an object, and not at 0 or below, which many programs
+    write where nothing is known."""
+    return (pixels > 0).view(np.uint8) if is_numbered else pixels
 
 
 class Counts:
@@ -108,10 +107,8 @@ class Counts:
 
     def add(self, true: Strip, found: Strip) -> None:
         """The next rows of both."""
-        one, other = true.pixels[0], found.pixels[0]
-        numbers = one, other
-        if self._labels[0]:
-            one, other = (part.view(np.uint8) for part in are_objects(one, other, self._options))
+        numbers = true.pixels[0], found.pixels[0]
+        one, other = map(as_values, numbers, self._labels)
         valid = both(true.valid, found.valid)
         if valid is None:
             self._values += count_values(one, other)

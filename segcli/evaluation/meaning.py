@@ -20,7 +20,8 @@ class Meaning:
     """The classes, and the position of each value among them in either mask, (256,): -1 no label, -2 no class.
 
     `notes` are lines for people on what was concluded. With `by_name` a prediction that names its classes is read by
-    them; others are read as the first one is, which names them as `first` does.
+    them; others are read as the first one is, which names them as `first` does. With `of_objects` all of its classes
+    but the background are one.
     """
 
     classes: ClassTable
@@ -29,6 +30,7 @@ class Meaning:
     notes: tuple[str, ...] = ()
     by_name: bool = False
     first: ClassTable | None = None
+    of_objects: bool = False
 
     @classmethod
     def of(cls, classes: ClassTable) -> "Meaning":
@@ -38,6 +40,8 @@ class Meaning:
         """For one prediction, which names its classes so. InputError where they are other ones than the first's."""
         if not self.by_name or named is None:
             return self
+        if self.of_objects:
+            return replace(self, predicted=_object_values(named))
         predicted = _read_by_name(self.classes, named)
         if predicted is not None:
             return replace(self, predicted=predicted)
@@ -73,6 +77,31 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
         raise UsageError(first.predicted.parent, "predictions hold 255", "it may be a class or stand for no label",
                          f"say with {option}")  # fmt: skip
     return Meaning.of(table_of([value for value in both if value != 255], first.truth))
+
+
+def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
+    """Of true masks that hold a number for each object beside predicted ones of classes: by the `table` alone, or by
+    what the predictions say themselves, else 0 is background and the rest objects, 255 if there is nothing else."""
+    meaning = replace(Meaning.of(LABEL_MAP), of_objects=True)
+    if table is not None:
+        return replace(meaning, predicted=_object_values(table))
+    named = embedded_table(pairs[0].predicted)
+    if named is None and values_in(pair.predicted for pair in pairs) == [0, 255]:
+        named = BINARY
+    others = np.ones(256, np.int16)
+    others[[0, 255]] = 0
+    return replace(meaning, predicted=others if named is None else _object_values(named), by_name=True)
+
+
+def _object_values(table: ClassTable) -> NDArray[np.int16]:
+    """What each value of a mask of classes says of objects: 0 none, 1 one, -1 no label, -2 no class."""
+    places = table.positions()
+    objects = np.where(places >= 0, np.int16(1), places)
+    if table.background is not None:
+        objects[places == table.background] = 0
+    elif places[0] == -2:  # a table of objects alone
+        objects[0] = 0
+    return objects
 
 
 def _of_table(table: ClassTable, named: ClassTable | None) -> Meaning:

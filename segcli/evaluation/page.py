@@ -19,7 +19,7 @@ from segcli.colors import hex_color
 from segcli.drawing import charts
 from segcli.drawing.overlay import to_picture
 from segcli.errors import InputError
-from segcli.evaluation.counting import are_objects, side_by_side
+from segcli.evaluation.counting import as_values, side_by_side
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.evaluation.tables import all_tables, written
@@ -111,9 +111,8 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
     with ExitStack() as files:
         ((true, found), *_), meaning = side_by_side(files, pair, meaning, options)
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
-    if options.is_numbered:
-        one, other = are_objects(one, other, options)
-    places = meaning.true[one[0].astype(np.uint8)], meaning.predicted[other[0].astype(np.uint8)]
+    one, other = as_values(one[0], options.is_numbered), as_values(other[0], options.objects == "labels")
+    places = meaning.true[one], meaning.predicted[other]
     colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
     for label, place, valid in (("truth", places[0], one_valid), ("prediction", places[1], other_valid)):
         row.append((label, _png(colors[place.clip(0)], both(valid, place >= 0))))
