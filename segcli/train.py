@@ -29,7 +29,7 @@ from segcli.network.device import (
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.faults import faults_of_writing
-from segcli.training.checks import check_counts, check_folder, check_options, check_pairs, depth_of
+from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed
@@ -81,7 +81,8 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         odd = list(warnings(found, labels.classes.names))
         for line in odd:
             console.say(line)
-        check_counts(options, count, len(labels.classes.entries), processes.count)
+        check_classes(options, labels.classes)
+        check_counts(options, count, processes.count)
         found = found if start is None else seen_as(found, start)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})

@@ -982,8 +982,11 @@ def test_a_column_split_may_be_half_filled(tmp_path: Path) -> None:
     assert len(find_pairs(tmp_path / "folders", 0.2, 0).val) == 1
 
 
-@pytest.mark.parametrize("gap", [1, 2])
-def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np.random.Generator, gap: int) -> None:
+@pytest.mark.parametrize(("gap", "order"), [(1, (0, 1)), (2, (0, 1)), (2, (1, 0))])
+def test_border_weights_of_a_crop_are_those_of_the_whole(
+    tmp_path: Path, rng: np.random.Generator, gap: int, order: tuple[int, int]
+) -> None:
+    """And the gap between objects is background, wherever that stands in the class table."""
     numbers = np.zeros((120, 110), np.uint16)
     for n in range(1, 60):
         row, col = rng.integers(0, 112), rng.integers(0, 102)
@@ -996,12 +999,13 @@ def test_border_weights_of_a_crop_are_those_of_the_whole(tmp_path: Path, rng: np
     apart = parted(numbers, gap)
     assert np.count_nonzero(apart != numbers) > 0
     whole = 1 + border_weights(apart, 10)
-    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
+    reading = Reading(Labels(ClassTable.from_indices(order)), Normalisation("uint8", (0.0,), (1.0,)))
     crops = Crops(found, reading, 40, 0, "none", border_weight=10, border_gap=gap)
     for number in range(12):
         crop = crops.crop(0, 0, number)
+        inside = crop.target == order.index(1)
         places = [(row, col) for row in range(81) for col in range(71)
-                  if np.array_equal((apart > 0)[row : row + 40, col : col + 40], crop.target == 1)]  # fmt: skip
+                  if np.array_equal((apart > 0)[row : row + 40, col : col + 40], inside)]  # fmt: skip
         row, col = places[0]
         np.testing.assert_allclose(crop.weights, whole[row : row + 40, col : col + 40], atol=10 * np.exp(-8))
 

@@ -55,6 +55,17 @@ def test_masks_in_colours_without_a_table(data: Path, rng: np.random.Generator, 
     )
 
 
+def test_a_gap_needs_a_background(data: Path, refused: Callable[..., str], rng: np.random.Generator) -> None:
+    for n in range(5):
+        write_picture(data / "instances" / f"{n}.png", rng.integers(0, 9, (24, 24), np.uint16))
+        write_picture(data / "masks" / f"{n}.png", rng.integers(0, 3, (24, 24), np.uint8))
+    (data / "classes.csv").write_text("index,name\n1,disc\n2,ring\n0,ground\n")
+    command = ("train", "data", *SMALL, "--border-weight", 10, "--check")
+    assert "--border-weight: none of disc, ring is background" in refused(*command, "--ignore", 0)
+    refused(*command, "--ignore", 0, "--border-gap", 0, code=0)
+    refused(*command, code=0)
+
+
 def test_check_refuses_what_the_training_would(data: Path, refused: Callable[..., str], tmp_path: Path) -> None:
     weights(tmp_path / "four.safetensors", bands=4)
     for more, text in (

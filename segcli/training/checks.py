@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segcli.classes import ClassTable
 from segcli.errors import UsageError
 from segcli.network.checkpoint import Model
 from segcli.network.encoders import STRIDES
@@ -68,10 +69,18 @@ def check_pairs(options: TrainOptions, splits: Splits) -> None:
         raise UsageError("--border-weight", f"no {INSTANCES}/ beside the images", "expected numbers of objects")
 
 
-def check_counts(options: TrainOptions, images: int, classes: int, processes: int) -> None:
-    """UsageError where there are other numbers than options expect of training images, classes or processes."""
-    if isinstance(options.class_weights, tuple) and len(options.class_weights) != classes:
-        raise UsageError("--class-weights", f"{len(options.class_weights)} weights", f"expected {classes}, one a class")
+def check_classes(options: TrainOptions, classes: ClassTable) -> None:
+    """UsageError where options do not go with the classes of the data."""
+    count = len(classes.entries)
+    if isinstance(options.class_weights, tuple) and len(options.class_weights) != count:
+        raise UsageError("--class-weights", f"{len(options.class_weights)} weights", f"expected {count}, one a class")
+    if options.border_weight and options.border_gap and classes.background is None:
+        raise UsageError("--border-weight", f"none of {', '.join(classes.names)} is background, to put between objects",
+                         "expected a class of that name, or with index 0", "--border-gap 0 puts nothing")  # fmt: skip
+
+
+def check_counts(options: TrainOptions, images: int, processes: int) -> None:
+    """UsageError where there are fewer crops or images than processes."""
     if min(options.batch, images) < processes:
         raise UsageError("--batch", f"{options.batch} crops of {images} images",
                          f"expected at least one for each of {processes} processes")  # fmt: skip

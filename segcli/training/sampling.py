@@ -49,7 +49,7 @@ class Reading:
     """Windows of images and their labels as the network sees them; small files are decoded once and kept."""
 
     def __init__(self, labels: Labels, constants: Normalisation, cache_bytes: int = CACHE_BYTES) -> None:
-        self._labels, self.constants = labels, constants
+        self.labels, self.constants = labels, constants
         self._left = cache_bytes
         self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
         self._reserved: set[tuple[Pair, Kind]] = set()
@@ -77,7 +77,7 @@ class Reading:
     def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
         """Class positions of a window, (row, col), -1 without a label."""
         values, valid = self._patch(pair, "mask", row, col, height, width)
-        return self._labels.positions(pair.mask, values, valid)
+        return self.labels.positions(pair.mask, values, valid)
 
     def instances(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
         """Numbers of objects, (row, col), 0 where there is none: below 0, or without data."""
@@ -89,7 +89,7 @@ class Reading:
         if kind == "image":
             return Source(pair.image)
         if kind == "mask":
-            return self._labels.open(pair)
+            return self.labels.open(pair)
         assert pair.instances is not None
         return Source(pair.instances, "mask")
 
@@ -203,7 +203,9 @@ class Crops:
         weights = None
         if self.border_weight:
             gaps, extra = self._borders(pair, top, left, *target.shape)
-            target, weights = np.where(gaps & (target >= 0), np.zeros_like(target), target), 1 + extra
+            between = self.reading.labels.classes.background  # None where nothing is to part
+            target = np.where(gaps & (target >= 0), np.int16(-1 if between is None else between), target)
+            weights = 1 + extra
         around = (
             (top - row + self.context, bottom - top - target.shape[0]),
             (left - col + self.context, right - left - target.shape[1]),
@@ -219,8 +221,8 @@ class Crops:
     def _borders(
         self, pair: Pair, row: int, col: int, height: int, width: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Of a window, with the objects around it: where these touch, which is to be the first class, and the weights
-        of what is between them."""
+        """Of a window, with the objects around it: where these touch, which is to be background, and the weights of
+        what is between them."""
         if pair.instances is None:
             return np.zeros((height, width), np.bool_), np.zeros((height, width), np.float32)
         margin = REACH + 3  # as far as `parted` looks, in its four steps
