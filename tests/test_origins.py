@@ -43,12 +43,16 @@ def names(tmp_path: Path) -> dict[str, Name]:
         "archive": tmp_path / "z.zip", "member": f"/vsizip/{tmp_path}/z.zip/deep/m.tif",
         "member in braces": f"/vsizip/{{{tmp_path}/z.zip}}/deep/m.tif",
         "data set": f"GTIFF_RAW:{tmp_path / 'm.tif'}", "address": f"file://{tmp_path}/m.tif",
+        "page": f"GTIFF_DIR:1:{tmp_path / 'm.tif'}", "page at": f"GTIFF_DIR:off:8:{tmp_path / 'm.tif'}",
+        "quoted": f'NETCDF:"{tmp_path}/m.tif":red', "image": f"NITF_IM:0:{tmp_path}/m.tif",
+        "inner name": f"HDF5:{tmp_path}/m.tif://a/b", "some bands": f"vrt://{tmp_path}/m.tif?bands=1",
+        "part": f"/vsisubfile/0_500,{tmp_path}/m.tif", "quoted member": f'NETCDF:"/vsizip/{tmp_path}/z.zip/m.nc":red',
     }  # fmt: skip
 
 
 def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name]) -> None:
     files = {"vrt": ["v.vrt", "m.tif"], "vrt of a vrt": ["w.vrt", "v.vrt", "m.tif"], "archive": ["z.zip"]}
-    files |= {"member": ["z.zip"], "member in braces": ["z.zip"]}
+    files |= {"member": ["z.zip"], "member in braces": ["z.zip"], "quoted member": ["z.zip"]}
     for kind, name in names.items():
         assert origins(name) == tuple(tmp_path / file for file in files.get(kind, ["m.tif"])), kind
     (tmp_path / "m.tfw").touch()
@@ -59,12 +63,14 @@ def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name]) -> None:
     (tmp_path / "z.zarr").mkdir()
     (tmp_path / "z.zarr" / ".zgroup").touch()
     assert origins(tmp_path / "z.zarr") is None
+    assert origins(f'ZARR:"{tmp_path}/z.zarr":/red') is None
+    assert origins(f"ZARR:{tmp_path}/z.zarr") is None
     (tmp_path / "bad.vrt").write_text("<VRTDataset")
     assert origins(tmp_path / "bad.vrt") == (tmp_path / "bad.vrt",)
 
 
 def test_what_is_read_through_another_name_is_not_overwritten(tmp_path: Path, names: dict[str, Name]) -> None:
-    for kind in ("vrt", "vrt of a vrt", "data set", "address"):
+    for kind in ("vrt", "vrt of a vrt", "data set", "address", "page", "some bands"):
         with pytest.raises(UsageError, match=r"m\.tif: is an input, and would be overwritten"):
             batch.plan([names[kind]], tmp_path / "m.tif", lambda _: ".tif", recursive=False)
 

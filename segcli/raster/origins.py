@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from xml.etree.ElementTree import ParseError
 
 from segcli.raster import vrt
-from segcli.raster.names import SUFFIXES, Name, is_zarr, local_file
+from segcli.raster.names import SUFFIXES, Name, is_zarr
 from segcli.raster.sidecars import sidecars
 
 
@@ -32,11 +32,32 @@ def origins(name: Name) -> tuple[Path, ...] | None:
 _INSIDE = re.compile(r"(/vsi(zip|tar|gzip|7z|rar)/)+")
 
 
+MOST_PARTS = 8
+"""Colons in the name of a data set, of which there are three or so."""
+
+
 def _behind(text: str) -> Path | None:
-    """The file of this machine that such a name leads to."""
+    """The file, or the Zarr, of this machine that such a name leads to."""
     if text.startswith("file://"):
         return Path(unquote(text.removeprefix("file://").removeprefix("localhost")))
-    if archive := _INSIDE.match(text):
-        path = Path(re.sub(r"[{}]", "", text[archive.end() :]))
-        return next((place for place in (path, *path.parents) if os.path.isfile(place)), None)  # noqa: PTH113
-    return local_file(text) or (Path(text) if is_zarr(Path(text)) else None)
+    return next((path for piece in _pieces(text) if (path := _at(piece)) is not None), None)
+
+
+def _pieces(text: str) -> list[str]:
+    """Where a file may stand in a name, the likeliest first: the whole, what is quoted, what is between colons. Drivers
+    have the parts in different orders (NETCDF:FILE:NAME, GTIFF_DIR:NUMBER:FILE)."""
+    parts = text.split(":", MOST_PARTS)
+    pairs = ((first, last) for first in range(1, len(parts)) for last in range(first + 1, len(parts) + 1))
+    between = sorted((":".join(parts[first:last]) for first, last in pairs), key=len, reverse=True)
+    return [text, *re.findall(r'"([^"]+)"', text), *between]
+
+
+def _at(place: str) -> Path | None:
+    """The file or the Zarr at a path, or at one that GDAL takes a part of."""
+    place = place.removeprefix("vrt://").partition("?")[0] if place.startswith("vrt://") else place
+    place = place.partition(",")[2] if place.startswith("/vsisubfile/") else place
+    archive = _INSIDE.match(place)
+    if archive is None:
+        return Path(place) if os.path.isfile(place) or is_zarr(Path(place)) else None  # noqa: PTH113
+    path = Path(re.sub(r"[{}]", "", place[archive.end() :]))
+    return next((file for file in (path, *path.parents) if os.path.isfile(file)), None)  # noqa: PTH113
