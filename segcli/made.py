@@ -65,11 +65,11 @@ class Done:
     def other_than(self, source: object, files: Sequence[Path], digest: Callable[[Path], str]) -> str | None:
         """The name of what it was made of, if that is neither this source nor gone by now, nor has its contents."""
         if not self.sources or not files:
-            before, now = _place(self.source), _place(str(source))
+            before, now = place_of(self.source), place_of(str(source))
             is_here = before.startswith("/") and not before.startswith("/vsi")
-            return None if before == now or (is_here and _is_gone(before)) else self.source
+            return None if before == now or (is_here and is_gone(before)) else self.source
         before = self.sources[0][0]
-        if _is_gone(before):
+        if is_gone(before):
             return None
         if self._has_name_behind(source, files):
             with suppress(OSError):
@@ -104,7 +104,7 @@ def _holds(known: tuple[str, Mark], path: Path, digest: Callable[[Path], str]) -
     return mark.holds(path, digest, is_that_file=absolute(name) == absolute(path))
 
 
-def _is_gone(path: str) -> bool:
+def is_gone(path: str) -> bool:
     """Whether it is surely not there: a share that fails tonight is another matter."""
     try:
         os.stat(path)  # noqa: PTH116
@@ -115,7 +115,7 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-def _place(name: str) -> str:
+def place_of(name: str) -> str:
     """What a source without files of its own is called from any folder: a Zarr's folder, or a URL without what signs
     it, which may be another one each night."""
     return _SIGNATURE.sub("", name).rstrip("?&") if ":" in name or name.startswith("/vsi") else absolute(name)

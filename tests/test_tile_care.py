@@ -38,6 +38,8 @@ from segcli.raster.stored import Stored
 from segcli.tile import write_classes
 from segcli.tiling import planning
 from segcli.tiling.journal import JOURNAL
+from segcli.tiling.manifest import Scene
+from segcli.tiling.marks import unchanged
 from segcli.tiling.splits import NONE, deal, meeting, overlapping, quotas
 
 Tile = Callable[..., int]
@@ -169,6 +171,42 @@ def test_a_new_time_alone_makes_no_other_raster(
     assert tile(*cut, "--verify") == 0
     source.write_bytes(source.read_bytes()[::-1])
     assert tile(*cut, "--verify") == 1
+
+
+def test_a_raster_of_the_same_name_size_and_time_is_another_one(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Archives and scanners give many files one time; of another file than the one that was cut it says nothing."""
+    for folder, value in (("a", 1), ("b", 2), ("m", 1), ("n", 2)):
+        path = write_raster(tmp_path / folder / "1.tif", 64, 64, value)
+        os.utime(path, (9, 9))
+    assert tile("a/1.tif", "--masks", "m", "--size", 32, "--out", "d") == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "d").rglob("*.tif")}
+    for other, truth in (("b", "m"), ("a", "n")):
+        capsys.readouterr()
+        assert tile(f"{other}/1.tif", "--masks", truth, "--size", 32, "--out", "d", "--verify") == 1
+        assert "source changed" in capsys.readouterr().out
+        assert tile(f"{other}/1.tif", "--masks", truth, "--size", 32, "--out", "d") == 1
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert "the tiles of that name in d were cut from ../a/1.tif and ../m/1.tif there; choose another" in said
+    assert before == {path: path.read_bytes() for path in (tmp_path / "d").rglob("*.tif")}
+    # A copy is the same raster, and so is what has moved, also where it is too large to be read for that.
+    shutil.copy2(tmp_path / "a" / "1.tif", tmp_path / "b" / "1.tif")
+    assert tile("b/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 0
+    monkeypatch.setattr("segcli.tiling.marks.DIGEST_BYTES", 0)
+    assert tile("b/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 1
+    shutil.move(tmp_path / "a", tmp_path / "c")
+    assert tile("c/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 0
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    assert tile("c/1.tif", "--masks", "link", "--size", 32, "--out", "d") == 0
+
+
+def test_of_two_addresses_each_is_its_own() -> None:
+    """Nothing but the name tells them apart; what signs it may be another one each night."""
+    here = Grid(8, 8)
+    scene = Scene("1", "https://a.org/1.tif?sig=x", (0, 0), here, Stored(1, "uint8"))
+    assert unchanged(scene, ["https://a.org/1.tif?sig=y"], Path("d"))
+    assert not unchanged(scene, ["https://b.org/1.tif?sig=x"], Path("d"))
 
 
 def test_tiles_alone_are_nothing_to_cut(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,12 +186,15 @@ class Ledger:
     def check_source(self, scene: Scene, names: Sequence[Name]) -> None:
         """InputError where the raster, or its labels, are others than those of the tiles that are there."""
         known = self.known.scenes.get(scene.name)
-        if known is None or (known.changed, known.mask) == (scene.changed, scene.mask):
+        if known is None:
             return
-        if (known.mask or ("",))[0] != (scene.mask or ("",))[0] or not unchanged(known, names):
-            raise InputError(names[0], f"was changed since its tiles in {self.folder} were written", "",
-                             "choose another --out, or --overwrite to start over")  # fmt: skip
-        known.changed, known.mask = scene.changed, scene.mask
+        if not unchanged(known, names, self.folder):
+            now, before = ([one.file, *(one.mask or ())[:1]] for one in (scene, known))
+            found = f"was changed since its tiles in {self.folder} were written"
+            if now != before:
+                found = f"the tiles of that name in {self.folder} were cut from {' and '.join(before)} there"
+            raise InputError(names[0], found, "", "choose another --out, or --overwrite to start over")
+        known.file, known.changed, known.mask = scene.file, scene.changed, scene.mask
 
     def is_whole(self, record: Record) -> bool:
         """Whether its files are there as they were written."""

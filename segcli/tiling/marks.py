@@ -1,11 +1,13 @@
 """What rasters and labels are recognised by, so that tiles of others are not gone on with."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from segcli.files import sha256_of
+from segcli.made import is_gone, place_of
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
 from segcli.tiling.manifest import Scene
@@ -40,12 +42,38 @@ def _files(name: Name) -> Sequence[Path]:
     return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file())
 
 
-def unchanged(scene: Scene, names: Sequence[Name]) -> bool:
-    """Whether a raster, and its labels if there are any, are what the tiles of a scene were cut from: of the same sizes
-    and times, or, where the times alone are other ones, of the same contents, where these are known."""
-    before = [scene.changed, *([scene.mask[1:]] if scene.mask is not None else [])]
-    now = list(map(changed, names))
+def seen_from(folder: Path, name: Name) -> str:
+    """What a raster is called in the account of a folder, which may move together with it."""
+    return Path(os.path.relpath(name, folder)).as_posix() if isinstance(name, Path) else name
+
+
+def unchanged(scene: Scene, names: Sequence[Name], folder: Path) -> bool:
+    """Whether a raster, and its labels if there are any, are what the tiles of a scene in `folder` were cut from: of
+    the same sizes and times, or, where the times are other ones or it is another file, of the same contents, where
+    these are known."""
+    before = [(scene.file, *scene.changed), *([scene.mask] if scene.mask is not None else [])]
+    now = [(seen_from(folder, name), *changed(name)) for name in names]
+    if [size for _, size, _ in before] != [size for _, size, _ in now]:
+        return False
+    if all(one[2] == other[2] and _is_that(folder, one[0], other[0]) for one, other in zip(before, now, strict=True)):
+        return True
+    return scene.digest != "" and scene.digest == digest(names)
+
+
+def _is_that(folder: Path, before: str, now: str) -> bool:
+    """Whether two names, as seen from `folder`, are of one file or address, or the first is of none any more, because
+    it was moved: of another file its time says nothing."""
     if before == now:
         return True
-    same_sizes = [size for size, _ in before] == [size for size, _ in now]
-    return same_sizes and scene.digest != "" and scene.digest == digest(names)
+    if not _is_path(before) or not _is_path(now):
+        return place_of(before) == place_of(now)
+    place = folder / before
+    if is_gone(str(place)):
+        return True
+    with suppress(OSError):
+        return place.samefile(folder / now)
+    return False
+
+
+def _is_path(name: str) -> bool:
+    return ":" not in name and not name.startswith("/vsi")

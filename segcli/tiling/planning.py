@@ -1,6 +1,5 @@
 """From inputs to work: which raster's tiles go where, in which format, and which of them are in the sample."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import TILE_PLACE, Tiling, count, tiling
 from segcli.tiling.ledger import Ledger
 from segcli.tiling.manifest import CLASSES, MANIFEST, Place, Scene, accounts
-from segcli.tiling.marks import changed, digest, unchanged
+from segcli.tiling.marks import changed, digest, seen_from, unchanged
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
 
 MOST_TILES = 1_000_000
@@ -134,7 +133,7 @@ def why(target: Target, ledger: Ledger, labels: Labels | None) -> str | None:
     if ledger.other_options():
         return "options changed"
     mask = labels.files[target.source] if labels is not None else None
-    if not unchanged(scene, [target.source, *([mask] if mask is not None else [])]):
+    if not unchanged(scene, [target.source, *([mask] if mask is not None else [])], target.folder):
         return "source changed"
     if not scene.is_done:
         return "not finished"
@@ -185,8 +184,8 @@ def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Wo
         )  # fmt: skip
         mask_file = labels.files[target.source] if labels is not None else None
         scene = Scene(
-            target.name, _file(target), changed(target.source), grid, like,
-            (mask_file.name, *changed(mask_file)) if mask_file is not None else None,
+            target.name, seen_from(target.folder, target.source), changed(target.source), grid, like,
+            (seen_from(target.folder, mask_file), *changed(mask_file)) if mask_file is not None else None,
             SPLITS[target.split] if target.split is not None else "",
         )  # fmt: skip
         splits = None
@@ -276,13 +275,6 @@ def losses(work: Work) -> list[str]:
     return said
 
 
-def _file(target: Target) -> str:
-    """As seen from the folder of the tiles."""
-    if isinstance(target.source, Path):
-        return Path(os.path.relpath(target.source, target.folder)).as_posix()
-    return target.source
-
-
 def may_begin(work: Work, names: Sequence[str], ledger: Ledger, overwrite: bool) -> None:
     """InputError where the raster is another than that of the tiles that are there, or where files of these names are
     that segcli did not write, or that are read."""
@@ -301,7 +293,9 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     if work.scene.name not in ledger.known.scenes:
         files = [layer.source.path for layer in work.layers]
         found = digest(files)
-        work.scene.digest = found if unchanged(work.scene, files) else ""  # else it is not of what was opened
+        work.scene.digest = (
+            found if unchanged(work.scene, files, ledger.folder) else ""
+        )  # else it is not of what was opened
     scene = ledger.begin(work.scene)
     pattern = re.escape(scene.name) + TILE_PLACE + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:
