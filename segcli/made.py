@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from segcli.files import sha256_of
+from segcli.files import part_of, sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,48 @@ class Mark:
             return found.st_size == self.size and bytes.fromhex(digest(path)) == self.sha256
         except OSError:
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Outputs that were about to be written, by name below the folder, with size and time of what was there, and when
+    that was, in ns."""
+
+    names: dict[str, tuple[int, int] | None]
+    at: int
+
+    @classmethod
+    def now(cls, names: Iterable[str], folder: Path) -> Self:
+        return cls({name: size_and_time(folder / name) for name in names}, time.time_ns())
+
+    @classmethod
+    def read(cls, names: Iterable[str], there: dict[str, list[int]], at: int | None) -> Self:
+        """From its line; older ones say less."""
+        found = {name: (int(there[name][0]), int(there[name][1])) if name in there else None for name in names}
+        return cls(found, sys.maxsize if at is None else int(at))
+
+    def to_json(self) -> dict[str, Any]:
+        there = {name: list(before) for name, before in self.names.items() if before is not None}
+        return {"begun": list(self.names), "at": self.at, **({"there": there} if there else {})}
+
+    def has_part(self, folder: Path) -> bool:
+        """Whether any of them is on its way."""
+        return any(part_of(folder / name).exists() for name in self.names)
+
+    def may_have_placed(self, name: str, folder: Path) -> bool:
+        """Whether what is there now may have come into place since, without a line that says so."""
+        before = self.names[name]
+        if size_and_time(folder / name) == before:
+            return False
+        return before is None or not part_of(folder / name).exists()  # which would have become the file
+
+
+def size_and_time(path: Path) -> tuple[int, int] | None:
+    """None where there is no file."""
+    with suppress(OSError, ValueError):
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
+    return None
 
 
 @dataclass(frozen=True, slots=True)

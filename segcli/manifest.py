@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 import segcli
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import lock, name_held, remove_parts, sha256_of
-from segcli.made import Done, Mark, absolute
+from segcli.made import Begun, Done, Mark, absolute
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
@@ -55,7 +56,8 @@ class Manifest:
         self.path, self._folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
         self._beside: dict[str, list[Done]] = {}  # by the name of any other output
-        self._begun: dict[str, set[str]] = {}  # what was not finished, by the name of the first output
+        self._begun: dict[str, Begun] = {}  # what earlier runs did not finish, by the name of the first output
+        self._at_work: dict[str, Begun] = {}  # and what this one has not finished yet
         self.keys: set[str] = set()
         for other in others:
             with suppress(OSError), other.open("rb") as lines:
@@ -79,9 +81,14 @@ class Manifest:
         if "run" in record:
             self.keys.add(record["key"])
         elif "begun" in record:
-            self._begun[record["begun"][0]] = set(filter(_is_inside, record["begun"]))
+            names = list(filter(_is_inside, record["begun"]))
+            begun, first = Begun.read(names, record.get("there", {}), record.get("at")), record["begun"][0]
+            if first not in self._begun or self._begun[first].at <= begun.at:  # records are not read by time
+                self._begun[first] = begun
         elif "failed" in record:
-            self._begun.pop(record["failed"], None)
+            begun = self._begun.get(record["failed"])
+            if begun is not None and begun.at <= record.get("at", begun.at):  # nor here
+                del self._begun[record["failed"]]
         else:
             outputs = tuple((name, Mark.read(*mark)) for name, mark in record["outputs"].items() if _is_inside(name))
             sources = tuple((name, Mark.read(*mark)) for name, mark in record["of"].items())
@@ -130,8 +137,7 @@ class Manifest:
     def guard(self, output: Path, digest: Callable[[Path], str] = sha256_of) -> None:
         """InputError where `output` exists and is not as segcli wrote it."""
         name = self._name(output)
-        is_begun = any(name in names for names in self._begun.values())
-        if is_begun or not os.path.exists(output):  # noqa: PTH110  # Path's raises for names too long
+        if not os.path.exists(output) or self._may_be_left(name):  # noqa: PTH110  # Path's raises for names too long
             return
         if not any(done.mark(name).holds(output, digest) for done in self._of(name)):
             raise InputError(
@@ -166,30 +172,55 @@ class Manifest:
                 names.enter_context(name_held(self._common, self._name(output), output))
             yield
 
+    def _may_be_left(self, name: str) -> bool:
+        """Whether a killed run may have put an output into place and not said so; not if it was done again since."""
+        for begun in self._begun.values():
+            if name in begun.names and begun.may_have_placed(name, self._folder):
+                return not any(done.mark(name).mtime_ns >= begun.at for done in self._of(name))
+        return False
+
     def begin(self, outputs: Sequence[Path]) -> None:
         """Say that these files are about to be written, so that they are known if this run is killed."""
-        self._write({"begun": [self._name(output) for output in outputs]}, to_disk=False)
+        names = [self._name(output) for output in outputs]
+        self._at_work[names[0]] = begun = Begun.now(names, self._folder)
+        self._write(begun.to_json(), to_disk=False)
 
     def fail(self, source: object, output: Path, reason: str) -> None:
         """Record what could not be done, and why."""
+        self._at_work.pop(self._name(output), None)
         self._write({"failed": self._name(output), "source": str(source), "reason": reason}, to_disk=False)
 
     def add(self, source: object, outputs: Sequence[Path], sources: Sequence[Path]) -> None:
         """Record what was made of a source; the output that names it comes first. Not kept here: no job comes twice."""
+        self._at_work.pop(self._name(outputs[0]), None)
         self._write({
             "source": str(source), "key": self._key, "segcli": segcli.__version__,
             "outputs": {self._name(path): Mark.of(path).to_json() for path in outputs},
             "of": {absolute(path): Mark.of(path).to_json() for path in sources},
         }, to_disk=True)  # fmt: skip
 
+    def settle(self) -> None:
+        """Say of what this run has begun and neither finished nor touched that it was left: what is there is not of it,
+        whoever changes it from now on."""
+        for first, begun in self._at_work.items():
+            if not begun.has_part(self._folder):  # which the next run is to find
+                self._leave(first, begun)
+
+    def _leave(self, first: str, begun: Begun) -> None:
+        if not any(begun.may_have_placed(name, self._folder) for name in begun.names):
+            self._write({"failed": first, "reason": "interrupted", "at": time.time_ns()}, to_disk=False)
+            self._begun.pop(first, None)
+
     def remove_leftovers(self) -> None:
-        """Remove what runs that were killed have left of files that they had begun."""
-        for name in (name for names in self._begun.values() for name in names):
-            place = (self._folder / name).parent
-            if place.is_dir():
-                with suppress(BusyError), self.alone_with([self._folder / name]):  # else it is being written
-                    for known in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
-                        remove_parts(place, known)
+        """Remove what runs that were killed have left of files that they had begun, and settle what came of these."""
+        for first, begun in list(self._begun.items()):
+            with suppress(BusyError), self.alone_with([self._folder / name for name in begun.names]):  # else in work
+                self._leave(first, begun)  # before what tells so is gone
+                for name in begun.names:
+                    place = (self._folder / name).parent
+                    if place.is_dir():
+                        for known in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
+                            remove_parts(place, known)
 
     def _write(self, record: dict[str, Any], to_disk: bool) -> None:
         try:
@@ -264,7 +295,11 @@ def opened(
             manifest.remove_leftovers()
         if key not in manifest.keys:
             manifest._write({"run": stated, "key": key, "segcli": segcli.__version__}, to_disk=False)
-        yield manifest
+        try:
+            yield manifest
+        finally:
+            with suppress(NothingDoneError):  # where there is no room for it the error that is on its way says so
+                manifest.settle()
 
 
 def _open(path: Path) -> BinaryIO:

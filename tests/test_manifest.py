@@ -12,6 +12,7 @@ from segcli.batch import Job, due
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import PART, Watched, sha256_of
 from segcli.manifest import MANIFEST, Manifest, key_of, opened
+from segcli.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,53 @@ def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Pat
     write(out / "extra" / "a.tif", "of somebody else")
     with pytest.raises(InputError, match="segcli did not write it"):
         again(out).guard(out / "extra" / "a.tif")
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed in work", "killed, run again"])
+def test_what_was_corrected_by_hand_after_a_run_was_stopped_is_kept(
+    tmp_path: Path, source: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped had begun the output of an earlier one, and not touched it."""
+    out = tmp_path / "out"
+    mask = write(out / "a.png", "of the first night")
+    with opened(out, "predict", Options()) as manifest:
+        manifest.add(source, [mask], [source])
+    if end == "stopped":
+        with pytest.raises(KeyboardInterrupt), opened(out, "predict", Options(4)) as manifest:
+            manifest.begin([mask])
+            raise KeyboardInterrupt
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(Manifest, "settle", lambda _: None)
+            with opened(out, "predict", Options(4)) as manifest:
+                manifest.begin([mask])
+                write(out / f".a.png{PART}")
+    if end != "killed in work":
+        again(out).guard(mask)
+    write(mask, "corrected by hand, and longer")
+    with pytest.raises(InputError, match="segcli did not write it"):
+        again(out).guard(mask)
+
+
+def test_what_others_have_done_since_ends_what_was_begun(tmp_path: Path, source: Path) -> None:
+    out, mask = tmp_path / "out", tmp_path / "out" / "a.png"
+    with opened(out, "predict", Options()) as manifest:
+        manifest.begin([mask])
+        write(mask, "put into place")
+    again(out).guard(mask)
+    with opened(out, "predict", Options(), shard=Shard(1, 2)) as manifest:
+        os.utime(write(mask, "of a part of a run"))
+        manifest.add(source, [mask], [source])
+    write(mask, "corrected by hand, and longer")
+    with pytest.raises(InputError, match="segcli did not write it"):
+        again(out).guard(mask)
+    mask.unlink()
+    with opened(out, "predict", Options(), shard=Shard(2, 2)) as manifest:
+        manifest.begin([mask])
+    with opened(out, "predict", Options(), shard=Shard(2, 2)) as manifest:  # after one that was left, one that was not
+        manifest.begin([mask])
+        write(mask, "put into place")
+    again(out).guard(mask)
 
 
 def test_what_failed_is_no_licence_to_write(tmp_path: Path, source: Path) -> None:
