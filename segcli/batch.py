@@ -266,7 +266,8 @@ class _Run(Generic[Item]):
             self.console.detail(f"{ready.job.source}: {seconds:.2f} s")
             if written:
                 self.console.result(written[0])
-            self._record(ready.job, "done", outputs=list(map(str, written)), seconds=round(seconds, 3))
+            self._record(ready.job, "done", outputs=list(map(str, written or [ready.job.output])),
+                         seconds=round(seconds, 3))  # fmt: skip
 
     def fail(self, job: Job, error: Exception) -> None:
         """Name a job that failed; raises what ends the run."""

@@ -18,7 +18,7 @@ def places(
     """Where each raster goes: to the file that --out names, if there is one alone, else into that folder."""
     out = options.out
     assert out is not None
-    if out.suffix and not out.is_dir() and len(found) == 1:
+    if out.suffix[1:].isalpha() and not out.is_dir() and len(found) == 1:  # 2024.05.01 is a folder, as for other verbs
         if out.suffix.lower() not in (".tif", ".tiff", ".png"):
             raise UsageError(out, "wrong ending", "expected .tif or .png")
         return out.parent, {batch.Job(name_of(found[0]), out, made_of=made_of(found[0])): found[0]}

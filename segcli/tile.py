@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import cv2
 
@@ -90,8 +91,13 @@ def write_tiles(
         hold(ledgers[options.out], labels, options)
     chosen = planning.sample(everything, labels, options, console)
     by_source = {target.source: target for target in targets}
+    alone = Lock()  # GDAL writes masks while no other thread is at work, and the next raster is tried out for its own
 
     def prepare(job: batch.Job) -> Work:
+        with alone:
+            return prepared(job)
+
+    def prepared(job: batch.Job) -> Work:
         work = planning.open_work(by_source[job.source], labels, options)
         try:
             for line in planning.losses(work):
@@ -115,7 +121,8 @@ def write_tiles(
         def cut_one(group: list[tuple[batch.Job, Work]]) -> None:
             for job, work in group:
                 try:
-                    cut(work, ledgers[job.output], threads(options), counted(progress, len(work.tiles.places)))
+                    with alone:
+                        cut(work, ledgers[job.output], threads(options), counted(progress, len(work.tiles.places)))
                 except MemoryError as error:
                     raise InputError(job.source, "out of memory", "", "free some, or give a smaller --size") from error
                 finally:
@@ -283,13 +290,17 @@ def join(options: TileOptions, console: Console) -> int:
     folder, jobs = places(found, options)
     spare_sources(folder, jobs, options)
 
+    alone = Lock()  # as in write_tiles
+
     def prepare(job: batch.Job) -> joining.Job:
         work = jobs[job]
         if isinstance(work, InputError):
             raise work
-        for line in joining.said_of(work, job.output):
+        with alone:
+            said = list(joining.said_of(work, job.output))
+            words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower(), in_rows=True)
+        for line in said:
             console.say(line)
-        words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower(), in_rows=True)
         if words:
             console.say(f"{job.output}: cannot keep {'; '.join(words)}")
         return work
@@ -301,7 +312,7 @@ def join(options: TileOptions, console: Console) -> int:
 
         def join_one(group: list[tuple[batch.Job, joining.Job]]) -> None:
             for job, work in group:
-                with create_exact(job.output, work.scene.grid, work.like, options.compress.upper()) as sink:
+                with alone, create_exact(job.output, work.scene.grid, work.like, options.compress.upper()) as sink:
                     elsewhere = joining.join(work, sink, threads(options), progress.advance)
                 if elsewhere:
                     named = f"{len(elsewhere)} files say that they lie elsewhere on earth than their tiles"

@@ -103,6 +103,11 @@ def test_what_is_wrong_with_polygons_is_said(tmp_path: Path) -> None:
 
 
 def test_classes_of_polygons_without_a_table() -> None:
+    for kinds, names in (
+        (["Background", "crop"], ["Background", "crop"]),
+        (["1", "class 1"], ["background", "1", "class 1"]),
+    ):
+        assert list(table_of_kinds(kinds).names) == names
     table = table_of_kinds(["3", "pond", "0", "roof"])
     assert [(entry.index, entry.name) for entry in table.entries] == [
         (0, "background"), (3, "class 3"), (1, "pond"), (2, "roof"),

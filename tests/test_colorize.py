@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,7 @@ from segcli.palettes import find_palette, read_classes, to_qml
 from segcli.raster import canvas
 from segcli.raster.grid import Grid
 from segcli.raster.labels import embedded_table
+from segcli.raster.sink import create, mask_layout
 from segcli.raster.source import Source
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -467,6 +469,22 @@ def test_mask_truth_and_agreement_side_by_side(tmp_path: Path, table: Path, caps
     write_picture(tmp_path / "truth" / "a_gt.png", np.full((40, 60), 9, np.uint8))
     assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth", overwrite=True) == 1
     assert "a_gt.png: values that are no class: 9" in capsys.readouterr().err
+
+
+def test_each_compared_mask_is_read_by_its_own_names(tmp_path: Path) -> None:
+    """Programs number classes as they like; segcli's masks say which is which."""
+    entries = {name: ClassEntry(0, name, (9 * n, 0, 0)) for n, name in enumerate(("ground", "water", "road"))}
+    truth = np.full((40, 40), 1, np.uint8)
+    for name, order in (("a", ("ground", "water", "road")), ("b", ("ground", "road", "water"))):
+        table = ClassTable(tuple(replace(entries[kind], index=n) for n, kind in enumerate(order)), None)
+        with create(tmp_path / "masks" / f"{name}.tif", Grid(40, 40), mask_layout(table)) as sink:
+            sink.write(0, np.full((40, 40), order.index("water"), np.uint8))
+        write_picture(tmp_path / "truth" / f"{name}.png", truth)
+    classes = [{"index": n, "name": name} for n, name in enumerate(entries)]
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps({"classes": classes}))
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth") == 0
+    for name in "ab":
+        assert tuple(pixels_of(tmp_path / "out" / f"{name}.png")[-5, -5][:3]) == (0, 158, 115), name
 
 
 def test_black_and_white_truth_is_compared_by_meaning(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_json_for_each_file(segcli: Program, tmp_path: Path, masks: Path, weight
     assert (made[0]["status"], made[0]["outputs"]) == ("done", ["found/a.png"])
     tiled = objects(segcli("tile", "masks", "--size", "3", "--json").stdout)
     assert [one["status"] for one in tiled] == ["done"] * 3
+    tiled = objects(segcli("tile", "masks", "--size", "3", "--out", "tiles", "--json").stdout)
+    assert [one["outputs"] for one in tiled] == [["tiles"]] * 3
     *compared, last = objects(segcli("eval", "masks", "masks", "--json").stdout)
     assert last["dataset"]["mean_iou"]["value"] == last["mean_over_images"]["mean_iou"] == 1
     assert [(one["image"], one["status"]) for one in compared] == [("a", "done"), ("c", "done"), ("d", "done")]

@@ -439,6 +439,61 @@ def test_masks_are_written_while_no_other_thread_is_at_work(
     assert len(threads) > 3
 
 
+def test_the_next_raster_is_opened_while_no_mask_is_written(
+    tmp_path: Path, tile: Tile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried out whether its tiles keep all of it, by a file with a mask."""
+    from segcli import tile as verb
+    from segcli.tiling import joining
+
+    at_work, together = [0], []
+
+    def watched(where: Any, name: str) -> None:
+        of_old = getattr(where, name)
+
+        def watching(*arguments: Any, **more: Any) -> Any:
+            at_work[0] += 1
+            together.append(at_work[0])
+            time.sleep(0.02)
+            try:
+                return of_old(*arguments, **more)
+            finally:
+                at_work[0] -= 1
+
+        monkeypatch.setattr(where, name, watching)
+
+    for where, name in ((planning, "losses"), (verb, "cut"), (verb, "not_kept"), (joining, "join")):
+        watched(where, name)
+    for n in range(4):
+        write_raster(tmp_path / "in" / f"{n}.tif", 100, 100, n)
+    assert tile("in", "--size", 64, "--edge", "pad", "--out", "d") == 0
+    assert tile("d", "--join", "--out", "e") == 0
+    assert (len(together), max(together)) == (16, 1)
+
+
+def test_a_sample_of_other_rasters_is_another_sample(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = ("in", "--size", 32, "--sample", 6, "--out", "d")
+    write_raster(tmp_path / "in" / "0.tif")
+    assert tile(*cut) == tile(*cut) == 0
+    write_raster(tmp_path / "in" / "1.tif", seed=1)
+    capsys.readouterr()
+    assert tile(*cut, "--json") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"d: holds tiles of other options: sample_of 1 rasters \(\w+\), now 2 rasters", said), said
+    assert len(list((tmp_path / "d").glob("*.tif"))) == 6
+    assert tile(*cut, "--overwrite") == 0
+    assert len(list((tmp_path / "d").glob("*.tif"))) == 6
+
+
+def test_a_join_goes_to_a_folder_with_a_date_for_a_name(tmp_path: Path, tile: Tile) -> None:
+    write_raster(tmp_path / "0.tif")
+    assert tile("0.tif", "--size", 64) == 0
+    assert tile("0_tiles", "--join", "--out", "2024.05.01") == 0
+    assert (tmp_path / "2024.05.01" / "0.tif").exists()
+
+
 def test_a_tile_of_another_place_is_foreign(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
     write_raster(tmp_path / "a.tif")
     assert tile("a.tif", "--size", 50, "--edge", "keep") == 0

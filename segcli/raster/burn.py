@@ -108,17 +108,18 @@ def kinds_in(path: Path, attribute: str | None = None) -> set[str]:
 
 
 def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
-    """Background and a class for each kind; numbers are their own indices."""
+    """Background, which may be a kind itself, and a class for each other kind; numbers are their own indices."""
     if len(kinds) > 254:
         raise UsageError("polygons", f"{len(kinds)} classes", "expected at most 254", "give --classes")
-    names = [kind for kind in kinds if not _is_number(kind)]
+    background = next((kind for kind in kinds if kind.lower() == "background"), "background")
+    names = [kind for kind in kinds if not _is_number(kind) and kind != background]
     numbers = sorted(int(kind) for kind in kinds if _is_number(kind) and kind != "0")
     if numbers and numbers[-1] > 254:
         raise UsageError("polygons", f"class {numbers[-1]}", "expected 0 to 254, or names", "give --classes")
     free = iter(n for n in range(1, 255) if n not in numbers)
     entries = [
-        (0, "background"),
-        *((n, f"class {n}") for n in numbers),
+        (0, background),
+        *((n, f"class {n}" if f"class {n}" not in names else str(n)) for n in numbers),
         *((next(free), name) for name in sorted(names)),
     ]
     colors = distinct_colors(len(entries))

@@ -1,5 +1,6 @@
 """From inputs to work: which raster's tiles go where, in which format, and which of them are in the sample."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -104,7 +105,7 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
         "compress": options.compress, "masks": options.masks is not None, "attribute": options.attribute,
         "min_valid": options.min_valid, "min_label": options.min_label,
         "split": list(options.split) if options.split is not None else None, "sample": options.sample,
-        "seed": options.seed,
+        "sample_of": None if options.sample is None else _drawn_from(targets), "seed": options.seed,
     }  # fmt: skip
     classes = labels.classes if labels is not None else None
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
@@ -118,6 +119,12 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
         if not (options.verify or options.overwrite):  # the one says so of each raster
             ledger.check()
     return ledgers
+
+
+def _drawn_from(targets: list[Target]) -> str:
+    """What tells sets of rasters apart: a sample of other ones is another sample."""
+    names = sorted(target.name for target in targets)
+    return f"{len(names)} rasters ({hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:8]})"
 
 
 def shared_out(targets: list[Target], shard: Shard | None) -> list[Target]:
