@@ -41,10 +41,10 @@ def run(options: EvalOptions, console: Console) -> int:
     """Compare all pairs, report, and return the exit code."""
     if options.objects == "labels" and options.classes is not None:
         raise UsageError("--classes", "with --objects labels", "maps of object numbers have no classes")
-    if options.is_numbered and options.scores is not None:
-        words = f"with --objects {options.objects}"
-        raise UsageError("--scores", words, "maps of object numbers have no classes to score")
     pairs = find_pairs(options)
+    if options.is_numbered and any(pair.scores is not None for pair in pairs):
+        where = "--scores" if options.scores is not None else f"{options.predicted}, column scores"
+        raise UsageError(where, f"with --objects {options.objects}", "maps of object numbers have no classes to score")
     if options.out is not None:
         make_folder(options.out)
     meaning = _meaning(options, pairs)
@@ -57,6 +57,8 @@ def run(options: EvalOptions, console: Console) -> int:
         if name not in classes.names:
             raise UsageError("--min-iou", f"no class {name!r}", f"expected one of {', '.join(classes.names)}")
     other = read_report(options.compare, classes) if options.compare is not None else None
+    if other is not None and not {entry["image"] for entry in other["per_image"]} & {pair.name for pair in pairs}:
+        raise UsageError(options.compare or "", "has none of these images", "expected a report of the same images")
     done: list[tuple[Pair, ImageCounts]] = []
     failures: list[dict[str, str]] = []
     scores = ScoreCounts(len(classes.entries))
@@ -86,6 +88,8 @@ def run(options: EvalOptions, console: Console) -> int:
         console.result(options.out / "report.json")
     if line := one_class_alone(found):
         console.say(line)
+    if other is not None and "comparison" not in found:
+        console.say(f"{options.compare}: has none of the images that could be compared")
     missed = missed_bars(found, options)
     for line in missed:
         console.say(line)
@@ -111,6 +115,7 @@ def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Gene
         yield from map(attempt, pairs)
         return
     context = multiprocessing.get_context("spawn")  # a fork would take locks of GDAL's threads with it
+    before = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, context, _quiet_worker) as pool:
         try:
             yield from pool.map(attempt, pairs, chunksize=max(1, min(16, len(pairs) // (4 * jobs))))
@@ -118,6 +123,11 @@ def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Gene
             raise NothingDoneError(
                 options.predicted, "a process was ended by the system", "", "--jobs 1 needs less memory"
             ) from error
+        except BaseException:  # Ctrl-C, SIGTERM: they only read, and would do a dozen pairs more before they looked up
+            for process in multiprocessing.active_children():
+                if process not in before:
+                    process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -161,9 +171,8 @@ def figures(
     if other is not None:
         theirs = {entry["image"]: dense(entry["counts"], len(classes.names)) for entry in other["per_image"]}
         ours = {image.name: image.matrix for image in images}
-        if not ours.keys() & theirs.keys():
-            raise UsageError(options.compare or "", "has none of these images", "expected a report of the same images")
-        found["comparison"] = compared(ours, theirs, classes.names, options.absent, found["confidence"])
+        if ours.keys() & theirs.keys():
+            found["comparison"] = compared(ours, theirs, classes.names, options.absent, found["confidence"])
     return found
 
 

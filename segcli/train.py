@@ -211,6 +211,8 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                 kept.console.say(f"stopped in epoch {progress.epoch + 1}; --resume goes on from here")
                 return interrupt.exit_code
             speed = (progress.seen - seen) / max(progress.seconds - seconds, 1e-9)
+            kept_beside = [name for name, _ in shown.named_buffers()]
+            processes.as_in_first(training.averaged.tensors[name] for name in kept_beside)
             shown.load_state_dict(training.averaged.tensors)
             mine = splits.val[processes.rank :: processes.count]
             began = monotonic()

@@ -74,6 +74,10 @@ def test_what_absent_classes_count() -> None:
     missed = np.array([[4, 0], [2, 0]])
     for absent in ("skip", "one", "zero"):
         assert c.mean_over_classes(c.precision, missed, absent) == pytest.approx(4 / 6 / 2)  # type: ignore[arg-type]
+    invented = np.array([[6, 4, 0], [0, 0, 0], [0, 0, 10]])  # the recall of what is not there is no merit
+    for absent in ("skip", "one", "zero"):
+        assert c.mean_over_classes(c.recall, invented, absent) == pytest.approx(1.6 / 2)  # type: ignore[arg-type]
+        assert c.mean_over_classes(c.precision, invented, absent) == pytest.approx(2 / 3)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 300_000), st.integers(0, 99), st.sampled_from([1000, 2**16, 2**23]))

@@ -120,6 +120,35 @@ def test_a_file_of_options_that_is_wrong(segcli: Program, tmp_path: Path, masks:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("text", ["ignore = false", "patience = true", "minutes = true"])
+def test_true_is_no_number(segcli: Program, tmp_path: Path, text: str) -> None:
+    """Python counts it as 1, and false as 0: the background without a label, say."""
+    (tmp_path / "segcli.toml").write_text(f"[train]\n{text}\n")
+    result = segcli("train", "data", "--config", "segcli.toml")
+    assert result.returncode == 2
+    assert f"segcli.toml: {text.replace(' =', ':')}; expected a number or a text; leave it out" in result.stderr
+
+
+def test_debug_is_asked_for_in_the_environment_too(segcli: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Traceback" not in segcli("eval", "none", "none").stderr
+    monkeypatch.setenv("SEGCLI_EVAL_DEBUG", "1")
+    assert "Traceback" in segcli("eval", "none", "none").stderr
+
+
+def test_names_with_blanks_in_the_environment(
+    segcli: Program, tmp_path: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blanks part values there; a bar ends with its number."""
+    (masks / "b.png").unlink()
+    monkeypatch.setenv("SEGCLI_EVAL_MIN_IOU", "class 1=0.5 class 2=0.25")
+    assert segcli("eval", "masks", "masks").returncode == 0
+    monkeypatch.setenv("SEGCLI_EVAL_MIN_IOU", "class 1=0.5 class 2")
+    assert "--min-iou: found 'class'; expected CLASS=VALUE" in segcli("eval", "masks", "masks").stderr
+    monkeypatch.delenv("SEGCLI_EVAL_MIN_IOU")
+    (tmp_path / "segcli.toml").write_text('[eval]\nmin-iou = "class 1=0.5"\n')
+    assert segcli("eval", "masks", "masks", "--config", "segcli.toml").returncode == 0
+
+
 def test_lists_of_options_and_a_file_that_is_missing(segcli: Program, tmp_path: Path, masks: Path) -> None:
     (masks / "b.png").unlink()
     (tmp_path / "segcli.toml").write_text(

@@ -3,10 +3,14 @@
 import base64
 import csv
 import json
+import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +160,69 @@ def test_values_that_a_table_lacks_are_told_of_beside_numbers_too(tmp_path: Path
     assert "p.png: values that are no class: 4 (64 pixels)" in lines[0]
     with pytest.raises(UsageError, match="--classes: with --objects labels"):
         run(EvalOptions(*paths, objects="labels", classes=tmp_path / "table.csv"), console)
+
+
+def test_scores_of_a_table_are_refused_beside_numbers_too(tmp_path: Path) -> None:
+    for name in "pt":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8), 300, np.uint16))
+    (tmp_path / "pairs.csv").write_text("predicted,truth,scores\np.png,t.png,s.tif\n")
+    with pytest.raises(UsageError, match=r"pairs\.csv, column scores: with --objects labels"):
+        run(EvalOptions(tmp_path / "pairs.csv", objects="labels"), Console(quiet=True))
+
+
+def test_files_that_are_no_masks_are_told_what_they_are(tmp_path: Path) -> None:
+    for name in "pt":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8, 3), 9, np.uint8))
+    with pytest.raises(NothingDoneError, match=r"t\.png: 3 bands of uint8; expected a mask.*turned into indices"):
+        run(EvalOptions(tmp_path / "p.png", tmp_path / "t.png"), Console(quiet=True))
+    (tmp_path / "pairs.csv").write_text("predicted,truth\nnone.png,nothing.png\n")
+    with pytest.raises(NothingDoneError, match=r"nothing\.png: .*[Nn]o such file"):
+        run(EvalOptions(tmp_path / "pairs.csv"), Console(quiet=True))
+
+
+def test_a_report_of_other_images_is_refused_before_anything_is_counted(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(tmp_path / "r", *folders)
+    (tmp_path / "other").mkdir()
+    text = (tmp_path / "r" / "report.json").read_text().replace('"site', '"place')
+    (tmp_path / "other" / "report.json").write_text(text)
+    monkeypatch.setattr("segcli.evaluate.count_all", lambda *_: pytest.fail("counted"))
+    with pytest.raises(UsageError, match="has none of these images"):
+        run(EvalOptions(*folders, compare=tmp_path / "other" / "report.json"), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_does_not_wait_for_pairs_that_wait(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """Processes are given a dozen pairs at a time: minutes, of large ones."""
+    for folder in ("masks", "truth"):
+        (tmp_path / folder).mkdir()
+        with rasterio.open(
+            tmp_path / folder / "0.tif", "w", "GTiff", 40_000, 40_000, 1, dtype="uint8", tiled=True, sparse_ok=True,
+            transform=from_origin(9, 9, 1, 1),
+        ) as file:  # fmt: skip
+            file.write(np.ones((1, 256, 256), np.uint8), window=rasterio.windows.Window(0, 0, 256, 256))
+        for n in range(1, 128):
+            os.link(tmp_path / folder / "0.tif", tmp_path / folder / f"{n}.tif")
+    (tmp_path / "truth" / "classes.csv").write_text("index,name\n0,a\n1,b\n")
+    program = [sys.executable, "-m", "segcli", "eval", "masks", "truth", "--jobs", "2"]
+    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers: list[str] = []
+    while process.poll() is None and len(workers) < 3:  # one keeps account of what they share
+        workers = children.read_text().split()
+        time.sleep(0.05)
+    time.sleep(5)
+    process.send_signal(sent)
+    try:
+        process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}/stat").exists() for worker in workers):
+        assert time.monotonic() < deadline, "some are still at work"
+        time.sleep(0.05)
 
 
 def test_several_processes_report_the_same(tmp_path: Path, folders: tuple[Path, Path]) -> None:

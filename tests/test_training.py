@@ -891,6 +891,21 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
         assert float(one["mean_iou"]) == pytest.approx(float(two["mean_iou"]), abs=1e-3)
 
 
+@pytest.mark.slow
+def test_figures_of_two_processes_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    """Norms see other crops in each process; what is measured is what the first one stores."""
+    blobs(tmp_path / "data", 8)
+    options = ["--epochs", 2, "--width", 2, "--depth", 1, "--crop", 16, "--batch", 2, "--augment", "full", "--ema", 0]
+    several = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29518"]
+    command = [*several, "-m", "segcli", "train", "data", "--out", "run", *map(str, options), "--debug"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "run" / "validation" / "report.json").read_text())
+    best = max(float(row["mean_iou"]) for row in history_of(tmp_path / "run" / "history.csv"))
+    assert found["dataset"]["mean_iou"]["value"] == pytest.approx(best, abs=1e-9)
+
+
 def test_encoders_of_torchvision(tmp_path: Path, segcli: Program, refused: Callable[..., str]) -> None:
     """Trained without ImageNet weights, and used by predict without a word about what they are."""
     blobs(tmp_path / "data", 4)
@@ -1018,6 +1033,8 @@ def test_options_that_do_nothing_or_do_not_fit_are_refused(tmp_path: Path) -> No
         ({"loss": "focal", "label_smoothing": 0.1}, "--label-smoothing: has no part"),
         ({"class_weights": (1.0, 2.0, 3.0)}, "3 weights; expected 2"),
         ({"encoder": "resnet18", "pretrained": False, "depth": 5}, "depth 5 needs 64"),
+        ({"upright": True, "augment": "none"}, "--upright: with --augment none"),
+        ({"resume": True, "overwrite": True}, "--resume: with --overwrite"),
     ):
         with pytest.raises(UsageError, match=text):
             run(dataclasses.replace(options, **more), Console(quiet=True))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import segcli
 from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
-from segcli.cli.shared import INTERRUPTED, TERMINATED, hush_libraries, open_missing_streams
+from segcli.cli.shared import INTERRUPTED, TERMINATED, hush_libraries, open_missing_streams, wants_debug
 from segcli.cli.tile import tile
 from segcli.cli.train import train
 from segcli.errors import SegcliError, one_line, tell
@@ -45,7 +45,7 @@ app.command(
 def program() -> NoReturn:
     """The program as the shell starts it."""
     open_missing_streams()
-    if "--debug" in sys.argv:
+    if wants_debug():
         main()  # which ends here
     hush_libraries()
     try:
@@ -77,7 +77,7 @@ def main() -> NoReturn:
 
 
 def _failed(text: str, code: int) -> int:
-    if "--debug" in sys.argv:
+    if wants_debug():
         import traceback
 
         traceback.print_exc()

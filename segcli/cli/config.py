@@ -11,7 +11,7 @@ import typer
 from segcli.errors import UsageError
 
 CONFIG_BYTES = 2**20
-NOT_IN_FILES = frozenset({"config", "help"})
+NOT_IN_FILES = frozenset({"config", "help", "debug"})
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -48,8 +48,12 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     for key, value in wanted.items():  # a list would count as true where there is something in it
         if options[ours][key].is_flag and not isinstance(value, bool):
             raise UsageError(path, f"{key}: {value!r}", "expected true or false")
+        if isinstance(value, bool) and not options[ours][key].is_flag:  # Python would count it as 1 or 0
+            raise UsageError(path, f"{key}: {str(value).lower()}", "expected a number or a text", "leave it out, or "
+                             "comment it out, for what is so by itself")  # fmt: skip
     context.default_map = {
-        options[ours][key].name: value if options[ours][key].multiple else _text(value) for key, value in wanted.items()
+        options[ours][key].name: _list(value) if options[ours][key].multiple else _text(value)
+        for key, value in wanted.items()
     }
     return path
 
@@ -74,6 +78,10 @@ def _check(path: Path, shown: str, key: str, known: Iterable[str], wrong: str) -
     if _plain(key) not in names:
         near = difflib.get_close_matches(_plain(key), names, 1, 0.0)
         raise UsageError(path, f"{shown}: {wrong}", f"did you mean {near[0]!r}?")
+
+
+def _list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
 def _text(value: Any) -> Any:

@@ -81,7 +81,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Compare masks with the truth: IoU, Dice, precision, recall and more, with intervals."""
-    bars = tuple(texts.class_bar(text) for text in min_iou or ())
+    bars = texts.class_bars(min_iou or ())
     options = EvalOptions(
         predicted, truth, out, classes, absent, align, texts.width(boundary), distances, objects, scores, images,
         texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive, quiet, debug,

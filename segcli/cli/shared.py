@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -61,6 +62,12 @@ def given(context: typer.Context) -> frozenset[str]:
     """The options that were said, on the command line, in the environment or in a file, even what they are anyway."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
+
+
+def wants_debug() -> bool:
+    """Whether tracebacks are asked for, on the command line or in the environment, before anything is parsed."""
+    said = (value.lower() for name, value in os.environ.items() if re.fullmatch(r"SEGCLI_[A-Z]+_DEBUG", name))
+    return "--debug" in sys.argv or any(value in ("1", "true", "yes", "on", "t", "y") for value in said)
 
 
 def end_with(run: Callable[[], int]) -> NoReturn:

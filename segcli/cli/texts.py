@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from segcli.errors import UsageError
@@ -16,6 +17,17 @@ def width(text: str | None) -> tuple[float, BoundaryUnit] | None:
     if not found or float(found[1]) == 0:
         raise UsageError("--boundary", f"found {text!r}", "expected pixels, such as 2, or metres, such as 5m")
     return float(found[1]), "metres" if found[2] else "pixels"
+
+
+def class_bars(found: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Of the command line one each; from the environment names may come in pieces, because blanks part them there."""
+    bars, parts = [], []
+    for part in found:
+        parts.append(part)
+        if "=" in part:
+            bars.append(class_bar(" ".join(parts)))
+            parts = []
+    return (*bars, *map(class_bar, parts))
 
 
 def class_bar(text: str) -> tuple[str, float]:

@@ -1,5 +1,6 @@
 """Which class each value of a true and of a predicted mask stands for."""
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.classes import ClassEntry, ClassTable
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.evaluation.pairs import Pair
-from segcli.raster.labels import BINARY, embedded_table, table_of, values_in
+from segcli.raster.labels import BINARY, check_mask, embedded_table, table_of, values_in
+from segcli.raster.source import open_images
 
 LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "object", (230, 159, 0))), None)
 """What a map of object numbers says of classes."""
@@ -76,7 +78,20 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     if 255 in predicted and 255 not in true:
         raise UsageError(first.predicted.parent, "predictions hold 255", "it may be a class or stand for no label",
                          f"say with {option}")  # fmt: skip
-    return Meaning.of(table_of([value for value in both if value != 255], first.truth))
+    classes = [value for value in both if value != 255]
+    if not classes:
+        _check_opens(first)
+    return Meaning.of(table_of(classes, first.truth))
+
+
+def _check_opens(pair: Pair) -> None:
+    """NothingDoneError where there are no values because the files are no masks, or are not there."""
+    for path in (pair.truth, pair.predicted):
+        try:
+            with closing(open_images(path, "mask")) as images:
+                check_mask(images.planes[0])
+        except InputError as error:
+            raise NothingDoneError(error.subject, error.reason) from error
 
 
 def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:

@@ -49,7 +49,8 @@ def _row(
 
     ours, theirs = (of(side.sum(0)) for side in images)
     low, high = interval(of(drawn[0]) - of(drawn[1]), confidence)
-    verdict = "better" if low > 0 else "worse" if high < 0 else "same" if ours == theirs else "unsure"
+    is_same = ours == theirs or (np.isnan(ours) and np.isnan(theirs))
+    verdict = "better" if low > 0 else "worse" if high < 0 else "same" if is_same else "unsure"
     row: dict[str, Any] = {"figure": name}
     numbers = {"value": ours, "other": theirs, "difference": ours - theirs, "low": low, "high": high}
     return (

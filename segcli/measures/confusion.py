@@ -72,13 +72,12 @@ def mean_over_classes(figure: Callable[[Matrix], Figures], matrix: Matrix, absen
     """Mean of a figure over the classes, (...,); NaN where nothing counts.
 
     Where it is undefined, a class that is in the truth counts 0: the precision of one that was missed altogether. One
-    that is not there counts nothing (skip), 1 or 0.
+    that is neither there nor predicted counts nothing (skip), 1 or 0; the recall of one that is only predicted nothing.
     """
     values = figure(matrix)
-    is_absent = np.isnan(values) & (matrix.sum(-1) == 0)
-    values = np.nan_to_num(values)
-    counted = np.ones_like(is_absent) if absent != "skip" else ~is_absent
-    values = np.where(is_absent, 1.0 if absent == "one" else 0.0, values)
+    undefined, is_true, is_found = np.isnan(values), matrix.sum(-1) > 0, matrix.sum(-2) > 0
+    counted = ~undefined | is_true | ((absent != "skip") & ~is_found)
+    values = np.where(undefined & ~is_true & (absent == "one"), 1.0, np.nan_to_num(values))
     return _ratio((values * counted).sum(-1), counted.sum(-1))
 
 

@@ -33,6 +33,10 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.freeze_norms and start is not None and not batch_norms(start.network):
         raise UsageError("--freeze-norms", f"{options.weights} has no batch norm", "there is nothing to freeze",
                          "leave --freeze-norms out")  # fmt: skip
+    if options.upright and options.augment == "none":
+        raise UsageError("--upright", "with --augment none", "nothing is mirrored or turned", "leave it out")
+    if options.resume and options.overwrite:
+        raise UsageError("--resume", "with --overwrite", "the one goes on, the other begins anew", "give one of them")
     depth = depth_of(options)
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")

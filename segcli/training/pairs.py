@@ -100,8 +100,9 @@ def _names(images: list[Path]) -> list[str]:
     stems = [image.stem for image in images]
     if len(set(stems)) == len(stems):
         return stems
-    base = os.path.commonpath([image.parent for image in images])
-    return [image.relative_to(base).with_suffix("").as_posix() for image in images]
+    places = [Path(os.path.abspath(image)) for image in images]  # noqa: PTH100  # absolute() leaves .. standing
+    base = os.path.commonpath([place.parent for place in places])
+    return [place.relative_to(base).with_suffix("").as_posix() for place in places]
 
 
 def _sorted(pairs: Iterable[Pair]) -> tuple[Pair, ...]:

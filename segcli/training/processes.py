@@ -1,7 +1,7 @@
 """Training by several processes, as torchrun starts them: each takes its share of every batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +41,11 @@ class Processes:
         tensor = torch.from_numpy(counts.copy())
         dist.all_reduce(tensor)
         return tensor.numpy()
+
+    def as_in_first(self, tensors: Iterable[Tensor]) -> None:
+        """Make tensors what they are in the first process: norms see other crops in each."""
+        for tensor in tensors if self.count > 1 else ():
+            dist.broadcast(tensor, 0)
 
     def mean(self, seconds: float) -> float:
         """The mean over all processes, to the microsecond: the same number in all of them."""
