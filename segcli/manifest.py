@@ -86,8 +86,8 @@ class Manifest:
             if first not in self._begun or self._begun[first].at <= begun.at:  # records are not read by time
                 self._begun[first] = begun
         elif "failed" in record:
-            begun = self._begun.get(record["failed"])
-            if begun is not None and begun.at <= record.get("at", begun.at):  # nor here
+            known = self._begun.get(record["failed"])
+            if known is not None and known.at <= record.get("at", known.at):  # nor here
                 del self._begun[record["failed"]]
         else:
             outputs = tuple((name, Mark.read(*mark)) for name, mark in record["outputs"].items() if _is_inside(name))

@@ -124,9 +124,9 @@ class Counts:
         if self._outlines is not None:
             self._outlines.add(*places, labelled)
         if self._objects is not None:
-            one = numbers[0] if self._labels[0] else places[0]
-            other = numbers[1] if self._labels[1] else places[1]
-            self._objects.add(one, other, labelled)
+            sides = [part if is_numbered else place
+                     for part, is_numbered, place in zip(numbers, self._labels, places, strict=True)]  # fmt: skip
+            self._objects.add(sides[0], sides[1], labelled)
 
     def end_image(self) -> None:
         """The next rows are another image's of the stack."""
