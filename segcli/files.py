@@ -118,16 +118,17 @@ class Watched:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = list(paths)
-        self._seen = {path: _size_and_time(path) for path in self.paths}
+        self._seen = {path: size_and_time(path) for path in self.paths}
 
     def check(self) -> None:
         """InputError where one is not any more what it was."""
         for path, seen in self._seen.items():
-            if _size_and_time(path) != seen:
+            if size_and_time(path) != seen:
                 raise InputError(path, "changed while it was read", "", "run again when it is whole")
 
 
-def _size_and_time(path: Path) -> tuple[int, int] | None:
+def size_and_time(path: Path) -> tuple[int, int] | None:
+    """None where there is no file."""
     try:
         found = path.stat()
     except OSError:

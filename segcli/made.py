@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from segcli.files import part_of, sha256_of
+from segcli.files import part_of, sha256_of, size_and_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,10 @@ class Mark:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """Outputs that were about to be written, by name below the folder, with size and time of what was there, and when
-    that was, in ns."""
+    that was, in ns: by this its other lines name it. Lines of older versions say nothing of either."""
 
     names: dict[str, tuple[int, int] | None]
-    at: int
+    at: int | None
 
     @classmethod
     def now(cls, names: Iterable[str], folder: Path) -> Self:
@@ -58,9 +57,7 @@ class Begun:
 
     @classmethod
     def read(cls, names: Iterable[str], there: dict[str, list[int]], at: int | None) -> Self:
-        """From its line; older ones say less."""
-        found = {name: (int(there[name][0]), int(there[name][1])) if name in there else None for name in names}
-        return cls(found, sys.maxsize if at is None else int(at))
+        return cls({name: (there[name][0], there[name][1]) if name in there else None for name in names}, at)
 
     def to_json(self) -> dict[str, Any]:
         there = {name: list(before) for name, before in self.names.items() if before is not None}
@@ -72,18 +69,9 @@ class Begun:
 
     def may_have_placed(self, name: str, folder: Path) -> bool:
         """Whether what is there now may have come into place since, without a line that says so."""
-        before = self.names[name]
-        if size_and_time(folder / name) == before:
-            return False
-        return before is None or not part_of(folder / name).exists()  # which would have become the file
-
-
-def size_and_time(path: Path) -> tuple[int, int] | None:
-    """None where there is no file."""
-    with suppress(OSError, ValueError):
-        found = path.stat()
-        return found.st_size, found.st_mtime_ns
-    return None
+        found = size_and_time(folder / name)
+        # What was being written is still there: it would have become the file.
+        return found is not None and found != self.names[name] and not part_of(folder / name).exists()
 
 
 @dataclass(frozen=True, slots=True)

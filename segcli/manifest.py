@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -56,8 +55,9 @@ class Manifest:
         self.path, self._folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
         self._beside: dict[str, list[Done]] = {}  # by the name of any other output
-        self._begun: dict[str, Begun] = {}  # what earlier runs did not finish, by the name of the first output
+        self._begun: dict[str, list[Begun]] = {}  # what earlier runs did not finish, by the name of the first output
         self._at_work: dict[str, Begun] = {}  # and what this one has not finished yet
+        self._left: set[tuple[str, int]] = set()  # what was begun and came to nothing, by name and time
         self.keys: set[str] = set()
         for other in others:
             with suppress(OSError), other.open("rb") as lines:
@@ -66,40 +66,44 @@ class Manifest:
         file.seek(0)
         last = self._read(file)
         self._torn = not last.endswith(b"\n")  # by a kill; what is added must not be appended to it
+        for first, known in self._begun.items():  # in whichever order records are read
+            known[:] = [begun for begun in known if begun.at is None or (first, begun.at) not in self._left]
 
     def _read(self, lines: Iterable[bytes]) -> bytes:
-        """Take all lines, and give the last."""
-        line = b"\n"
+        """Take all lines of a record, and give the last."""
+        line, begun = b"\n", dict[str, list[Begun]]()
         for line in lines:
             try:
-                self._take(json.loads(line))
+                self._take(json.loads(line), begun)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # that file counts as not written
+        for first, known in begun.items():
+            self._begun.setdefault(first, []).extend(known)
         return line
 
-    def _take(self, record: dict[str, Any]) -> None:
+    def _take(self, record: dict[str, Any], begun: dict[str, list[Begun]]) -> None:
+        """Take a line; `begun` is what its record has begun by then and not finished."""
         if "run" in record:
             self.keys.add(record["key"])
         elif "begun" in record:
             names = list(filter(_is_inside, record["begun"]))
-            begun, first = Begun.read(names, record.get("there", {}), record.get("at")), record["begun"][0]
-            if first not in self._begun or self._begun[first].at <= begun.at:  # records are not read by time
-                self._begun[first] = begun
-        elif "failed" in record:
-            known = self._begun.get(record["failed"])
-            if known is not None and known.at <= record.get("at", known.at):  # nor here
-                del self._begun[record["failed"]]
+            found = Begun.read(names, record.get("there", {}), record.get("at"))
+            begun.setdefault(record["begun"][0], []).append(found)
+        elif "failed" in record and "at" in record:
+            self._left.add((record["failed"], record["at"]))
+        elif "failed" in record:  # before it was begun, or by an older version
+            first = record["failed"]
+            begun[first] = [known for known in begun.get(first, ()) if known.at is not None]
         else:
             outputs = tuple((name, Mark.read(*mark)) for name, mark in record["outputs"].items() if _is_inside(name))
             sources = tuple((name, Mark.read(*mark)) for name, mark in record["of"].items())
             self._finish(Done(record["source"], sys.intern(record["key"]), outputs, sources))
+            begun.pop(next(iter(record["outputs"]), ""), None)
 
     def _finish(self, done: Done) -> None:
         if not done.outputs:
             return
-        first = done.outputs[0][0]
-        self._begun.pop(first, None)
-        self._done.setdefault(first, []).append(done)
+        self._done.setdefault(done.outputs[0][0], []).append(done)
         for name, _ in done.outputs[1:]:
             self._beside.setdefault(name, []).append(done)
 
@@ -173,11 +177,12 @@ class Manifest:
             yield
 
     def _may_be_left(self, name: str) -> bool:
-        """Whether a killed run may have put an output into place and not said so; not if it was done again since."""
-        for begun in self._begun.values():
-            if name in begun.names and begun.may_have_placed(name, self._folder):
-                return not any(done.mark(name).mtime_ns >= begun.at for done in self._of(name))
-        return False
+        """Whether a killed run may have put an output into place and not said so; not if it was made again since."""
+        made = max((done.mark(name).mtime_ns for done in self._of(name)), default=0)
+        return any(
+            name in begun.names and begun.may_have_placed(name, self._folder) and (begun.at is None or begun.at > made)
+            for known in self._begun.values() for begun in known
+        )  # fmt: skip
 
     def begin(self, outputs: Sequence[Path]) -> None:
         """Say that these files are about to be written, so that they are known if this run is killed."""
@@ -187,8 +192,9 @@ class Manifest:
 
     def fail(self, source: object, output: Path, reason: str) -> None:
         """Record what could not be done, and why."""
-        self._at_work.pop(self._name(output), None)
-        self._write({"failed": self._name(output), "source": str(source), "reason": reason}, to_disk=False)
+        begun = self._at_work.pop(self._name(output), None)
+        when = {} if begun is None else {"at": begun.at}
+        self._write({"failed": self._name(output), "source": str(source), "reason": reason, **when}, to_disk=False)
 
     def add(self, source: object, outputs: Sequence[Path], sources: Sequence[Path]) -> None:
         """Record what was made of a source; the output that names it comes first. Not kept here: no job comes twice."""
@@ -206,21 +212,25 @@ class Manifest:
             if not begun.has_part(self._folder):  # which the next run is to find
                 self._leave(first, begun)
 
-    def _leave(self, first: str, begun: Begun) -> None:
-        if not any(begun.may_have_placed(name, self._folder) for name in begun.names):
-            self._write({"failed": first, "reason": "interrupted", "at": time.time_ns()}, to_disk=False)
-            self._begun.pop(first, None)
+    def _leave(self, first: str, begun: Begun) -> bool:
+        """Say so of one, if nothing of it came into place."""
+        if any(begun.may_have_placed(name, self._folder) for name in begun.names):
+            return False
+        if begun.at is not None:
+            self._write({"failed": first, "reason": "interrupted", "at": begun.at}, to_disk=False)
+        return True
 
     def remove_leftovers(self) -> None:
         """Remove what runs that were killed have left of files that they had begun, and settle what came of these."""
-        for first, begun in list(self._begun.items()):
-            with suppress(BusyError), self.alone_with([self._folder / name for name in begun.names]):  # else in work
-                self._leave(first, begun)  # before what tells so is gone
-                for name in begun.names:
+        for first, known in self._begun.items():
+            names = [name for begun in known for name in begun.names]
+            with suppress(BusyError), self.alone_with([self._folder / name for name in names]):  # else in work
+                known[:] = [begun for begun in known if not self._leave(first, begun)]  # before what tells so is gone
+                for name in names:
                     place = (self._folder / name).parent
                     if place.is_dir():
-                        for known in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
-                            remove_parts(place, known)
+                        for part in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
+                            remove_parts(place, part)
 
     def _write(self, record: dict[str, Any], to_disk: bool) -> None:
         try:
