@@ -3,11 +3,13 @@
 import multiprocessing
 import re
 import signal
+import time
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -30,6 +32,9 @@ from segcli.raster.labels import written_table
 
 MISSED = 4
 """Exit code where a bar that was asked for is missed."""
+
+DEAF_SECONDS = 10.0
+"""After so long an interrupted process is killed: it is in a library's function over a whole image."""
 
 MANY_PAIRS, MANY_BYTES = 64, 2**25
 """From so many on, or so much to read, starting processes pays."""
@@ -109,11 +114,11 @@ def _meaning(options: EvalOptions, pairs: list[Pair]) -> Meaning:
 
 def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Generator[Counted | InputError, None, None]:
     """Each pair's counts, or what is wrong with it, in order; by several processes where it pays."""
-    attempt = partial(_attempt, meaning=meaning, options=options)
     jobs = min(options.jobs or _useful_jobs(pairs), len(pairs))
     if jobs == 1:
-        yield from map(attempt, pairs)
+        yield from map(partial(_attempt, meaning=meaning, options=options), pairs)
         return
+    attempt = partial(_attempt_alone, meaning=meaning, options=options)
     context = multiprocessing.get_context("spawn")  # a fork would take locks of GDAL's threads with it
     before = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, context, _quiet_worker) as pool:
@@ -123,13 +128,32 @@ def count_all(pairs: list[Pair], meaning: Meaning, options: EvalOptions) -> Gene
             raise NothingDoneError(
                 options.predicted, "a process was ended by the system", "", "--jobs 1 needs less memory"
             ) from error
-        except BaseException:  # Ctrl-C, SIGTERM: they only read, and would do a dozen pairs more before they looked up
-            for process in multiprocessing.active_children():
-                if process not in before:
-                    process.terminate()
+        except BaseException:  # Ctrl-C, SIGTERM: each would do a dozen pairs more
+            pool.shutdown(wait=False, cancel_futures=True)
+            _interrupt([process for process in multiprocessing.active_children() if process not in before])
             raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+
+def _interrupt(workers: list[BaseProcess]) -> None:
+    """End what processes are at, and wait for them. They are not killed, or one that says what it found would be cut
+    off in the middle, and who listens would wait for ever; but for one that does not hear for long."""
+    deadline = time.monotonic() + DEAF_SECONDS
+    while any(worker.is_alive() for worker in workers):
+        for worker in workers:
+            if time.monotonic() < deadline:
+                worker.terminate()  # what is at work on a pair leaves it; others do not mind
+            else:
+                worker.kill()
+        time.sleep(0.02)
+
+
+def _attempt_alone(pair: Pair, meaning: Meaning, options: EvalOptions) -> Counted | InputError:
+    """As `_attempt`, in a process that may be interrupted meanwhile."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _attempt(pair, meaning, options)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _attempt(pair: Pair, meaning: Meaning, options: EvalOptions) -> Counted | InputError:
@@ -144,7 +168,8 @@ def _attempt(pair: Pair, meaning: Meaning, options: EvalOptions) -> Counted | In
 
 
 def _quiet_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends them
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent ends them
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 

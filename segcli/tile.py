@@ -95,12 +95,9 @@ def write_tiles(
 
     def prepare(job: batch.Job) -> Work:
         with alone:
-            return prepared(job)
-
-    def prepared(job: batch.Job) -> Work:
-        work = planning.open_work(by_source[job.source], labels, options)
+            work, said = planning.tried(by_source[job.source], labels, options)
         try:
-            for line in planning.losses(work):
+            for line in said:
                 console.say(line)
             if not ledgers[job.output].is_held:
                 hold(ledgers[job.output], labels, options)

@@ -50,7 +50,7 @@ def names(tmp_path: Path) -> dict[str, Name]:
     }  # fmt: skip
 
 
-def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name]) -> None:
+def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name], monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"vrt": ["v.vrt", "m.tif"], "vrt of a vrt": ["w.vrt", "v.vrt", "m.tif"], "archive": ["z.zip"]}
     files |= {"member": ["z.zip"], "member in braces": ["z.zip"], "quoted member": ["z.zip"]}
     for kind, name in names.items():
@@ -65,6 +65,9 @@ def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name]) -> None:
     assert origins(tmp_path / "z.zarr") is None
     assert origins(f'ZARR:"{tmp_path}/z.zarr":/red') is None
     assert origins(f"ZARR:{tmp_path}/z.zarr") is None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "temperature").touch()
+    assert origins("NETCDF:m.tif:temperature") == (Path("m.tif"), Path("m.tfw"))
     (tmp_path / "bad.vrt").write_text("<VRTDataset")
     assert origins(tmp_path / "bad.vrt") == (tmp_path / "bad.vrt",)
 

@@ -197,6 +197,13 @@ def test_a_raster_of_the_same_name_size_and_time_is_another_one(
     assert tile("b/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 1
     shutil.move(tmp_path / "a", tmp_path / "c")
     assert tile("c/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 0
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    shutil.move(tmp_path / "d", tmp_path / "deep" / "er" / "d")
+    (tmp_path / "d").symlink_to(tmp_path / "deep" / "er" / "d")  # as on clusters: .. of it is another folder
+    assert tile("b/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 0  # what was cut is gone
+    shutil.copytree(tmp_path / "c", tmp_path / "a")
+    assert tile("b/1.tif", "--masks", "m", "--size", 32, "--out", "d", "--verify") == 1
+    shutil.rmtree(tmp_path / "a")
     (tmp_path / "link").symlink_to(tmp_path / "m")
     assert tile("c/1.tif", "--masks", "link", "--size", 32, "--out", "d") == 0
 
@@ -207,6 +214,20 @@ def test_of_two_addresses_each_is_its_own() -> None:
     scene = Scene("1", "https://a.org/1.tif?sig=x", (0, 0), here, Stored(1, "uint8"))
     assert unchanged(scene, ["https://a.org/1.tif?sig=y"], Path("d"))
     assert not unchanged(scene, ["https://b.org/1.tif?sig=x"], Path("d"))
+
+
+def test_accounts_of_older_versions_are_gone_on_with(tmp_path: Path, tile: Tile) -> None:
+    """They knew nothing of what a sample was drawn from."""
+    write_raster(tmp_path / "a.tif")
+    cut = ("a.tif", "--size", 32, "--sample", 3, "--out", "d")
+    assert tile(*cut) == 0
+    account = json.loads((tmp_path / "d" / "tiles.json").read_text())
+    del account["options"]["sample_of"]
+    (tmp_path / "d" / "tiles.json").write_text(json.dumps(account))
+    assert tile(*cut, "--verify") == 0
+    assert tile(*cut) == 0
+    assert tile("a.tif", "--size", 32, "--out", "e") == 0
+    assert "sample_of" not in json.loads((tmp_path / "e" / "tiles.json").read_text())["options"]
 
 
 def test_tiles_alone_are_nothing_to_cut(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:

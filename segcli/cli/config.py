@@ -37,6 +37,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     wanted: dict[str, Any] = {}
     for key, value in found.items():
         if isinstance(value, dict):
+            if "debug" in value:
+                raise UsageError(path, f"[{key}] debug", f"expected it as --debug, or SEGCLI_{key.upper()}_DEBUG=1")
             _check(path, f"table [{key}]", key, options, "no verb of segcli")
             for option in value:
                 _check(path, f"[{key}] {option}", option, options[key], f"no option of {key}")

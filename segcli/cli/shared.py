@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -66,8 +65,9 @@ def given(context: typer.Context) -> frozenset[str]:
 
 def wants_debug() -> bool:
     """Whether tracebacks are asked for, on the command line or in the environment, before anything is parsed."""
-    said = (value.lower() for name, value in os.environ.items() if re.fullmatch(r"SEGCLI_[A-Z]+_DEBUG", name))
-    return "--debug" in sys.argv or any(value in ("1", "true", "yes", "on", "t", "y") for value in said)
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    said = os.environ.get(f"SEGCLI_{verb.upper()}_DEBUG", "")
+    return "--debug" in sys.argv or said.lower() in ("1", "true", "yes", "on", "t", "y")
 
 
 def end_with(run: Callable[[], int]) -> NoReturn:

@@ -12,6 +12,7 @@ from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.evaluation.pairs import Pair
 from segcli.raster.labels import BINARY, check_mask, embedded_table, table_of, values_in
 from segcli.raster.source import open_images
+from segcli.raster.values import are_black_and_white
 
 LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "object", (230, 159, 0))), None)
 """What a map of object numbers says of classes."""
@@ -101,7 +102,7 @@ def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
     if table is not None:
         return replace(meaning, predicted=_object_values(table))
     named = embedded_table(pairs[0].predicted)
-    if named is None and values_in(pair.predicted for pair in pairs) == [0, 255]:
+    if named is None and are_black_and_white(pair.predicted for pair in pairs):
         named = BINARY
     others = np.ones(256, np.int16)
     others[[0, 255]] = 0
@@ -109,9 +110,9 @@ def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
 
 
 def _object_values(table: ClassTable) -> NDArray[np.int16]:
-    """What each value of a mask of classes says of objects: 0 none, 1 one, -1 no label, -2 no class."""
+    """What each value of a mask of classes says of objects: 0 none (no label is none), 1 one, -2 no class."""
     places = table.positions()
-    objects = np.where(places >= 0, np.int16(1), places)
+    objects = np.where(places >= 0, np.int16(1), np.where(places == -1, np.int16(0), places))
     if table.background is not None:
         objects[places == table.background] = 0
     elif places[0] == -2:  # a table of objects alone

@@ -48,8 +48,8 @@ def _pieces(text: str) -> list[str]:
     have the parts in different orders (NETCDF:FILE:NAME, GTIFF_DIR:NUMBER:FILE)."""
     parts = text.split(":", MOST_PARTS)
     pairs = ((first, last) for first in range(1, len(parts)) for last in range(first + 1, len(parts) + 1))
-    between = sorted((":".join(parts[first:last]) for first, last in pairs), key=len, reverse=True)
-    return [text, *re.findall(r'"([^"]+)"', text), *between]
+    between = sorted(pairs, key=lambda pair: (pair[0], -pair[1]))
+    return [text, *re.findall(r'"([^"]+)"', text), *(":".join(parts[first:last]) for first, last in between)]
 
 
 def _at(place: str) -> Path | None:

@@ -79,7 +79,7 @@ class Ledger:
             if ours["classes"] != theirs["classes"]:
                 return "another class table"
             for name, one in ours["options"].items():
-                if one != (other := theirs["options"].get(name)):
+                if one != (other := theirs["options"].get(name, one)):  # which an older version did not know
                     return f"{name} {other}, now {one}"
         return ""
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from segcli.files import sha256_of
-from segcli.made import is_gone, place_of
+from segcli.made import absolute, is_gone, place_of
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
 from segcli.tiling.manifest import Scene
@@ -61,19 +62,23 @@ def unchanged(scene: Scene, names: Sequence[Name], folder: Path) -> bool:
 
 
 def _is_that(folder: Path, before: str, now: str) -> bool:
-    """Whether two names, as seen from `folder`, are of one file or address, or the first is of none any more, because
-    it was moved: of another file its time says nothing."""
+    """Whether two names, as seen from `folder`, are of one file or address, or the first is of no file any more,
+    because that was moved: of another file its time says nothing."""
     if before == now:
         return True
-    if not _is_path(before) or not _is_path(now):
-        return place_of(before) == place_of(now)
-    place = folder / before
-    if is_gone(str(place)):
+    if _is_address(before) or _is_address(now):
+        files = [list(map(absolute, origins(name) or ())) if _is_address(name) else [] for name in (before, now)]
+        same_file = files[0] != [] and files[0] == files[1]
+        return same_file or place_of(before) == place_of(now)
+    # By the names alone, as they were made: the folder may be a link.
+    one, other = (Path(absolute(Path(absolute(folder)) / name)) for name in (before, now))
+    if is_gone(str(one)):
         return True
     with suppress(OSError):
-        return place.samefile(folder / now)
+        return one.samefile(other)
     return False
 
 
-def _is_path(name: str) -> bool:
-    return ":" not in name and not name.startswith("/vsi")
+def _is_address(name: str) -> bool:
+    """Whether it is no path: a URL, a data set in a file, a member of an archive."""
+    return "://" in name or name.startswith("/vsi") or re.match(r"[A-Za-z][A-Za-z0-9_]+:", name) is not None

@@ -105,7 +105,7 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
         "compress": options.compress, "masks": options.masks is not None, "attribute": options.attribute,
         "min_valid": options.min_valid, "min_label": options.min_label,
         "split": list(options.split) if options.split is not None else None, "sample": options.sample,
-        "sample_of": None if options.sample is None else _drawn_from(targets), "seed": options.seed,
+        "seed": options.seed, **({"sample_of": _drawn_from(targets)} if options.sample is not None else {}),
     }  # fmt: skip
     classes = labels.classes if labels is not None else None
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
@@ -157,6 +157,16 @@ def opened(target: Target, labels: Labels | None, options: TileOptions) -> Itera
         yield work
     finally:
         close(work)
+
+
+def tried(target: Target, labels: Labels | None, options: TileOptions) -> tuple[Work, list[str]]:
+    """As `open_work`, with lines for people on what the tiles cannot keep."""
+    work = open_work(target, labels, options)
+    try:
+        return work, losses(work)
+    except BaseException:
+        close(work)
+        raise
 
 
 def close(work: Work) -> None:
