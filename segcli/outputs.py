@@ -19,13 +19,22 @@ from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
 from segcli.raster.stretch import shown_bands
-from segcli.raster.vectors import POLYGONS, Shapes, check_polygons, write_polygons
+from segcli.raster.vectors import POLYGONS, Shapes, check_on_earth, check_polygons, write_polygons
 
 
 def check(options: PredictOptions) -> None:
     """UsageError where options ask for what cannot be had."""
     if options.polygons is not None:
         check_polygons(options.polygons)
+    measured = options.probabilities or options.confidence or options.polygons is not None
+    for name, is_idle, without in (
+        ("--min-area", options.min_area and options.polygons is None, "--polygons"),
+        ("--simplify", options.simplify and options.polygons is None, "--polygons"),
+        ("--alpha", options.alpha != PredictOptions.alpha and not options.overlay, "--overlay"),
+        ("--quantity", options.quantity != PredictOptions.quantity and not measured, "--probabilities or --confidence"),
+    ):
+        if is_idle:
+            raise UsageError(name, f"without {without}", "it does nothing")
     if options.level is not None and options.mpp is not None:
         raise UsageError("--level and --mpp", "both given", "expected one of them")
 
@@ -82,6 +91,8 @@ def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions
         said.append("a stack; overlays and polygons are drawn for single images only")
     if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
         said.append("placed by control points or polynomials; its polygons are in columns and rows")
+    if options.polygons == "geojson" and grid.crs is not None:
+        check_on_earth(path, grid.crs)
     if images.in_pages and images.dialect == "ome" and options.quantity == "float16" and (
         options.probabilities or options.confidence or options.polygons
     ):  # fmt: skip
@@ -115,11 +126,17 @@ def add_drawings(
     return [*written, confidence] if confidence is not None and options.confidence else written
 
 
+def _shown(source: Source, options: PredictOptions) -> tuple[int, ...]:
+    """The bands that the network sees, where they were chosen: three of them, or one."""
+    chosen = [place for number in options.bands or () if (place := source.band_of(number)) is not None]
+    return tuple(chosen[: 3 if len(chosen) >= 3 else 1]) or shown_bands(source)
+
+
 def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:
     """The image with the classes of its finished mask in colour over it, as 8-bit RGB on the same grid."""
     style = Style(over_picture(classes), options.alpha)
     height = strip_height(source)
     with Source(mask, "mask") as labels, create(output, source.grid, OVER, encoding(options)) as sink:
         indices = ((row, pixels[0]) for row, pixels in labels.rows(height))
-        for first_row, picture in painted(indices, style, pictured(source, shown_bands(source), height)):
+        for first_row, picture in painted(indices, style, pictured(source, _shown(source, options), height)):
             sink.write(first_row, picture)

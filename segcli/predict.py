@@ -229,7 +229,7 @@ def fit(path: Name, images: Images, ending: str, setting: Setting) -> tuple[int,
     other = next((plane.bands for plane in images.planes if plane.bands != first.bands), None)
     if other is not None:
         raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")
-    check_dtypes(images.planes, setting.model.normalisation.dtype, setting.options.input_range)
+    check_dtypes(images.planes, bands, setting.model.normalisation.dtype, setting.options.input_range)
     for line in outputs.cannot_hold(path, images, ending, setting.options):
         setting.console.say(line)
     return bands

@@ -24,6 +24,7 @@ from segcli.cli.texts import size_in_bytes
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
+from segcli.network.blend import Windows
 from segcli.network.budget import Memory
 from segcli.network.device import choose_precision, is_out_of_memory
 from segcli.network.normalise import Normalisation, normalise, scaling
@@ -523,6 +524,23 @@ def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
     monkeypatch.setattr(Stream, "plans", lambda *_: (_ for _ in ()).throw(RuntimeError("a fault")))
     with pytest.raises(RuntimeError, match="a fault"):
         list(scorer.plans_within(99, 99, 1, 1e9))
+    windows = make_scorer(model.network, torch.device("cpu"), torch.float32, replace(options, tta=True), said.append)
+    monkeypatch.setattr(Windows, "bytes_of", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    assert windows.always == 0
+    assert list(windows.plans_within(99, 99, 1, 1e9)) == []
+
+
+def test_windows_that_were_rounded_are_told(tmp_path: Path, random_weights: Path) -> None:
+    """To the network's stride; an overlap may be less than was asked for, or none."""
+    network, said = checkpoint.load(random_weights).network, []
+    stride = network.config.total_stride
+    for window, overlap, told in ((16 * stride, 0.25, None), (stride + 1, 0.25, (stride, stride)),
+                                  (2 * stride, 0.9, (2 * stride, stride))):  # fmt: skip
+        options = PredictOptions((), tmp_path, stitch="windows", window=window, overlap=overlap)
+        make_scorer(network, torch.device("cpu"), torch.float32, options, said.append)
+        expected = [] if told is None else [f"windows of {told[0]} pixels every {told[1]}: multiples of {stride}"]
+        assert [line.partition(",")[0] for line in said] == expected
+        said.clear()
 
 
 def test_small_images_of_one_size_go_through_together(

@@ -18,6 +18,7 @@ import torch
 from helpers import brightness_model, write_picture
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
@@ -28,10 +29,12 @@ from scipy import ndimage
 from segcli import products
 from segcli.classes import ClassEntry, ClassTable
 from segcli.console import Console
+from segcli.errors import InputError, UsageError
 from segcli.network import checkpoint
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
 from segcli.predict import run
+from segcli.raster import vectors
 from segcli.raster.source import open_images
 
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
@@ -409,6 +412,35 @@ def test_the_size_of_turned_pixels_is_their_side(tmp_path: Path, degrees: float)
             assert images.planes[0].grid.width == width
 
 
+def test_small_polygons_far_from_the_origin_keep_their_digits() -> None:
+    corner = np.array([512_345.0, 5_234_567.0])
+    ring = corner + np.array([[0, 0], [0.03, 0], [0.03, 0.02], [0, 0.02], [0, 0]])
+    area, perimeter = vectors._measures([ring], None)
+    assert area == pytest.approx(6e-4, rel=1e-5)
+    assert perimeter == pytest.approx(0.1, rel=1e-5)
+
+
+def test_areas_are_those_of_the_body_that_a_raster_lies_on() -> None:
+    """A degree at the equator of Mars, a sphere here: between two parallels R^2 (sin b - sin a) times the angle."""
+    mars = CRS.from_wkt('GEOGCS["Mars 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000",3396190,0]],'
+                        'PRIMEM["Reference_Meridian",0],UNIT["Degree",0.0174532925199433]]')  # fmt: skip
+    ring = np.array([[0.0, 0.0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    area, perimeter = vectors._measures([ring], vectors.ellipsoid_of(mars))
+    assert area == pytest.approx(3_396_190**2 * np.radians(1) * np.sin(np.radians(1)), rel=1e-9)
+    assert perimeter == pytest.approx(3_396_190 * np.radians(3 + np.cos(np.radians(1))), rel=1e-9)
+    vectors.check_on_earth("a.tif", CRS.from_epsg(32633))
+    with pytest.raises(InputError, match=r"a\.tif: lies on a body of 3396 km radius; GeoJSON is of the earth"):
+        vectors.check_on_earth("a.tif", mars)
+
+
+def test_options_without_a_part_are_refused(tmp_path: Path, weights: Path, scene: np.ndarray) -> None:
+    scan = write_raster(tmp_path / "a.tif", scene)
+    for option, value in (("min_area", 3.0), ("alpha", 0.3), ("simplify", 1.0), ("quantity", "float32")):
+        with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: without --"):
+            predict(tmp_path, weights, scan, **{option: value})
+    assert not (tmp_path / "masks").exists()
+
+
 def test_bands_in_the_order_that_was_asked_for(tmp_path: Path, weights: Path, scene: np.ndarray) -> None:
     many = np.concatenate([scene[1:], np.zeros((2, 61, 83), np.uint8), scene[:1]])
     scan = write_raster(tmp_path / "a.tif", many)
@@ -416,6 +448,11 @@ def test_bands_in_the_order_that_was_asked_for(tmp_path: Path, weights: Path, sc
     assert predict(tmp_path, weights, scan, bands=(5, 1, 2), overlay=True) == 0
     with rasterio.open(tmp_path / "masks" / "a.tif") as mask:
         assert np.array_equal(mask.read(1), labels_of(scene))
+    with rasterio.open(tmp_path / "masks" / "overlays" / "a.tif") as over:
+        clear = over.read()[:, labels_of(scene) == 2]
+    shown = predict(tmp_path, weights, write_raster(tmp_path / "b.tif", scene), overlay=True)
+    with rasterio.open(tmp_path / "masks" / "overlays" / "b.tif") as over:
+        assert (shown, np.array_equal(clear, over.read()[:, labels_of(scene) == 2])) == (0, True)
     assert predict(tmp_path, weights, scan, bands=(6, 1, 2)) == 1
     assert predict(tmp_path, weights, scan, bands=(5, 1)) == 1
 

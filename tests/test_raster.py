@@ -157,6 +157,43 @@ def test_a_16_bit_file_of_one_value_uses_its_bits_too(tmp_path: Path, value: int
         assert match_ranges([source], (0,), "uint8", None) == ((0.0, white),)
 
 
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_types_and_data_are_those_of_the_chosen_bands(tmp_path: Path, is_loaded: bool) -> None:
+    """A VRT may hold bands of any type; what is missing in the others does not matter, whether the image is small or
+    large."""
+    pixels = np.arange(64, dtype=np.float32).reshape(8, 8)
+    place = {"transform": from_origin(0, 8, 1, 1), "crs": "EPSG:32633"}
+    names = []
+    for name, band in (("q", pixels.astype(np.uint8)), ("a", pixels.astype(np.uint16) * 50), ("b", pixels)):
+        names.append(tmp_path / f"{name}.tif")
+        with rasterio.open(names[-1], "w", "GTiff", 8, 8, 1, dtype=band.dtype.name, **place) as file:
+            file.write(band, 1)
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{n}"><SimpleSource><SourceFilename relativeToVRT="1">{name.name}'
+        "</SourceFilename></SimpleSource></VRTRasterBand>"
+        for n, (kind, name) in enumerate(zip(("Byte", "UInt16", "Float32"), names, strict=True), start=1)
+    )
+    (tmp_path / "s.vrt").write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{bands}</VRTDataset>')
+    with Source(tmp_path / "s.vrt") as source:
+        if is_loaded:
+            source.load()
+        assert match_ranges([source], (1,), "uint8", None) == ((0.0, 4095.0),)
+        assert match_ranges([source], (0,), "uint8", None) == (None,)
+        assert match_ranges([source], (2,), "float32", None) == (None,)
+        assert np.array_equal(source.window(0, 0, 8, 8, (1,))[0], pixels.astype(np.uint16) * 50)
+        with pytest.raises(InputError, match=r"s\.vrt: bands of uint8 and of uint16; expected one type; choose with"):
+            match_ranges([source], (0, 1), "uint8", None)
+    stack = np.stack([pixels, pixels, pixels])
+    stack[:2, 2:4, 2:4] = np.nan
+    tifffile.imwrite(tmp_path / "f.tif", stack, photometric="minisblack", planarconfig="separate", metadata=None)
+    with Source(tmp_path / "f.tif") as source:
+        if is_loaded:
+            source.load()
+        for chosen, missing in (((0, 1), 4), ((0, 2), 0), (None, 0), ((1,), 4)):
+            _, valid = source.patch(0, 0, 8, 8, chosen)
+            assert (0 if valid is None else np.count_nonzero(~valid)) == missing, chosen
+
+
 def test_bands_that_are_left_out_do_not_count(tmp_path: Path) -> None:
     pixels = np.full((4, 4, 4), 3500, np.uint16)
     pixels[:, :, 3] = 65535

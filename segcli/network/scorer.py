@@ -42,8 +42,14 @@ class Scorer:
 
     @property
     def always(self) -> float:
-        """Bytes that are taken however small the pieces: for a window, where there are windows."""
-        return self.way.always
+        """Bytes that are taken however small the pieces: for a window, where there are windows. 0 where counting alone
+        takes more than there is: the first piece shows it."""
+        try:
+            return self.way.always
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return 0.0
 
     def pixels_of(self, height: int, width: int) -> int:
         """How many are computed for an image: in windows more than it has, where they overlap."""
@@ -132,4 +138,9 @@ def make_scorer(
         moved, size, options.overlap, options.weighting, options.tta, config.total_stride, config.bands, config.classes,
         device, dtype,
     )  # fmt: skip
+    if (size, windows.step) != (options.window, round(options.window * (1 - options.overlap))):
+        stride = config.total_stride
+        say(
+            f"windows of {size} pixels every {windows.step}: multiples of {stride}, which the network divides images by"
+        )
     return Scorer(network, windows, device, dtype, options)

@@ -49,37 +49,51 @@ def match_ranges(
     hold its highest value, found in one pass over all its images, unless they are `stopped` meanwhile. Raises
     InputError where that is no help and `given` is not there.
     """
-    wide = check_dtypes(sources, trained, given)
+    wide = check_dtypes(sources, bands, trained, given)
     if given is not None or np.dtype(trained).kind == "f":
         return (given,) * len(sources)
-    highest = max((source.highest(bands, stopped) for source in wide), default=0.0)
+    highest = max((highest_of(source, bands, stopped) for source in wide), default=0.0)
     bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
     return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)
 
 
-def check_dtypes(sources: Sequence[Source], trained: str, given: tuple[float, float] | None) -> list[Source]:
-    """InputError where values of the images cannot be brought to the dtype `trained` on; gives those whose highest
-    value is to be found for that."""
+def check_dtypes(
+    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | None
+) -> list[Source]:
+    """InputError where values of these bands cannot be brought to the dtype `trained` on; gives the images of which the
+    highest value is to be found for that."""
+    found = [(source, source.dtype_of(bands)) for source in sources]
     if np.dtype(trained).kind == "f":
-        whole = next((source for source in sources if np.dtype(source.dtype).kind != "f"), None)
-        if given is not None or whole is not None:
-            odd = whole or sources[0]
+        odd = next(((source, dtype) for source, dtype in found if np.dtype(dtype).kind != "f"), None)
+        if given is not None or odd is not None:
+            source, dtype = odd or found[0]
             raise InputError(
-                odd.path, odd.dtype if given is None else "--input-range",
+                source.path, dtype if given is None else "--input-range",
                 "the weights expect floats as they are, which have no range of their own",
                 "convert it to the values that they were trained on",
             )  # fmt: skip
         return []
     if given is not None:
         return []
-    other = next((source for source in sources if source.dtype not in (trained, "uint16")), None)
-    wide = [source for source in sources if source.dtype == "uint16" != trained]
+    other = next(((source, dtype) for source, dtype in found if dtype not in (trained, "uint16")), None)
+    wide = [source for source, dtype in found if dtype == "uint16" != trained]
     if other is not None or (wide and trained != "uint8"):
-        odd = other or wide[0]
+        source, dtype = other or (wide[0], "uint16")
         raise InputError(
-            odd.path,
-            odd.dtype,
+            source.path,
+            dtype,
             f"the weights expect {trained}",
             "say with --input-range which values stand for its range",
         )
     return wide
+
+
+def highest_of(source: Source, bands: Sequence[int], stopped: Callable[[], bool] = lambda: False) -> float:
+    """The highest value that is data, 0 where none are; found in one pass over the file, unless it is `stopped`."""
+    high = 0.0
+    for _, pixels, valid in source.strips(256, bands):
+        if stopped():
+            break
+        data = pixels if valid is None else pixels[:, valid]
+        high = max(high, float(data.max(initial=0)))
+    return high

@@ -1,6 +1,6 @@
 """Reading: a raster as strips of rows or as windows. Knows files and formats, nothing of networks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from types import TracebackType
@@ -12,9 +12,9 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.grid import Grid, grid_of
+from segcli.raster.facts import dataset_of, grid_of_reader, kinds_of
 from segcli.raster.names import Name
-from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader, Reader
+from segcli.raster.readers import GdalReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
 from segcli.raster.tables import lookup_table, opaque_table, stretch_table
 from segcli.validity import Valid, both, joined
@@ -58,8 +58,8 @@ class Source:
     def _look(self, contents: Contents, purpose: Purpose) -> None:
         """What the pixels mean."""
         reader = self._reader
-        dataset = _dataset(reader)
-        kinds = _kinds(reader)
+        dataset = dataset_of(reader)
+        kinds = kinds_of(reader)
         self._purpose = purpose
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
@@ -85,7 +85,7 @@ class Source:
             raise InputError(
                 self.path, f"its header claims rows of {reader.width} pixels", f"expected at most {ROW_BYTES >> 20} MB"
             )
-        grid = _grid(dataset, contents, reader)
+        grid = grid_of_reader(dataset, contents, reader)
         self._orientation = 1 if grid.is_georeferenced else contents.orientation
         if self._orientation >= 5:
             grid = replace(grid, height=grid.width, width=grid.height)
@@ -113,19 +113,19 @@ class Source:
     @property
     def scales(self) -> tuple[float, ...]:
         """What stored values are to be multiplied with, by band, as the file says; not applied here."""
-        dataset = _dataset(self._reader)
+        dataset = dataset_of(self._reader)
         return tuple(dataset.scales[n] for n in self._indexes) if dataset is not None else (1.0,) * self.bands
 
     @property
     def nodata(self) -> float | None:
         """The value that stands for no data, as the file says."""
-        dataset = _dataset(self._reader)
+        dataset = dataset_of(self._reader)
         return None if dataset is None or dataset.nodata is None else float(dataset.nodata)
 
     @property
     def band_names(self) -> tuple[str, ...]:
         """As the file says them, by band; empty where it does not."""
-        dataset = _dataset(self._reader)
+        dataset = dataset_of(self._reader)
         return tuple(dataset.descriptions[n] or "" if dataset is not None else "" for n in self._indexes)
 
     def rest(self) -> None:
@@ -201,9 +201,23 @@ class Source:
         if self._is_one_of_many:
             self.rest()  # a system lets a process have about a thousand files open
 
+    def dtype_of(self, bands: Sequence[int] | None = None) -> str:
+        """The type of these bands, or of all; InputError where they have several: a VRT may hold any."""
+        if self._lookup is not None:
+            return self.dtype
+        found = [self._reader.dtypes[self._indexes[band]] for band in (range(self.bands) if bands is None else bands)]
+        if other := next((dtype for dtype in found if dtype != found[0]), None):
+            raise InputError(self.path, f"bands of {found[0]} and of {other}", "expected one type",
+                             "choose with --bands, or convert it (gdal_translate -ot)")  # fmt: skip
+        return found[0]
+
     def load(self) -> None:
-        """Read all pixels now, close the file, and answer from memory: small images show their faults before work."""
-        self._loaded, self._loaded_valid = self._read(0, 0, self.grid.height, self.grid.width, None, with_valid=True)
+        """Read all pixels now, close the file, and answer from memory: small images show their faults before work. One
+        with bands of several types, which are no array, stays as it is."""
+        if len({self._reader.dtypes[n] for n in self._indexes}) > 1:
+            return
+        whole = (0, 0, self.grid.height, self.grid.width)
+        self._loaded, self._loaded_valid = self._from_file(list(range(self.bands)), *whole, with_valid=True)
         self._reader.close()
 
     def window(self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None = None) -> NDArray[Any]:
@@ -219,11 +233,25 @@ class Source:
     def _read(
         self, row: int, col: int, height: int, width: int, bands: Sequence[int] | None, with_valid: bool
     ) -> tuple[NDArray[Any], Valid]:
-        """The pixels of one rectangle, and where they are data."""
+        """The pixels of one rectangle, and where they are data: one of these bands at least is a finite number."""
         chosen = list(range(self.bands) if bands is None else bands)
-        if self._loaded is not None:
+        if self._loaded is None:
+            pixels, valid = self._from_file(chosen, row, col, height, width, with_valid)
+        else:
             place = (slice(row, row + height), slice(col, col + width))
-            return self._loaded[chosen, *place], None if self._loaded_valid is None else self._loaded_valid[place]
+            pixels = self._loaded[chosen, *place]
+            valid = None if self._loaded_valid is None else self._loaded_valid[place]
+        if with_valid and self._purpose != "stored" and pixels.dtype.kind == "f":
+            finite = np.isfinite(pixels[0])
+            for band in pixels[1:]:
+                finite |= np.isfinite(band)
+            valid = valid if finite.all() else both(valid, finite)
+        return pixels, valid
+
+    def _from_file(
+        self, chosen: list[int], row: int, col: int, height: int, width: int, with_valid: bool
+    ) -> tuple[NDArray[Any], Valid]:
+        """The pixels of one rectangle, and where the file says that they are data."""
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
         wanted = [self._indexes[band] for band in distinct]
         with faults_of(self.path, "expected a whole file"):
@@ -275,43 +303,7 @@ class Source:
             valid = both(valid, self._opaque[self._reader.read([0], *place)[0]])
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
-        if self._purpose != "stored" and pixels.dtype.kind == "f" and not (finite := np.isfinite(pixels)).all():
-            valid = both(valid, finite.any(axis=0))
         return pixels, valid
-
-    def highest(self, bands: Sequence[int] | None = None, stopped: Callable[[], bool] = lambda: False) -> float:
-        """The highest value that is data, 0 where none are; found in one pass over the file, unless it is `stopped`."""
-        high = 0.0
-        for _, pixels, valid in self.strips(256, bands):
-            if stopped():
-                break
-            data = pixels if valid is None else pixels[:, valid]
-            high = max(high, float(data.max(initial=0)))
-        return high
-
-
-def _dataset(reader: Reader) -> Any:
-    """GDAL's dataset behind a reader, or one that says the same; None where there is none."""
-    if isinstance(reader, JoinedReader):
-        reader = reader.parts[0]
-    return reader.dataset if isinstance(reader, GdalReader | DecodedReader) else None
-
-
-def _kinds(reader: Reader) -> list[ColorInterp]:
-    if isinstance(reader, GdalReader | DecodedReader):
-        return list(reader.dataset.colorinterp)
-    count = len(reader.dtypes)
-    if isinstance(reader, JoinedReader) or count not in (3, 4):
-        return [ColorInterp.undefined] * count
-    return [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha][:count]
-
-
-def _grid(dataset: Any, contents: Contents, reader: Reader) -> Grid:
-    if contents.whole is not None:
-        return contents.whole.at(reader.height, reader.width)
-    if dataset is None:
-        return Grid(reader.height, reader.width, calibration=contents.calibration)
-    return replace(grid_of(dataset, contents.calibration), height=reader.height, width=reader.width)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def shown_bands(source: Source) -> tuple[int, ...]:
 
 def stretch(source: Source, bands: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Black and white of each of the bands, one figure for the whole image; 8-bit images are shown as they are."""
-    if source.dtype == "uint8":
+    if source.dtype_of(bands) == "uint8":
         return np.zeros(len(bands)), np.full(len(bands), 255.0)
     return cut(*thumbnail(source, SIDE, bands))
 

@@ -6,6 +6,7 @@ Nothing here holds the whole mask. The polygons are in memory while they are tra
 import importlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,12 +21,13 @@ from rasterio.warp import transform_geom
 
 from segcli.classes import ClassTable
 from segcli.components import Components
-from segcli.errors import SegcliError, UsageError
-from segcli.files import PART, remove_parts
+from segcli.errors import InputError, SegcliError, UsageError
+from segcli.files import PART
 from segcli.options import PolygonFormat
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.grid import Grid
+from segcli.raster.names import Name
 from segcli.raster.source import Source
 
 POLYGONS = "polygons"
@@ -35,7 +37,8 @@ BATCH = 5000
 STRIP_PIXELS = 2**20
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 WGS84 = "EPSG:4326"
-EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # of WGS 84
+EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563
+"""Of WGS 84."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,24 @@ def check_polygons(chosen: PolygonFormat) -> None:
             raise UsageError("--polygons", "this GDAL has no FlatGeobuf", "expected gpkg or geojson")
 
 
+def check_on_earth(path: Name, crs: Any) -> None:
+    """InputError where GeoJSON, which knows longitudes and latitudes on earth alone, cannot say where a raster lies."""
+    axis, _ = ellipsoid_of(crs)
+    if abs(axis / EQUATOR_M - 1) > 0.01:
+        raise InputError(path, f"lies on a body of {axis / 1000:.0f} km radius", "GeoJSON is of the earth",
+                         "--polygons gpkg")  # fmt: skip
+
+
+def ellipsoid_of(crs: Any) -> tuple[float, float]:
+    """Radius at the equator in metres, and flattening, of a reference system; of WGS 84 where it does not say."""
+    found = re.search(
+        r'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*([\d.]+),\s*([\d.]+)', crs.to_wkt() if crs is not None else ""
+    )
+    if found is None or float(found[1]) <= 0:
+        return EQUATOR_M, FLATTENING
+    return float(found[1]), 1 / float(found[2]) if float(found[2]) > 0 else 0.0  # which stands for a sphere
+
+
 def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, grid: Grid, wanted: Shapes) -> None:
     """Polygons of every class but the background, with class, name, area, perimeter and mean confidence.
 
@@ -77,7 +98,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
     part = output.with_name(f".{output.stem}{PART}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        remove_parts(output.parent, output.stem)
+        _remove(part)
         try:
             with gdal(), opened(mask) as dataset:
                 features = _features(dataset, grid, names, sure, wanted)
@@ -91,7 +112,17 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
         except Exception as error:  # of the libraries that write and transform vectors
             raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]:.200}") from error
         finally:
-            remove_parts(output.parent, output.stem)
+            _remove(part)
+
+
+def _remove(part: Path) -> None:
+    """And what drivers write beside it. By their names: to look for them in a folder of 100 000 takes for ever."""
+    for path in (
+        part,
+        *(Path(f"{part}{end}") for end in ("-journal", "-wal", "-shm")),
+        Path(f"{part.with_suffix('')}_temp.fgb"),
+    ):
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -117,7 +148,7 @@ def _features(
 ) -> Iterator[Feature]:
     import shapely
 
-    geographic = grid.crs is not None and grid.crs.is_geographic
+    body = ellipsoid_of(grid.crs) if grid.crs is not None and grid.crs.is_geographic else None
     metres = grid.crs.linear_units_factor[1] if grid.crs is not None and grid.crs.is_projected else 1.0
     to_pixels = ~dataset.transform  # GDAL has applied it
     for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
@@ -127,7 +158,7 @@ def _features(
         top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
         mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
         placed = [_placed(ring, grid.transform) for ring in rings]
-        area, perimeter = _measures(placed, geographic)
+        area, perimeter = _measures(placed, body)
         area, perimeter = area * metres**2, perimeter * metres
         if area < wanted.min_area:
             continue
@@ -156,39 +187,40 @@ def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
     return np.rint(np.stack([columns, rows], axis=1)).astype(np.int64)
 
 
-def _measures(rings: list[NDArray[np.float64]], geographic: bool) -> tuple[float, float]:
-    """Area and perimeter; of degrees in metres on the ellipsoid.
+def _measures(rings: list[NDArray[np.float64]], body: tuple[float, float] | None) -> tuple[float, float]:
+    """Area and perimeter; of degrees in metres on the ellipsoid, of a `body` with that radius and flattening.
 
     Areas on the ellipsoid by the cylindrical equal-area projection (Snyder 1987, "Map Projections", eq. 3-12, 10-14,
     10-15), which is exact for pixel edges along meridians and parallels; lengths by the radii of curvature.
     """
     areas, lengths = [], []
     for ring in rings:
-        flat = _equal_area(ring) if geographic else ring
+        # Around its own corner, so that small polygons far from the origin do not lose their digits.
+        flat = ring - ring[0] if body is None else _equal_area(ring, *body)
         x, y = flat[:, 0], flat[:, 1]
         areas.append(abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2)
         steps = np.diff(ring, axis=0)
-        if geographic:
-            steps = steps * _metres_per_degree((ring[:-1, 1] + ring[1:, 1]) / 2)
+        if body is not None:
+            steps = steps * _metres_per_degree((ring[:-1, 1] + ring[1:, 1]) / 2, *body)
         lengths.append(float(np.hypot(steps[:, 0], steps[:, 1]).sum()))
     return areas[0] - sum(areas[1:]), sum(lengths)
 
 
-def _equal_area(ring: NDArray[np.float64]) -> NDArray[np.float64]:
-    e = math.sqrt(FLATTENING * (2 - FLATTENING))
+def _equal_area(ring: NDArray[np.float64], radius: float, flattening: float) -> NDArray[np.float64]:
+    e = math.sqrt(flattening * (2 - flattening))
     sine = np.sin(np.radians(ring[:, 1]))
-    q = (1 - e * e) * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))
-    # Around its own corner, so that small polygons far from the origin do not lose their digits.
+    tail = np.log((1 - e * sine) / (1 + e * sine)) / (2 * e) if e > 0 else -sine
+    q = (1 - e * e) * (sine / (1 - (e * sine) ** 2) - tail)
     east = np.radians(ring[:, 0] - ring[0, 0])
-    return np.stack([EQUATOR_M * east, EQUATOR_M * (q - q[0]) / 2], axis=1)
+    return np.stack([radius * east, radius * (q - q[0]) / 2], axis=1)
 
 
-def _metres_per_degree(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
+def _metres_per_degree(latitude: NDArray[np.float64], radius: float, flattening: float) -> NDArray[np.float64]:
     """(edge, 2): east and north."""
-    squared = FLATTENING * (2 - FLATTENING)
+    squared = flattening * (2 - flattening)
     bend = 1 - squared * np.sin(np.radians(latitude)) ** 2
-    north = EQUATOR_M * (1 - squared) / bend**1.5
-    east = EQUATOR_M / np.sqrt(bend) * np.cos(np.radians(latitude))
+    north = radius * (1 - squared) / bend**1.5
+    east = radius / np.sqrt(bend) * np.cos(np.radians(latitude))
     return np.radians(np.stack([east, north], axis=1))
 
 
