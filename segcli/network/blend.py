@@ -53,8 +53,8 @@ class Windows:
     """A network that scores overlapping windows. `network` takes (image, band, row, col) of any size.
 
     `overlap` is the share of a window that the next one covers again; windows stand at multiples of `total_stride`
-    but for the last of a row or column. With `tta` each window is scored in its eight symmetries (four where it is not
-    square) and the scores are averaged. `bands` and `classes` tell how much memory a column takes; `device` and `dtype`
+    but for the last of a row or column. With `tta` each window is scored in its eight symmetries and the scores are
+    averaged. `bands` and `classes` tell how much memory a column takes; `device` and `dtype`
     are those of the images.
     """
 
@@ -161,16 +161,15 @@ class Windows:
     def _score(self, window: Tensor) -> Tensor:
         if not self.tta:
             return self.network(window)
-        turns = range(4) if window.shape[2] == window.shape[3] else (0, 2)
         total: Tensor | None = None
-        for turn in turns:
+        for turn in range(4):
             for flipped in (False, True):
                 seen = window.rot90(turn, (2, 3))
                 scores = self.network(seen.flip(3) if flipped else seen)
                 back = (scores.flip(3) if flipped else scores).rot90(-turn, (2, 3)).float()
                 total = back if total is None else total + back
         assert total is not None
-        return total / (2 * len(turns))
+        return total / 8
 
 
 @dataclass
