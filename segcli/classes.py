@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli.colors import Color, color_of, distinct_colors, hex_color
+from segcli.colors import Color, color_of, distinct_colors, filled, hex_color
 from segcli.errors import UsageError
 
 TABLE_BYTES = 2**22
@@ -106,8 +106,9 @@ class ClassTable:
             raise ValueError('expected {"classes": [{"index": 0, "name": "...", "color": "#RRGGBB"}, ...]}')
         if len(data["classes"]) > MOST_CLASSES:  # colours for a million take for ever
             raise ValueError(f"{len(data['classes'])} classes, expected at most {MOST_CLASSES}")
-        defaults = distinct_colors(len(data["classes"]))
-        entries = tuple(_entry(item, defaults[n]) for n, item in enumerate(data["classes"]))
+        found = [_entry(item) for item in data["classes"]]
+        colors = filled([color for _, _, color in found])
+        entries = tuple(ClassEntry(index, name, color) for (index, name, _), color in zip(found, colors, strict=True))
         ignore = data.get("ignore", None if any(entry.index == IGNORE for entry in entries) else IGNORE)
         if not (ignore is None or (type(ignore) is int and 0 <= ignore <= 255)):
             raise ValueError(f'"ignore" must be null or lie in 0..255, found {ignore!r}')
@@ -133,10 +134,10 @@ class ClassTable:
         return cls(tuple(ClassEntry(i, f"class {i}", color) for i, color in zip(indices, colors, strict=True)))
 
 
-def _entry(item: Any, default: Color) -> ClassEntry:
+def _entry(item: Any) -> tuple[int, str, Color | None]:
     if not isinstance(item, dict) or type(item.get("index")) is not int or not isinstance(item.get("name"), str):
         raise ValueError(f'each class needs an "index" (a number) and a "name" (a text), found {item!r:.80}')
-    return ClassEntry(item["index"], item["name"], color_of(item.get("color", hex_color(default))))
+    return item["index"], item["name"], color_of(item["color"]) if "color" in item else None
 
 
 def check_colors(entries: Iterable[ClassEntry], place: object) -> None:

@@ -18,7 +18,7 @@ from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import all_or_none
-from segcli.known_palettes import KNOWN
+from segcli.known_palettes import KNOWN, is_nameless
 from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
 from segcli.options import ColorizeOptions
@@ -179,7 +179,12 @@ def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], cons
     pairs = [Pair(str(mask), mask, found[0]) for mask, found in truths.items()
              if isinstance(mask, Path) and len(found) == 1]  # fmt: skip
     if pairs:
-        meaning = find_meaning(given or written_table(None, pairs[0].truth.parent), pairs, "--palette")
+        table = given if given is not None and not is_nameless(given) else written_table(None, pairs[0].truth.parent)
+        meaning = find_meaning(table, pairs, "--palette")
+        if given is not None and table is not given:  # it is colours alone
+            colors = {entry.index: entry.color for entry in given.entries}
+            shown = tuple(replace(e, color=colors.get(e.index, e.color)) for e in meaning.classes.entries)
+            meaning = replace(meaning, classes=replace(meaning.classes, entries=shown))
         for line in meaning.notes:
             console.say(line)
     if options.to_index and given is not None:

@@ -1,6 +1,7 @@
 """Colours: how they are written, and as many as one wants that differ also to colour-blind eyes. numpy only."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,17 @@ def color_of(text: Any) -> Color:
 def distinct_colors(count: int) -> list[Color]:
     """`count` colours that differ, Okabe and Ito's eight, then each as far from those before as can be."""
     return list(OKABE_ITO[:count] if count <= len(OKABE_ITO) else _most_distinct(count))
+
+
+def filled(colors: Sequence[Color | None]) -> list[Color]:
+    """Colours of classes, with one for each that has none: that of its place, or else another that nobody has."""
+    taken, found = set(colors), list[Color]()
+    for color, default in zip(colors, distinct_colors(len(colors)), strict=True):
+        if color is None and default in taken:
+            default = next(other for other in distinct_colors(2 * len(colors)) if other not in taken)
+        found.append(color or default)
+        taken.add(found[-1])
+    return found
 
 
 @cache

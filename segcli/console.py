@@ -131,9 +131,9 @@ class Console:
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(one_line, row))  # names come from files of others
         # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
-        rich = RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False)
+        rich = RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False, emoji=False)
         with _heard():
             rich.print(table)
 
@@ -199,8 +199,9 @@ class LineProgress(Progress):
         now = monotonic()
         if now - self.shown >= INTERVAL_S and self.images > 0:  # before that nobody knows what is left
             self.shown = now
-            left = (now - self.began) * (self.total - self.images) / self.images
-            tell(f"{self.images:.1f} of {self.total} images  {self.speed()}  {left:.0f} s left")
+            images = min(self.images, self.total)  # one that failed half-way is counted as far as it came
+            left = (now - self.began) * (self.total - images) / self.images
+            tell(f"{images:.1f} of {self.total} images  {self.speed()}  {left:.0f} s left")
 
 
 class BarProgress(Progress):
@@ -231,4 +232,4 @@ class BarProgress(Progress):
         self._bar.stop()
 
     def show(self) -> None:
-        self._bar.update(self._task, completed=self.images, total=self.total, description=self.speed())
+        self._bar.update(self._task, completed=min(self.images, self.total), total=self.total, description=self.speed())

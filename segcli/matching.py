@@ -29,7 +29,8 @@ def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
     for bare in rest_left.keys() & rest_right.keys():
         one, other = rest_left[bare], rest_right[bare]
         if len(one) == len(other) == 1:  # else nobody knows which
-            pairs[bare] = left[one[0]], right[other[0]]
+            name = bare if bare not in pairs else one[0]  # a.png has its partner, and a_mask.png another
+            pairs[name] = left[one[0]], right[other[0]]
     taken = {path for pair in pairs.values() for path in pair}
     return Matched(
         tuple((name, *pairs[name]) for name in sorted(pairs)),

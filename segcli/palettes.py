@@ -3,6 +3,7 @@ Knows text, no rasters.
 """
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from segcli.classes import IGNORE, MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable
-from segcli.colors import Color, color_of, distinct_colors, hex_color
+from segcli.colors import Color, color_of, filled, hex_color
 from segcli.errors import UsageError
 from segcli.known_palettes import KNOWN
 
@@ -38,10 +39,8 @@ def read_classes(path: Path) -> ClassTable:
                              "name of a class, which train --ignore leaves out")  # fmt: skip
         unlabelled = said[0] if said else None
         ignore = unlabelled[0] if unlabelled is not None else None if any(row[0] == 255 for row in classes) else 255
-        entries = [
-            ClassEntry(index, name, color or default)
-            for (index, name, color), default in zip(classes, distinct_colors(len(classes)), strict=True)
-        ]
+        colors = filled([color for _, _, color in classes])
+        entries = [ClassEntry(index, name, color) for (index, name, _), color in zip(classes, colors, strict=True)]
         return ClassTable(tuple(entries), ignore, unlabelled[2] if unlabelled is not None else None)
     except OSError as error:
         raise UsageError(path, error.strerror or "cannot be read", "expected a class table") from error
@@ -63,11 +62,15 @@ Rows = list[tuple[int, str, Color | None]]
 
 
 def _csv(text: str) -> Rows:
-    lines = text.splitlines()
+    head = text.partition("\n")[0]
     # Of what the sniffer finds the delimiter alone: by a head without quotes it takes doubled ones for two.
-    split = csv.Sniffer().sniff(lines[0], ",;\t").delimiter if lines and re.search("[,;\t]", lines[0]) else ","
+    split = csv.Sniffer().sniff(head, ",;\t").delimiter if re.search("[,;\t]", head) else ","
+    read = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=split))  # a name may have a line in it
+    if more := next((row[None] for row in read if any(row.get(None, ()))), None):
+        raise ValueError(f"more cells than columns: {', '.join(more)}; a name with {split!r} in it wants quotes")
     rows = [{(key or "").strip().lower(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
-            for row in csv.DictReader(lines, delimiter=split)]  # fmt: skip
+            for row in read]  # fmt: skip
+    rows = [row for row in rows if any(row.values())]  # spreadsheets leave empty ones
     if not rows:
         raise ValueError("no rows")
     numbers = next((name for name in ("index", "value", "id", "code") if name in rows[0]), None)
@@ -90,7 +93,7 @@ def _qml(text: str) -> Rows:
         raise ValueError("it defines entities")
     root = ElementTree.fromstring(text)
     entries = [*root.iter("paletteEntry")] or [*root.iter("item")]
-    return [(int(float(e.attrib["value"])), e.get("label") or f"class {e.attrib['value']}", color_of(e.attrib["color"]))
+    return [(_whole(e.attrib["value"]), e.get("label") or f"class {e.attrib['value']}", color_of(e.attrib["color"]))
             for e in entries]  # fmt: skip
 
 
@@ -104,7 +107,7 @@ def _clr(text: str) -> Rows:
     rest = [line[4] if len(line) > 4 else "" for line in lines]
     if all(alpha.fullmatch(text) for text in rest):  # a number in one name alone is no alpha
         rest = [found[2] or "" for text in rest if (found := alpha.fullmatch(text))]
-    return [(int(float(line[0])), name or f"class {line[0]}", _rgb(line[1:4]))
+    return [(_whole(line[0]), name or f"class {line[0]}", _rgb(line[1:4]))
             for line, name in zip(lines, rest, strict=True)]  # fmt: skip
 
 
@@ -164,5 +167,13 @@ def to_qml(classes: ClassTable) -> str:
 
 
 def _rgb(parts: list[str]) -> Color:
-    red, green, blue = (int(float(part)) for part in parts)
+    red, green, blue = map(_whole, parts)
     return red, green, blue
+
+
+def _whole(text: str) -> int:
+    """ValueError where it is no whole number: colours from 0 to 1, or bounds of a style that has no classes."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text} where a whole number is expected, a class or a part of a colour in 0..255")
+    return int(number)

@@ -103,6 +103,7 @@ def test_large_pictures_are_encoded_by_gdal_alike(
     tmp_path: Path, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segcli.raster.sink.MOST_BYTES", 100)
+    monkeypatch.setattr(canvas.Canvas, "png", lambda _: pytest.fail("in memory"))
     write_picture(tmp_path / "masks" / "whole.png", np.minimum(mask, 1))
     assert colorize(tmp_path, tmp_path / "masks") == 0
     assert np.array_equal(pixels_of(tmp_path / "out" / "a.png"), expected(mask))
@@ -485,6 +486,33 @@ def test_each_compared_mask_is_read_by_its_own_names(tmp_path: Path) -> None:
     assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth") == 0
     for name in "ab":
         assert tuple(pixels_of(tmp_path / "out" / f"{name}.png")[-5, -5][:3]) == (0, 158, 115), name
+
+
+def test_a_palette_of_colours_is_no_table_of_what_is_compared(tmp_path: Path) -> None:
+    """Classes, and what stands for no label, are those beside the truth; colours are the palette's."""
+    classes = [{"index": 1, "name": "water"}, {"index": 2, "name": "road"}]
+    found, true = (np.array([row], np.uint8).repeat(40, 0).repeat(10, 1) for row in ([0, 1, 2, 1], [0, 1, 2, 0]))
+    write_picture(tmp_path / "masks" / "a.png", found)
+    write_picture(tmp_path / "truth" / "a.png", true)
+    (tmp_path / "truth" / "classes.json").write_text(json.dumps({"classes": classes, "ignore": 0}))
+    kinds = []
+    for palette in (None, "okabe-ito", "tab20"):
+        options = {"compare": tmp_path / "truth", "palette": palette, "out": tmp_path / str(palette)}
+        assert colorize(tmp_path, tmp_path / "masks", **options) == 0
+        picture = pixels_of(tmp_path / str(palette) / "a.png")
+        kinds.append([tuple(picture[-5, 10 * n - 5 - 40 + picture.shape[1]]) for n in range(1, 5)])
+    assert kinds[0] == kinds[1] == kinds[2]
+    assert (kinds[0][0][3], kinds[0][3][3]) == (0, 0)
+    color = tuple(pixels_of(tmp_path / "okabe-ito" / "a.png")[-5, 15][:3])
+    assert color == OKABE_ITO[1]
+
+
+def test_masks_of_one_stem_have_one_partner(tmp_path: Path) -> None:
+    for name in ("a.png", "a.tif"):
+        write_picture(tmp_path / "masks" / name, np.ones((9, 9), np.uint8))
+    write_picture(tmp_path / "scans" / "a.jpg", np.zeros((9, 9, 3), np.uint8))
+    assert colorize(tmp_path, tmp_path / "masks", over=tmp_path / "scans") == 0
+    assert {path.name for path in (tmp_path / "out").glob("a.*")} == {"a.png", "a.tif"}
 
 
 def test_black_and_white_truth_is_compared_by_meaning(tmp_path: Path) -> None:

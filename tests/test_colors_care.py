@@ -16,7 +16,7 @@ from rasterio.transform import from_origin
 
 from segcli.classes import ClassTable
 from segcli.colorize import run
-from segcli.colors import repeated
+from segcli.colors import OKABE_ITO, repeated
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.options import ColorizeOptions
@@ -96,8 +96,8 @@ def test_a_palette_of_colours_leaves_the_mask_what_is_no_label(tmp_path: Path) -
     with Image.open(tmp_path / "q" / "a.png") as indexed:
         assert np.array_equal(np.asarray(indexed), [[0, 1], [2, 1]])
     found = embedded_table(tmp_path / "q" / "a.png")
-    if found is not None:
-        assert (found.names, found.ignore) == (("water", "road"), 0)
+    assert found is not None
+    assert (found.names, found.ignore) == (("water", "road"), 0)
 
 
 def write_mask(path: Path, pixels: np.ndarray, x: float = 0.0, **tags: str) -> Path:
@@ -107,6 +107,16 @@ def write_mask(path: Path, pixels: np.ndarray, x: float = 0.0, **tags: str) -> P
         file.write(pixels, 1)
         file.update_tags(**tags)
     return path
+
+
+def test_a_colour_that_is_made_up_is_nobody_else_s(tmp_path: Path) -> None:
+    blue = "#{:02X}{:02X}{:02X}".format(*OKABE_ITO[2])
+    entries = [{"index": 0, "name": "a", "color": "#000000"}, {"index": 1, "name": "b", "color": blue}]
+    table = ClassTable.from_json({"classes": [*entries, {"index": 2, "name": "c"}, {"index": 3, "name": "d"}]})
+    assert len({entry.color for entry in table.entries}) == 4
+    assert table.entries[3].color == OKABE_ITO[3]
+    (tmp_path / "t.csv").write_text("index,name,color\n0,a,#E69F00\n1,b,\n")
+    assert len({entry.color for entry in read_classes(tmp_path / "t.csv").entries}) == 2
 
 
 @pytest.mark.parametrize("option", ["compare", "over"])

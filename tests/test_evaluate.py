@@ -208,6 +208,9 @@ def test_names_that_belong_together() -> None:
         ("a", "t/a"), ("b", "t/b_mask"), ("d/e", "t/d/e_manual1"), ("f", "t/f_gt"),
     ]  # fmt: skip
     assert [str(path) for path in (*matched.left, *matched.right)] == ["c", "t/c-label", "t/c_gt"]
+    both = match({name: Path(name) for name in ("a", "a_mask")}, {name: Path(f"t/{name}") for name in ("a", "a_gt")})
+    assert [tuple(map(str, pair)) for pair in both.pairs] == [("a", "a", "t/a"), ("a_mask", "a_mask", "t/a_gt")]
+    assert (both.left, both.right) == ((), ())
 
 
 def test_help_and_import_are_light(segcli: Program) -> None:

@@ -61,3 +61,24 @@ def test_one_value_stands_for_no_label(tmp_path: Path) -> None:
     table = read_classes(path)
     assert (table.ignore, table.names) == (0, ("road",))
     assert table.positions()[[0, 1, 2, 255]].tolist() == [-1, -2, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "index,name,r,g,b\n1,a,0.89,0.10,0.11\n", "0.89 where a whole number is expected"),
+        ("a.clr", "2.7 0 255 0\n", "2.7 where a whole number is expected"),
+        ("a.qml", '<qgis><item value="inf" label="a" color="#ff0000"/></qgis>', "inf where a whole number is expected"),
+        ("a.csv", "index,name\n1,roof, flat\n", "more cells than columns:  flat; a name with ',' in it wants quotes"),
+    ],
+)
+def test_numbers_that_are_cut_off_elsewhere_are_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_classes(tmp_path / name)
+
+
+def test_tables_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    """With an empty row at the end, and a name of two lines."""
+    (tmp_path / "a.csv").write_text('index;name\r\n1;"roof\nflat"\r\n2;road\r\n;\r\n', newline="")
+    assert read_classes(tmp_path / "a.csv").names == ("roof\nflat", "road")

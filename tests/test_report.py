@@ -162,6 +162,31 @@ def test_values_that_a_table_lacks_are_told_of_beside_numbers_too(tmp_path: Path
         run(EvalOptions(*paths, objects="labels", classes=tmp_path / "table.csv"), console)
 
 
+def named_mask(path: Path, order: tuple[str, ...], value: str) -> Path:
+    """A mask all of one class, which numbers its classes in this order."""
+    table = ClassTable(tuple(ClassEntry(n, name, (n, n, n)) for n, name in enumerate(order)), None)
+    with create(path, Grid(8, 8), mask_layout(table)) as sink:
+        sink.write(0, np.full((8, 8), order.index(value), np.uint8))
+    return path
+
+
+def test_a_truth_that_cannot_be_read_does_not_change_what_the_others_mean(tmp_path: Path) -> None:
+    """Masks say which class has which number, predictions other than the truth; true ones may differ, too."""
+    one, other = ("ground", "water", "road"), ("ground", "road", "water")
+    for name, order in (("a", one), ("b", one), ("c", other)):
+        named_mask(tmp_path / "t" / f"{name}.tif", order, "water")
+        named_mask(tmp_path / "p" / f"{name}.tif", other, "water")
+    assert evaluated(tmp_path / "r", tmp_path / "p", tmp_path / "t")["dataset"]["mean_iou"]["value"] == 1
+    (tmp_path / "t" / "a.tif").write_bytes(b"II*\0")
+    assert run(EvalOptions(tmp_path / "p", tmp_path / "t", tmp_path / "r"), Console(quiet=True)) == 1
+    found = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert (found["dataset"]["mean_iou"]["value"], len(found["failed"])) == (1, 1)
+    named_mask(tmp_path / "t" / "c.tif", ("ground", "forest"), "forest")
+    assert run(EvalOptions(tmp_path / "p", tmp_path / "t", tmp_path / "r"), Console(quiet=True)) == 1
+    found = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert "c.tif: its classes are ground, forest; expected ground, water, road" in found["failed"][1]["reason"]
+
+
 def test_scores_of_a_table_are_refused_beside_numbers_too(tmp_path: Path) -> None:
     for name in "pt":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8), 300, np.uint16))

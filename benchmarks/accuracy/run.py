@@ -56,11 +56,18 @@ CHANGES = {
 }
 """One change a run, or the two that won; two more seeds show how much is chance."""
 
+FEW = "--precision fp32 --batch 2 --freeze-norms --border-weight 4 --border-gap 1"
+"""Two crops a step are four times the steps for the same work; norms keep the statistics of larger batches."""
+
 RECIPES: dict[str, dict[str, str]] = {
     "nuclei": {
         "nuclei": f"{SMALL} --half --epochs 45 --augment full --border-weight 10",
         "nuclei again": "--weights {out}/nuclei/run/best.safetensors --precision bf16 --half --epochs 9"
         " --learning-rate 0.0003 --augment full --border-weight 10 --border-gap 1",
+        "nuclei in few": f"--weights {{out}}/nuclei_again/run/best.safetensors {FEW} --minutes 25 --augment full"
+        " --learning-rate 0.0003",
+        "nuclei in light": f"--weights {{out}}/nuclei_in_few/run/best.safetensors {FEW} --minutes 105 --augment light"
+        " --learning-rate 0.0005 --seed 2 --half",
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",

@@ -30,7 +30,7 @@ from segcli.evaluation.meaning import Meaning
 from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
 from segcli.raster.align import differ
 from segcli.raster.grid import Grid
-from segcli.raster.labels import check_mask, table_in
+from segcli.raster.labels import check_mask, embedded_table, table_in
 from segcli.raster.rows import in_step
 from segcli.raster.sink import create
 from segcli.raster.source import Images, Source
@@ -126,6 +126,7 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
     options, path, true_path, meaning = setting.options, setting.image_of(job), setting.truth_of(job), setting.meaning
     if masks.in_pages or meaning is None:
         raise InputError(job.source, "a stack", "expected one mask to compare")
+    meaning = meaning.of_truth(true_path, embedded_table(true_path))
     meaning = meaning.of_prediction(Path(job.source), table_in(job.source, masks))
     classes = ClassTable(tuple(replace(entry, index=n) for n, entry in enumerate(meaning.classes.entries)), None)
     shown = shown_values(options.classes, meaning.classes, job.source)

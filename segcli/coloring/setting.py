@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 
 from segcli.ahead import Flag
 from segcli.batch import Job
@@ -38,14 +39,20 @@ class Setting:
     meaning: Meaning | None
     console: Console
     stop: Flag = field(default_factory=Flag)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     @property
     def encoding(self) -> Encoding:
         return Encoding(self.options.compress.upper(), self.options.format == "cog")
 
-    @cached_property
+    @property
     def is_black_and_white(self) -> bool:
         """Whether masks that nothing says the meaning of are black and white: all of them, or none."""
+        with self._lock:  # threads that draw ask at the same time
+            return self._is_black_and_white
+
+    @cached_property
+    def _is_black_and_white(self) -> bool:
         found = are_black_and_white(self.masks)
         if found:
             self.console.say("masks of 0 and 255 alone: 255 is drawn as foreground")
@@ -98,12 +105,15 @@ def partners(option: str, place: Path | None, jobs: Sequence[Job], folder: Path)
     if not place.is_dir():
         raise UsageError(option, f"{place}: no such file or folder")
     # By the mask's own name: the output of a single one may have another.
-    outputs = {(job.output.relative_to(folder).parent / relative_name(job.source).stem).as_posix(): job for job in jobs}
+    by_name: dict[str, list[Job]] = {}  # a.png and a.tif have one partner
+    for job in jobs:
+        name = job.output.relative_to(folder).parent / relative_name(job.source).stem
+        by_name.setdefault(name.as_posix(), []).append(job)
     files = {paths[0]: paths for paths in named(rasters_in(place, recursive=True), place).values()}
     firsts = {first.relative_to(place).with_suffix("").as_posix(): first for first in files}
-    matched = match({name: job.output for name, job in outputs.items()}, firsts)
-    by_output = {job.output: job.source for job in jobs}
-    return {by_output[output]: files[first] for _, output, first in matched.pairs}
+    matched = match({name: alike[0].output for name, alike in by_name.items()}, firsts)
+    by_output = {alike[0].output: alike for alike in by_name.values()}
+    return {job.source: files[first] for _, output, first in matched.pairs for job in by_output[output]}
 
 
 def shown_values(wanted: Sequence[str] | None, classes: ClassTable, path: Name) -> frozenset[int] | None:

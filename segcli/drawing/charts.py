@@ -71,7 +71,7 @@ def _short(value: float) -> str:
     if isinstance(value, np.floating):
         return "" if math.isnan(value) else f"{value:.2f}"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if value >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
     return str(value)
 

@@ -57,6 +57,7 @@ def side_by_side(
     true_images = _planes(files, pair.truth, options.is_numbered, options)
     predicted = _planes(files, pair.predicted, options.objects == "labels", options)
     if meaning.by_name:
+        meaning = meaning.of_truth(pair.truth, table_in(pair.truth, true_images))
         meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
     truth, given = true_images.planes, predicted.planes
     if len(truth) != len(given):

@@ -1,6 +1,7 @@
 """Which class each value of a true and of a predicted mask stands for."""
 
-from contextlib import closing
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.evaluation.pairs import Pair
-from segcli.raster.labels import BINARY, check_mask, embedded_table, table_of, values_in
+from segcli.raster.labels import BINARY, check_mask, table_in, table_of, values_in
 from segcli.raster.source import open_images
 from segcli.raster.values import are_black_and_white
 
@@ -24,7 +25,7 @@ class Meaning:
 
     `notes` are lines for people on what was concluded. With `by_name` a prediction that names its classes is read by
     them; others are read as the first one is, which names them as `first` does. With `of_objects` all of its classes
-    but the background are one.
+    but the background are one. `truth` is what true masks name themselves, where nothing else says it.
     """
 
     classes: ClassTable
@@ -34,10 +35,21 @@ class Meaning:
     by_name: bool = False
     first: ClassTable | None = None
     of_objects: bool = False
+    truth: ClassTable | None = None
 
     @classmethod
     def of(cls, classes: ClassTable) -> "Meaning":
         return cls(classes, classes.positions(), classes.positions())
+
+    def of_truth(self, path: Path, named: ClassTable | None) -> "Meaning":
+        """For one true mask, which names its classes so. InputError where they are other ones than the first's."""
+        if self.truth is None or named is None or _values(named) == _values(self.truth):
+            return self
+        true = _read_by_name(self.classes, named)
+        if true is None:
+            raise InputError(path, f"its classes are {', '.join(named.names[:6])}",
+                             f"expected {', '.join(self.classes.names)}", "compare it by itself")  # fmt: skip
+        return replace(self, true=true)
 
     def of_prediction(self, path: Path, named: ClassTable | None) -> "Meaning":
         """For one prediction, which names its classes so. InputError where they are other ones than the first's."""
@@ -62,10 +74,10 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     Predictions that name the same classes with other values are read by name. Errors tell to use `option`.
     """
     first = pairs[0]
-    table = table or embedded_table(first.truth)
-    named = embedded_table(first.predicted)
+    truth = None if table is not None else _named(pair.truth for pair in pairs)
+    table, named = table or truth, _named(pair.predicted for pair in pairs)
     if table is not None:
-        return replace(_of_table(table, named), by_name=True, first=named)
+        return replace(_of_table(table, named), by_name=True, first=named, truth=truth)
     true = values_in(pair.truth for pair in pairs)
     if named is not None:
         is_white = true == [0, 255]
@@ -95,13 +107,21 @@ def _check_opens(pair: Pair) -> None:
             raise NothingDoneError(error.subject, error.reason) from error
 
 
+def _named(paths: Iterable[Path]) -> ClassTable | None:
+    """The classes that the first mask that can be opened names itself."""
+    for path in paths:
+        with suppress(InputError), closing(open_images(path, "mask")) as images:
+            return table_in(path, images)
+    return None
+
+
 def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
     """Of true masks that hold a number for each object beside predicted ones of classes: by the `table` alone, or by
     what the predictions say themselves, else 0 is background and the rest objects, 255 if there is nothing else."""
     meaning = replace(Meaning.of(LABEL_MAP), of_objects=True)
     if table is not None:
         return replace(meaning, predicted=_object_values(table))
-    named = embedded_table(pairs[0].predicted)
+    named = _named(pair.predicted for pair in pairs)
     if named is None and are_black_and_white(pair.predicted for pair in pairs):
         named = BINARY
     others = np.ones(256, np.int16)
