@@ -95,10 +95,11 @@ def write_tiles(
 
     def prepare(job: batch.Job) -> Work:
         with alone:
-            work, said = planning.tried(by_source[job.source], labels, options)
+            work = planning.open_work(by_source[job.source], labels, options)
         try:
-            for line in said:
-                console.say(line)
+            with alone:
+                for line in planning.losses(work):
+                    console.say(line)
             if not ledgers[job.output].is_held:
                 hold(ledgers[job.output], labels, options)
             if chosen is not None:

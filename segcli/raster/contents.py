@@ -174,12 +174,15 @@ def _check_size(reader: GdalReader) -> None:
     files = [Path(name) for name in reader.dataset.files]
     if reader.dataset.driver not in _RAW or not all(path.is_file() for path in files):
         return
+    if reader.dataset.tags(ns="ENVI").get("file_compression", "0") != "0":
+        return  # by gzip
     needed = reader.height * reader.width * sum(np.dtype(dtype).itemsize for dtype in reader.dtypes)
     if reader.dataset.driver == "PCRaster":
         needed += 256  # its header, which has one length
     if reader.dataset.driver == "PCIDSK":
         needed = _end_of_pcidsk(files[0])
-    found = max(path.stat().st_size for path in files)
+    sizes = [path.stat().st_size for path in files]
+    found = sum(sizes[1:]) if reader.dataset.driver == "MFF" else max(sizes)  # a header, and a file for each band
     if found < needed:
         raise OSError(f"{found} bytes, and its pixels alone are {needed}")
 

@@ -42,7 +42,8 @@ def write_whole(
         with faults_of_writing(path):
             _write_png(part, pixels, like)
         return
-    if like.nodata is not None and like.dtype in ("int64", "uint64"):  # a raster in memory has it as a float
+    # A raster in memory has nodata as a float, and of one GDAL copies no other domains of metadata than its own.
+    if (like.nodata is not None and like.dtype in ("int64", "uint64")) or like.domains_to_write:
         with faults_of_writing(path), without_sidecar(part), _created(part, grid, like, compress) as dataset:
             _fill(dataset, pixels, valid, like)
     else:
@@ -131,6 +132,8 @@ def not_kept(name: Name, grid: Grid, like: Stored, ending: str, in_rows: bool = 
     """
     if ending == ".png" and (like.dtype not in ("uint8", "uint16") or like.bands > 4):
         raise InputError(name, f"{like.bands} bands of {like.dtype}", "PNG cannot hold them", "choose TIFF")
+    if ending == ".png" and like.colors is not None and like.dtype != "uint8":
+        raise InputError(name, f"a palette of {like.dtype}", "PNG cannot hold it", "choose TIFF")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"probe{ending}"
         pixels = np.zeros((like.bands, 2, 2), like.dtype)
@@ -207,7 +210,7 @@ def _profile(grid: Grid, like: Stored, compress: str) -> dict[str, Any]:
 
 
 def _describe(dataset: Any, grid: Grid, like: Stored) -> None:
-    if like.colors is not None:
+    if like.colors is not None and like.dtype in ("uint8", "uint16"):  # of others a TIFF would claim one and have none
         dataset.write_colormap(1, dict(like.colors))
     kinds = tuple(map(kind_of, like.kinds))
     if tuple(dataset.colorinterp) != kinds and like.colors is None:
@@ -226,6 +229,8 @@ def _describe(dataset: Any, grid: Grid, like: Stored) -> None:
     for number, tags in enumerate(like.band_tags, start=1):
         if tags:
             dataset.update_tags(number, **tags)
+    for number, domain, tags in like.domains_to_write:
+        dataset.update_tags(number, ns=domain, **tags)
     if grid.gcps and grid.transform is None:  # GDAL would drop the one for the others
         dataset.gcps = (list(grid.gcps), grid.gcps_crs or CRS())
     if grid.rpcs is not None:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from rasterio.windows import Window
 
 from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.ifd import page_at
+from segcli.raster.sidecars import sidecars
 from segcli.raster.tiffs import Plane, Raw
 
 # What it would print is raised here as an error, in one line. OpenCV 4 and 5 have this in two places.
@@ -154,17 +156,18 @@ class ArrayReader:
 
 class DecodedReader:
     """A page of a TIFF whose compression tifffile decodes and GDAL does not; needs imagecodecs. `dataset` is one of a
-    single pixel, which says what GDAL makes of the page's other tags: its place on earth, nodata, alpha, names."""
+    single pixel, which says what GDAL makes of the page's other tags and of what lies beside the file, if this is its
+    `first_page`: its place on earth, nodata, alpha, names; not of a mask in a file of its own."""
 
-    def __init__(self, path: Path, offset: int) -> None:
+    def __init__(self, path: Path, offset: int, first_page: bool) -> None:
         self._file = tifffile.TiffFile(path)
         page = tifffile.TiffPage(self._file, index=_goto(self._file, offset))
         self._page = page
         self.height, self.width = page.imagelength, page.imagewidth
         self.dtypes = (np.dtype(page.dtype).name,) * page.samplesperpixel
         self.block = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-        self._memory = _one_pixel_of(page)
-        self.dataset = opened(self._memory.name)
+        self._memory = _in_memory(path, page, first_page)
+        self.dataset = opened(self._memory[0].name)
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
         page = self._page
@@ -214,7 +217,8 @@ class DecodedReader:
 
     def close(self) -> None:
         self.dataset.close()
-        self._memory.close()
+        for file in self._memory:
+            file.close()
         self._file.close()
 
 
@@ -222,7 +226,15 @@ SAID = frozenset({33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844}
 """Tags of TIFF that only GDAL understands: GeoTIFF's, RPC, GDAL's metadata and nodata."""
 
 
-def _one_pixel_of(page: tifffile.TiffPage) -> MemoryFile:
+def _in_memory(path: Path, page: tifffile.TiffPage, first_page: bool) -> list[MemoryFile]:
+    """A TIFF like the page, of one pixel, and behind it in the list what lies beside the file."""
+    folder = uuid4().hex
+    beside = [found for found in sidecars(path) if found.suffix != ".msk"] if first_page else []  # a mask has a size
+    contents = {path.name: _one_pixel_of(page)} | {found.name: found.read_bytes() for found in beside}
+    return [MemoryFile(data, dirname=folder, filename=name) for name, data in contents.items()]
+
+
+def _one_pixel_of(page: tifffile.TiffPage) -> bytes:
     """A TIFF like the page, of one pixel."""
     file = BytesIO()
     samples = page.samplesperpixel
@@ -235,7 +247,7 @@ def _one_pixel_of(page: tifffile.TiffPage) -> MemoryFile:
         planarconfig="contig" if samples > 1 else None, extrasamples=tuple(page.extrasamples) or None, extratags=said,
         software=False,
     )  # fmt: skip
-    return MemoryFile(file.getvalue())
+    return file.getvalue()
 
 
 def _goto(file: tifffile.TiffFile, offset: int) -> int:
@@ -254,7 +266,7 @@ def plane_reader(path: Path, plane: Plane, first_page: bool) -> Reader:
 def _page_reader(path: Path, offset: int, first_page: bool) -> Reader:
     compression = page_at(path, offset).compression
     if compression not in GDAL_CODECS or (compression == JPEG and _bits(path, offset) == 12):
-        return _decoded(path, offset, compression)
+        return _decoded(path, offset, compression, first_page)
     return GdalReader(path if first_page else f"GTIFF_DIR:off:{offset}:{path}")
 
 
@@ -263,9 +275,9 @@ def _bits(path: Path, offset: int) -> int:
         return int(tifffile.TiffPage(file, index=_goto(file, offset)).bitspersample)
 
 
-def _decoded(path: Path, offset: int, compression: int) -> Reader:
+def _decoded(path: Path, offset: int, compression: int, first_page: bool) -> Reader:
     try:
-        reader = DecodedReader(path, offset)
+        reader = DecodedReader(path, offset, first_page)
         try:
             reader.read([0], 0, 0, 1, 1)
         except BaseException:

@@ -9,7 +9,7 @@ from pathlib import Path
 from segcli.files import part_of, replacing
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
-_OF_RASTERS = (".wld", ".hdr", ".prj")
+_OF_RASTERS = (".wld", ".hdr", ".prj", ".tab", ".rpb", "_rpc.txt")
 _AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
 
 
@@ -43,8 +43,9 @@ def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[N
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:
-    """Those that exist: attributes and reference system of a shapefile; header, world file (.tfw, .tifw, .wld) and
-    reference system of a raster, and .ige, where ERDAS keeps large ones' pixels; .aux.xml, .msk and .img.hdr of any.
+    """Those that exist: attributes and reference system of a shapefile; header, world file (.tfw, .tifw, .wld),
+    reference system, MapInfo's control points (.tab) and rational polynomials (.rpb, _rpc.txt) of a raster, and .ige,
+    where ERDAS keeps large ones' pixels; .aux.xml, .msk and .img.hdr of any.
     Overviews (.ovr) are none: they repeat what is there."""
     ending = path.suffix.lower()
     if ending == ".shp":

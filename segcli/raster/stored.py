@@ -21,11 +21,22 @@ from segcli.raster.source import Source
 ABOUT_PIXELS = ("STATISTICS_", "EXIF_", "OVR_")
 """Metadata that begin so are true of the whole file alone, or of how it was taken."""
 
+OF_GDAL = frozenset({
+    "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "COLOR_PROFILE", "EXIF", "GEOLOCATION", "ENVI",
+    "LocationInfo", "vrt_sources", "NITF_METADATA",
+})  # fmt: skip
+"""Domains of metadata in which GDAL says how the file is made, beside those with a colon (xml:XMP)."""
+
+IN_FILES = frozenset({"IMD"})
+"""Domains that GDAL would write into a file beside each tile: they are not kept."""
+
 
 @dataclass(frozen=True)
 class Stored:
     """`kinds` are the bands' colour interpretations by GDAL's names, `colors` (value to RGBA) is the palette, `bits`
-    are those in use of a sample where its dtype has more, `has_mask` says that a mask lies beside the bands.
+    are those in use of a sample where its dtype has more, `has_mask` says that a mask lies beside the bands,
+    `band_nodata` is that of each band where `nodata`, the first one's, is not that of all; `domains` are tags by their
+    domain, of the file and then of each band.
     """
 
     bands: int
@@ -41,6 +52,14 @@ class Stored:
     has_mask: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     band_tags: tuple[Mapping[str, str], ...] = ()
+    band_nodata: tuple[float | None, ...] = ()
+    domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
+
+    @property
+    def domains_to_write(self) -> list[tuple[int, str, Mapping[str, str]]]:
+        """(0 for the file or the number of the band, domain, tags)."""
+        found = ((n, name, tags) for n, named in enumerate(self.domains) for name, tags in named.items())
+        return [one for one in found if one[1] not in IN_FILES]
 
     @property
     def has_alpha(self) -> bool:
@@ -62,15 +81,20 @@ class Stored:
         values = asdict(self)
         if self.colors is not None:
             values["colors"] = {str(value): list(color) for value, color in self.colors.items()}
-        return values | {"nodata": _number(self.nodata)}
+        return values | {"nodata": _number(self.nodata), "band_nodata": [_number(value) for value in self.band_nodata]}
 
     @classmethod
     def from_json(cls, values: Any) -> "Stored":
         """Raises ValueError, KeyError or TypeError where they are none."""
-        colors, nodata = values["colors"], values["nodata"]
+        colors = values["colors"]
         lists = ("kinds", "names", "scales", "offsets", "units", "band_tags")
         known = {**values, **{name: tuple(values[name]) for name in lists}}
-        known["nodata"] = nodata if nodata is None or isinstance(nodata, int) else float(nodata)
+        known["nodata"] = _from_number(values["nodata"])
+        # Older versions had none of these.
+        known["band_nodata"] = tuple(map(_from_number, values.get("band_nodata", ())))
+        known["domains"] = tuple(
+            {name: dict(tags) for name, tags in dict(named).items()} for named in values.get("domains", ())
+        )
         if colors is not None:
             known["colors"] = {int(value): tuple(map(int, color)) for value, color in colors.items()}
         if np.dtype(known["dtype"]).kind not in "uifc":
@@ -95,7 +119,9 @@ def stored(source: Source) -> Stored:
         tuple(name or "" for name in dataset.descriptions), tuple(dataset.scales), tuple(dataset.offsets),
         tuple(unit or "" for unit in dataset.units), int(bits) if bits is not None else None,
         any(flags == [MaskFlags.per_dataset] for flags in dataset.mask_flag_enums),
-        _kept(dataset.tags()), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
+        _tags(source, dataset), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
+        () if all(_same(dataset.nodata, value) for value in dataset.nodatavals) else tuple(dataset.nodatavals),
+        tuple(_domains(dataset, n) for n in (0, *dataset.indexes)),
     )  # fmt: skip
 
 
@@ -114,6 +140,8 @@ def lost(asked: Stored, found: Stored) -> list[str]:
     said = []
     if not _same(asked.nodata, found.nodata):
         said.append(f"nodata {asked.nodata:g}" if asked.nodata is not None else "that no value is nodata")
+    if asked.band_nodata:
+        said.append("that nodata differs by band")
     if asked.kinds != found.kinds:
         said.append(f"the colour interpretation {', '.join(asked.kinds)}")
     # GDAL makes the colour of nodata transparent, whatever it was.
@@ -136,6 +164,10 @@ def lost(asked: Stored, found: Stored) -> list[str]:
     one, other = [asked.tags, *asked.band_tags], [found.tags, *found.band_tags]
     if any(_missing(ours, theirs) for ours, theirs in zip(one, other, strict=False)):
         said.append("some metadata")
+    pairs = zip(asked.domains, found.domains or ({},) * len(asked.domains), strict=False)
+    missing = {name for ours, theirs in pairs for name, tags in ours.items() if _missing(tags, theirs.get(name, {}))}
+    if missing:
+        said.append(f"metadata of {', '.join(sorted(missing))}")
     return said
 
 
@@ -165,11 +197,47 @@ def place_from_json(values: Any) -> Grid:
 
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: text for key, text in tags.items() if not key.startswith(ABOUT_PIXELS)}
+    kept = {key: text for key, text in tags.items() if not key.startswith(ABOUT_PIXELS)}
+    if _is_of_whole(kept.get("TIFFTAG_IMAGEDESCRIPTION", "")):
+        del kept["TIFFTAG_IMAGEDESCRIPTION"]
+    return kept
+
+
+def _tags(source: Source, dataset: Any) -> dict[str, str]:
+    """Of the file. Where the size of a pixel was said in a description that is not kept, resolution tags say it."""
+    tags = dataset.tags()
+    kept = _kept(tags)
+    pixel = {axis: source.grid.calibration.get(axis, 0.0) for axis in "XY"}
+    is_said = all(1e-5 < size < 1e5 for size in pixel.values())  # 0 by who does not know it
+    if "TIFFTAG_IMAGEDESCRIPTION" in tags.keys() - kept.keys() and is_said:
+        kept |= {f"TIFFTAG_{axis}RESOLUTION": f"{np.float32(1e4 / pixel[axis]):.8g}" for axis in "XY"}  # as GDAL prints
+        kept["TIFFTAG_RESOLUTIONUNIT"] = "3 (pixels/cm)"
+    return kept
+
+
+def _is_of_whole(description: str) -> bool:
+    """Whether it counts the pages or pixels of the file, as OME, ImageJ, tifffile and scanners of slides write it:
+    readers of a tile would look for them there."""
+    text = description.strip("\0 \r\n\t")
+    ends = ("OME>", "</scn>", "</DataObject>", "</PerkinElmer-QPI-ImageDescription>", "</MetaData>")
+    return (
+        text.startswith(("Aperio ", "ImageJ=", "shape=")) or text.endswith(ends)
+        or (text.startswith("{") and '"shape":' in text)
+    )  # fmt: skip
+
+
+def _domains(dataset: Any, number: int) -> dict[str, dict[str, str]]:
+    """Of the file (0) or of a band."""
+    names = [name for name in dataset.tag_namespaces(number) if name and name not in OF_GDAL and ":" not in name]
+    return {name: _kept(dataset.tags(number, ns=name)) for name in names}
 
 
 def _number(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
+
+
+def _from_number(value: Any) -> float | None:
+    return value if value is None or isinstance(value, int) else float(value)
 
 
 def _same(one: float | None, other: float | None) -> bool:

@@ -7,19 +7,25 @@ from numpy.typing import NDArray
 
 
 def lookup_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
-    """Palette as (band, value): one band where every colour is a grey, else three."""
-    table = np.zeros((3, max(256, *colormap) + 1), np.uint8)
+    """Palette as (band, value): one band where every colour is a grey, else three. Values without one are black."""
+    table = np.zeros((3, _length(colormap)), np.uint8)
     for value, color in colormap.items():
         table[:, value] = color[:3]
     return table[:1] if (table == table[:1]).all() else table
 
 
 def opaque_table(colormap: dict[int, tuple[int, ...]]) -> NDArray[np.bool_] | None:
-    """Which palette indices show anything; None where all do."""
-    table = np.ones(max(256, *colormap) + 1, bool)
+    """Which palette indices show anything, those without a colour too; None where all do."""
+    table = np.ones(_length(colormap), bool)
     for value, color in colormap.items():
         table[value] = color[3] > 0
     return None if table.all() else table
+
+
+def _length(colormap: dict[int, tuple[int, ...]]) -> int:
+    """Room for all values of 16 bits, of which a raster may hold more than its palette has colours. numpy counts
+    negative ones from the end, where the last 2**15 places are nobody else's."""
+    return max(2**15, *colormap) + 1 + 2**15
 
 
 def stretch_table(dataset: Any) -> NDArray[np.uint8] | None:

@@ -74,7 +74,10 @@ def structure(path: Path) -> Structure | None:
             whole = _structure(file, found, path.stat().st_size)
     except (tifffile.TiffFileError, ElementTree.ParseError, IndexError, KeyError, ZeroDivisionError) as error:
         raise BrokenTiffError(f"its metadata cannot be understood: {error}") from error
-    return replace(whole, orientation=first.orientation) if whole.first_page else whole
+    if whole.levels != ((Plane((first.offset,)),),):
+        return whole
+    # Whatever the dialect: what lies beside the file (.aux.xml, .msk), GDAL applies to its first page alone.
+    return replace(whole, first_page=True, orientation=first.orientation)
 
 
 def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
@@ -112,11 +115,7 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
                 tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file.pages.first)
             )
     if not others:
-        return Structure(
-            ((Plane((largest.offset,)),),),
-            calibration=_resolution(file.pages.first),
-            first_page=largest.offset == found[0].offset,
-        )
+        return Structure(((Plane((largest.offset,)),),), calibration=_resolution(file.pages.first))
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
 
@@ -215,6 +214,9 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise BrokenTiffError("its OME metadata define entities, which no microscope writes")
     root = ElementTree.fromstring(text)
+    if (companion := root.find("{*}BinaryOnly")) is not None:  # only that one says which page is which channel
+        where = companion.get("MetadataFile", "another file")
+        raise BrokenTiffError(f"its OME metadata lie in {where}; convert it to an OME-TIFF with its own metadata")
     images = root.findall(".//{*}Image/{*}Pixels")
     if not images:
         return _pages(file, found)
@@ -249,10 +251,7 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     levels = _ome_levels(file, [found[n].offset for n in indices], indices)
     stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
     pixel = _ome_calibration(pixels)
-    return Structure(
-        tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel,
-        first_page=len(found) == 1 and len(levels) == 1,
-    )  # fmt: skip
+    return Structure(tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel)
 
 
 def _tiff_data(pixels: ElementTree.Element, own: str | None, planes: int) -> Iterator[tuple[int, dict[str, int], int]]:

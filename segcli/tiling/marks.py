@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +41,12 @@ def _files(name: Name) -> Sequence[Path]:
     """Those that it is read from; of a Zarr all that lie in it, however many."""
     found = origins(name)
     return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file())
+
+
+def drawn_from(names: Iterable[str]) -> str:
+    """What tells sets of rasters apart: a sample of other ones is another sample."""
+    known = sorted(names)
+    return f"{len(known)} rasters ({hashlib.sha256(chr(10).join(known).encode()).hexdigest()[:8]})"
 
 
 def seen_from(folder: Path, name: Name) -> str:

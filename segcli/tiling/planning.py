@@ -1,6 +1,5 @@
 """From inputs to work: which raster's tiles go where, in which format, and which of them are in the sample."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ from segcli.tiling.labelling import Labels, find_labels
 from segcli.tiling.layout import TILE_PLACE, Tiling, count, tiling
 from segcli.tiling.ledger import Ledger
 from segcli.tiling.manifest import CLASSES, MANIFEST, Place, Scene, accounts
-from segcli.tiling.marks import changed, digest, seen_from, unchanged
+from segcli.tiling.marks import changed, digest, drawn_from, seen_from, unchanged
 from segcli.tiling.splits import NONE, SPLITS, Box, balanced, deal, meeting, quotas, split
 
 MOST_TILES = 1_000_000
@@ -105,8 +104,10 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
         "compress": options.compress, "masks": options.masks is not None, "attribute": options.attribute,
         "min_valid": options.min_valid, "min_label": options.min_label,
         "split": list(options.split) if options.split is not None else None, "sample": options.sample,
-        "seed": options.seed, **({"sample_of": _drawn_from(targets)} if options.sample is not None else {}),
+        "seed": options.seed,
     }  # fmt: skip
+    if options.sample is not None:
+        chosen["sample_of"] = drawn_from(target.name for target in targets)
     classes = labels.classes if labels is not None else None
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
     read = (*(target.source for target in targets), *(labels.files.values() if labels is not None else ()))
@@ -119,12 +120,6 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
         if not (options.verify or options.overwrite):  # the one says so of each raster
             ledger.check()
     return ledgers
-
-
-def _drawn_from(targets: list[Target]) -> str:
-    """What tells sets of rasters apart: a sample of other ones is another sample."""
-    names = sorted(target.name for target in targets)
-    return f"{len(names)} rasters ({hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:8]})"
 
 
 def shared_out(targets: list[Target], shard: Shard | None) -> list[Target]:
@@ -157,16 +152,6 @@ def opened(target: Target, labels: Labels | None, options: TileOptions) -> Itera
         yield work
     finally:
         close(work)
-
-
-def tried(target: Target, labels: Labels | None, options: TileOptions) -> tuple[Work, list[str]]:
-    """As `open_work`, with lines for people on what the tiles cannot keep."""
-    work = open_work(target, labels, options)
-    try:
-        return work, losses(work)
-    except BaseException:
-        close(work)
-        raise
 
 
 def close(work: Work) -> None:
