@@ -2,8 +2,10 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 from test_products import labels_of, polygons_of, predict, write_raster, write_stack
 
 from segcli import files, outputs, tile
@@ -313,15 +316,19 @@ def test_a_huge_turned_picture_is_not_read_at_once(tmp_path: Path) -> None:
     with rasterio.open(
         path, "w", driver="GTiff", count=1, height=40_000, width=40_000, dtype="uint8", sparse_ok=True, tiled=True,
         blockxsize=512, blockysize=512,
-    ):  # fmt: skip
-        pass
-    with tifffile.TiffFile(path, mode="r+") as file:
-        assert path.stat().st_size < 10**6
-        tags = file.pages.first.tags
-        if "Orientation" in tags:
-            tags["Orientation"].overwrite(3)
+    ) as file:  # fmt: skip
+        file.write(np.full((1, 5, 6), 9, np.uint8), window=Window(39_984, 995, 6, 5))
+    assert path.stat().st_size < 10**6
+    # GDAL writes no Orientation (274): it takes the place of SamplesPerPixel (277), which is 1 by itself.
+    of_samples, turned = (struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in ((277, 1), (274, 3)))
+    assert path.read_bytes().count(of_samples) == 1
+    path.write_bytes(path.read_bytes().replace(of_samples, turned))
+    tracemalloc.start()
     with Source(path) as source:
-        assert source.window(39_000, 10, 5, 6).shape == (1, 5, 6)
+        assert source.is_turned
+        assert np.array_equal(source.window(39_000, 10, 5, 6), np.full((1, 5, 6), 9))
+    assert tracemalloc.get_traced_memory()[1] < 2**24  # of 1.6 GB
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("broken", ["sizes", "ifd", "imagej", "webp", "vrt"])

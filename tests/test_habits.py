@@ -339,7 +339,7 @@ def test_a_terminal_has_a_bar_in_colours_unless_told_otherwise(tmp_path: Path, m
 @pytest.mark.parametrize("verb", ["predict", "eval", "colorize", "tile", "train"])
 def test_help_has_examples_and_a_shell_can_complete(segcli: Program, verb: str) -> None:
     text = segcli(verb, "--help", COLUMNS="100").stdout
-    assert f"segcli {verb} " in text.split("xample")[-1]
+    assert f"segcli {verb} " in text.partition("Example")[2]
     for option in ("--config", "--log-file", "--verbose", "--quiet", "--json"):
         assert option in text
     asked = {"_SEGCLI_COMPLETE": "complete_bash", "COMP_WORDS": f"segcli {verb} --verb", "COMP_CWORD": "2"}

@@ -30,6 +30,9 @@ from helpers import write_picture
 MEMORY, SECONDS = 4 << 30, 60
 """Bytes of data for a process that begins with half a GB of them; seconds on a busy machine."""
 
+ESCAPED = Path("/tmp/escaped.png")
+"""Where one of the archives would have its file."""
+
 NOTES = re.compile("done |failed: |weights: |tiles |0.00 Mpx at |.* tiles cannot keep ")
 """How lines begin that tell of the run as a whole, or of what a format cannot hold."""
 
@@ -46,12 +49,25 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY a11 SYSTEM "file:///etc/passwd">]>'
 
 @dataclass(frozen=True)
 class Ended:
-    """A run: its exit code, the lines about what was refused, the other lines, and files that it has made."""
+    """A run: its exit code, the lines about what was refused, the other lines, and files that it has made, seen from
+    its folder."""
 
     code: int
     refusals: list[str]
     said: list[str]
     made: set[str]
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """Two folders further down, so that what climbs out of it is found."""
+    return below(tmp_path)
+
+
+def below(folder: Path) -> Path:
+    inner = folder / "a" / "b"
+    inner.mkdir(parents=True)
+    return inner
 
 
 def run(folder: Path, *arguments: object, stdin: bytes = b"") -> Ended:
@@ -68,11 +84,13 @@ def run(folder: Path, *arguments: object, stdin: bytes = b"") -> Ended:
     )  # fmt: skip
     lines = done.stderr.decode(errors="backslashreplace").splitlines()
     refusals = [line for line in lines if line.startswith("segcli: ")]
+    assert not ESCAPED.exists()
     return Ended(done.returncode, refusals, [line for line in lines if line not in refusals], files(folder) - before)
 
 
 def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """All in `folder` and in the two above it, as seen from `folder`."""
+    return {os.path.relpath(path, folder) for path in folder.parents[1].rglob("*") if path.is_file()}
 
 
 def refused(folder: Path, *arguments: object, words: str, stdin: bytes = b"") -> str:
@@ -84,6 +102,7 @@ def refused(folder: Path, *arguments: object, words: str, stdin: bytes = b"") ->
     assert {Path(name).name for name in ended.made} <= RECORDS, ended
     assert all(name.startswith("out/") for name in ended.made), ended
     assert words in ended.refusals[0], ended
+    assert "--debug" not in ended.refusals[0], ended  # said of errors that nobody thought of
     return ended.refusals[0]
 
 
@@ -242,6 +261,7 @@ def test_a_night_among_them(tmp_path: Path, weights: Path) -> None:
     ended = run(tmp_path, "predict", "-", "good.png", "--out", "out", "--weights", weights, stdin=listed)
     assert ended.code == 1, ended
     assert len(ended.refusals) == len(names), ended
+    assert not any("--debug" in line for line in ended.refusals), ended
     assert all(NOTES.match(line) for line in ended.said), ended
     assert ended.made == {"out/good.png", "out/segcli.jsonl"}
 
@@ -351,7 +371,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the one tile of a picture."""
-    folder = tmp_path_factory.mktemp("tiles")
+    folder = below(tmp_path_factory.mktemp("tiles"))
     write_picture(folder / "a.png", np.zeros((8, 8), np.uint8))
     assert run(folder, "tile", "a.png", "--size", 8, "--out", "tiles").code == 0
     return folder / "tiles"

@@ -8,6 +8,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -574,6 +576,36 @@ def test_windows_and_augmentation(tmp_path: Path, weights: Path, scan: np.ndarra
         predict(tmp_path, weights, tmp_path / "a.png", tta=True, stitch="stream")
 
 
+def scores_of(tmp_path: Path, weights: Path, scan: np.ndarray, **more: object) -> np.ndarray:
+    """(row, col, class), all bits of the probabilities."""
+    chosen = {"probabilities": True, "quantity": "float32", "overwrite": True} | more
+    assert predict(tmp_path, weights, write_picture(tmp_path / "a.png", scan), **chosen) == 0
+    return tifffile.imread(tmp_path / "masks" / "probabilities" / "a.tif")
+
+
+def test_windows_and_augmentation_of_a_network_that_sees_more_than_a_pixel(
+    tmp_path: Path, random_weights: Path, rng: np.random.Generator
+) -> None:
+    """Each way is another one, and close to the whole pass; --tta, to the mean of those of the eight symmetries."""
+    scan = rng.integers(0, 255, (96, 128, 3), np.uint8)
+    scores = partial(scores_of, tmp_path, random_weights, window=64, overlap=0.5)
+    gaussian, hann, tta = (scores(scan, stitch="windows", **way) for way in ({}, {"weighting": "hann"}, {"tta": True}))
+    for one, other in combinations((gaussian, hann, tta), 2):
+        assert abs(one - other).max() > 0.01
+    streamed = []
+    for turns in range(4):
+        streamed.append(np.rot90(scores(np.rot90(scan, turns)), -turns))
+        streamed.append(np.rot90(scores(np.rot90(scan[:, ::-1], turns)), -turns)[:, ::-1])
+    mean = np.exp(np.mean(np.log(streamed), 0))  # that of what goes into the softmax
+    wholes = {
+        "gaussian": (gaussian, streamed[0]),
+        "hann": (hann, streamed[0]),
+        "tta": (tta, mean / mean.sum(2)[..., None]),
+    }
+    for way, (found, whole) in wholes.items():
+        assert abs(found - whole).mean() < 0.01, way
+
+
 def test_a_network_that_does_not_stream_goes_through_windows(
     tmp_path: Path, weights: Path, scan: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -591,10 +623,14 @@ def test_a_network_that_does_not_stream_goes_through_windows(
         predict(tmp_path, weights, tmp_path / "a.png", stitch="stream")
 
 
-def test_half_precision_on_the_cpu_is_close(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
+def test_half_precision_on_the_cpu_is_close(
+    tmp_path: Path, weights: Path, random_weights: Path, scan: np.ndarray
+) -> None:
     write_picture(tmp_path / "a.png", scan)
     assert predict(tmp_path, weights, tmp_path / "a.png", precision="bf16") == 0
     assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
+    half, full = (scores_of(tmp_path, random_weights, scan, precision=name) for name in ("bf16", "fp32"))
+    assert 0 < abs(half - full).max() < 0.05
 
 
 @pytest.mark.parametrize(

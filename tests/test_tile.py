@@ -770,16 +770,21 @@ def test_segcli_s_own_masks_of_tiles_come_back(tmp_path: Path, tile: Tile, cut_s
 def test_usage(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
     write_raster(tmp_path / "a.tif", noise((3, 70, 70)))
     assert tile("a.tif", "--size", 16) == 0
-    for wrong in (
-        ("a.tif", "--overlap", 512), ("a.tif", "--overlap", 3.5), ("a.tif", "--min-label", 0.1),
-        ("a.tif", "--attribute", "x"),
-        ("a.tif", "--manifest", "a_tiles"), ("a_tiles", "--join"), ("a_tiles", "--join", "-o", "b.tif", "--sample", 3),
-        ("a_tiles", "--join", "-o", "b.jpg"), ("a.tif", "--join", "-o", "b.tif"), ("a.tif", "--masks", "none.tif"),
-        (".", "--join", "-o", "b.tif"), ("a.tif", "--edge", "round"),
+    for words, *wrong in (
+        ("--overlap: found 512", "a.tif", "--overlap", 512), ("--overlap: found 3.5", "a.tif", "--overlap", 3.5),
+        ("given without --masks", "a.tif", "--min-label", 0.1), ("given without --masks", "a.tif", "--attribute", "x"),
+        ("given without --join", "a.tif", "--manifest", "a_tiles"), ("given without --out", "a_tiles", "--join"),
+        ("--sample: given with --join", "a_tiles", "--join", "-o", "b.tif", "--sample", 3),
+        ("b.jpg: wrong ending", "a_tiles", "--join", "-o", "b.jpg"),
+        ("a.tif: no such folder", "a.tif", "--join", "-o", "b.tif"),
+        ("none.tif: no such file", "a.tif", "--masks", "none.tif"), ("no tiles.json", ".", "--join", "-o", "b.tif"),
+        ("'round' is not one of", "a.tif", "--edge", "round"),
     ):  # fmt: skip
         capsys.readouterr()
         assert tile(*wrong) == 2, wrong
-        assert len(lines(capsys)) == 1
+        said = lines(capsys)
+        assert len(said) == 1, said
+        assert words in said[0], said
     assert tile("a.tif", "--overlap", 0.25, "--size", 16, "--out", "b") == 0
     assert manifest(tmp_path / "b")["options"]["overlap"] == 4
 

@@ -9,6 +9,7 @@ import urllib.error
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -871,6 +872,28 @@ def test_large_validation_images_go_through_in_rows(
     assert np.array_equal(validation.of(network).matrix(found.splits.all), whole)
     assert whole.sum() == 2 * 150 * 70 if turned else 0 < whole.sum() < 2 * 150 * 70
     assert not said
+
+
+def test_a_process_takes_its_share_of_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two, whose sums are its own: there is no other."""
+    blobs(tmp_path, 12)
+    found = looked_at(tmp_path)
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), normalisation(found))
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda _: None)
+    monkeypatch.setattr(Processes, "together", lambda _, network, *__: network)
+    options = TrainOptions(tmp_path, width=2, depth=1, crop=32, batch=4)
+    training = _prepared(UNet(NetworkConfig(3, 2, 2, 1)), options, found, reading, Processes(1, 2), torch.device("cpu"))
+    shares, of_old = [], Crops.batches
+
+    def noted(crops: Crops, epoch: int, batch: int, step: int, part: tuple[int, int], workers: int) -> Any:
+        shares.append(part)
+        return of_old(crops, epoch, batch, step, part, workers)
+
+    monkeypatch.setattr(Crops, "batches", noted)
+    progress = Progress()
+    assert loop.train_epoch(training, progress, lambda: False)
+    assert shares == [(1, 2)]
+    assert progress.seen == 4 * progress.step > 4  # of both
 
 
 @pytest.mark.slow

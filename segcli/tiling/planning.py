@@ -212,7 +212,8 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
     for target in targets:
         by_folder.setdefault(target.folder, []).append(target)
     for folder, those in by_folder.items():
-        counts, sizes, places = zip(*(_facts(target, options) for target in those), strict=True)
+        counts, grids = zip(*(_facts(target, options) for target in those), strict=True)
+        sizes, places = [(grid.height, grid.width) for grid in grids], _places(grids)
         scenes = [None if options.overwrite else ledgers[folder].known.scenes.get(target.name) for target in those]
         known = [None if scene is None else SPLITS.index(scene.split) if scene.split else NONE for scene in scenes]
         splits = deal(counts, options.split, options.seed, places, known)
@@ -226,14 +227,20 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
     return out
 
 
-def _facts(target: Target, options: TileOptions) -> tuple[int, tuple[int, int], Box | None]:
-    """How many tiles, the height and width, and where on earth; a raster that cannot be opened is left for its turn to
-    be named."""
+def _facts(target: Target, options: TileOptions) -> tuple[int, Grid]:
+    """How many tiles, and where; a raster that cannot be opened is left for its turn to be named."""
     with suppress(InputError), Source(target.source, "stored") as source:
         grid = source.grid
         sides = [count(n, options.size, options.overlap_pixels, options.edge) for n in (grid.height, grid.width)]
-        return sides[0] * sides[1], (grid.height, grid.width), grid.bounds_in("EPSG:4326")
-    return 0, (0, 0), None
+        return sides[0] * sides[1], grid
+    return 0, Grid(0, 0)
+
+
+def _places(grids: Sequence[Grid]) -> list[Box | None]:
+    """Where rasters lie, in the reference system that all of them have, if there is one: the boxes of those that adjoin
+    there overlap in degrees, by some percent."""
+    systems = {grid.crs.to_wkt() for grid in grids if grid.crs is not None}
+    return [grid.bounds_in(min(systems) if len(systems) == 1 else "EPSG:4326") for grid in grids]
 
 
 def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
