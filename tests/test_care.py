@@ -356,6 +356,7 @@ def test_metadata_that_make_no_sense_are_one_line(tmp_path: Path, broken: str) -
         path.write_text(f'<VRTDataset rasterXSize="8" rasterYSize="8">{bands}</VRTDataset>')
     with pytest.raises(InputError, match=path.name) as caught, Source(path) as source:
         source.load()
+        source.window(0, 0, 8, 8)
     assert "expected" in str(caught.value)
 
 

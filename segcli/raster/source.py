@@ -78,6 +78,7 @@ class Source:
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
         self.begins_with_rgb = tuple(kinds[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         self.dtype = reader.dtypes[self._indexes[0]]
+        self._is_mixed = len({reader.dtypes[n] for n in self._indexes}) > 1
         refused = "complex_int16" if purpose == "stored" else "complex"
         if any(reader.dtypes[n].startswith(refused) for n in self._indexes):
             raise InputError(self.path, f"complex numbers ({self.dtype})", "expected real ones", "convert it to bands")
@@ -214,7 +215,7 @@ class Source:
     def load(self) -> None:
         """Read all pixels now, close the file, and answer from memory: small images show their faults before work. One
         with bands of several types, which are no array, stays as it is."""
-        if len({self._reader.dtypes[n] for n in self._indexes}) > 1:
+        if self._is_mixed:
             return
         whole = (0, 0, self.grid.height, self.grid.width)
         self._loaded, self._loaded_valid = self._from_file(list(range(self.bands)), *whole, with_valid=True)
@@ -252,6 +253,8 @@ class Source:
         self, chosen: list[int], row: int, col: int, height: int, width: int, with_valid: bool
     ) -> tuple[NDArray[Any], Valid]:
         """The pixels of one rectangle, and where the file says that they are data."""
+        if self._is_mixed:
+            self.dtype_of(chosen)
         distinct = [0] if self._lookup is not None else sorted(set(chosen))
         wanted = [self._indexes[band] for band in distinct]
         with faults_of(self.path, "expected a whole file"):
