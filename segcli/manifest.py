@@ -223,7 +223,7 @@ class Manifest:
     def remove_leftovers(self) -> None:
         """Remove what runs that were killed have left of files that they had begun, and settle what came of these."""
         for first, known in self._begun.items():
-            names = [name for begun in known for name in begun.names]
+            names = list(dict.fromkeys(name for begun in known for name in begun.names))
             with suppress(BusyError), self.alone_with([self._folder / name for name in names]):  # else in work
                 known[:] = [begun for begun in known if not self._leave(first, begun)]  # before what tells so is gone
                 for name in names:
