@@ -27,7 +27,7 @@ Skip = Literal["concat", "add", "none"]
 EncoderName = Literal[
     "plain", "resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenet_v3_large", "convnext_tiny"
 ]
-Augment = Literal["none", "light", "full"]
+Augment = Literal["none", "light", "geometric", "full"]
 Legend = Literal["none", "picture", "file"]
 OnError = Literal["skip", "stop"]
 LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]

@@ -30,7 +30,7 @@ from segcli.files import held
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import TrainOptions
+from segcli.options import Augment, TrainOptions
 from segcli.raster.source import Source
 from segcli.train import Kept, _prepared, run
 from segcli.training import loop
@@ -559,7 +559,7 @@ def test_what_is_upright_stays_so() -> None:
     sky[32:] = 1  # the ground
     sky[40:, :20] = 2  # a house on its left
     crop = Crop(sky[None].astype(np.float32), sky)
-    for level in ("light", "full"):
+    for level in ("light", "geometric", "full"):
         moved = [augment(crop, rng, level, upright=True) for _ in range(60)]
         assert all(one.target[:20].mean() < 0.2 and (one.target[-20:] > 0).mean() > 0.8 for one in moved), level
         assert {(one.target[-4:, :8] == 2).mean() > 0.5 for one in moved} == {False, True}, level
@@ -587,13 +587,28 @@ def test_full_augmentation_changes_colours_and_keeps_grey() -> None:
     assert all(1.49 < np.ptp(one) < 2.51 for one in light)
 
 
-def test_full_augmentation_moves_labels_with_the_image() -> None:
+def test_geometric_augmentation_moves_pixels_and_leaves_their_colours_apart() -> None:
+    """Bands that are one another's negative stay so but for contrast and brightness, which all bands share."""
+    rng = np.random.default_rng(0)
+    half = np.where(np.arange(32) < 16, 1, -1).astype(np.float32) * np.ones((32, 1), np.float32)
+    crop = Crop(np.stack([half, -half, np.zeros_like(half)]), (half > 0).astype(np.int16))
+    changed = [augment(crop, rng, "geometric") for _ in range(60)]
+    for one in changed:
+        brightness = one.image[2]
+        assert np.ptp(brightness) < 1e-6
+        np.testing.assert_allclose(one.image[0] - brightness, brightness - one.image[1], atol=1e-5)
+    straight = [np.ptp(one.target, 0).any() == 0 or np.ptp(one.target, 1).any() == 0 for one in changed]
+    assert 0.1 < np.mean(straight) < 0.6  # as many are left unwarped
+
+
+@pytest.mark.parametrize("level", ["geometric", "full"])
+def test_augmentation_moves_labels_with_the_image(level: Augment) -> None:
     """Of a picture whose labels are its brightness, also after turning, scaling and deforming."""
     rng = np.random.default_rng(0)
     rows, cols = np.mgrid[:96, :96]
     mask = (((rows - 40) ** 2 + (cols - 55) ** 2) < 25**2).astype(np.int16)
     crop = Crop(np.stack([mask, -mask]).astype(np.float32), mask)
-    moved = [augment(crop, rng, "full") for _ in range(40)]
+    moved = [augment(crop, rng, level) for _ in range(40)]
     for one in moved:
         assert one.image.shape == (2, 96, 96)
         assert one.image.dtype == np.float32

@@ -79,7 +79,8 @@ def train(
     augment: Annotated[
         Augment,
         typer.Option(
-            help="light: flips, 90-degree turns, brightness. full: any angle, scale, deformation, colour, noise."
+            help="light: flips, 90-degree turns, brightness. geometric: also any angle, scale, deformation. "
+            "full: also colour, blur, noise."
         ),
     ] = TrainOptions.augment,
     upright: Annotated[

@@ -30,14 +30,15 @@ class Crop:
 def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool = False) -> Crop:
     """A square crop changed at random.
 
-    light: one of the eight symmetries of the square; contrast and brightness, the same for all bands. full: also turned
-    by any angle, scaled, deformed (mirrored at the border), more or less colour, gain by band, blur and noise.
+    light: one of the eight symmetries of the square; contrast and brightness, the same for all bands. geometric: also
+    turned by any angle, scaled and deformed (mirrored at the border). full: also more or less colour, gain by band,
+    blur and noise.
     `upright` is for images that have an up: mirrored left to right only, and turned by a few degrees.
     """
     if level == "none":
         return crop
     crop = turned(crop, 0 if upright else int(rng.integers(4)), bool(rng.integers(2)))
-    if level == "full" and rng.random() < 0.7:
+    if level in ("geometric", "full") and rng.random() < 0.7:
         crop = warped(crop, rng, UPRIGHT_TURN_DEGREES if upright else MOST_TURN_DEGREES)
     contrast, brightness = rng.uniform(0.75, 1.25), rng.uniform(-0.25, 0.25)
     image = crop.image * np.float32(contrast) + np.float32(brightness)
