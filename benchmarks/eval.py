@@ -22,6 +22,7 @@ from segcli.evaluation.counting import compare
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.measures.confusion import count_values
+from segcli.measures.report import dense
 from segcli.options import EvalOptions
 
 CLASSES = 5
@@ -68,7 +69,10 @@ def main() -> None:
                     other.read(1, window=window)
             return expected
 
-        files = {"segcli": lambda: compare(pair, meaning, settings)[0].matrix, "GDAL reads, no more": by_gdal_alone}
+        def by_segcli() -> np.ndarray:
+            return dense(compare(pair, meaning, settings)[0].entries, CLASSES)
+
+        files = {"segcli": by_segcli, "GDAL reads, no more": by_gdal_alone}
         table("from GeoTIFFs (512 x 512, deflate)", files, mpx, expected)
 
 

@@ -25,7 +25,8 @@ from segcli.evaluation.tables import all_tables
 from segcli.machine import cores
 from segcli.measures.calibration import ScoreCounts
 from segcli.measures.comparison import compared
-from segcli.measures.report import ImageCounts, by_group, dense, of_scores, report
+from segcli.measures.confusion import Totals
+from segcli.measures.report import ImageCounts, by_group, dense, of_scores, read_entries, report
 from segcli.options import EvalOptions
 from segcli.palettes import read_classes
 from segcli.raster.labels import written_table
@@ -78,7 +79,7 @@ def run(options: EvalOptions, console: Console) -> int:
             done.append((pair, image))
             if of_image is not None:
                 scores.merge(of_image)
-            progress.advance(1, int(image.matrix.sum()))
+            progress.advance(1, int(image.totals.pixels))
     if not done:
         raise NothingDoneError(options.predicted, "no pair could be compared", "", "see the lines above")
     found = figures([image for _, image in done], scores, classes, options, other) | {"failed": failures}
@@ -194,8 +195,10 @@ def figures(
         groups = [_group(options.group_by, image.name) for image in images]
         found["groups"] = by_group(images, classes.names, options.absent, groups)
     if other is not None:
-        theirs = {entry["image"]: dense(entry["counts"], len(classes.names)) for entry in other["per_image"]}
-        ours = {image.name: image.matrix for image in images}
+        count = len(classes.names)
+        cells = {entry["image"]: read_entries(entry["counts"], count) for entry in other["per_image"]}
+        theirs = {name: Totals.of(dense(entries, count)) for name, entries in cells.items()}
+        ours = {image.name: image.totals for image in images}
         if ours.keys() & theirs.keys():
             found["comparison"] = compared(ours, theirs, classes.names, options.absent, found["confidence"])
     return found

@@ -19,7 +19,8 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
 from segcli.evaluation.tables import all_tables
 from segcli.matching import match
-from segcli.measures.report import ImageCounts, report
+from segcli.measures.confusion import Totals
+from segcli.measures.report import ImageCounts, entries_of, report
 from segcli.options import EvalOptions
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -293,6 +294,7 @@ def test_white_that_is_taken_for_no_label_is_said(tmp_path: Path, capsys: pytest
 
 def test_a_table_of_nothing_compared_can_be_drawn() -> None:
     """Where no pixel has data and a label, as after a training whose validation images are empty."""
-    image = ImageCounts("a", np.zeros((2, 2), np.int64))
+    nothing = np.zeros((2, 2), np.int64)
+    image = ImageCounts("a", entries_of(nothing), Totals.of(nothing))
     tables = all_tables(report([image], ("ground", "disc")))
     assert tables[1][0] == "1 images"

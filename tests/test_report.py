@@ -294,13 +294,13 @@ def test_a_comparison_names_what_changed(tmp_path: Path, folders: tuple[Path, Pa
     # The same bootstrap by hand: both reports drawn alike.
     from segcli.measures import confusion as c
     from segcli.measures.bootstrap import draws
-    from segcli.measures.report import dense
+    from segcli.measures.report import dense, read_entries
 
     ours, theirs = (
-        np.stack([dense(e["counts"], 3) for e in sorted(side["per_image"], key=lambda e: e["image"])])
+        np.stack([dense(read_entries(e["counts"], 3), 3) for e in sorted(side["per_image"], key=lambda e: e["image"])])
         for side in (found, before)
     )
-    weights = draws(6, 0)
+    weights = np.concatenate(list(draws(6, 0)))
     changes = [
         c.mean_iou((w[:, None, None] * ours).sum(0)) - c.mean_iou((w[:, None, None] * theirs).sum(0)) for w in weights
     ]

@@ -15,8 +15,8 @@ from segcli.evaluation.outlines import Outlines
 from segcli.evaluation.pairs import Pair
 from segcli.evaluation.scores import count_scores
 from segcli.measures.calibration import ScoreCounts
-from segcli.measures.confusion import Matrix, count_values
-from segcli.measures.report import ImageCounts
+from segcli.measures.confusion import Matrix, Totals, count_values
+from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
 from segcli.raster.align import aligned, differ
 from segcli.raster.labels import check_mask, table_in
@@ -146,7 +146,8 @@ class Counts:
         boundaries = self._outlines.boundaries if self._outlines is not None else None
         distances = self._outlines.distances if self._outlines is not None else None
         objects = self._objects.counts if self._objects is not None else None
-        return ImageCounts(pair.name, matrix, unpredicted, boundaries, distances, objects, without)
+        counts = entries_of(matrix), Totals.of(matrix)
+        return ImageCounts(pair.name, *counts, unpredicted, boundaries, distances, objects, without)
 
 
 def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, int]:

@@ -10,7 +10,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import replacing
-from segcli.measures.report import SCHEMA, ImageCounts, dense, per_class_rows, per_image_rows, to_csv
+from segcli.measures.report import SCHEMA, ImageCounts, per_class_rows, per_image_rows, read_entries, to_csv
 from segcli.options import EvalOptions
 from segcli.raster.faults import faults_of_writing
 
@@ -63,7 +63,7 @@ def read_report(path: Path, classes: ClassTable) -> dict[str, Any]:
             raise UsageError(place, f"schema {found['schema']}", f"expected {SCHEMA}", "run eval again")
         names = list(found["classes"])
         for entry in found["per_image"]:
-            dense(entry["counts"], len(names))
+            read_entries(entry["counts"], len(names))
             str(entry["image"])
     except OSError as error:
         raise UsageError(place, error.strerror or str(error), "expected the report.json of another run") from error

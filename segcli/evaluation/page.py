@@ -60,7 +60,7 @@ def page(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: M
 
 
 def _mean_iou(image: ImageCounts, absent: Absent) -> float:
-    return float(mean_over_classes(intersection_over_union, image.matrix, absent))
+    return float(mean_over_classes(intersection_over_union, image.totals, absent))
 
 
 def _charts(found: dict[str, Any], figures: list[float], classes: ClassTable) -> dict[str, Markup | None]:

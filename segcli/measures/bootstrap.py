@@ -4,10 +4,16 @@ Percentile bootstrap over images (Efron, 1979): images are drawn with replacemen
 and the interval holds the middle of them. Pixels of one image are not independent, so images are what is drawn.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 1000
+AT_ONCE = 2**23
+"""Numbers, how often which image was drawn, that are in memory together: the draws of many images would be more than
+their counts."""
+
 Figures = NDArray[np.float64]
 
 
@@ -19,8 +25,9 @@ def resampled(counts: NDArray[np.number], seed: int = 0) -> Figures:
     images = len(counts)
     if images < 2:
         return np.zeros((0, *counts.shape[1:]))
-    weights = draws(images, seed).astype(np.float64)
-    return (weights @ counts.reshape(images, -1).astype(np.float64)).reshape(-1, *counts.shape[1:])
+    rows = counts.reshape(images, -1).astype(np.float64)
+    sums = np.concatenate([weights @ rows for weights in draws(images, seed)])
+    return sums.reshape(-1, *counts.shape[1:])
 
 
 def interval(values: Figures, confidence: float = 0.95) -> tuple[Figures, Figures]:
@@ -33,7 +40,9 @@ def interval(values: Figures, confidence: float = 0.95) -> tuple[Figures, Figure
     return low, high
 
 
-def draws(images: int, seed: int) -> NDArray[np.int64]:
-    """How often each image was drawn, (draw, image)."""
+def draws(images: int, seed: int) -> Iterator[Figures]:
+    """How often each image was drawn, (draw, image), some draws at a time."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=DRAWS)
+    some = max(1, AT_ONCE // images)
+    for first in range(0, DRAWS, some):
+        yield rng.multinomial(images, np.full(images, 1 / images), size=min(some, DRAWS - first)).astype(np.float64)

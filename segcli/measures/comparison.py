@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from segcli.measures.bootstrap import interval, resampled
-from segcli.measures.confusion import Figures, Matrix, intersection_over_union
+from segcli.measures.confusion import Figures, Totals, intersection_over_union
 from segcli.measures.report import overall_figures
 from segcli.options import Absent
 
@@ -15,16 +15,16 @@ LISTED = 10
 
 
 def compared(
-    ours: Mapping[str, Matrix], theirs: Mapping[str, Matrix], names: Sequence[str], absent: Absent, confidence: float
+    ours: Mapping[str, Totals], theirs: Mapping[str, Totals], names: Sequence[str], absent: Absent, confidence: float
 ) -> dict[str, Any]:
     """Figures of the images that are in both, with the difference, ours less theirs, and its interval.
 
     By a paired bootstrap: both are computed of the same drawn images, so what is hard for both cancels out.
     """
     shared = sorted(ours.keys() & theirs.keys())
-    one, other = (np.stack([side[name] for name in shared]) for side in (ours, theirs))
-    drawn = resampled(one), resampled(other)  # the same draws, by their seed
-    figures: dict[str, Callable[[Matrix], Figures]] = dict(overall_figures(absent))
+    one, other = (Totals(np.stack([side[name].counts for name in shared])) for side in (ours, theirs))
+    drawn = Totals(resampled(one.counts)), Totals(resampled(other.counts))  # the same draws, by their seed
+    figures: dict[str, Callable[[Totals], Figures]] = dict(overall_figures(absent))
     rows = [_row(name, figure, (one, other), drawn, confidence) for name, figure in figures.items()]
     ious = [_row("", intersection_over_union, (one, other), drawn, confidence, n) for n in range(len(names))]
     rows += [row | {"figure": f"iou {name}"} for name, row in zip(names, ious, strict=True)]
@@ -41,13 +41,13 @@ def compared(
 
 
 def _row(
-    name: str, figure: Callable[[Matrix], Figures], images: tuple[Matrix, Matrix], drawn: tuple[Figures, Figures],
+    name: str, figure: Callable[[Totals], Figures], images: tuple[Totals, Totals], drawn: tuple[Totals, Totals],
     confidence: float, n: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    def of(matrices: Matrix) -> Figures:
-        return figure(matrices) if n is None else figure(matrices)[..., n]
+    def of(totals: Totals) -> Figures:
+        return figure(totals) if n is None else figure(totals)[..., n]
 
-    ours, theirs = (of(side.sum(0)) for side in images)
+    ours, theirs = (of(side.sum()) for side in images)
     low, high = interval(of(drawn[0]) - of(drawn[1]), confidence)
     is_same = ours == theirs or (np.isnan(ours) and np.isnan(theirs))
     verdict = "better" if low > 0 else "worse" if high < 0 else "same" if is_same else "unsure"

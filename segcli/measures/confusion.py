@@ -1,11 +1,13 @@
 """The confusion matrix and what is read off it.
 
-A matrix counts pixels by (true class, predicted class), shape (..., classes, classes); every figure takes any number of
-them at once. A figure is NaN where it is undefined, 0 / 0: the IoU of a class that is neither there nor predicted, the
-precision of one never predicted, the recall of one not in the truth.
+A matrix counts pixels by (true class, predicted class), shape (..., classes, classes). Every figure is of its diagonal
+and its sums alone, `Totals`, of any number of matrices at once: 150 classes have 22 500 cells, and 450 of these. A
+figure is NaN where it is undefined, 0 / 0: the IoU of a class that is neither there nor predicted, the precision of one
+never predicted, the recall of one not in the truth.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,6 +19,43 @@ from segcli.options import Absent
 Matrix = NDArray[Any]
 """Counts: integers, or float64 where they are sums over drawn images."""
 Figures = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Pixels of each class that are right, true and predicted: `counts`, (..., 3, class)."""
+
+    counts: NDArray[Any]
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> "Totals":
+        """Of matrices, (..., class, class)."""
+        return cls(np.stack([np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)], axis=-2))
+
+    @property
+    def hits(self) -> NDArray[Any]:
+        """Pixels of each class that are predicted as it, (..., class)."""
+        return self.counts[..., 0, :]
+
+    @property
+    def true(self) -> NDArray[Any]:
+        """Pixels of each class in the truth, (..., class)."""
+        return self.counts[..., 1, :]
+
+    @property
+    def predicted(self) -> NDArray[Any]:
+        """Pixels predicted as each class, (..., class)."""
+        return self.counts[..., 2, :]
+
+    @property
+    def pixels(self) -> NDArray[Any]:
+        """All of them, (...)."""
+        return self.true.sum(-1)
+
+    def sum(self) -> "Totals":
+        """Of all images together; the first axis is theirs."""
+        return Totals(self.counts.sum(0))
+
 
 _EXACT = 2**23
 """Pixels that are counted at once: OpenCV counts in float32, which is exact up to twice that."""
@@ -47,76 +86,71 @@ def confusion_matrix(truth: NDArray[np.integer], predicted: NDArray[np.integer],
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def intersection_over_union(matrix: Matrix) -> Figures:
-    """IoU (Jaccard index) of each class, shape (..., classes)."""
-    hits = _hits(matrix)
-    return _ratio(hits, matrix.sum(-1) + matrix.sum(-2) - hits)
+def intersection_over_union(totals: Totals) -> Figures:
+    """IoU (Jaccard index) of each class, shape (..., class)."""
+    return _ratio(totals.hits, totals.true + totals.predicted - totals.hits)
 
 
-def dice(matrix: Matrix) -> Figures:
-    """Dice coefficient of each class, which is its F1, shape (..., classes)."""
-    return _ratio(2 * _hits(matrix), matrix.sum(-1) + matrix.sum(-2))
+def dice(totals: Totals) -> Figures:
+    """Dice coefficient of each class, which is its F1, shape (..., class)."""
+    return _ratio(2 * totals.hits, totals.true + totals.predicted)
 
 
-def precision(matrix: Matrix) -> Figures:
-    """Share of what was predicted as a class that is right, shape (..., classes)."""
-    return _ratio(_hits(matrix), matrix.sum(-2))
+def precision(totals: Totals) -> Figures:
+    """Share of what was predicted as a class that is right, shape (..., class)."""
+    return _ratio(totals.hits, totals.predicted)
 
 
-def recall(matrix: Matrix) -> Figures:
-    """Share of a class's pixels that were found, shape (..., classes)."""
-    return _ratio(_hits(matrix), matrix.sum(-1))
+def recall(totals: Totals) -> Figures:
+    """Share of a class's pixels that were found, shape (..., class)."""
+    return _ratio(totals.hits, totals.true)
 
 
-def mean_over_classes(figure: Callable[[Matrix], Figures], matrix: Matrix, absent: Absent = "skip") -> Figures:
+def mean_over_classes(figure: Callable[[Totals], Figures], totals: Totals, absent: Absent = "skip") -> Figures:
     """Mean of a figure over the classes, (...,); NaN where nothing counts.
 
     Where it is undefined, a class that is in the truth counts 0: the precision of one that was missed altogether. One
     that is neither there nor predicted counts nothing (skip), 1 or 0; the recall of one that is only predicted nothing.
     """
-    values = figure(matrix)
-    undefined, is_true, is_found = np.isnan(values), matrix.sum(-1) > 0, matrix.sum(-2) > 0
+    values = figure(totals)
+    undefined, is_true, is_found = np.isnan(values), totals.true > 0, totals.predicted > 0
     counted = ~undefined | is_true | ((absent != "skip") & ~is_found)
     values = np.where(undefined & ~is_true & (absent == "one"), 1.0, np.nan_to_num(values))
     return _ratio((values * counted).sum(-1), counted.sum(-1))
 
 
 def mean_iou(matrix: Matrix) -> float:
-    """Mean over the classes that occur in the truth or the prediction; NaN where none does."""
-    return float(mean_over_classes(intersection_over_union, matrix))
+    """Of one matrix, the mean over the classes that occur in the truth or the prediction; NaN where none does."""
+    return float(mean_over_classes(intersection_over_union, Totals.of(matrix)))
 
 
-def pixel_accuracy(matrix: Matrix) -> Figures:
+def pixel_accuracy(totals: Totals) -> Figures:
     """Share of pixels that are right."""
-    return _ratio(_hits(matrix).sum(-1), matrix.sum((-1, -2)))
+    return _ratio(totals.hits.sum(-1), totals.pixels)
 
 
-def frequency_weighted_iou(matrix: Matrix) -> Figures:
+def frequency_weighted_iou(totals: Totals) -> Figures:
     """IoU of each class weighted by its share of the truth (Long, Shelhamer and Darrell, 2015)."""
-    share = _ratio(matrix.sum(-1), matrix.sum((-1, -2))[..., None])
+    share = _ratio(totals.true, totals.pixels[..., None])
     # A class that is not in the truth has no weight, whatever its IoU.
-    return np.where(np.isnan(share).all(-1), np.nan, np.nansum(share * intersection_over_union(matrix), axis=-1))
+    return np.where(np.isnan(share).all(-1), np.nan, np.nansum(share * intersection_over_union(totals), axis=-1))
 
 
-def cohens_kappa(matrix: Matrix) -> Figures:
+def cohens_kappa(totals: Totals) -> Figures:
     """Agreement above chance (Cohen, 1960): (p_o - p_e) / (1 - p_e)."""
-    total = matrix.sum((-1, -2)).astype(np.float64)
-    observed = pixel_accuracy(matrix)
-    chance = _ratio((matrix.sum(-1) * matrix.sum(-2).astype(np.float64)).sum(-1), total * total)
+    pixels = totals.pixels.astype(np.float64)
+    observed = pixel_accuracy(totals)
+    chance = _ratio((totals.true * totals.predicted.astype(np.float64)).sum(-1), pixels * pixels)
     return _ratio(observed - chance, 1 - chance)
 
 
-def matthews_correlation(matrix: Matrix) -> Figures:
+def matthews_correlation(totals: Totals) -> Figures:
     """MCC for any number of classes, R_K of Gorodkin (2004); 0 where truth or prediction is one class alone."""
-    total = matrix.sum((-1, -2)).astype(np.float64)
-    true, found = matrix.sum(-1).astype(np.float64), matrix.sum(-2).astype(np.float64)
-    above = _hits(matrix).sum(-1) * total - (true * found).sum(-1)
-    spread = np.sqrt(total**2 - (true**2).sum(-1)) * np.sqrt(total**2 - (found**2).sum(-1))
-    return np.where(total == 0, np.nan, np.where(spread == 0, 0.0, _ratio(above, spread)))
-
-
-def _hits(matrix: Matrix) -> Matrix:
-    return np.diagonal(matrix, axis1=-2, axis2=-1)
+    pixels = totals.pixels.astype(np.float64)
+    true, found = totals.true.astype(np.float64), totals.predicted.astype(np.float64)
+    above = totals.hits.sum(-1) * pixels - (true * found).sum(-1)
+    spread = np.sqrt(pixels**2 - (true**2).sum(-1)) * np.sqrt(pixels**2 - (found**2).sum(-1))
+    return np.where(pixels == 0, np.nan, np.where(spread == 0, 0.0, _ratio(above, spread)))
 
 
 def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> Figures:

@@ -9,20 +9,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segcli.measures import confusion as c
 from segcli.measures import objects as o
 from segcli.measures.bootstrap import interval, resampled
 from segcli.measures.boundaries import boundary_iou, f_score
 from segcli.measures.calibration import ScoreCounts
-from segcli.measures.confusion import Figures, Matrix
+from segcli.measures.confusion import Figures, Matrix, Totals
 from segcli.measures.objects import ObjectCounts
 from segcli.options import Absent
 
 SCHEMA = 2
 """Number of report.json's format; see docs/eval.md."""
 
-PER_CLASS: dict[str, Callable[[Matrix], Figures]] = {
+PER_CLASS: dict[str, Callable[[Totals], Figures]] = {
     "iou": c.intersection_over_union,
     "dice": c.dice,
     "precision": c.precision,
@@ -30,11 +31,11 @@ PER_CLASS: dict[str, Callable[[Matrix], Figures]] = {
 }
 
 
-def overall_figures(absent: Absent) -> dict[str, Callable[[Matrix], Figures]]:
-    """Figures of a matrix as a whole, by name."""
+def overall_figures(absent: Absent) -> dict[str, Callable[[Totals], Figures]]:
+    """Figures of all classes together, by name."""
 
-    def mean_of(figure: Callable[[Matrix], Figures], matrix: Matrix) -> Figures:
-        return c.mean_over_classes(figure, matrix, absent)
+    def mean_of(figure: Callable[[Totals], Figures], totals: Totals) -> Figures:
+        return c.mean_over_classes(figure, totals, absent)
 
     means = {f"mean_{name}": partial(mean_of, figure) for name, figure in PER_CLASS.items()}
     return means | {
@@ -45,14 +46,20 @@ def overall_figures(absent: Absent) -> dict[str, Callable[[Matrix], Figures]]:
     }
 
 
+Entries = NDArray[np.int64]
+"""The cells of a confusion matrix that are not zero, (cell, 3): true class, predicted class, pixels."""
+
+
 @dataclass(frozen=True)
 class ImageCounts:
-    """One pair: its name, its confusion matrix, pixels that have a true class and none predicted; by class what was
-    asked for: counts of boundaries (class, 6), Hausdorff 95 and average surface distance (class, 2), counts of
-    objects (class, COLUMNS); and pixels whose true value stands for no label."""
+    """One pair: its name, its confusion matrix without the zeros (see `entries_of`) and its totals, pixels that have a
+    true class and none predicted; by class what was asked for: counts of boundaries (class, 6), Hausdorff 95 and
+    average surface distance (class, 2), counts of objects (class, COLUMNS); and pixels whose true value stands for no
+    label. Of many classes an image shows a few, so that a hundred thousand images fit in memory."""
 
     name: str
-    matrix: Matrix
+    entries: Entries
+    totals: Totals
     unpredicted: int = 0
     boundaries: Figures | None = None
     distances: Figures | None = None
@@ -67,24 +74,24 @@ def report(
 
     Undefined figures are None. Intervals are by bootstrap over images.
     """
-    matrices = np.stack([image.matrix for image in images])
-    total, drawn = matrices.sum(0), resampled(matrices)
+    totals = stacked(images)
+    total, drawn = totals.sum(), Totals(resampled(totals.counts))
     wanted = overall_figures(absent)
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "absent_classes": absent,
         "confidence": confidence,
         "images": len(images),
-        "pixels": int(total.sum()),
+        "pixels": int(total.pixels),
         "failed": [],
         "unpredicted_pixels": sum(image.unpredicted for image in images),
         "unlabelled_pixels": sum(image.unlabelled for image in images),
         "classes": list(names),
-        "confusion_matrix": total.tolist(),
+        "confusion_matrix": dense(np.concatenate([image.entries for image in images]), len(names)).tolist(),
         "dataset": {name: _with_interval(figure(total), figure(drawn), confidence) for name, figure in wanted.items()},
-        "mean_over_images": {name: _mean(figure(matrices)) for name, figure in wanted.items()},
-        "per_class": _by_class(matrices, drawn, names, confidence),
-        "per_image": [{"image": image.name, "counts": sparse(image.matrix)} for image in images],
+        "mean_over_images": {name: _mean(figure(totals)) for name, figure in wanted.items()},
+        "per_class": _by_class(totals, drawn, names, confidence),
+        "per_image": [{"image": image.name, "counts": image.entries.tolist()} for image in images],
     }
     if images[0].boundaries is not None:
         counts = np.stack([image.boundaries for image in images if image.boundaries is not None])
@@ -126,28 +133,43 @@ def _mean_of_objects(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     return {name: _mean(np.array([row[name]["value"] for row in rows], np.float64)) for name in o.FIGURES}
 
 
-def sparse(matrix: Matrix) -> list[list[int]]:
-    """The entries of a matrix that are not zero, as true class, predicted class, pixels."""
-    return [[int(t), int(p), int(matrix[t, p])] for t, p in zip(*np.nonzero(matrix), strict=True)]
+def stacked(images: Sequence[ImageCounts]) -> Totals:
+    """The totals of the images, (image, 3, class)."""
+    return Totals(np.stack([image.totals.counts for image in images]))
 
 
-def dense(entries: Sequence[Sequence[int]], classes: int) -> Matrix:
-    """The matrix of such entries. Raises IndexError, ValueError on what is none."""
+def entries_of(matrix: Matrix) -> Entries:
+    """The cells of a matrix that are not zero."""
+    true, predicted = np.nonzero(matrix)
+    return np.stack([true, predicted, matrix[true, predicted]], axis=-1)
+
+
+def read_entries(listed: Any, classes: int) -> Entries:
+    """Such cells as a report lists them. ValueError on what is none."""
+    entries = np.array(listed or np.zeros((0, 3), np.int64))
+    if entries.ndim != 2 or entries.shape[1] != 3 or entries.dtype != np.int64:
+        raise ValueError("counts that are not true class, predicted class, pixels")
+    if entries.size and (entries.min() < 0 or entries[:, :2].max() >= classes):
+        raise ValueError(f"counts that are negative, or of more than {classes} classes")
+    return entries
+
+
+def dense(entries: Entries, classes: int) -> Matrix:
+    """The matrix of such cells; those that stand there several times, as of several images, are added."""
     matrix = np.zeros((classes, classes), np.int64)
-    for true, predicted, pixels in entries:
-        matrix[true, predicted] = pixels
+    np.add.at(matrix, (entries[:, 0], entries[:, 1]), entries[:, 2])
     return matrix
 
 
-def _by_class(matrices: Matrix, drawn: Figures, names: Sequence[str], confidence: float) -> list[dict[str, Any]]:
-    total = matrices.sum(0)
+def _by_class(totals: Totals, drawn: Totals, names: Sequence[str], confidence: float) -> list[dict[str, Any]]:
+    total = totals.sum()
     of_all = {name: figure(total) for name, figure in PER_CLASS.items()}
     of_draws = {name: figure(drawn) for name, figure in PER_CLASS.items()}
-    of_images = {name: figure(matrices) for name, figure in PER_CLASS.items()}
+    of_images = {name: figure(totals) for name, figure in PER_CLASS.items()}
     rows = []
     for n, class_name in enumerate(names):
         row: dict[str, Any] = {"class": class_name}
-        row |= {"true_pixels": int(total[n].sum()), "predicted_pixels": int(total[:, n].sum())}
+        row |= {"true_pixels": int(total.true[n]), "predicted_pixels": int(total.predicted[n])}
         for name in PER_CLASS:
             row[name] = _with_interval(of_all[name][n], of_draws[name][:, n], confidence)
             row[f"{name}_mean_over_images"] = _mean(of_images[name][:, n])
@@ -199,9 +221,9 @@ def by_group(images: Sequence[ImageCounts], names: Sequence[str], absent: Absent
     """Figures of each group of images, in the order of their names; `groups` has one for each image."""
     rows = []
     for group in sorted(set(groups)):
-        matrices = np.stack([image.matrix for image, of in zip(images, groups, strict=True) if of == group])
-        total = matrices.sum(0)
-        row: dict[str, Any] = {"group": group, "images": len(matrices), "pixels": int(total.sum())}
+        members = [image for image, of in zip(images, groups, strict=True) if of == group]
+        total = stacked(members).sum()
+        row: dict[str, Any] = {"group": group, "images": len(members), "pixels": int(total.pixels)}
         row |= {name: _number(figure(total)) for name, figure in overall_figures(absent).items()}
         row["iou"] = {name: _number(iou) for name, iou in zip(names, PER_CLASS["iou"](total), strict=True)}
         rows.append(row)
@@ -227,11 +249,11 @@ def per_image_rows(images: Sequence[ImageCounts], names: Sequence[str], absent: 
     """A row an image: pixels, overall figures, and the IoU of each class."""
     rows = []
     for image in images:
-        matrix = image.matrix
-        row: dict[str, Any] = {"image": image.name, "pixels": int(matrix.sum()), "unpredicted": image.unpredicted}
-        row |= {name: _number(figure(matrix)) for name, figure in overall_figures(absent).items()}
+        totals = image.totals
+        row: dict[str, Any] = {"image": image.name, "pixels": int(totals.pixels), "unpredicted": image.unpredicted}
+        row |= {name: _number(figure(totals)) for name, figure in overall_figures(absent).items()}
         for n, name in enumerate(names):
-            row[f"iou {name}"] = _number(PER_CLASS["iou"](matrix)[n])
+            row[f"iou {name}"] = _number(PER_CLASS["iou"](totals)[n])
             if image.boundaries is not None:
                 row |= {f"{key.replace('_', ' ')} {name}": _number(of(image.boundaries[n])) for key, of in
                         BOUNDARIES.items()}  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 
 from segcli.classes import ClassTable
 from segcli.files import replacing
-from segcli.measures.confusion import intersection_over_union, mean_iou
+from segcli.measures.confusion import Totals, intersection_over_union, mean_iou
 from segcli.training.loop import Training, learning_rate
 from segcli.training.state import Progress
 
@@ -18,7 +18,7 @@ def row_of(
     training: Training, progress: Progress, matrix: np.ndarray, classes: ClassTable, speed: float
 ) -> dict[str, Any]:
     """The figures of the epoch that has come to its end, with its confusion matrix over the validation part."""
-    iou = intersection_over_union(matrix)
+    iou = intersection_over_union(Totals.of(matrix))
     return {
         "epoch": progress.epoch + 1,
         "loss": progress.loss / max(1, progress.seen),
