@@ -105,8 +105,9 @@ def test_options_from_a_file_and_the_environment(segcli: Program, tmp_path: Path
         ("lengend = 1", "segcli.toml: lengend: no option; did you mean 'legend'?"),
         ("[colorise]", "segcli.toml: table [colorise]: no verb of segcli; did you mean 'colorize'?"),
         ('[colorize]\nmemory = "1GB"', "[colorize] memory: no option of colorize; did you mean"),
-        ("[colorize]\nalpha = 7", "--alpha"),
-        ('[colorize]\nlegend = "both"', "--legend"),
+        ("[colorize]\nalpha = 7", "segcli.toml: Invalid value for '--alpha': "),
+        ('[colorize]\nlegend = "both"', "segcli.toml: Invalid value for '--legend': "),
+        ('[colorize]\nshard = "5/2"', "segcli.toml: --shard: found '5/2'; expected I/N"),
         ("quiet = [0]", "segcli.toml: quiet: [0]; expected true or false"),
         ("= 3", "segcli.toml: no TOML: "),
         ("[colorize]\nconfig = 'other.toml'", "[colorize] config: no option of colorize"),
@@ -118,6 +119,26 @@ def test_a_file_of_options_that_is_wrong(segcli: Program, tmp_path: Path, masks:
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert said in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SEGCLI_COLORIZE_ALPHA", "7", "SEGCLI_COLORIZE_ALPHA: Invalid value for '--alpha': "),
+        ("SEGCLI_COLORIZE_SHARD", "5/2", "SEGCLI_COLORIZE_SHARD: --shard: found '5/2'; expected I/N"),
+        ("SEGCLI_CONFIG", "none.toml", "SEGCLI_CONFIG: --config: none.toml: No such file"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(
+    segcli: Program, tmp_path: Path, masks: Path, variable: str, value: str, said: str
+) -> None:
+    """And not where the command line has another value, which counts."""
+    result = segcli("colorize", "masks", "--out", "out", **{variable: value})
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith(f"segcli: {said}")
+    option = variable.split("_")[-1].lower()
+    result = segcli("colorize", "masks", "--out", "out", f"--{option}", value, **{variable: "1/1"})
+    assert result.stderr.startswith(f"segcli: {said.split(': ', 1)[1]}")
 
 
 @pytest.mark.parametrize("text", ["ignore = false", "patience = true", "minutes = true"])

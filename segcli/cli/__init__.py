@@ -10,7 +10,15 @@ import segcli
 from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
-from segcli.cli.shared import INTERRUPTED, TERMINATED, hush_libraries, open_missing_streams, wants_debug
+from segcli.cli.shared import (
+    INTERRUPTED,
+    TERMINATED,
+    Verb,
+    hush_libraries,
+    open_missing_streams,
+    origin,
+    wants_debug,
+)
 from segcli.cli.tile import tile
 from segcli.cli.train import train
 from segcli.errors import SegcliError, one_line, tell
@@ -32,13 +40,16 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
         raise typer.Exit
 
 
-app.command(epilog="Example: segcli predict scans/ --out masks/ --weights runs/mine/best.safetensors")(predict)
-app.command(name="eval", epilog="Example: segcli eval masks/ truth/ --out report/ --min-miou 0.8")(evaluate)
-app.command(epilog="Example: segcli colorize masks/ --out pictures/ --over scans/ --legend picture")(colorize)
-app.command(epilog="Example: segcli train data/ --out runs/first --epochs 30")(train)
+app.command(cls=Verb, epilog="Example: segcli predict scans/ --out masks/ --weights runs/mine/best.safetensors")(
+    predict
+)
+app.command(cls=Verb, name="eval", epilog="Example: segcli eval masks/ truth/ --out report/ --min-miou 0.8")(evaluate)
+app.command(cls=Verb, epilog="Example: segcli colorize masks/ --out pictures/ --over scans/ --legend picture")(colorize)
+app.command(cls=Verb, epilog="Example: segcli train data/ --out runs/first --epochs 30")(train)
 app.command(
+    cls=Verb,
     epilog="Examples: segcli tile scene.tif --masks labels.tif --split 0.8/0.1/0.1; "
-    "segcli tile scene_tiles/ --join --out again.tif"
+    "segcli tile scene_tiles/ --join --out again.tif",
 )(tile)
 
 
@@ -66,7 +77,8 @@ def main() -> NoReturn:
     except typer.TyperException as error:  # wrong usage
         # Without arguments typer shows the help and has no message.
         message = error.format_message().replace("Value error, ", "")  # the name of a Python exception
-        code = _failed(f"{message} (see segcli --help)", error.exit_code) if message else error.exit_code
+        source = origin(getattr(error, "ctx", None), getattr(error, "param", None))
+        code = _failed(f"{source}{message} (see segcli --help)", error.exit_code) if message else error.exit_code
     except SystemExit as ended:
         code = _failed("ended by SIGTERM", TERMINATED) if ended.code == TERMINATED else ended.code
     except (KeyboardInterrupt, typer.Abort):

@@ -4,14 +4,17 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from segcli.cli.config import read_config
+from segcli.errors import UsageError
 from segcli.options import OnError
 
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as shells count the signals
@@ -61,6 +64,36 @@ def given(context: typer.Context) -> frozenset[str]:
     """The options that were said, on the command line, in the environment or in a file, even what they are anyway."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
+
+
+class Verb(TyperCommand):
+    """A command that says where an option comes from which is refused, if not from the command line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with self._naming(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with self._naming(ctx):
+            return super().invoke(ctx)
+
+    @contextmanager
+    def _naming(self, ctx: Any) -> Iterator[None]:
+        try:
+            yield
+        except UsageError as error:
+            parameter = next((one for one in self.params if error.subject in one.opts), None)
+            raise UsageError(origin(ctx, parameter) + error.subject, error.reason) from error
+
+
+def origin(context: Any, parameter: Any) -> str:
+    """Where an option's value comes from, if not from the command line: "FILE: " or "SEGCLI_VERB_OPTION: "."""
+    source = context.get_parameter_source(parameter.name) if context is not None and parameter is not None else None
+    if source is not None and source.name == "DEFAULT_MAP":
+        return f"{context.params['config']}: "
+    if source is not None and source.name == "ENVIRONMENT":
+        return f"{parameter.envvar or f'{context.auto_envvar_prefix}_{parameter.name}'.upper()}: "
+    return ""
 
 
 def wants_debug() -> bool:
