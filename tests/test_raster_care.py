@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +218,45 @@ def test_a_slide_of_one_level_has_the_pixel_size_that_is_asked_for(tmp_path: Pat
         open_images(slide, mpp=0.5).close()
 
 
+def test_channels_of_a_slide_have_its_pyramid(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As scanners of fluorescence write it: a page a channel, a thumbnail, then smaller pages of every channel."""
+    path, channels = tmp_path / "a.qptiff", rng.integers(0, 255, (3, 256, 192), np.uint8)
+    common = {"software": "PerkinElmer-QPI", "metadata": None}
+    thumbnail = rng.integers(0, 255, (50, 40, 3), np.uint8)
+    with tifffile.TiffWriter(path) as file:
+        for channel in channels:
+            file.write(channel, tile=(64, 64), resolution=(20000, 20000), resolutionunit="CENTIMETER", **common)
+        file.write(thumbnail, photometric="rgb", **common)
+        for step in (2, 4):
+            for channel in channels:
+                file.write(channel[::step, ::step], tile=(64, 64), subfiletype=1, **common)
+        file.write(thumbnail, photometric="rgb", **common)
+    for level in range(3):
+        with closing(open_images(path, level=level)) as images:
+            (plane,) = images.planes
+            smaller = channels[:, :: 2**level, :: 2**level]
+            assert np.array_equal(plane.window(0, 0, *smaller.shape[1:]), smaller)
+            assert plane.grid.calibration == pytest.approx({"X": 0.5 * 2**level, "Y": 0.5 * 2**level})
+    with pytest.raises(InputError, match="pyramid levels 0 to 2; no level 3"):
+        open_images(path, level=3)
+    with closing(open_images(path, mpp=2)) as images:
+        assert images.planes[0].grid.width == 48
+
+
+def test_stacks_of_tifffile_have_their_pyramid_and_pixel_size(tmp_path: Path, rng: np.random.Generator) -> None:
+    path, stack = tmp_path / "a.tif", rng.integers(0, 255, (5, 64, 96), np.uint8)
+    common = {"tile": (16, 16), "photometric": "minisblack"}
+    with tifffile.TiffWriter(path) as file:
+        file.write(stack, subifds=1, resolution=(20000, 20000), resolutionunit="CENTIMETER", **common)
+        file.write(stack[:, ::2, ::2], subfiletype=1, **common)
+    for level, step in ((0, 1), (1, 2)):
+        with closing(open_images(path, level=level)) as images:
+            assert len(images.planes) == 5
+            for plane, pixels in zip(images.planes, stack[:, ::step, ::step], strict=True):
+                assert np.array_equal(plane.window(0, 0, *pixels.shape)[0], pixels)
+                assert plane.grid.calibration == pytest.approx({"X": 0.5 * step, "Y": 0.5 * step})
+
+
 def test_names_of_data_sets_are_no_patterns() -> None:
     texts = ["/vsizip/a.zip/b[1].tif", 'NETCDF:"a[1].nc":x']
     assert named(texts) == tuple(texts)
@@ -237,7 +277,8 @@ def test_channels_within_a_page_of_a_microscope_are_its_bands(tmp_path: Path, mo
 
     def renamed(self: tifffile.TiffFile) -> list[Any]:
         (series,) = read(self)
-        return [SimpleNamespace(axes="ZYXC", shape=series.shape, size=series.size, pages=series.pages)]
+        facts = {"shape": series.shape, "size": series.size, "pages": series.pages}
+        return [SimpleNamespace(axes="ZYXC", levels=[SimpleNamespace(**facts)], **facts)]
 
     monkeypatch.setattr(tifffile.TiffFile, "series", property(renamed))
     found = structure(path)

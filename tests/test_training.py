@@ -8,6 +8,7 @@ import sys
 import urllib.error
 from collections.abc import Callable
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -909,6 +910,44 @@ def test_a_process_takes_its_share_of_every_batch(tmp_path: Path, monkeypatch: p
     assert loop.train_epoch(training, progress, lambda: False)
     assert shares == [(1, 2)]
     assert progress.seen == 4 * progress.step > 4  # of both
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_draws_again_what_it_would_have_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """Dropout of a training that was stopped, in any process; what one draws the others do not."""
+    blobs(tmp_path, 8)
+    found = looked_at(tmp_path)
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), normalisation(found))
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda _: None)
+    monkeypatch.setattr("torch.distributed.broadcast", lambda *_: None)
+    monkeypatch.setattr(Processes, "together", lambda _, network, *__: network)
+    options = TrainOptions(tmp_path, width=2, depth=1, crop=32, batch=2, dropout=0.5)
+
+    def trained(stops: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = UNet(NetworkConfig(3, 2, 2, 1, dropout=0.5))
+        training = _prepared(network, options, found, reading, Processes(rank, 2), torch.device("cpu"))
+        progress = Progress()
+        if stops:
+            assert not loop.train_epoch(training, progress, lambda: True)
+            assert progress.step == 1
+            torch.manual_seed(99)
+        assert loop.train_epoch(training, progress, lambda: False)
+        assert progress.step > 2
+        return network.state_dict()
+
+    whole, stopped = trained(False), trained(True)
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_no_two_steps_draw_the_same() -> None:
+    drawn = set()
+    for seed, step, rank in product((0, 1), (0, 1, 2), (0, 1)):
+        loop.seed_step(seed, step, rank)
+        drawn.add(float(torch.rand(())))
+    assert len(drawn) == 12
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         pairs = zip(series.axes, series.shape, strict=True)
         within = "S" not in series.axes and found[0].samples > 1  # Zeiss's channels are bands of a page
         axes = "".join("S" if within and axis == "C" and n == found[0].samples else axis for axis, n in pairs)
-        return _stack(axes, series.shape, [page.offset for page in series.pages if page is not None], "shaped")
+        return _series(series, axes, "shaped", _resolution(file.pages.first))
     return _pages(file, found)
 
 
@@ -130,11 +130,8 @@ def _slide(file: tifffile.TiffFile) -> Structure:
     if others and _size_of_one(others[0]) == _size_of_one(slide):
         raise BrokenTiffError(f"{1 + len(others)} images, two of them of one size; split them")
     pixel = _slide_pixel(file, next(page for page in slide.pages if page is not None).aspage())
-    first = [page.offset for page in slide.levels[0].pages if page is not None]
-    if len(first) > 1:  # several focal planes
-        return _stack(slide.axes, slide.shape, first, "shaped", pixel)
-    levels = tuple((Plane(tuple(page.offset for page in level.pages if page is not None)),) for level in slide.levels)
-    return Structure(levels, dialect="slide", calibration=pixel)
+    focal = set(slide.axes) - set("CYXS")  # several planes, which are images each
+    return _series(slide, slide.axes, "shaped" if focal else "slide", pixel)
 
 
 def _size_of_one(series: tifffile.TiffPageSeries) -> int:
@@ -286,6 +283,15 @@ def _ome_calibration(pixels: ElementTree.Element) -> dict[str, float]:
         if factor is not None and 0 < size < math.inf:  # programs that do not know it say 0
             found[axis] = factor * size
     return found
+
+
+def _series(series: tifffile.TiffPageSeries, axes: str, dialect: str, calibration: dict[str, float]) -> Structure:
+    """A series of tifffile's, with its pyramid."""
+    offsets = ([page.offset for page in level.pages if page is not None] for level in series.levels)
+    stacks = [
+        _stack(axes, level.shape, of, dialect, calibration) for level, of in zip(series.levels, offsets, strict=True)
+    ]
+    return replace(stacks[0], levels=tuple(stack.levels[0] for stack in stacks))
 
 
 def _stack(

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,6 +91,7 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
             rate = learning_rate(training.share_done(progress), options.learning_rate)
             for group in training.optimiser.param_groups:
                 group["lr"] = rate
+            seed_step(options.seed, progress.epoch * steps + progress.step, training.processes.rank)
             loss = _step(training, batch.images, batch.targets, batch.weights)
             training.averaged.update(training.network, progress.epoch * steps + progress.step)
             count = len(batch.images) * training.processes.count
@@ -111,6 +113,11 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
                 break
     progress.loss = float(total)
     return True
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Let what dropout draws in a step of a process follow from these alone: a training goes on as it would have."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
 
 
 def leave_norms(network: nn.Module) -> None:

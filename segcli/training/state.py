@@ -64,10 +64,6 @@ def save_state(
     tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.tensors.items()}
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
-    tensors["random"] = torch.get_rng_state()
-    device = next(network.parameters()).device
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"progress": vars(progress), "record": record})
     with replacing(path) as part:
@@ -102,10 +98,6 @@ def load_state(
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     for weights, values in optimiser.state.items():  # in the weights' own order of numbers, or steps are slower
         values |= {name: torch.empty_like(weights).copy_(value) for name, value in values.items() if value.ndim}
-    torch.set_rng_state(tensors["random"])
-    device = next(network.parameters()).device
-    if device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return Progress(**found["progress"])
 
 
