@@ -21,6 +21,7 @@ from segcli.evaluation.counting import compare
 from segcli.evaluation.files import make_folder, read_report, write_report
 from segcli.evaluation.meaning import LABEL_MAP, Meaning, find_meaning, meaning_of_numbers
 from segcli.evaluation.pairs import Pair, find_pairs
+from segcli.evaluation.remarks import remarks
 from segcli.evaluation.tables import all_tables
 from segcli.machine import cores
 from segcli.measures.calibration import ScoreCounts
@@ -92,7 +93,7 @@ def run(options: EvalOptions, console: Console) -> int:
     console.record({part: found[part] for part in ("dataset", "mean_over_images")})
     if options.out is not None:
         console.result(options.out / "report.json")
-    if line := one_class_alone(found):
+    for line in remarks(found, done):
         console.say(line)
     if other is not None and "comparison" not in found:
         console.say(f"{options.compare}: has none of the images that could be compared")
@@ -210,16 +211,6 @@ def _group(pattern: str, name: str) -> str:
     if found is None:
         return "(no group)"
     return found[1] or "" if found.re.groups else found[0]
-
-
-def one_class_alone(found: dict[str, Any]) -> str:
-    """A line where truth that has a label is all of one class, and a class may be taken for no label; else nothing."""
-    true = [row["class"] for row in found["per_class"] if row["true_pixels"]]
-    if len(true) != 1 or len(found["classes"]) == 1 or not found["unlabelled_pixels"]:
-        return ""
-    without = f"{found['unlabelled_pixels']} of them"
-    return (f"all true pixels are {true[0]}, or have a value that stands for no label ({without}); if that is a "
-            "class, write it as its index in the class table")  # fmt: skip
 
 
 def missed_bars(found: dict[str, Any], options: EvalOptions) -> list[str]:

@@ -292,6 +292,37 @@ def test_white_that_is_taken_for_no_label_is_said(tmp_path: Path, capsys: pytest
     assert "stands for no label" not in capsys.readouterr().err
 
 
+def test_a_class_that_is_also_nodata_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truth whose nodata is 0, which is the ground: whatever is predicted there, nobody looks at it."""
+    truth = np.zeros((20, 20), np.uint8)
+    truth[5:10, 5:10] = 1
+    for name in ("0.tif", "1.tif", "2.tif"):
+        for folder, mask, more in (("truth", truth, {"nodata": 0}), ("masks", np.ones_like(truth), {})):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_mask(tmp_path / folder / name, mask, 500, 900, 2, **more)
+    folders = tmp_path / "masks", tmp_path / "truth"
+    assert run(EvalOptions(*folders, tmp_path / "report"), Console()) == 0  # without a table 0 is no class
+    said = capsys.readouterr()
+    assert "all true pixels are class 1, or have a value that stands for no label (1125 of them)" in said.err
+    assert "3 images, 1125 pixels (93.8%) without a label left out" in said.out
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (found["pixels"], found["unlabelled_pixels"], found["unpredicted_pixels"]) == (75, 1125, 0)
+    assert "1125 have no true class" in (tmp_path / "report" / "report.html").read_text()
+    (tmp_path / "classes.csv").write_text("index,name\n0,ground\n1,road\n")
+    for pair, kind in ((folders, "no label"), (folders[::-1], "no prediction")):
+        run(EvalOptions(*pair), Console())
+        lines = capsys.readouterr().err.splitlines()
+        said_once = [line for line in lines if "nodata is the value of ground" in line]
+        assert len(said_once) == 1
+        assert (
+            f"truth/0.tif and 2 more: nodata is the value of ground, and its pixels are left out as {kind}"
+            in said_once[0]
+        )
+    write_mask(tmp_path / "t.tif", truth.astype(np.uint16), 500, 900, 2, nodata=0, dtype="uint16")
+    run(EvalOptions(tmp_path / "t.tif", tmp_path / "t.tif", objects="labels"), Console())
+    assert "t.tif: nodata is the value of background" in capsys.readouterr().err
+
+
 def test_a_table_of_nothing_compared_can_be_drawn() -> None:
     """Where no pixel has data and a label, as after a training whose validation images are empty."""
     nothing = np.zeros((2, 2), np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.ahead import ahead
+from segcli.classes import ClassTable
 from segcli.errors import InputError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.objects import ObjectMatcher
@@ -34,7 +35,7 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
     """
     with ExitStack() as files:
         planes, meaning = side_by_side(files, pair, meaning, options)
-        counts = Counts(meaning, options, planes[0][0])
+        counts = Counts(meaning, options, *planes[0])
         for true, found in planes:
             strips = ahead(in_step(true.strips(STRIP_HEIGHT), found.strips(STRIP_HEIGHT)))
             with closing(strips):  # read in a thread, counted here
@@ -94,12 +95,16 @@ def as_values(pixels: NDArray[Any], is_numbered: bool) -> NDArray[np.uint8]:
 class Counts:
     """All that is asked for: values, outlines and objects."""
 
-    def __init__(self, meaning: Meaning, options: EvalOptions, truth: Source) -> None:
+    def __init__(self, meaning: Meaning, options: EvalOptions, truth: Source, prediction: Source) -> None:
         count = len(meaning.classes.entries)
         self._meaning = meaning
         self._options = options
         self._labels = options.is_numbered, options.objects == "labels"
         self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
+        self._void = 0  # pixels of the truth without data
+        sides = (truth, meaning.true), (prediction, meaning.predicted)
+        self._marked = [class_of_nodata(source, positions, meaning.classes, is_numbered)
+                        for (source, positions), is_numbered in zip(sides, self._labels, strict=True)]  # fmt: skip
         width = _in_pixels(truth, *options.boundary) if options.boundary is not None else None
         steps = _steps(truth, options.distances) if options.distances is not None else None
         self._outlines = Outlines(count, width, steps) if width is not None or steps is not None else None
@@ -115,6 +120,7 @@ class Counts:
             self._values += count_values(one, other)
         else:
             known = written_out(true.valid, one.shape)
+            self._void += known.size - int(known.sum())
             self._lost += np.bincount(one[known & ~valid], minlength=256)
             self._values += count_values(one[valid], other[valid])
         if self._outlines is None and self._objects is None:
@@ -139,7 +145,9 @@ class Counts:
         """All that was counted. InputError where a value is no class."""
         matrix, unpredicted = by_class(pair, self._values, self._lost, self._meaning)
         unlabelled = self._meaning.true == -1
-        without = int(self._values[unlabelled].sum() + self._lost[unlabelled].sum())
+        without = int(self._values[unlabelled].sum() + self._lost[unlabelled].sum()) + self._void
+        truth, prediction = self._marked
+        marked = (truth if self._void else "", prediction if self._lost.any() else "")
         if unpredicted and not matrix.any():
             raise InputError(pair.predicted, "nothing in common with the truth",
                              f"expected predictions for {unpredicted} pixels with a true class")  # fmt: skip
@@ -147,7 +155,16 @@ class Counts:
         distances = self._outlines.distances if self._outlines is not None else None
         objects = self._objects.counts if self._objects is not None else None
         counts = entries_of(matrix), Totals.of(matrix)
-        return ImageCounts(pair.name, *counts, unpredicted, boundaries, distances, objects, without)
+        return ImageCounts(pair.name, *counts, unpredicted, boundaries, distances, objects, without, marked)
+
+
+def class_of_nodata(source: Source, positions: NDArray[np.int16], classes: ClassTable, is_numbered: bool) -> str:
+    """The class whose value the mask also declares as no data, so that its pixels are lost; nothing where there is
+    none. Of numbers that is what lies between the objects, 0: another one may well be spared for no label."""
+    value = source.nodata
+    if value is None or value not in range(1 if is_numbered else 256) or positions[int(value)] < 0:
+        return ""
+    return classes.names[positions[int(value)]]
 
 
 def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, int]:

@@ -62,12 +62,17 @@ def all_tables(found: dict[str, Any], brief: bool = False) -> list[Table]:
 
 
 def _counted(found: dict[str, Any]) -> str:
-    """How many images, and whether pixels were left out for want of a prediction."""
-    lost = found["unpredicted_pixels"]
-    share = lost / max(1, lost + found["pixels"])
-    failed = f", {len(found['failed'])} more failed" if found.get("failed") else ""
-    left_out = f", {lost} pixels ({share:.1%}) without a prediction left out" if lost else ""
-    return f"{found['images']} images{failed}{left_out}"
+    """How many images, and whether pixels were left out for want of a label or a prediction."""
+    unlabelled, lost = found["unlabelled_pixels"], found["unpredicted_pixels"]
+    labelled = lost + found["pixels"]
+    parts = [f"{found['images']} images"]
+    if found.get("failed"):
+        parts.append(f"{len(found['failed'])} more failed")
+    if unlabelled:
+        parts.append(f"{unlabelled} pixels ({unlabelled / (unlabelled + labelled):.1%}) without a label left out")
+    if lost:
+        parts.append(f"{lost} pixels ({lost / labelled:.1%}) without a prediction left out")
+    return ", ".join(parts)
 
 
 def _table(title: str, first: str, columns: dict[str, str], rows: list[dict[str, Any]], brief: bool = False) -> Table:

@@ -54,8 +54,9 @@ Entries = NDArray[np.int64]
 class ImageCounts:
     """One pair: its name, its confusion matrix without the zeros (see `entries_of`) and its totals, pixels that have a
     true class and none predicted; by class what was asked for: counts of boundaries (class, 6), Hausdorff 95 and
-    average surface distance (class, 2), counts of objects (class, COLUMNS); and pixels whose true value stands for no
-    label. Of many classes an image shows a few, so that a hundred thousand images fit in memory."""
+    average surface distance (class, 2), counts of objects (class, COLUMNS); pixels of the truth without a label; and of
+    the true and the predicted mask the class whose value it declares as no data, where pixels were lost by it. Of many
+    classes an image shows a few, so that a hundred thousand images fit in memory."""
 
     name: str
     entries: Entries
@@ -65,6 +66,7 @@ class ImageCounts:
     distances: Figures | None = None
     objects: ObjectCounts | None = None
     unlabelled: int = 0
+    marked: tuple[str, str] = ("", "")
 
 
 def report(
