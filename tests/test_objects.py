@@ -41,17 +41,18 @@ def test_components_over_strips_are_those_of_the_whole(mask: np.ndarray, rows: l
 
 
 def by_hand(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Every pair of objects measured."""
+    """Every pair of objects measured; 255 is no label in the truth, no data in the prediction."""
     counts = np.zeros((classes, o.COLUMNS))
+    void = truth == 255
     for n in range(1, classes):
-        one, other = label(truth == n, connectivity=1), label(predicted == n, connectivity=1)
-        ious = [
-            ((one == a) & (other == b)).sum() / ((one == a) | (other == b)).sum()
-            for a in range(1, one.max() + 1)
-            for b in np.unique(other[one == a])
-            if b
-        ]
-        counts[n, :3] = one.max(), other.max(), sum(iou for iou in ious if iou > 0.5)
+        one = label((truth == n) & (predicted != 255), connectivity=1)
+        other = label(predicted == n, connectivity=1)
+        inside = np.where(void, 0, other)
+        pairs = [(a, b) for a in range(1, one.max() + 1) for b in np.unique(inside[one == a]) if b]
+        ious = [((one == a) & (inside == b)).sum() / ((one == a) | (inside == b)).sum() for a, b in pairs]
+        matched = {b for (_, b), iou in zip(pairs, ious, strict=True) if iou > 0.5}
+        counted = [b for b in range(1, other.max() + 1) if b in matched or void[other == b].mean() <= 0.5]
+        counts[n, :3] = one.max(), len(counted), sum(iou for iou in ious if iou > 0.5)
         counts[n, 3:] = [sum(iou > t for iou in ious) for t in o.THRESHOLDS]
     return counts
 
@@ -60,17 +61,42 @@ def matched(truth: np.ndarray, predicted: np.ndarray, rows: list[int], labels: b
     matcher = ObjectMatcher([False, True] if labels else [False, True, True], (labels, labels))
     for one, other in zip(np.split(truth, rows), np.split(predicted, rows), strict=True):
         if len(one):
-            matcher.add(one, other, np.ones(one.shape, bool))
+            matcher.add(one, other, (one != 255) & (other != 255), other != 255)
     matcher.end_image()
     return matcher.counts
 
 
-@settings(deadline=None, max_examples=40)
-@given(masks, st.integers(0, 99), cuts)
-def test_matches_by_brute_force(truth: np.ndarray, seed: int, rows: list[int]) -> None:
+def with_holes(mask: np.ndarray, seed: int, share: float) -> np.ndarray:
+    """255 in patches, so that objects lie in them with a part or as a whole."""
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).random(mask.shape), 3)
+    return np.where(field < np.quantile(field, share), 255, mask).astype(np.uint8)
+
+
+shares = st.sampled_from([0.0, 0.3, 0.7])
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks, st.integers(0, 99), cuts, shares, shares)
+def test_matches_by_brute_force(truth: np.ndarray, seed: int, rows: list[int], void: float, empty: float) -> None:
     rng = np.random.default_rng(seed)
     predicted = np.where(rng.random(truth.shape) < 0.95, truth, rng.integers(0, 3, truth.shape)).astype(np.uint8)
+    truth, predicted = with_holes(truth, seed, void), with_holes(predicted, seed + 1, empty)
     np.testing.assert_allclose(matched(truth, predicted, rows), by_hand(truth, predicted, 3))
+
+
+def test_what_is_predicted_where_there_is_no_label_is_not_held_against_it() -> None:
+    """An object that lies there with more than half is none, one with half is a false one; and one that matches is not
+    the worse for the rest of it."""
+    truth, predicted = np.zeros((2, 30, 30), np.uint8)
+    truth[10:20] = 255
+    truth[10:20, 3:6] = 0  # stripes of ground in the void
+    truth[10:20, 10:13] = 0
+    predicted[12:15, 1:18] = 1  # 33 of 51 pixels on void, which would cut it into two false ones
+    predicted[18:22, 20:24] = 1  # half on void: a false one
+    truth[2:8, 2:8], predicted[2:8, 2:8] = 1, 1
+    truth[2:8, 6:8] = 255  # the void part does not lower its IoU
+    counts = matched(truth, predicted, [13])[1]
+    assert counts[[o.TRUE, o.PREDICTED, o.IOUS, o.HITS]].tolist() == [1, 2, 1, 1]
 
 
 @settings(deadline=None, max_examples=30)

@@ -125,15 +125,16 @@ class Counts:
             self._values += count_values(one[valid], other[valid])
         if self._outlines is None and self._objects is None:
             return
-        # What has no label, or no data in the prediction, is nothing in either.
         places = self._meaning.true[one], self._meaning.predicted[other]
-        labelled = (places[0] >= 0) & (places[1] >= 0) & written_out(valid, one.shape)
+        predicted = (places[1] >= 0) & written_out(found.valid, one.shape)
+        # What has no label, or no data in the prediction, is nothing in either.
+        labelled = (places[0] >= 0) & predicted & written_out(true.valid, one.shape)
         if self._outlines is not None:
             self._outlines.add(*places, labelled)
         if self._objects is not None:
             sides = [part if is_numbered else place
                      for part, is_numbered, place in zip(numbers, self._labels, places, strict=True)]  # fmt: skip
-            self._objects.add(sides[0], sides[1], labelled)
+            self._objects.add(sides[0], sides[1], labelled, predicted)
 
     def end_image(self) -> None:
         """The next rows are another image's of the stack."""

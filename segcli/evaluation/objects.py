@@ -16,7 +16,8 @@ class ObjectMatcher:
     """Counts what true and predicted objects have in common; `counted` says of which classes there are objects.
 
     Objects are connected components of classes, or, on the sides that `labels` says, the true one and the found one,
-    pixels of one number above 0.
+    pixels of one number above 0. Found ones are those of the whole prediction; their pixels where the truth has no
+    label are void: they are in no IoU, and an object that is mostly void is no false one (see `match_objects`).
     """
 
     def __init__(self, counted: Sequence[bool], labels: tuple[bool, bool]) -> None:
@@ -29,17 +30,28 @@ class ObjectMatcher:
     def _begin(self) -> None:
         self._true, self._found = map(self._side, self._labels)
         self._common: list[tuple[Numbers, Numbers]] = []
+        self._void: list[tuple[Numbers, Numbers]] = []  # numbers of found ones, and how many pixels of each
 
     def _side(self, is_labels: bool) -> "Components | _LabelMap":
         return _LabelMap() if is_labels else Components(self._counted)
 
-    def add(self, true: NDArray[np.integer], found: NDArray[np.integer], known: NDArray[np.bool_]) -> None:
-        """The next rows, (row, col): class positions or numbers of objects; what is not known belongs to no object."""
+    def add(
+        self, true: NDArray[np.integer], found: NDArray[np.integer], labelled: NDArray[np.bool_],
+        predicted: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        """The next rows, (row, col): class positions or numbers of objects, and where there may be true and found ones.
+        What is predicted and not labelled is void."""
         one, other = (
-            np.where(known, part, 0) if is_labels else np.where(known, part, 255).astype(np.uint8)
-            for part, is_labels in zip((true, found), self._labels, strict=True)
+            side.add(np.where(known, part, 0) if is_labels else np.where(known, part, 255).astype(np.uint8))
+            for side, part, known, is_labels in zip(
+                (self._true, self._found), (true, found), (labelled, predicted), self._labels, strict=True
+            )
         )
-        self._common.append(joint_counts(self._true.add(one), self._found.add(other)))
+        if not labelled.all():
+            void = other[~labelled]
+            self._void.append(np.unique(void[void >= 0], return_counts=True))
+            other = np.where(labelled, other, -1)
+        self._common.append(joint_counts(one, other))
 
     def end_image(self) -> None:
         """No more rows of this image: match its objects."""
@@ -54,8 +66,11 @@ class ObjectMatcher:
         shared = (merged[0] >= 0) & (merged[1] >= 0)
         common, where = np.unique(np.stack([part[shared] for part in merged]), axis=1, return_inverse=True)
         together = np.bincount(where.reshape(-1), pixels[shared], common.shape[1]).astype(np.int64)
-        (_, true), (_, found) = objects
-        self._counts += match_objects(common, together, areas[0], areas[1], true, found, self._classes)
+        (_, true), (places, found) = objects
+        void = np.zeros(len(found), np.int64)
+        for numbers, count in self._void:
+            np.add.at(void, places[numbers], count)
+        self._counts += match_objects(common, together, areas[0], areas[1], void, true, found, self._classes)
         self._begin()
 
     @property

@@ -25,20 +25,24 @@ Figures = NDArray[np.float64]
 
 
 def match_objects(
-    pairs: Numbers, pixels: Numbers, true_areas: Numbers, predicted_areas: Numbers,
+    pairs: Numbers, pixels: Numbers, true_areas: Numbers, predicted_areas: Numbers, void: Numbers,
     true_values: NDArray[np.integer], predicted_values: NDArray[np.integer], classes: int,
 ) -> ObjectCounts:  # fmt: skip
     """Counts by class, (class, COLUMNS), from what two masks have in common.
 
     `pairs`, (2, pair), are numbers of a true and a predicted object that share `pixels`; areas and classes by object.
+    Areas are of pixels with a true label; `void` are pixels of the predicted objects without one. Those that lie mostly
+    there and match nothing at 0.5 are left out: nobody knows whether they are right (Kirillov et al., 2019, 4.2).
     """
     one, other = pairs
     ious = pixels / (true_areas[one] + predicted_areas[other] - pixels)
     alike = true_values[one] == predicted_values[other]
     counts = np.zeros((classes, COLUMNS))
     counts[:, TRUE] = np.bincount(true_values[true_areas > 0], minlength=classes)
-    counts[:, PREDICTED] = np.bincount(predicted_values[predicted_areas > 0], minlength=classes)
     matched = alike & (ious > THRESHOLDS[0])
+    known = predicted_areas >= np.maximum(void, 1)
+    known[other[matched]] = True
+    counts[:, PREDICTED] = np.bincount(predicted_values[known], minlength=classes)
     counts[:, IOUS] = np.bincount(true_values[one[matched]], ious[matched], minlength=classes)
     for n, threshold in enumerate(THRESHOLDS):
         counts[:, HITS + n] = np.bincount(true_values[one[alike & (ious > threshold)]], minlength=classes)
