@@ -27,7 +27,7 @@ from segcli.machine import cores
 from segcli.measures.calibration import ScoreCounts
 from segcli.measures.comparison import compared
 from segcli.measures.confusion import Totals
-from segcli.measures.report import ImageCounts, by_group, dense, of_scores, read_entries, report
+from segcli.measures.report import ImageCounts, by_group, of_scores, report
 from segcli.options import EvalOptions
 from segcli.palettes import read_classes
 from segcli.raster.labels import written_table
@@ -63,8 +63,8 @@ def run(options: EvalOptions, console: Console) -> int:
     for name, _ in options.min_iou:
         if name not in classes.names:
             raise UsageError("--min-iou", f"no class {name!r}", f"expected one of {', '.join(classes.names)}")
-    other = read_report(options.compare, classes) if options.compare is not None else None
-    if other is not None and not {entry["image"] for entry in other["per_image"]} & {pair.name for pair in pairs}:
+    other = read_report(options.compare, classes, options.unpredicted) if options.compare is not None else None
+    if other is not None and not other.keys() & {pair.name for pair in pairs}:
         raise UsageError(options.compare or "", "has none of these images", "expected a report of the same images")
     done: list[tuple[Pair, ImageCounts]] = []
     failures: list[dict[str, str]] = []
@@ -93,7 +93,7 @@ def run(options: EvalOptions, console: Console) -> int:
     console.record({part: found[part] for part in ("dataset", "mean_over_images")})
     if options.out is not None:
         console.result(options.out / "report.json")
-    for line in remarks(found, done):
+    for line in remarks(found, done, options):
         console.say(line)
     if other is not None and "comparison" not in found:
         console.say(f"{options.compare}: has none of the images that could be compared")
@@ -182,10 +182,10 @@ def _useful_jobs(pairs: list[Pair]) -> int:
 
 def figures(
     images: list[ImageCounts], scores: ScoreCounts, classes: ClassTable, options: EvalOptions,
-    other: dict[str, Any] | None,
+    other: dict[str, Totals] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """The report, with the parts that were asked for."""
-    found = report(images, classes.names, options.absent)
+    found = report(images, classes.names, options.absent, unpredicted=options.unpredicted)
     if found["pixels"] == 0:
         raise NothingDoneError(options.truth or options.predicted, "not one pixel has a true and a predicted class")
     if options.distances is not None:
@@ -196,12 +196,9 @@ def figures(
         groups = [_group(options.group_by, image.name) for image in images]
         found["groups"] = by_group(images, classes.names, options.absent, groups)
     if other is not None:
-        count = len(classes.names)
-        cells = {entry["image"]: read_entries(entry["counts"], count) for entry in other["per_image"]}
-        theirs = {name: Totals.of(dense(entries, count)) for name, entries in cells.items()}
         ours = {image.name: image.totals for image in images}
-        if ours.keys() & theirs.keys():
-            found["comparison"] = compared(ours, theirs, classes.names, options.absent, found["confidence"])
+        if ours.keys() & other.keys():
+            found["comparison"] = compared(ours, other, classes.names, options.absent, found["confidence"])
     return found
 
 

@@ -16,6 +16,7 @@ Quantity = Literal["uint8", "float16", "float32"]
 PolygonFormat = Literal["gpkg", "geojson", "fgb"]
 BoundaryUnit = Literal["pixels", "metres"]
 Absent = Literal["skip", "one", "zero"]
+Unpredicted = Literal["skip", "wrong"]
 ObjectKind = Literal["components", "labels", "against-labels"]
 Edge = Literal["shift", "pad", "keep", "drop"]
 TileFormat = Literal["auto", "tif", "png"]
@@ -78,6 +79,7 @@ class EvalOptions:
     out: Path | None = None
     classes: Path | None = None
     absent: Absent = "skip"
+    unpredicted: Unpredicted = "skip"
     align: bool = False
     boundary: tuple[float, BoundaryUnit] | None = None
     distances: BoundaryUnit | None = None

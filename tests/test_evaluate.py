@@ -12,7 +12,8 @@ import rasterio
 from helpers import write_picture
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
-from sklearn.metrics import confusion_matrix, jaccard_score
+from scipy import ndimage
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, jaccard_score, matthews_corrcoef
 
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
@@ -178,6 +179,50 @@ def test_no_data_of_a_prediction_is_counted_and_left_out(tmp_path: Path, rng: np
     assert found["dataset"]["pixel_accuracy"]["value"] == 1  # type: ignore[index]
 
 
+def test_what_is_not_predicted_counts_as_wrong_where_it_is_to(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As scikit-learn has it of one more class, which the truth lacks; a prediction of next to nothing meets no bar."""
+    truth = np.kron(rng.integers(0, 2, (8, 8)), np.ones((5, 5))).astype(np.uint8)
+    holed = np.where(rng.random(truth.shape) < 0.1, 1 - truth, truth).astype(np.uint8)
+    holed[:12] = 255
+    (tmp_path / "classes.csv").write_text("index,name\n0,background\n1,disc\n")
+    truth[0, :3] = 255
+    files = write_picture(tmp_path / "p.png", holed), write_picture(tmp_path / "t.png", truth)
+    known = truth != 255
+    true, found = truth[known], np.where(holed == 255, 2, holed)[known]
+    bar = {"min_miou": 0.8, "objects": "components", "boundary": (2.0, "pixels")}
+    run(EvalOptions(*files, **bar), Console())  # type: ignore[arg-type]
+    assert (
+        "29.9% of the true pixels have no prediction and are in no figure; --unpredicted wrong"
+        in capsys.readouterr().err
+    )
+    code, report = evaluated(tmp_path, *files, unpredicted="wrong", **bar)
+    assert (code, report["unpredicted"], report["pixels"]) == (4, "wrong", 1597)
+    assert "no figure" not in capsys.readouterr().err
+    figures = {name: figure["value"] for name, figure in report["dataset"].items()}  # type: ignore[attr-defined]
+    assert figures["mean_iou"] == pytest.approx(jaccard_score(true, found, labels=[0, 1], average="macro"))
+    assert figures["cohens_kappa"] == pytest.approx(cohen_kappa_score(true, found))
+    assert figures["matthews_correlation"] == pytest.approx(matthews_corrcoef(true, found))
+    assert figures["pixel_accuracy"] == pytest.approx((true == found).mean())
+    disc = report["per_class"][1]  # type: ignore[index]
+    assert disc["true_pixels"] == (true == 1).sum()
+    assert disc["objects"]["true"] == ndimage.label(truth == 1)[1]
+    # What is not predicted is as what is predicted as the other class, to what looks at one class.
+    write_picture(tmp_path / "p2.png", np.where(holed == 255, 0, holed))
+    _, other = evaluated(tmp_path / "2", tmp_path / "p2.png", files[1], **bar)
+    for name in ("iou", "boundary_iou", "objects"):
+        assert disc[name] == other["per_class"][1][name]  # type: ignore[index]
+    # Another report is read as it was counted.
+    _, again = evaluated(tmp_path / "3", *files, unpredicted="wrong", compare=tmp_path / "report")
+    assert {row["difference"] for row in again["comparison"]["figures"]} == {0}  # type: ignore[index]
+    with pytest.raises(UsageError, match="made with --unpredicted wrong; expected skip"):
+        run(EvalOptions(*files, compare=tmp_path / "report"), Console(quiet=True))
+    write_picture(files[0], np.full_like(holed, 255))
+    code, report = evaluated(tmp_path, *files, unpredicted="wrong", min_miou=0.01)
+    assert (code, report["dataset"]["mean_iou"]["value"]) == (4, 0)  # type: ignore[index]
+
+
 def test_another_grid_is_refused_or_aligned(tmp_path: Path, rng: np.random.Generator) -> None:
     """A prediction of half the resolution, shifted by ten metres, that covers a part of the truth."""
     coarse = rng.integers(0, 3, (30, 30), np.uint8)
@@ -224,8 +269,6 @@ def test_help_and_import_are_light(segcli: Program) -> None:
 
 def test_outlines_over_strips(tmp_path: Path, rng: np.random.Generator) -> None:
     """Several strips high, with unlabelled pixels, in pixels and in metres: as the whole image gives it."""
-    from scipy import ndimage
-
     from segcli.measures.boundaries import boundary_counts
 
     fields = [ndimage.gaussian_filter(rng.random((1300, 200)), 3) for _ in range(2)]

@@ -7,7 +7,7 @@ import typer
 
 from segcli.cli import texts
 from segcli.cli.shared import Config, Debug, Json, LogFile, Quiet, Recursive, Verbose, end_with
-from segcli.options import Absent, BoundaryUnit, EvalOptions, ObjectKind
+from segcli.options import Absent, BoundaryUnit, EvalOptions, ObjectKind, Unpredicted
 
 
 def evaluate(
@@ -28,6 +28,10 @@ def evaluate(
     absent: Annotated[
         Absent, typer.Option(help="What a class that is neither there nor predicted counts in a mean.")
     ] = EvalOptions.absent,
+    unpredicted: Annotated[
+        Unpredicted,
+        typer.Option(help="Pixels with a true class and no prediction: left out, or counted as missed (for bars)."),
+    ] = EvalOptions.unpredicted,
     align: Annotated[
         bool, typer.Option("--align", help="Resample predictions to the grid of the truth, by nearest neighbour.")
     ] = EvalOptions.align,
@@ -83,8 +87,8 @@ def evaluate(
     """Compare masks with the truth: IoU, Dice, precision, recall and more, with intervals."""
     bars = texts.class_bars(min_iou or ())
     options = EvalOptions(
-        predicted, truth, out, classes, absent, align, texts.width(boundary), distances, objects, scores, images,
-        texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive, quiet, debug,
+        predicted, truth, out, classes, absent, unpredicted, align, texts.width(boundary), distances, objects, scores,
+        images, texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.evaluate import run

@@ -59,7 +59,7 @@ def matrix(values: NDArray[Any], names: Sequence[str], title: str) -> str:
         axes.set_ylabel("true")
         axes.set_title(title)
         if len(names) <= MOST_NUMBERS:
-            highest = np.nanmax(shown) if shown.size else 1
+            highest = np.nan_to_num(shown).max() if shown.size else 1  # all are undefined where nothing is predicted
             for (row, col), value in np.ndenumerate(values):
                 # On cells that are dark or light in both modes: not in the page's ink.
                 color = "white" if np.nan_to_num(shown[row, col]) > 0.55 * highest else "#222222"

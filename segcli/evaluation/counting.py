@@ -127,10 +127,11 @@ class Counts:
             return
         places = self._meaning.true[one], self._meaning.predicted[other]
         predicted = (places[1] >= 0) & written_out(found.valid, one.shape)
-        # What has no label, or no data in the prediction, is nothing in either.
-        labelled = (places[0] >= 0) & predicted & written_out(true.valid, one.shape)
+        labelled = (places[0] >= 0) & written_out(true.valid, one.shape)
+        if self._options.unpredicted == "skip":  # what has no data in the prediction is nothing in the truth either
+            labelled &= predicted
         if self._outlines is not None:
-            self._outlines.add(*places, labelled)
+            self._outlines.add(places[0], np.where(predicted, places[1], np.int16(-1)), labelled)
         if self._objects is not None:
             sides = [part if is_numbered else place
                      for part, is_numbered, place in zip(numbers, self._labels, places, strict=True)]  # fmt: skip
@@ -144,18 +145,19 @@ class Counts:
 
     def of_pair(self, pair: Pair) -> ImageCounts:
         """All that was counted. InputError where a value is no class."""
-        matrix, unpredicted = by_class(pair, self._values, self._lost, self._meaning)
+        matrix, missed = by_class(pair, self._values, self._lost, self._meaning)
+        unpredicted, is_wrong = int(missed.sum()), self._options.unpredicted == "wrong"
         unlabelled = self._meaning.true == -1
         without = int(self._values[unlabelled].sum() + self._lost[unlabelled].sum()) + self._void
         truth, prediction = self._marked
         marked = (truth if self._void else "", prediction if self._lost.any() else "")
-        if unpredicted and not matrix.any():
+        if unpredicted and not matrix.any() and not is_wrong:
             raise InputError(pair.predicted, "nothing in common with the truth",
                              f"expected predictions for {unpredicted} pixels with a true class")  # fmt: skip
         boundaries = self._outlines.boundaries if self._outlines is not None else None
         distances = self._outlines.distances if self._outlines is not None else None
         objects = self._objects.counts if self._objects is not None else None
-        counts = entries_of(matrix), Totals.of(matrix)
+        counts = entries_of(matrix), Totals.of(matrix, missed if is_wrong else 0)
         return ImageCounts(pair.name, *counts, unpredicted, boundaries, distances, objects, without, marked)
 
 
@@ -168,8 +170,8 @@ def class_of_nodata(source: Source, positions: NDArray[np.int16], classes: Class
     return classes.names[positions[int(value)]]
 
 
-def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, int]:
-    """Counts of values as a confusion matrix, and pixels that have a true class and none predicted.
+def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, Matrix]:
+    """Counts of values as a confusion matrix, and by true class, (class,), pixels without a predicted one.
 
     `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class.
     """
@@ -183,8 +185,7 @@ def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meani
     count = np.arange(len(meaning.classes.entries))
     rows, columns = meaning.true == count[:, None], meaning.predicted == count[:, None]  # (class, value)
     matrix = rows.astype(np.int64) @ values @ columns.T.astype(np.int64)
-    labelled = meaning.true >= 0
-    return matrix, int(values[labelled].sum() - matrix.sum() + lost[labelled].sum())
+    return matrix, rows.astype(np.int64) @ (values.sum(1) + lost) - matrix.sum(1)
 
 
 def _steps(truth: Source, unit: str) -> tuple[float, float]:

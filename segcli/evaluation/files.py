@@ -10,8 +10,9 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.files import replacing
-from segcli.measures.report import SCHEMA, ImageCounts, per_class_rows, per_image_rows, read_entries, to_csv
-from segcli.options import EvalOptions
+from segcli.measures.confusion import Totals
+from segcli.measures.report import SCHEMA, ImageCounts, per_class_rows, per_image_rows, to_csv, totals_in
+from segcli.options import EvalOptions, Unpredicted
 from segcli.raster.faults import faults_of_writing
 
 PAGE = "report.html"
@@ -54,21 +55,22 @@ def write_texts(
             part.write_text(text, encoding="utf-8")
 
 
-def read_report(path: Path, classes: ClassTable) -> dict[str, Any]:
-    """Another run's report.json. UsageError where it is none, or of other classes."""
+def read_report(path: Path, classes: ClassTable, unpredicted: Unpredicted) -> dict[str, Totals]:
+    """The images of another run's report.json. UsageError where it is none, of other classes, or otherwise counted."""
     place = path / "report.json" if path.is_dir() else path
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
         if found["schema"] != SCHEMA:
             raise UsageError(place, f"schema {found['schema']}", f"expected {SCHEMA}", "run eval again")
         names = list(found["classes"])
-        for entry in found["per_image"]:
-            read_entries(entry["counts"], len(names))
-            str(entry["image"])
+        totals = totals_in(found)
+        counted = found.get("unpredicted", "skip")
     except OSError as error:
         raise UsageError(place, error.strerror or str(error), "expected the report.json of another run") from error
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise UsageError(place, f"no report: {error}", "expected the report.json of another run") from error
     if names != list(classes.names):
         raise UsageError(place, f"classes {', '.join(map(str, names))}", f"expected {', '.join(classes.names)}")
-    return found
+    if counted != unpredicted:
+        raise UsageError(place, f"made with --unpredicted {counted}", f"expected {unpredicted}", "run both alike")
+    return totals

@@ -4,11 +4,15 @@ from typing import Any
 
 from segcli.evaluation.pairs import Pair
 from segcli.measures.report import ImageCounts
+from segcli.options import EvalOptions
+
+MUCH = 0.1
+"""Of the pixels with a true class; where so many have no prediction, a bar says little."""
 
 
-def remarks(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]]) -> list[str]:
+def remarks(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], options: EvalOptions) -> list[str]:
     """On a report and the pairs in it; a line for each kind, however many pairs it is about."""
-    lines = [one_class_alone(found), marked_class(done, 0), marked_class(done, 1)]
+    lines = [one_class_alone(found), marked_class(done, 0), marked_class(done, 1), much_left_out(found, options)]
     return [line for line in lines if line]
 
 
@@ -32,3 +36,13 @@ def marked_class(done: list[tuple[Pair, ImageCounts]], side: int) -> str:
     path, left_out = (pair.truth, "no label") if side == 0 else (pair.predicted, "no prediction")
     return (f"{path}{more}: nodata is the value of {name}, and its pixels are left out as {left_out}; if they are "
             f"{name}, take the mark away (gdal_edit.py -unsetnodata)")  # fmt: skip
+
+
+def much_left_out(found: dict[str, Any], options: EvalOptions) -> str:
+    """A line where bars are asked for, and a prediction meets them by leaving out what it does not know."""
+    if options.unpredicted == "wrong" or (options.min_miou is None and not options.min_iou):
+        return ""
+    share = found["unpredicted_pixels"] / (found["unpredicted_pixels"] + found["pixels"])
+    if share < MUCH:
+        return ""
+    return f"{share:.1%} of the true pixels have no prediction and are in no figure; --unpredicted wrong counts them"

@@ -64,14 +64,16 @@ def all_tables(found: dict[str, Any], brief: bool = False) -> list[Table]:
 def _counted(found: dict[str, Any]) -> str:
     """How many images, and whether pixels were left out for want of a label or a prediction."""
     unlabelled, lost = found["unlabelled_pixels"], found["unpredicted_pixels"]
-    labelled = lost + found["pixels"]
+    is_counted = found["unpredicted"] == "wrong"
+    labelled = found["pixels"] if is_counted else lost + found["pixels"]
     parts = [f"{found['images']} images"]
     if found.get("failed"):
         parts.append(f"{len(found['failed'])} more failed")
     if unlabelled:
         parts.append(f"{unlabelled} pixels ({unlabelled / (unlabelled + labelled):.1%}) without a label left out")
     if lost:
-        parts.append(f"{lost} pixels ({lost / labelled:.1%}) without a prediction left out")
+        what = "counted as wrong" if is_counted else "left out"
+        parts.append(f"{lost} pixels ({lost / labelled:.1%}) without a prediction {what}")
     return ", ".join(parts)
 
 

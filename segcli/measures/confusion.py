@@ -28,9 +28,10 @@ class Totals:
     counts: NDArray[Any]
 
     @classmethod
-    def of(cls, matrix: Matrix) -> "Totals":
-        """Of matrices, (..., class, class)."""
-        return cls(np.stack([np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)], axis=-2))
+    def of(cls, matrix: Matrix, missed: NDArray[Any] | int = 0) -> "Totals":
+        """Of matrices, (..., class, class), and the true pixels of each class that are predicted as nothing."""
+        hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+        return cls(np.stack([hits, matrix.sum(-1) + missed, matrix.sum(-2)], axis=-2))
 
     @property
     def hits(self) -> NDArray[Any]:
@@ -145,11 +146,13 @@ def cohens_kappa(totals: Totals) -> Figures:
 
 
 def matthews_correlation(totals: Totals) -> Figures:
-    """MCC for any number of classes, R_K of Gorodkin (2004); 0 where truth or prediction is one class alone."""
+    """MCC for any number of classes, R_K of Gorodkin (2004); 0 where truth or prediction is one class alone. Nothing,
+    where pixels are predicted as that, is one more class, which the truth lacks: other figures are the same with it."""
     pixels = totals.pixels.astype(np.float64)
     true, found = totals.true.astype(np.float64), totals.predicted.astype(np.float64)
     above = totals.hits.sum(-1) * pixels - (true * found).sum(-1)
-    spread = np.sqrt(pixels**2 - (true**2).sum(-1)) * np.sqrt(pixels**2 - (found**2).sum(-1))
+    of_found = (found**2).sum(-1) + (pixels - found.sum(-1)) ** 2
+    spread = np.sqrt(pixels**2 - (true**2).sum(-1)) * np.sqrt(pixels**2 - of_found)
     return np.where(pixels == 0, np.nan, np.where(spread == 0, 0.0, _ratio(above, spread)))
 
 

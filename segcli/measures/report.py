@@ -18,7 +18,7 @@ from segcli.measures.boundaries import boundary_iou, f_score
 from segcli.measures.calibration import ScoreCounts
 from segcli.measures.confusion import Figures, Matrix, Totals
 from segcli.measures.objects import ObjectCounts
-from segcli.options import Absent
+from segcli.options import Absent, Unpredicted
 
 SCHEMA = 2
 """Number of report.json's format; see docs/eval.md."""
@@ -53,10 +53,11 @@ Entries = NDArray[np.int64]
 @dataclass(frozen=True)
 class ImageCounts:
     """One pair: its name, its confusion matrix without the zeros (see `entries_of`) and its totals, pixels that have a
-    true class and none predicted; by class what was asked for: counts of boundaries (class, 6), Hausdorff 95 and
-    average surface distance (class, 2), counts of objects (class, COLUMNS); pixels of the truth without a label; and of
-    the true and the predicted mask the class whose value it declares as no data, where pixels were lost by it. Of many
-    classes an image shows a few, so that a hundred thousand images fit in memory."""
+    true class and none predicted (missed ones in the totals, where they are to count); by class what was asked for:
+    counts of boundaries (class, 6), Hausdorff 95 and average surface distance (class, 2), counts of objects (class,
+    COLUMNS); pixels of the truth without a label; and of the true and the predicted mask the class whose value it
+    declares as no data, where pixels were lost by it. Of many classes an image shows a few, so that a hundred thousand
+    images fit in memory."""
 
     name: str
     entries: Entries
@@ -70,8 +71,9 @@ class ImageCounts:
 
 
 def report(
-    images: Sequence[ImageCounts], names: Sequence[str], absent: Absent = "skip", confidence: float = 0.95
-) -> dict[str, Any]:
+    images: Sequence[ImageCounts], names: Sequence[str], absent: Absent = "skip", confidence: float = 0.95,
+    unpredicted: Unpredicted = "skip",
+) -> dict[str, Any]:  # fmt: skip
     """All figures, ready for JSON: `dataset` of all pixels together, `mean_over_images` of images one by one.
 
     Undefined figures are None. Intervals are by bootstrap over images.
@@ -82,6 +84,7 @@ def report(
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "absent_classes": absent,
+        "unpredicted": unpredicted,
         "confidence": confidence,
         "images": len(images),
         "pixels": int(total.pixels),
@@ -93,7 +96,7 @@ def report(
         "dataset": {name: _with_interval(figure(total), figure(drawn), confidence) for name, figure in wanted.items()},
         "mean_over_images": {name: _mean(figure(totals)) for name, figure in wanted.items()},
         "per_class": _by_class(totals, drawn, names, confidence),
-        "per_image": [{"image": image.name, "counts": image.entries.tolist()} for image in images],
+        "per_image": [_of_image(image, len(names), unpredicted) for image in images],
     }
     if images[0].boundaries is not None:
         counts = np.stack([image.boundaries for image in images if image.boundaries is not None])
@@ -112,6 +115,26 @@ def report(
             row["objects"] = of_class
         found["objects"] = _mean_of_objects([row for row in rows if row is not None])
     return found
+
+
+def _of_image(image: ImageCounts, classes: int, unpredicted: Unpredicted) -> dict[str, Any]:
+    """What another run needs to compare itself with."""
+    row: dict[str, Any] = {"image": image.name, "counts": image.entries.tolist()}
+    if unpredicted == "wrong":
+        row["unpredicted"] = (image.totals.true - dense(image.entries, classes).sum(1)).tolist()
+    return row
+
+
+def totals_in(found: dict[str, Any]) -> dict[str, Totals]:
+    """The totals of each image that a report lists. ValueError, KeyError or TypeError on what is none."""
+    count = len(found["classes"])
+    totals = {}
+    for entry in found["per_image"]:
+        missed = np.array(entry.get("unpredicted", [0] * count))
+        if missed.shape != (count,) or missed.dtype != np.int64 or missed.min() < 0:
+            raise ValueError("unpredicted pixels that are not a number for each class")
+        totals[str(entry["image"])] = Totals.of(dense(read_entries(entry["counts"], count), count), missed)
+    return totals
 
 
 BOUNDARIES: dict[str, Callable[[Figures], Figures]] = {"boundary_iou": boundary_iou, "boundary_f_score": f_score}
