@@ -295,8 +295,11 @@ def test_a_comparison_names_what_changed(tmp_path: Path, folders: tuple[Path, Pa
     assert row["low"] <= row["difference"] <= row["high"]
     assert comparison["most_worsened"][0][0] == "site0_0"
     assert comparison["most_improved"][0][0] == "site1_5"
-    verdicts = {row["figure"]: row["verdict"] for row in comparison["figures"]}
-    assert verdicts["iou high"] == "better"
+    high = next(row for row in comparison["figures"] if row["figure"] == "iou high")
+    assert high["low"] > 0
+    assert high["p_value"] > 0.05  # because one of six images got worse
+    assert high["verdict"] == "unsure"
+    assert comparison["other_truth"] == []
     # The same bootstrap by hand: both reports drawn alike.
     from segcli.measures import confusion as c
     from segcli.measures.bootstrap import draws
@@ -311,6 +314,26 @@ def test_a_comparison_names_what_changed(tmp_path: Path, folders: tuple[Path, Pa
         c.mean_iou((w[:, None, None] * ours).sum(0)) - c.mean_iou((w[:, None, None] * theirs).sum(0)) for w in weights
     ]
     assert [row["low"], row["high"]] == pytest.approx(list(np.quantile(changes, [0.025, 0.975])))
+
+
+def test_a_truth_that_is_another_one_is_said(
+    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(tmp_path / "r", *folders)
+    for name in ("site0_2", "site1_3"):
+        path = folders[1] / f"{name}.png"
+        truth = cv2.imread(str(path), 0)
+        cv2.imwrite(str(path), np.where(truth == 255, 255, np.roll(truth, 20, 0)))
+    assert run(EvalOptions(*folders, compare=tmp_path / "r"), Console()) == 0
+    line = next(line for line in capsys.readouterr().err.splitlines() if "other numbers of true pixels" in line)
+    assert "in 2 of 6 images, the first site0_2; the truth is another one" in line
+    for path in list(folders[0].glob("*"))[:1]:  # few images tell nothing
+        for folder in folders:
+            (tmp_path / "one" / folder.name).mkdir(parents=True)
+            shutil.copy(folder / path.name, tmp_path / "one" / folder.name)
+    shutil.copy(folders[1] / "classes.json", tmp_path / "one" / "truth")
+    run(EvalOptions(tmp_path / "one" / "masks", tmp_path / "one" / "truth", compare=tmp_path / "r"), Console())
+    assert "compared on 1 images, and better or worse takes 6 at least" in capsys.readouterr().out
 
 
 def test_what_is_no_report_is_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:

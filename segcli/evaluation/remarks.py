@@ -12,7 +12,10 @@ MUCH = 0.1
 
 def remarks(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], options: EvalOptions) -> list[str]:
     """On a report and the pairs in it; a line for each kind, however many pairs it is about."""
-    lines = [one_class_alone(found), marked_class(done, 0), marked_class(done, 1), much_left_out(found, options)]
+    lines = [
+        one_class_alone(found), marked_class(done, 0), marked_class(done, 1), much_left_out(found, options),
+        other_truth(found, options),
+    ]  # fmt: skip
     return [line for line in lines if line]
 
 
@@ -46,3 +49,13 @@ def much_left_out(found: dict[str, Any], options: EvalOptions) -> str:
     if share < MUCH:
         return ""
     return f"{share:.1%} of the true pixels have no prediction and are in no figure; --unpredicted wrong counts them"
+
+
+def other_truth(found: dict[str, Any], options: EvalOptions) -> str:
+    """A line where the report that this one is compared with counted other true pixels."""
+    comparison = found.get("comparison")
+    if comparison is None or not comparison["other_truth"]:
+        return ""
+    names = comparison["other_truth"]
+    return (f"{options.compare}: other numbers of true pixels in {len(names)} of {comparison['images']} images, the "
+            f"first {names[0]}; the truth is another one, or other pixels have a prediction")  # fmt: skip

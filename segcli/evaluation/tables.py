@@ -98,8 +98,9 @@ def _compared(comparison: dict[str, Any]) -> Table:
         ]
         for row in comparison["figures"]
     ]  # fmt: skip
-    title = f"compared on {comparison['images']} images"
-    return title, ["figure", "before", "now", "difference", "verdict"], rows
+    images, fewest = comparison["images"], comparison["fewest_images"]
+    few = f", and better or worse takes {fewest} at least" if images < fewest else ""
+    return f"compared on {images} images{few}", ["figure", "before", "now", "difference", "verdict"], rows
 
 
 def written(figure: Any, sign: bool = False) -> str:
