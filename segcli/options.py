@@ -149,6 +149,7 @@ class TrainOptions:
     skip: Skip = "concat"
     encoder: EncoderName = "plain"
     pretrained: bool = True
+    encoder_weights: Path | None = None  # of torchvision's model
     freeze: int = 0
     freeze_norms: bool = False
     crop: int = 256

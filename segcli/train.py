@@ -40,7 +40,7 @@ from segcli.training.pairs import INSTANCES, find_pairs
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading, crop_side
-from segcli.training.start import constants, of_the_same_network, seen_as, take_over
+from segcli.training.start import constants, encoder_weights, of_the_same_network, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
 from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
@@ -133,7 +133,7 @@ def _train(
         found.bands, len(classes.entries), options.width, depth_of(options), options.norm, options.dropout, options.up,
         options.skip, options.encoder, options.padding,
     )  # fmt: skip
-    network = UNet(config, pretrained=options.pretrained and not options.resume)
+    network = UNet(config, encoder_weights(options))
     if start is not None and not options.resume:
         console.say(f"{options.weights}: {take_over(network, start, classes)}")
     shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process

@@ -29,6 +29,7 @@ from segcli.console import Console
 from segcli.errors import BusyError, NothingDoneError, UsageError
 from segcli.files import held
 from segcli.network import checkpoint
+from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import Augment, TrainOptions
@@ -1006,13 +1007,16 @@ def test_encoders_of_torchvision(tmp_path: Path, segcli: Program, refused: Calla
     assert not (tmp_path / "none").exists()
 
 
-def test_without_a_network_imagenet_weights_are_missed_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_imagenet_weights_are_missed_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("[Errno -3] Temporary failure in name resolution")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(NothingDoneError, match=r"resnet18: .*could not be fetched.*--no-pretrained"):
-        UNet(NetworkConfig(3, 2, 4, 5, encoder="resnet18"), pretrained=True)
+        imagenet_weights("resnet18")
 
 
 def test_a_full_disk_leaves_the_weights_that_were_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,10 @@ def train(
     pretrained: Annotated[
         bool, typer.Option("--pretrained/--no-pretrained", help="Fetch ImageNet weights for torchvision's encoders.")
     ] = TrainOptions.pretrained,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="Take those from this file, a state dict of torchvision's model, .pth or .safetensors."),
+    ] = TrainOptions.encoder_weights,
     freeze: Annotated[
         int, typer.Option(min=0, help="Leave the encoder as it is for so many epochs.")
     ] = TrainOptions.freeze,
@@ -133,10 +137,10 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
-        width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, freeze_norms, crop, batch, augment,
-        upright, balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
-        learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device,
-        json, quiet, debug,
+        width, depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze, freeze_norms,
+        crop, batch, augment, upright, balance, loss, texts.class_weights(class_weights), border_weight, border_gap,
+        label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers,
+        resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -23,6 +23,8 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.encoder != "plain" and options.depth not in (TrainOptions.depth, STRIDES):
         raise UsageError("--depth", f"{options.encoder} halves {STRIDES} times", f"expected {STRIDES}",
                          "leave --depth out")  # fmt: skip
+    if options.encoder_weights is not None:
+        _check_encoder_weights(options, start)
     if options.border_gap != TrainOptions.border_gap and not options.border_weight:
         raise UsageError("--border-gap", "goes with --border-weight", "expected both")
     is_known = start is not None or (options.encoder != "plain" and options.pretrained)
@@ -48,6 +50,17 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     ):
         if given and idle:
             raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
+
+
+def _check_encoder_weights(options: TrainOptions, start: Model | None) -> None:
+    """UsageError where a file of the encoder's weights would have no part in the training."""
+    for text, is_so in (
+        ("with --weights, which has the encoder's, too", start is not None),
+        ("plain has none that others made", options.encoder == "plain"),
+        ("with --no-pretrained", not options.pretrained),
+    ):
+        if is_so:
+            raise UsageError("--encoder-weights", text, "it goes with an --encoder of torchvision's", "leave it out")
 
 
 def check_folder(options: TrainOptions, out: Path) -> None:
