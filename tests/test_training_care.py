@@ -20,7 +20,7 @@ from segcli.network import checkpoint
 from segcli.options import TrainOptions
 from segcli.train import run
 from segcli.training.borders import border_weights
-from segcli.training.findings import warnings
+from segcli.training.findings import as_record, tables, warnings
 from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
 from segcli.training.pairs import find_pairs
@@ -157,6 +157,37 @@ def test_polygons_that_lie_elsewhere_are_said(scenes: Path) -> None:
     said = [line for line in warnings(looked_at(scenes)[0], ("", "wheat")) if "polygons" in line]
     assert len(said) == 1
     assert said[0].endswith(f"none of its 1 polygons lies on {scenes / 'images' / 'b.tif'}")
+
+
+def test_a_class_that_nodata_hides_is_said(scenes: Path, rng: np.random.Generator) -> None:
+    """GeoTIFF masks often say that 0 is nodata, and background is not learnt, then."""
+    pixels = {name: rng.integers(0, 3, (40, 40), np.uint8) for name in "abcd"}
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", pixels[name], nodata=0)
+    hidden = sum(int((mask == 0).sum()) for mask in pixels.values())
+    found, _ = looked_at(scenes)
+    said = [line for line in warnings(found, ("class 1", "class 2")) if "nodata" in line]
+    assert len(said) == 1
+    assert f"nodata is 0, as in 3 more, so that {hidden} pixels have no label" in said[0]
+    assert "-unsetnodata), else say --ignore 0" in said[0]
+    record = as_record(found, ("class 1", "class 2"))["unlabelled"]
+    assert [record[side]["images"] for side in ("train", "val")] == [2, 2]
+    assert 1600 * (record["train"]["share"] + record["val"]["share"]) * 2 == pytest.approx(hidden)
+    _, (_, _, lines) = tables(found, ("class 1", "class 2"))
+    assert lines[-1][0] == "without a label, of all"
+    assert not any("nodata" in line for line in warnings(looked_at(scenes, ignore=0)[0], ("class 1", "class 2")))
+    (scenes / "classes.csv").write_text("index,name\n0,unlabelled\n1,wheat\n2,maize\n")
+    assert not any("nodata" in line for line in warnings(looked_at(scenes)[0], ("wheat", "maize")))
+    (scenes / "classes.csv").write_text("index,name\n0,ground\n1,wheat\n2,maize\n")
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", pixels[name], nodata=2)
+    said = list(warnings(looked_at(scenes)[0], ("ground", "wheat", "maize")))
+    assert any("nodata is 2, as in 3 more" in line for line in said)
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", pixels[name], nodata=255)
+    found, _ = looked_at(scenes)
+    assert not any("nodata" in line for line in warnings(found, ("ground", "wheat", "maize")))
+    assert as_record(found, ("ground", "wheat", "maize"))["unlabelled"]["train"] == {"share": 0.0, "images": 0}
 
 
 def test_one_row_on_both_sides_is_said(scenes: Path) -> None:

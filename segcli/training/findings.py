@@ -24,6 +24,7 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
             yield f"{pair.mask}: not one labelled pixel"
         if fact.stray_polygons:
             yield f"{pair.mask}: none of its {fact.stray_polygons} polygons lies on {pair.image}"
+    yield from _hidden(facts)
     if len(names) >= LIKELY_OBJECTS and all(_are_numbered(fact) for fact in facts.values()):
         yield (f"{len(names)} classes, and each mask has them from the first on without a gap: if these are numbers of "
                f"objects, they belong in {INSTANCES}/, and masks/ has a class for all of them")  # fmt: skip
@@ -41,6 +42,18 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
         if digest in learnt and digest in seen:
             yield f"the same image is in training and in validation: {', '.join(images[:4])}"
     yield from _neighbours(splits, facts)
+
+
+def _hidden(facts: dict[Pair, Facts]) -> Iterator[str]:
+    """What masks hide behind their nodata value: whole classes would be missing, and no other figure tells."""
+    odd = [(pair, fact) for pair, fact in facts.items() if fact.hidden]
+    if not odd:
+        return
+    (pair, fact), pixels = odd[0], sum(fact.hidden for _, fact in odd)
+    more = f", as in {len(odd) - 1} more" if len(odd) > 1 else ""
+    value = fact.nodata
+    yield (f"{pair.mask}: nodata is {value}{more}, so that {pixels} pixels have no label and are not learnt; if "
+           f"{value} is a class, take nodata away (gdal_edit.py -unsetnodata), else say --ignore {value}")  # fmt: skip
 
 
 def _are_numbered(fact: Facts) -> bool:
@@ -92,17 +105,25 @@ def tables(found: Survey, names: tuple[str, ...]) -> Iterator[tuple[str, list[st
         rows.append([part["split"], str(part["images"]), sizes, f"{part['megapixels']:.2f}", bands])
     yield "data", ["split", "images", "height x width", "Mpx", "bands"], rows
     lines = [
-        [row["class"], *(cell for part in SPLITS for cell in (f"{row[part]['share']:.2%}", str(row[part]["images"])))]
+        [row["class"], *(cell for part in SPLITS for cell in (_share(row[part]), str(row[part]["images"])))]
         for row in seen["labelled"]
     ]
+    none = (cell for part in SPLITS for cell in (_share(seen["unlabelled"][part]), seen["unlabelled"][part]["images"]))
+    lines.append(["without a label, of all", *map(str, none)])
     yield "labelled pixels", ["class", "train", "in images", "val", "in images"], lines
+
+
+def _share(cell: dict[str, Any]) -> str:
+    return f"{cell['share']:.2%}"
 
 
 def as_record(found: Survey, names: tuple[str, ...]) -> dict[str, Any]:
     """The same for programs: `data` of each split, `labelled` of each class its share of the pixels of each split that
-    have a label, and in how many images it is."""
+    have a label, and in how many images it is; `unlabelled` the same of pixels without one, as a share of all that are
+    data in the image."""
     data: list[dict[str, Any]] = []
     labelled: list[dict[str, Any]] = [{"class": name} for name in names]
+    unlabelled: dict[str, Any] = {}
     for name, pairs in zip(SPLITS, (found.splits.train, found.splits.val), strict=True):
         facts = [found.facts[pair] for pair in pairs]
         heights, widths = [fact.height for fact in facts], [fact.width for fact in facts]
@@ -115,7 +136,10 @@ def as_record(found: Survey, names: tuple[str, ...]) -> dict[str, Any]:
         total = max(1, int(counts.sum()))
         for n, row in enumerate(labelled):
             row[name] = {"share": int(counts[:, n].sum()) / total, "images": int((counts[:, n] > 0).sum())}
-    return {"data": data, "labelled": labelled}
+        without = np.array([fact.unlabelled for fact in facts])
+        all_pixels = max(1, int(counts.sum() + without.sum()))
+        unlabelled[name] = {"share": int(without.sum()) / all_pixels, "images": int((without > 0).sum())}
+    return {"data": data, "labelled": labelled, "unlabelled": unlabelled}
 
 
 SPLITS = ("train", "val")

@@ -34,6 +34,14 @@ class Labels:
             names = frozenset(text for entry in self.ignored for text in (entry.name, str(entry.index)) if text)
             return burnt(pair.mask, image.grid, self.classes, names)
 
+    def hidden_by(self, mask: Source) -> int | None:
+        """The nodata value of a mask of indices that may hide what is meant: 0, which is nearly always background, or
+        the value of a class. None where it has another one, or where that value is known to be no label."""
+        value = mask.nodata
+        if value is None or mask.bands != 1 or value in (self.classes.ignore, *(entry.index for entry in self.ignored)):
+            return None
+        return int(value) if value == 0 or value in self.classes.indices else None
+
     def positions(self, path: object, pixels: NDArray[np.generic], valid: Valid = None) -> Positions:
         """Class positions, (row, col), -1 without a label or data, of pixels, (band, row, col): one band of indices or
         three of colours. InputError on a value that is no class."""

@@ -44,7 +44,9 @@ class Facts:
     """What was seen of one pair. `pixels` counts labelled ones by class; `present` says where classes occur, (row, col,
     class) in cells. Both are of pixels where the image has data.
 
-    `marked` counts pixels of the mask that are 255, where that is no class. `bounds` are west, south, east and north of
+    `marked` counts pixels of the mask that are 255, where that is no class; `unlabelled` those without a label where
+    the image has data; `hidden` those of them that are no data by the mask's `nodata`, where that is 0 or the value of
+    a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are the number of valid pixels and, by band, of values and of
     squares. `stray_polygons` counts those of a mask that has none on the image."""
 
@@ -56,6 +58,9 @@ class Facts:
     bounds: tuple[float, float, float, float] | None
     pixels: NDArray[np.int64]
     marked: int
+    unlabelled: int
+    hidden: int
+    nodata: int | None
     present: NDArray[np.bool_]
     low: float
     high: float
@@ -141,7 +146,8 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         height, width = image.grid.height, image.grid.width
         classes = len(labels.classes.entries)
         present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
-        pixels, marked = np.zeros(classes, np.int64), 0
+        pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
+        nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
         may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
         found = _Values(image)
         for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL)):
@@ -151,15 +157,20 @@ def _look(pair: Pair, labels: Labels) -> Facts:
                 marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(known, places.shape)))
             if valid is not None:
                 places[~valid] = -1
+            none = (places < 0) & written_out(valid, places.shape)
+            unlabelled += int(np.count_nonzero(none))
+            if nodata is not None:
+                hidden += int(np.count_nonzero(none & (values[0] == nodata)))
             for col in range(0, width, CELL):
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
-        none = np.empty((image.bands, 0), np.float32)
+        nothing = np.empty((image.bands, 0), np.float32)
         bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
         return Facts(
-            height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked, present,
-            found.low, found.high, sums, np.concatenate([none, *found.samples], axis=1),
+            height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked,
+            unlabelled, hidden, nodata, present,
+            found.low, found.high, sums, np.concatenate([nothing, *found.samples], axis=1),
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
