@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyogrio
@@ -14,6 +15,7 @@ from helpers import brightness_model, write_picture
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
+from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.network import checkpoint
@@ -21,12 +23,14 @@ from segcli.options import TrainOptions
 from segcli.train import run
 from segcli.training.borders import border_weights
 from segcli.training.findings import as_record, tables, warnings
+from segcli.training.history import row_of
 from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
 from segcli.training.pairs import find_pairs
 from segcli.training.processes import Processes
 from segcli.training.sampling import Reading
 from segcli.training.start import seen_as
+from segcli.training.state import Progress
 from segcli.training.survey import Survey, normalisation, survey
 
 
@@ -157,6 +161,18 @@ def test_polygons_that_lie_elsewhere_are_said(scenes: Path) -> None:
     said = [line for line in warnings(looked_at(scenes)[0], ("", "wheat")) if "polygons" in line]
     assert len(said) == 1
     assert said[0].endswith(f"none of its 1 polygons lies on {scenes / 'images' / 'b.tif'}")
+
+
+def test_a_class_that_no_validation_mask_has_decides_nothing() -> None:
+    """One pixel that is wrongly predicted as it would else divide the mean by one class more."""
+    training = SimpleNamespace(optimiser=SimpleNamespace(param_groups=[{"lr": 0.5}]))
+    classes = ClassTable.from_indices([0, 1, 2])
+    without_it, with_it = np.diag([90, 10, 0]), np.array([[89, 0, 1], [0, 10, 0], [0, 0, 0]])
+    for matrix, iou in ((without_it, [1, 1, None]), (with_it, [89 / 90, 1, None])):
+        row = row_of(training, Progress(seen=1), matrix, classes, 1.0)  # type: ignore[arg-type]
+        assert [*row["iou"].values()] == iou
+        assert row["learning_rate"] == 0.5
+        assert row["mean_iou"] == pytest.approx((iou[0] + iou[1]) / 2)
 
 
 def test_a_class_that_nodata_hides_is_said(scenes: Path, rng: np.random.Generator) -> None:

@@ -33,7 +33,7 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
         if not any(facts[pair].pixels[n] for pair in splits.train):
             yield f"{called} is in no training mask: it will never be predicted"
         elif not any(facts[pair].pixels[n] for pair in splits.val):
-            yield f"{called} is in no validation mask: its IoU stays unknown"
+            yield f"{called} is in no validation mask: its IoU stays unknown, and mIoU is without it"
     learnt, seen = ({facts[pair].digest for pair in part} for part in (splits.train, splits.val))
     same: dict[str, list[str]] = {}
     for pair in splits.all:
