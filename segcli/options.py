@@ -134,6 +134,7 @@ class TrainOptions:
     out: Path | None = None
     classes: Path | None = None
     val: float = 0.2
+    split_seed: int = 0
     group_by: str | None = None
     check: bool = False
     epochs: int = 50

@@ -36,7 +36,7 @@ from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import Training, train_epoch
 from segcli.training.losses import Loss, class_weights
-from segcli.training.pairs import INSTANCES, find_pairs
+from segcli.training.pairs import INSTANCES, find_pairs, left_out
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading, crop_side
@@ -69,7 +69,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
     with started(choose_device(options.device)) as (processes, device):
         if not processes.is_first:
             console = Console(quiet=True)
-        splits = find_pairs(options.data, options.val, options.seed, options.group_by)
+        splits = find_pairs(options.data, options.val, options.split_seed, options.group_by)
         check_pairs(options, splits)
         numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
         if options.border_weight and numbered < count:
@@ -78,7 +78,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
-        odd = list(warnings(found, labels.classes.names))
+        odd = [*left_out(options.data), *warnings(found, labels.classes.names)]
         for line in odd:
             console.say(line)
         check_classes(options, labels.classes)

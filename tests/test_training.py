@@ -1267,7 +1267,7 @@ def test_nothing_of_an_earlier_training_stays_beside_a_new_one(tmp_path: Path, m
 
     monkeypatch.setattr(loop, "_step", looking)
     assert len(list(masks.glob("*.tif"))) == 3
-    assert run(small(tmp_path, val=0.2, seed=1, overwrite=True), Console(quiet=True)) == 0
+    assert run(small(tmp_path, val=0.2, split_seed=1, overwrite=True), Console(quiet=True)) == 0
     assert not any(seen)  # a kill then, and --resume would go on with the old one
     (pair,) = find_pairs(tmp_path / "data", 0.2, 1).val
     assert sorted(path.name for path in masks.iterdir()) == [f"0000_{pair.image.stem}.tif", "notes.txt"]
@@ -1348,7 +1348,7 @@ def test_instances_may_be_there_for_some_images(tmp_path: Path, capsys: pytest.C
     pairs = find_pairs(tmp_path / "data", 0.25, 0).all
     assert sorted(pair.image.stem for pair in pairs if pair.instances) == ["02"]
     seed = next(n for n in range(9) if find_pairs(tmp_path / "data", 0.25, n).val[0].instances is None)
-    assert run(small(tmp_path, val=0.25, seed=seed, border_weight=5.0), Console()) == 0
+    assert run(small(tmp_path, val=0.25, split_seed=seed, border_weight=5.0), Console()) == 0
     assert "instances/ has 1 of 3 training images; the others have no borders" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of
 from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
-from segcli.training.pairs import find_pairs
+from segcli.training.pairs import find_pairs, left_out
 from segcli.training.processes import Processes
 from segcli.training.sampling import Reading
 from segcli.training.start import seen_as
@@ -213,6 +214,74 @@ def test_one_row_on_both_sides_is_said(scenes: Path) -> None:
     said = [line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")) if "the same image" in line]
     path = scenes / "images" / "b.tif"
     assert said == [f"the same image is in training and in validation: {path}, {path}"]
+
+
+def test_one_picture_in_two_formats_is_the_same(scenes: Path) -> None:
+    with rasterio.open(scenes / "images" / "a.tif") as file:
+        pixels = file.read(1)
+    write_scene(scenes / "images" / "c.tif", pixels, compress="deflate", predictor=2)
+    write_picture(scenes / "images" / "e.png", pixels)
+    sides = ("a", "train"), ("c", "val")
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side}" for name, side in sides]
+    rows.append("images/e.png,masks/b.tif,val")
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    found, _ = looked_at(scenes / "pairs.csv")
+    assert len({fact.digest for fact in found.facts.values()}) == 3
+    (said,) = [line for line in warnings(found, ("0", "1")) if "the same image" in line]
+    assert all(name in said for name in ("a.tif", "c.tif", "e.png"))
+
+
+def test_a_group_on_both_sides_is_said(scenes: Path) -> None:
+    """Where the table has a split of its own, nobody has kept its groups together."""
+    sides = ("a", "train", "p1"), ("b", "train", "p2"), ("c", "val", "p2"), ("d", "val", "p3")
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side},{group}" for name, side, group in sides]
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split,group", *rows]))
+    said = list(warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+    assert any("group p2 is in training and in validation; keep the parts" in line for line in said)
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split,group", *rows]).replace("val,p2", "val,p4"))
+    assert not any("group" in line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+
+
+def test_a_second_stage_validates_on_the_images_of_the_first(scenes: Path, refused: Callable[..., str]) -> None:
+    first = options_of(scenes, val=0.25)
+    splits = [find_pairs(scenes, 0.25, dataclasses.replace(first, seed=n).split_seed) for n in range(5)]
+    assert all(split == splits[0] for split in splits)
+    assert any(find_pairs(scenes, 0.25, n) != splits[0] for n in range(1, 5))
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side}" for name, side in (("a", "train"), ("b", "val"))]
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    assert "--split-seed: pairs.csv says itself" in refused("train", "pairs.csv", "--split-seed", 1, "--check")
+
+
+def test_val_beside_images_and_masks_is_used(scenes: Path) -> None:
+    """And what lies where nobody looks is named."""
+    for kind in ("images", "masks"):
+        (scenes / "valid" / kind).mkdir(parents=True)
+        (scenes / kind / "d.tif").rename(scenes / "valid" / kind / "d.tif")
+    splits = find_pairs(scenes, 0.25, 0)
+    assert splits.is_given
+    assert [[pair.image.stem for pair in part] for part in (splits.train, splits.val)] == [["a", "b", "c"], ["d"]]
+    assert not list(left_out(scenes))
+    for kind in ("images", "masks"):
+        (scenes / kind / "north").mkdir()
+        (scenes / kind / "c.tif").rename(scenes / kind / "north" / "c.tif")
+    (scenes / "images" / "notes").mkdir()
+    (said,) = left_out(scenes)
+    assert said.startswith(f"{scenes / 'images'}: what is in its folders north is not read; move it up")
+    for name in "ab":
+        (scenes / "images" / f"{name}.tif").rename(scenes / f"{name}.tif")
+    with pytest.raises(UsageError, match="no images, but in its folders north; folders in it are not read; move it up"):
+        find_pairs(scenes, 0.25, 0)
+    (scenes / "a.tif").rename(scenes / "images" / "a.tif")
+    for kind in ("images", "masks"):
+        (scenes / "train" / kind).mkdir(parents=True)
+        (scenes / kind / "north" / "c.tif").rename(scenes / "train" / kind / "c.tif")
+    assert list(left_out(scenes)) == [f"{scenes / 'images'}: not read, because {scenes / 'train'} is there"]
+
+
+def test_numbers_of_objects_alone_are_no_masks(scenes: Path) -> None:
+    (scenes / "masks").rename(scenes / "instances")
+    with pytest.raises(UsageError, match=r"no masks/ in it; .*instances/ holds numbers of objects; make masks/ of it"):
+        find_pairs(scenes, 0.25, 0)
 
 
 def test_tiles_and_what_tells_of_them(scenes: Path) -> None:

@@ -34,12 +34,12 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
             yield f"{called} is in no training mask: it will never be predicted"
         elif not any(facts[pair].pixels[n] for pair in splits.val):
             yield f"{called} is in no validation mask: its IoU stays unknown, and mIoU is without it"
-    learnt, seen = ({facts[pair].digest for pair in part} for part in (splits.train, splits.val))
+    learnt, seen = ({facts[pair].content for pair in part} for part in (splits.train, splits.val))
     same: dict[str, list[str]] = {}
     for pair in splits.all:
-        same.setdefault(facts[pair].digest, []).append(str(pair.image))
-    for digest, images in same.items():
-        if digest in learnt and digest in seen:
+        same.setdefault(facts[pair].content, []).append(str(pair.image))
+    for content, images in same.items():
+        if content in learnt and content in seen:
             yield f"the same image is in training and in validation: {', '.join(images[:4])}"
     yield from _neighbours(splits, facts)
 
@@ -72,6 +72,10 @@ def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
         if near.any():
             touching.append((pair, placed[0][int(near.argmax())][0]))
     keep = _KEEP_GIVEN if splits.is_given else _KEEP
+    groups = [{pair.group for pair in part if pair.group} for part in (splits.train, splits.val)]
+    if both := sorted(groups[0] & groups[1]):
+        more = f", as {len(both) - 1} more" if len(both) > 1 else ""
+        yield f"group {both[0]} is in training and in validation{more}; {_KEEP_GIVEN}"
     if touching:
         one, other = touching[0]
         yield (f"{len(touching)} validation images touch training images on earth, such as {one.image.name} and "
@@ -79,6 +83,7 @@ def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
         return
     names = [{_scene(pair) for pair in part if not pair.group} for part in (splits.train, splits.val)]
     counts = Counter(map(_scene, splits.all))
+    # What has a group is told by that, not by its name.
     both = sorted(scene for scene in names[0] & names[1] if scene and counts[scene] > 1)
     if both and len(names[0] | names[1]) > 1:  # with one name for all, the numbers are no parts of anything
         yield f"parts of {both[0]} are in training and in validation, by their names; {keep}"

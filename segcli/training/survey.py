@@ -44,6 +44,7 @@ class Facts:
     """What was seen of one pair. `pixels` counts labelled ones by class; `present` says where classes occur, (row, col,
     class) in cells. Both are of pixels where the image has data.
 
+    `digest` is of the image's file, `content` of its pixels, which files of other formats or compression may share.
     `marked` counts pixels of the mask that are 255, where that is no class; `unlabelled` those without a label where
     the image has data; `hidden` those of them that are no data by the mask's `nodata`, where that is 0 or the value of
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
@@ -55,6 +56,7 @@ class Facts:
     bands: int
     dtype: str
     digest: str
+    content: str
     bounds: tuple[float, float, float, float] | None
     pixels: NDArray[np.int64]
     marked: int
@@ -168,8 +170,8 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         nothing = np.empty((image.bands, 0), np.float32)
         bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
         return Facts(
-            height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked,
-            unlabelled, hidden, nodata, present,
+            height, width, image.bands, image.dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
+            pixels, marked, unlabelled, hidden, nodata, present,
             found.low, found.high, sums, np.concatenate([nothing, *found.samples], axis=1),
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
@@ -195,18 +197,21 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
 
 
 class _Values:
-    """Lowest and highest value, sums for mean and deviation, and samples, of pixels that are data, strip by strip."""
+    """Of pixels that are data, strip by strip, lowest and highest value, sums for mean and deviation, and samples; of all
+    pixels a hash."""
 
     def __init__(self, image: Source) -> None:
         self._bands = image.bands
         self._step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
+        self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
         self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
         self.low, self.high = math.inf, -math.inf
         self.samples: list[NDArray[np.float32]] = []
 
     def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
-        """The next rows."""
+        """The next rows, as many at a time of each file."""
+        self.content.update(np.ascontiguousarray(strip))
         known = strip.reshape(self._bands, -1) if valid is None else strip[:, valid]
         known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
         if known.size:
