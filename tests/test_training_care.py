@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pyogrio
@@ -20,7 +21,8 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.network import checkpoint
-from segcli.options import TrainOptions
+from segcli.network.normalise import Normalisation
+from segcli.options import Augment, TrainOptions
 from segcli.train import run
 from segcli.training.borders import border_weights
 from segcli.training.findings import as_record, tables, warnings
@@ -29,7 +31,7 @@ from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
 from segcli.training.pairs import find_pairs, left_out
 from segcli.training.processes import Processes
-from segcli.training.sampling import Reading
+from segcli.training.sampling import Crops, Reading
 from segcli.training.start import seen_as
 from segcli.training.state import Progress
 from segcli.training.survey import Survey, normalisation, survey
@@ -240,6 +242,28 @@ def test_a_group_on_both_sides_is_said(scenes: Path) -> None:
     assert any("group p2 is in training and in validation; keep the parts" in line for line in said)
     (scenes / "pairs.csv").write_text("\n".join(["image,mask,split,group", *rows]).replace("val,p2", "val,p4"))
     assert not any("group" in line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+
+
+@pytest.mark.parametrize("level", get_args(Augment))
+def test_pixels_without_data_are_the_mean_whatever_the_light(scenes: Path, level: Augment) -> None:
+    """Predicting, the network sees 0 there, and not what brightness and contrast make of that."""
+    for name in "abcd":
+        pixels = np.full((2, 40, 40), 100, np.float32)
+        pixels[:, :, 20:], pixels[1, :10, :20] = -9999, np.nan
+        write_scene(scenes / "images" / f"{name}.tif", pixels, nodata=-9999)
+    found, _ = looked_at(scenes)
+    labels = without(find_classes(scenes, None, found.splits.all), None)
+    crops = Crops(found, Reading(labels, Normalisation("float32", (60.0,) * 2, (10.0,) * 2)), 48, 0, level)
+    for n in range(6):
+        image, target = (crop := crops.crop(0, 0, n)).image, crop.target
+        assert not image[:, image[0] == 0].any()
+        assert 0.1 < np.mean(image[0] == 0) < 0.9
+        assert np.mean(image[1] == 0) > np.mean(image[0] == 0)
+        assert np.all(target[image[0] == 0] == -1)
+        assert image[0].max() > 2.0
+    fact = found.facts[found.splits.train[0]]
+    image, _ = crops.reading.window(found.splits.train[0], 0, 0, fact.height, fact.width)
+    assert set(np.unique(image)) == {0.0, 4.0}
 
 
 def test_a_second_stage_validates_on_the_images_of_the_first(scenes: Path, refused: Callable[..., str]) -> None:

@@ -197,8 +197,8 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
 
 
 class _Values:
-    """Of pixels that are data, strip by strip, lowest and highest value, sums for mean and deviation, and samples; of all
-    pixels a hash."""
+    """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of pixels that are data; of
+    all pixels a hash."""
 
     def __init__(self, image: Source) -> None:
         self._bands = image.bands
