@@ -34,7 +34,7 @@ from segcli.training.processes import Processes
 from segcli.training.sampling import Crops, Reading
 from segcli.training.start import seen_as
 from segcli.training.state import Progress
-from segcli.training.survey import Survey, normalisation, survey
+from segcli.training.survey import Survey, _percentiles, normalisation, survey
 
 
 def write_scene(path: Path, pixels: np.ndarray, left: float = 500_000, **more: object) -> Path:
@@ -311,6 +311,56 @@ def test_numbers_of_objects_alone_are_no_masks(scenes: Path) -> None:
 def test_tiles_and_what_tells_of_them(scenes: Path) -> None:
     (scenes / "masks" / "tiles.json").write_text(json.dumps({"segcli": "tiles"}))
     assert len(find_pairs(scenes, 0.5, 0).all) == 4
+
+
+def test_numbers_of_objects_are_whole(scenes: Path, rng: np.random.Generator) -> None:
+    numbers = rng.integers(0, 4, (40, 40)).astype(np.float32)
+    numbers[0, 0] = np.nan
+    for name in "abcd":
+        write_scene(scenes / "instances" / f"{name}.tif", numbers)
+    assert not looked_at(scenes)[1]
+    numbers[39, 3] = 0.25
+    write_scene(scenes / "instances" / "b.tif", numbers)
+    with pytest.raises(UsageError, match=r"instances/b\.tif: 0\.25 among its values; expected whole numbers"):
+        looked_at(scenes)
+
+
+def test_codes_above_255_are_said_to_be_no_indices(scenes: Path, rng: np.random.Generator) -> None:
+    for name in "abcd":
+        codes = np.array([111, 112, 311], np.uint16)[rng.integers(0, 3, (40, 40))]
+        write_scene(scenes / "masks" / f"{name}.tif", codes)
+    with pytest.raises(
+        UsageError, match=r"values 311 \(\d+ pixels\) are no class.*indices are 0 to 255: renumber codes"
+    ):
+        looked_at(scenes)
+
+
+def test_samples_of_16_bits_count_by_the_area_that_they_stand_for(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A large image is sampled at every eighth pixel of each eighth row, a small one everywhere."""
+    for name, side, level in (("large", 1024, 1000), ("small1", 128, 3000), ("small2", 128, 3000)):
+        for side_of_split in ("train", "val"):
+            image = rng.normal(level, 50, (side, side)).astype(np.uint16)
+            write_scene(tmp_path / side_of_split / "images" / f"{name}.tif", image)
+            mask = np.zeros((side, side), np.uint8)
+            mask[:9] = 1
+            write_scene(tmp_path / side_of_split / "masks" / f"{name}.tif", mask)
+    found, _ = looked_at(tmp_path)
+    constants = normalisation(found)
+    share = 2 * 128**2 / (1024**2 + 2 * 128**2)
+    assert constants.mean[0] == pytest.approx(1000 + 2000 * share, rel=0.01)
+    assert constants.deviation[0] == pytest.approx(np.sqrt(50**2 + share * (1 - share) * 2000**2), rel=0.03)
+    values = rng.normal(0, 1, (2, 501)).astype(np.float32)  # where all weigh the same, it is what numpy gives
+    for ours, numpys in zip(_percentiles(values, np.full(501, 7)), _percentiles(values, None), strict=True):
+        assert ours == pytest.approx(numpys, abs=1e-6)
+
+
+def test_weights_of_classes_are_said_and_kept(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(options_of(scenes, class_weights="auto"), Console()) == 0
+    kept = json.loads((scenes / "out" / "options.json").read_text())
+    assert kept["class_weights"] == "auto"
+    assert set(kept["weights_by_class"]) == {"class 0", "class 1"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"weights of classes: class 0 {kept['weights_by_class']['class 0']:.3g}, class 1 " in said
 
 
 def options_of(scenes: Path, **more: object) -> TrainOptions:

@@ -30,6 +30,9 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     is_known = start is not None or (options.encoder != "plain" and options.pretrained)
     if options.freeze and not is_known:
         raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or a pretrained encoder")
+    if options.freeze > options.epochs and options.minutes is None:
+        raise UsageError("--freeze", f"{options.freeze} epochs of {options.epochs}", "the encoder would never learn",
+                         "expected at most --epochs")  # fmt: skip
     if options.freeze_norms and start is None:
         raise UsageError("--freeze-norms", "no weights to take them from", "--freeze-norms goes with --weights")
     if options.freeze_norms and start is not None and not batch_norms(start.network):
@@ -43,13 +46,13 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
     no_pixels = options.loss in ("dice", "lovasz")
-    for name, given, idle in (
-        ("--class-weights", options.class_weights != "none", no_pixels),
-        ("--border-weight", options.border_weight > 0, no_pixels),
-        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal"),
+    for name, given, idle, losses in (
+        ("--class-weights", options.class_weights != "none", no_pixels, "ce, ce+dice or focal"),
+        ("--border-weight", options.border_weight > 0, no_pixels, "ce, ce+dice or focal"),
+        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal", "ce or ce+dice"),
     ):
         if given and idle:
-            raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
+            raise UsageError(name, f"has no part in --loss {options.loss}", f"expected {losses}")
 
 
 def _check_encoder_weights(options: TrainOptions, start: Model | None) -> None:

@@ -49,9 +49,11 @@ class Labels:
         if valid is not None:
             found[~valid] = -1
         if (found == -2).any():
-            objects = "; numbers of objects belong in instances/" if len(pixels) == 1 and pixels.max() > 255 else ""
+            remedy = "give --classes with all of them, or 255 where there is no label"
+            if len(pixels) == 1 and pixels.max() > 255:
+                remedy = "class indices are 0 to 255: renumber codes; numbers of objects belong in instances/"
             raise InputError(path, f"{self._foreign(pixels, found)} are no class", f"expected {self._expected(pixels)}",
-                             f"give --classes with all of them, or 255 where there is no label{objects}")  # fmt: skip
+                             remedy)  # fmt: skip
         return found
 
     def _by_index(self, values: NDArray[np.generic]) -> Positions:

@@ -194,6 +194,18 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
             raise InputError(
                 pair.instances, "another size than its image, or several bands", "expected one number a pixel"
             )
+        if np.dtype(numbers.dtype).kind != "f":
+            return
+        for _, (values,), known in numbers.strips(CELL):
+            there = np.isfinite(values) & written_out(known, values.shape)
+            if (odd := values[there & (values != np.trunc(values))]).size:
+                raise InputError(pair.instances, f"{odd[0]} among its values", "expected whole numbers, one an object",
+                                 "is it a map of distances or scores?")  # fmt: skip
+
+
+def _step_of(height: int, width: int) -> int:
+    """Every so many rows and columns of an image a pixel is sampled."""
+    return max(1, math.isqrt(height * width // SAMPLED))
 
 
 class _Values:
@@ -202,7 +214,7 @@ class _Values:
 
     def __init__(self, image: Source) -> None:
         self._bands = image.bands
-        self._step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
+        self._step = _step_of(image.grid.height, image.grid.width)
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
         self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
         self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
@@ -230,6 +242,7 @@ class _Values:
 
 def normalisation(found: Survey) -> Normalisation:
     """Mean and deviation of each band over the training images' data; of 16-bit and float values without the outliers.
+    Pixels count the same, whichever image they are of.
 
     A grey image among others counts for every band.
     """
@@ -243,13 +256,42 @@ def normalisation(found: Survey) -> Normalisation:
         sample = np.concatenate([np.resize(fact.sample, (found.bands, fact.sample.shape[1])) for fact in facts], axis=1)
         if not sample.size:
             raise UsageError(found.splits.train[0].image.parent, "not one pixel of data in the training images")
-        low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
-        clipped = np.clip(sample, low, high).astype(np.float64)
-        mean, deviation = clipped.mean(1), clipped.std(1)
-        deviation = np.where(deviation == 0, sample.astype(np.float64).std(1), deviation)
+        stands_for = np.array([_step_of(fact.height, fact.width) ** 2 for fact in facts])  # pixels
+        weights = None
+        if len(set(stands_for)) > 1:  # else, as of tiles, of which there may be very many, nothing is to be sorted
+            weights = np.repeat(stands_for, [fact.sample.shape[1] for fact in facts])
+        low, high = _percentiles(sample, weights)
+        mean, deviation = _mean_and_deviation(np.clip(sample, low, high).astype(np.float64), weights)
+        deviation = np.where(deviation == 0, _mean_and_deviation(sample.astype(np.float64), weights)[1], deviation)
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
     deviation = np.where(deviation == 0, 1, deviation)
     return Normalisation(found.dtype, tuple(map(float, mean)), tuple(map(float, deviation)))
+
+
+Weights = NDArray[np.int64] | None
+"""How many pixels each sample stands for, (pixel,); None where all stand for as many."""
+
+
+def _percentiles(sample: NDArray[np.float32], weights: Weights) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Those that samples, (band, pixel), are clipped at, (band, 1) each: by linear interpolation between the middles of
+    what they stand for."""
+    if weights is None:
+        low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
+        return low, high
+    found = []
+    for values in sample:
+        order = np.argsort(values)
+        places = np.cumsum(weights[order]) - weights[order] / 2
+        places = (places - places[0]) / max(places[-1] - places[0], 1)
+        found.append(np.interp(np.array(CLIPPED) / 100, places, values[order]))
+    low, high = np.array(found).T[..., None]
+    return low, high
+
+
+def _mean_and_deviation(sample: NDArray[np.float64], weights: Weights) -> tuple[NDArray[Any], NDArray[Any]]:
+    """By band, of (band, pixel)."""
+    mean = np.average(sample, axis=1, weights=weights)
+    return mean, np.sqrt(np.average(np.square(sample - mean[:, None]), axis=1, weights=weights))
 
 
 def digest(found: Survey) -> dict[str, Any]:
