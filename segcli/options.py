@@ -136,6 +136,7 @@ class TrainOptions:
     out: Path | None = None
     classes: Path | None = None
     val: float = 0.2
+    split_seed: int = 0
     group_by: str | None = None
     check: bool = False
     epochs: int = 50
@@ -151,6 +152,7 @@ class TrainOptions:
     skip: Skip = "concat"
     encoder: EncoderName = "plain"
     pretrained: bool = True
+    encoder_weights: Path | None = None  # of torchvision's model
     freeze: int = 0
     freeze_norms: bool = False
     crop: int = 256

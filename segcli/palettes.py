@@ -82,7 +82,7 @@ def _csv(text: str) -> Rows:
         color = row.get("color") or row.get("colour") or ""
         parts = [row.get(name) or row.get(name[0], "") for name in ("red", "green", "blue")]
         rgb = color_of(f"#{color.removeprefix('#')}") if color else _rgb(parts) if all(parts) else None
-        found.append((number if numbers is None else int(row[numbers]), row["name"], rgb))
+        found.append((number if numbers is None else _whole(row[numbers]), row["name"], rgb))
     return found
 
 
@@ -172,7 +172,8 @@ def _rgb(parts: list[str]) -> Color:
 
 
 def _whole(text: str) -> int:
-    """ValueError where it is no whole number: colours from 0 to 1, or bounds of a style that has no classes."""
+    """ValueError where it is no whole number: colours from 0 to 1, or bounds of a style that has no classes. 1.0 is
+    one, as programs write numbers of a column in which a cell is empty."""
     number = float(text)
     if not number.is_integer():
         raise ValueError(f"{text} where a whole number is expected, a class or a part of a colour in 0..255")

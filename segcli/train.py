@@ -36,11 +36,11 @@ from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import Training, train_epoch
 from segcli.training.losses import Loss, class_weights
-from segcli.training.pairs import INSTANCES, find_pairs
+from segcli.training.pairs import INSTANCES, find_pairs, left_out
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading, crop_side
-from segcli.training.start import constants, of_the_same_network, seen_as, take_over
+from segcli.training.start import constants, encoder_weights, of_the_same_network, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
 from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
@@ -69,7 +69,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
     with started(choose_device(options.device)) as (processes, device):
         if not processes.is_first:
             console = Console(quiet=True)
-        splits = find_pairs(options.data, options.val, options.seed, options.group_by)
+        splits = find_pairs(options.data, options.val, options.split_seed, options.group_by)
         check_pairs(options, splits)
         numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
         if options.border_weight and numbered < count:
@@ -78,7 +78,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         found = survey(splits, labels, console.fail)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
-        odd = list(warnings(found, labels.classes.names))
+        odd = [*left_out(options.data), *warnings(found, labels.classes.names)]
         for line in odd:
             console.say(line)
         check_classes(options, labels.classes)
@@ -102,10 +102,12 @@ def _own(out: Path) -> Iterator[None]:
         yield
 
 
-def _begin(out: Path, options: TrainOptions) -> None:
-    """Note the options, and take away what --resume would go on with instead of this training."""
+def _begin(out: Path, options: TrainOptions, weights_by_class: dict[str, float] | None) -> None:
+    """Note the options, and the weights that --class-weights came to; take away what --resume would go on with instead
+    of this training."""
     with _faults_of_folder(out):
-        text = json.dumps({"segcli": segcli.__version__, **asdict(options)}, default=str, indent=1)
+        text = json.dumps({"segcli": segcli.__version__, **asdict(options), "weights_by_class": weights_by_class},
+                          default=str, indent=1)  # fmt: skip
         with replacing(out / "options.json") as part:
             part.write_text(text + "\n", encoding="utf-8")
         if not options.resume:
@@ -133,7 +135,7 @@ def _train(
         found.bands, len(classes.entries), options.width, depth_of(options), options.norm, options.dropout, options.up,
         options.skip, options.encoder, options.padding,
     )  # fmt: skip
-    network = UNet(config, pretrained=options.pretrained and not options.resume)
+    network = UNet(config, encoder_weights(options))
     if start is not None and not options.resume:
         console.say(f"{options.weights}: {take_over(network, start, classes)}")
     shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process
@@ -148,8 +150,12 @@ def _train(
     if options.resume:
         progress = load_state(out / "last.safetensors", training.network, training.averaged, training.optimiser, record)
         console.say(f"going on with epoch {progress.epoch + 1}, step {progress.step + 1}")
+    weights = _weights_by_class(options, found)
+    by_name = None if weights is None else dict(zip(classes.names, weights, strict=True))
+    if by_name is not None and options.class_weights == "auto":
+        console.say(f"weights of classes: {', '.join(f'{name} {weight:.3g}' for name, weight in by_name.items())}")
     if processes.is_first:
-        _begin(out, options)
+        _begin(out, options, by_name)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
@@ -238,6 +244,13 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
     return 0
 
 
+def _weights_by_class(options: TrainOptions, found: Survey) -> tuple[float, ...] | None:
+    """Those that were given, or those that follow from how often classes occur; None where all count the same."""
+    if options.class_weights == "auto":
+        return tuple(class_weights(np.stack([found.facts[pair].pixels for pair in found.splits.train])).tolist())
+    return None if options.class_weights == "none" else options.class_weights
+
+
 def _prepared(
     network: UNet, options: TrainOptions, found: Survey, reading: Reading, processes: Processes, device: torch.device
 ) -> Training:
@@ -256,11 +269,7 @@ def _prepared(
         options.border_gap,
         network.config.context,
     )
-    weights: Any = options.class_weights
-    if weights == "auto":
-        weights = class_weights(np.stack([found.facts[pair].pixels for pair in found.splits.train])).tolist()
-    elif weights == "none":
-        weights = None
+    weights = _weights_by_class(options, found)
     by_class = None if weights is None else torch.tensor(weights, device=device)
     loss = Loss(options.loss, by_class, options.label_smoothing)
     averaged = Averaged(network, options.ema)

@@ -1,6 +1,7 @@
 import json
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,12 @@ def rewrite(path: Path, change: dict[str, object]) -> None:
         ({"classes": [{"index": 0, "name": "one"}]}, "3 classes with 1 names"),
         ({"normalisation": {"dtype": "uint8", "mean": [0.0], "deviation": [1.0]}}, "4 bands with 1 constants"),
         ({"normalisation": {"dtype": "uint8", "mean": [0.0] * 4, "deviation": [0.0] * 4}}, "above 0"),
+        ({"normalisation": {"dtype": "uint8", "mean": [float("nan")] * 4, "deviation": [1.0] * 4}}, "found nan"),
+        ({"normalisation": {"dtype": "uint8", "mean": [0.0] * 4, "deviation": [float("inf")] * 4}}, "found inf"),
+        ({"normalisation": {"dtype": "uint8", "mean": ["a"] * 4, "deviation": [1.0] * 4}}, "finite numbers, found 'a'"),
+        ({"normalisation": {"dtype": "uint8", "mean": [10**400] * 4, "deviation": [1.0] * 4}}, "too large"),
+        ({"normalisation": {"dtype": "banana", "mean": [0.0] * 4, "deviation": [1.0] * 4}}, "dtype 'banana'"),
+        ({"normalisation": {"dtype": "complex64", "mean": [0.0] * 4, "deviation": [1.0] * 4}}, "dtype 'complex64'"),
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(
@@ -87,6 +94,36 @@ def test_a_record_that_does_not_fit_is_refused(
         checkpoint.load(path)
     assert "w.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "head.weight",
+            lambda tensor: torch.full_like(tensor, torch.nan),
+            "head.weight has values that are not finite",
+        ),
+        ("head.weight", lambda tensor: tensor.double() * 1e300, "head.weight has values that are not finite"),
+        ("head.weight", lambda tensor: tensor.to(torch.int64), "head.weight is of torch.int64"),
+        ("head.weight", lambda tensor: tensor > 0, "head.weight is of torch.bool"),
+        ("head.weight", lambda tensor: torch.complex(tensor, tensor), "head.weight is of torch.complex64"),
+        ("encoder.0.1.running_var", lambda tensor: -tensor, "running_var has variances below 0"),
+        ("encoder.0.1.num_batches_tracked", lambda tensor: tensor.float(), "num_batches_tracked is of torch.float32"),
+    ],
+)
+def test_values_that_no_training_gives_are_refused(
+    model: checkpoint.Model, tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    """They would load, and every pixel be of the first class without a word."""
+    path = tmp_path / "w.safetensors"
+    checkpoint.save(model, path)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata()
+    save_file({**tensors, name: change(tensors[name])}, path, text)
+    with pytest.raises(NothingDoneError, match=words):
+        checkpoint.load(path)
 
 
 class _Shout:

@@ -27,10 +27,18 @@ def test_tables_of_other_programs(tmp_path: Path, name: str, text: str, ignore: 
     assert table.ignore == ignore
 
 
+def test_whole_floats_are_indices(tmp_path: Path) -> None:
+    """As pandas writes a column of numbers in which a cell was empty once."""
+    (tmp_path / "a.csv").write_text("index,name\n0.0,ground\n1.0,roof\n")
+    assert read_classes(tmp_path / "a.csv").indices.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("a.csv", ""),
+        ("a.csv", "index,name\n0.5,x\n"),
+        ("a.csv", "index,name\n111,x\n311,y\n"),
         ("a.csv", "index,name\n"),
         ("a.csv", "index,label\n1,x\n"),
         ("a.csv", "index,name,color\n1,x,red\n"),

@@ -121,6 +121,19 @@ def test_bands_for_a_network(
             match_bands(source, wanted)
 
 
+def test_one_chosen_band_is_repeated_as_a_grey_image_is(tmp_path: Path) -> None:
+    with Source(write_bands(tmp_path / "a.tif", 5, "MINISBLACK")) as source:
+        assert match_bands(source, 3, (4,)) == (3, 3, 3)
+        assert match_bands(source, 1, (4,)) == (3,)
+        for chosen, wanted, words in (
+            ((1, 2), 3, r"--bands names 2 bands; the weights expect 3 or 1 \(grey\)"),
+            ((1,), 4, "--bands names 1 band; the weights expect 4"),
+            ((6,), 3, "band 6 is alpha, or not there"),
+        ):
+            with pytest.raises(InputError, match=words):
+                match_bands(source, wanted, chosen)
+
+
 def test_weights_of_floats_take_floats_as_they_are(tmp_path: Path) -> None:
     for dtype in ("float32", "float64", "uint16"):
         path = tmp_path / f"{dtype}.tif"

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pyogrio
@@ -14,20 +17,24 @@ from helpers import brightness_model, write_picture
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
+from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import UsageError
 from segcli.network import checkpoint
-from segcli.options import TrainOptions
+from segcli.network.normalise import Normalisation
+from segcli.options import Augment, TrainOptions
 from segcli.train import run
 from segcli.training.borders import border_weights
-from segcli.training.findings import warnings
+from segcli.training.findings import as_record, tables, warnings
+from segcli.training.history import row_of
 from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
-from segcli.training.pairs import find_pairs
+from segcli.training.pairs import find_pairs, left_out
 from segcli.training.processes import Processes
-from segcli.training.sampling import Reading
+from segcli.training.sampling import Crops, Reading
 from segcli.training.start import seen_as
-from segcli.training.survey import Survey, normalisation, survey
+from segcli.training.state import Progress
+from segcli.training.survey import Survey, _percentiles, normalisation, survey
 
 
 def write_scene(path: Path, pixels: np.ndarray, left: float = 500_000, **more: object) -> Path:
@@ -159,6 +166,49 @@ def test_polygons_that_lie_elsewhere_are_said(scenes: Path) -> None:
     assert said[0].endswith(f"none of its 1 polygons lies on {scenes / 'images' / 'b.tif'}")
 
 
+def test_a_class_that_no_validation_mask_has_decides_nothing() -> None:
+    """One pixel that is wrongly predicted as it would else divide the mean by one class more."""
+    training = SimpleNamespace(optimiser=SimpleNamespace(param_groups=[{"lr": 0.5}]))
+    classes = ClassTable.from_indices([0, 1, 2])
+    without_it, with_it = np.diag([90, 10, 0]), np.array([[89, 0, 1], [0, 10, 0], [0, 0, 0]])
+    for matrix, iou in ((without_it, [1, 1, None]), (with_it, [89 / 90, 1, None])):
+        row = row_of(training, Progress(seen=1), matrix, classes, 1.0)  # type: ignore[arg-type]
+        assert [*row["iou"].values()] == iou
+        assert row["learning_rate"] == 0.5
+        assert row["mean_iou"] == pytest.approx((iou[0] + iou[1]) / 2)
+
+
+def test_a_class_that_nodata_hides_is_said(scenes: Path, rng: np.random.Generator) -> None:
+    """GeoTIFF masks often say that 0 is nodata, and background is not learnt, then."""
+    pixels = {name: rng.integers(0, 3, (40, 40), np.uint8) for name in "abcd"}
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", pixels[name], nodata=0)
+    hidden = sum(int((mask == 0).sum()) for mask in pixels.values())
+    found, _ = looked_at(scenes)
+    said = [line for line in warnings(found, ("class 1", "class 2")) if "nodata" in line]
+    assert len(said) == 1
+    assert f"nodata is 0, as in 3 more, so that {hidden} pixels have no label" in said[0]
+    assert "-unsetnodata), else say --ignore 0" in said[0]
+    record = as_record(found, ("class 1", "class 2"))["unlabelled"]
+    assert [record[side]["images"] for side in ("train", "val")] == [2, 2]
+    assert 1600 * (record["train"]["share"] + record["val"]["share"]) * 2 == pytest.approx(hidden)
+    _, (_, _, lines) = tables(found, ("class 1", "class 2"))
+    assert lines[-1][0] == "without a label, of all"
+    assert not any("nodata" in line for line in warnings(looked_at(scenes, ignore=0)[0], ("class 1", "class 2")))
+    (scenes / "classes.csv").write_text("index,name\n0,unlabelled\n1,wheat\n2,maize\n")
+    assert not any("nodata" in line for line in warnings(looked_at(scenes)[0], ("wheat", "maize")))
+    (scenes / "classes.csv").write_text("index,name\n0,ground\n1,wheat\n2,maize\n")
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", pixels[name], nodata=2)
+    said = list(warnings(looked_at(scenes)[0], ("ground", "wheat", "maize")))
+    assert any("nodata is 2, as in 3 more" in line for line in said)
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", pixels[name], nodata=255)
+    found, _ = looked_at(scenes)
+    assert not any("nodata" in line for line in warnings(found, ("ground", "wheat", "maize")))
+    assert as_record(found, ("ground", "wheat", "maize"))["unlabelled"]["train"] == {"share": 0.0, "images": 0}
+
+
 def test_one_row_on_both_sides_is_said(scenes: Path) -> None:
     sides = ("a", "train"), ("b", "train"), ("c", "val"), ("b", "val")
     rows = [f"images/{name}.tif,masks/{name}.tif,{side}" for name, side in sides]
@@ -168,9 +218,149 @@ def test_one_row_on_both_sides_is_said(scenes: Path) -> None:
     assert said == [f"the same image is in training and in validation: {path}, {path}"]
 
 
+def test_one_picture_in_two_formats_is_the_same(scenes: Path) -> None:
+    with rasterio.open(scenes / "images" / "a.tif") as file:
+        pixels = file.read(1)
+    write_scene(scenes / "images" / "c.tif", pixels, compress="deflate", predictor=2)
+    write_picture(scenes / "images" / "e.png", pixels)
+    sides = ("a", "train"), ("c", "val")
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side}" for name, side in sides]
+    rows.append("images/e.png,masks/b.tif,val")
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    found, _ = looked_at(scenes / "pairs.csv")
+    assert len({fact.digest for fact in found.facts.values()}) == 3
+    (said,) = [line for line in warnings(found, ("0", "1")) if "the same image" in line]
+    assert all(name in said for name in ("a.tif", "c.tif", "e.png"))
+
+
+def test_a_group_on_both_sides_is_said(scenes: Path) -> None:
+    """Where the table has a split of its own, nobody has kept its groups together."""
+    sides = ("a", "train", "p1"), ("b", "train", "p2"), ("c", "val", "p2"), ("d", "val", "p3")
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side},{group}" for name, side, group in sides]
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split,group", *rows]))
+    said = list(warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+    assert any("group p2 is in training and in validation; keep the parts" in line for line in said)
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split,group", *rows]).replace("val,p2", "val,p4"))
+    assert not any("group" in line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+
+
+@pytest.mark.parametrize("level", get_args(Augment))
+def test_pixels_without_data_are_the_mean_whatever_the_light(scenes: Path, level: Augment) -> None:
+    """Predicting, the network sees 0 there, and not what brightness and contrast make of that."""
+    for name in "abcd":
+        pixels = np.full((2, 40, 40), 100, np.float32)
+        pixels[:, :, 20:], pixels[1, :10, :20] = -9999, np.nan
+        write_scene(scenes / "images" / f"{name}.tif", pixels, nodata=-9999)
+    found, _ = looked_at(scenes)
+    labels = without(find_classes(scenes, None, found.splits.all), None)
+    crops = Crops(found, Reading(labels, Normalisation("float32", (60.0,) * 2, (10.0,) * 2)), 48, 0, level)
+    for n in range(6):
+        image, target = (crop := crops.crop(0, 0, n)).image, crop.target
+        assert not image[:, image[0] == 0].any()
+        assert 0.1 < np.mean(image[0] == 0) < 0.9
+        assert np.mean(image[1] == 0) > np.mean(image[0] == 0)
+        assert np.all(target[image[0] == 0] == -1)
+        assert image[0].max() > 2.0
+    fact = found.facts[found.splits.train[0]]
+    image, _ = crops.reading.window(found.splits.train[0], 0, 0, fact.height, fact.width)
+    assert set(np.unique(image)) == {0.0, 4.0}
+
+
+def test_a_second_stage_validates_on_the_images_of_the_first(scenes: Path, refused: Callable[..., str]) -> None:
+    first = options_of(scenes, val=0.25)
+    splits = [find_pairs(scenes, 0.25, dataclasses.replace(first, seed=n).split_seed) for n in range(5)]
+    assert all(split == splits[0] for split in splits)
+    assert any(find_pairs(scenes, 0.25, n) != splits[0] for n in range(1, 5))
+    rows = [f"images/{name}.tif,masks/{name}.tif,{side}" for name, side in (("a", "train"), ("b", "val"))]
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    assert "--split-seed: pairs.csv says itself" in refused("train", "pairs.csv", "--split-seed", 1, "--check")
+
+
+def test_val_beside_images_and_masks_is_used(scenes: Path) -> None:
+    """And what lies where nobody looks is named."""
+    for kind in ("images", "masks"):
+        (scenes / "valid" / kind).mkdir(parents=True)
+        (scenes / kind / "d.tif").rename(scenes / "valid" / kind / "d.tif")
+    splits = find_pairs(scenes, 0.25, 0)
+    assert splits.is_given
+    assert [[pair.image.stem for pair in part] for part in (splits.train, splits.val)] == [["a", "b", "c"], ["d"]]
+    assert not list(left_out(scenes))
+    for kind in ("images", "masks"):
+        (scenes / kind / "north").mkdir()
+        (scenes / kind / "c.tif").rename(scenes / kind / "north" / "c.tif")
+    (scenes / "images" / "notes").mkdir()
+    (said,) = left_out(scenes)
+    assert said.startswith(f"{scenes / 'images'}: what is in its folders north is not read; move it up")
+    for name in "ab":
+        (scenes / "images" / f"{name}.tif").rename(scenes / f"{name}.tif")
+    with pytest.raises(UsageError, match="no images, but in its folders north; folders in it are not read; move it up"):
+        find_pairs(scenes, 0.25, 0)
+    (scenes / "a.tif").rename(scenes / "images" / "a.tif")
+    for kind in ("images", "masks"):
+        (scenes / "train" / kind).mkdir(parents=True)
+        (scenes / kind / "north" / "c.tif").rename(scenes / "train" / kind / "c.tif")
+    assert list(left_out(scenes)) == [f"{scenes / 'images'}: not read, because {scenes / 'train'} is there"]
+
+
+def test_numbers_of_objects_alone_are_no_masks(scenes: Path) -> None:
+    (scenes / "masks").rename(scenes / "instances")
+    with pytest.raises(UsageError, match=r"no masks/ in it; .*instances/ holds numbers of objects; make masks/ of it"):
+        find_pairs(scenes, 0.25, 0)
+
+
 def test_tiles_and_what_tells_of_them(scenes: Path) -> None:
     (scenes / "masks" / "tiles.json").write_text(json.dumps({"segcli": "tiles"}))
     assert len(find_pairs(scenes, 0.5, 0).all) == 4
+
+
+def test_numbers_of_objects_are_whole(scenes: Path, rng: np.random.Generator) -> None:
+    numbers = rng.integers(0, 4, (40, 40)).astype(np.float32)
+    numbers[0, 0] = np.nan
+    for name in "abcd":
+        write_scene(scenes / "instances" / f"{name}.tif", numbers)
+    assert not looked_at(scenes)[1]
+    numbers[39, 3] = 0.25
+    write_scene(scenes / "instances" / "b.tif", numbers)
+    with pytest.raises(UsageError, match=r"instances/b\.tif: 0\.25 among its values; expected whole numbers"):
+        looked_at(scenes)
+
+
+def test_codes_above_255_are_said_to_be_no_indices(scenes: Path, rng: np.random.Generator) -> None:
+    for name in "abcd":
+        codes = np.array([111, 112, 311], np.uint16)[rng.integers(0, 3, (40, 40))]
+        write_scene(scenes / "masks" / f"{name}.tif", codes)
+    with pytest.raises(
+        UsageError, match=r"values 311 \(\d+ pixels\) are no class.*indices are 0 to 255: renumber codes"
+    ):
+        looked_at(scenes)
+
+
+def test_samples_of_16_bits_count_by_the_area_that_they_stand_for(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A large image is sampled at every eighth pixel of each eighth row, a small one everywhere."""
+    for name, side, level in (("large", 1024, 1000), ("small1", 128, 3000), ("small2", 128, 3000)):
+        for side_of_split in ("train", "val"):
+            image = rng.normal(level, 50, (side, side)).astype(np.uint16)
+            write_scene(tmp_path / side_of_split / "images" / f"{name}.tif", image)
+            mask = np.zeros((side, side), np.uint8)
+            mask[:9] = 1
+            write_scene(tmp_path / side_of_split / "masks" / f"{name}.tif", mask)
+    found, _ = looked_at(tmp_path)
+    constants = normalisation(found)
+    share = 2 * 128**2 / (1024**2 + 2 * 128**2)
+    assert constants.mean[0] == pytest.approx(1000 + 2000 * share, rel=0.01)
+    assert constants.deviation[0] == pytest.approx(np.sqrt(50**2 + share * (1 - share) * 2000**2), rel=0.03)
+    values = rng.normal(0, 1, (2, 501)).astype(np.float32)  # where all weigh the same, it is what numpy gives
+    for ours, numpys in zip(_percentiles(values, np.full(501, 7)), _percentiles(values, None), strict=True):
+        assert ours == pytest.approx(numpys, abs=1e-6)
+
+
+def test_weights_of_classes_are_said_and_kept(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(options_of(scenes, class_weights="auto"), Console()) == 0
+    kept = json.loads((scenes / "out" / "options.json").read_text())
+    assert kept["class_weights"] == "auto"
+    assert set(kept["weights_by_class"]) == {"class 0", "class 1"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"weights of classes: class 0 {kept['weights_by_class']['class 0']:.3g}, class 1 " in said
 
 
 def options_of(scenes: Path, **more: object) -> TrainOptions:

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.train import run
+from segcli.training.checks import check_options
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = ("--epochs", 1, "--width", 2, "--depth", 1, "--crop", 16, "--batch", 2)
@@ -75,6 +77,29 @@ def test_check_refuses_what_the_training_would(data: Path, refused: Callable[...
         for check in ((), ("--check",)):
             assert text in refused("train", "data", *more, *check)
     assert not (tmp_path / "runs").exists()
+
+
+def test_more_frozen_epochs_than_there_are(data: Path, tmp_path: Path) -> None:
+    path = weights(tmp_path / "w.safetensors")
+    options = TrainOptions(data, tmp_path / "out", weights=path, crop=16, freeze=60)
+    with pytest.raises(UsageError, match="--freeze: 60 epochs of 50; the encoder would never learn"):
+        run(options, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"class_weights": "auto", "loss": "dice"}, "--class-weights: has no part in --loss dice; .* ce.dice or focal"),
+        (
+            {"border_weight": 5.0, "loss": "lovasz"},
+            "--border-weight: has no part in --loss lovasz; .* ce.dice or focal",
+        ),
+        ({"label_smoothing": 0.1, "loss": "focal"}, "--label-smoothing: .*; expected ce or ce.dice$"),
+    ],
+)
+def test_losses_that_take_an_option_are_named(data: Path, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_options(TrainOptions(data, **more), None)
 
 
 def test_norms_that_are_not_there_cannot_be_frozen(data: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_what_does_not_stream_says_so(encoder: str) -> None:
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_have_the_channels_and_strides_that_are_stated(name: str) -> None:
-    encoder = Encoder(name, 5, pretrained=False).eval()
+    encoder = Encoder(name, 5).eval()
     with torch.inference_mode():
         features = encoder(torch.randn(1, 5, 64, 96))
     expected = [(count, 64 >> n, 96 >> n) for n, count in enumerate(feature_channels(name)) if count]

@@ -43,7 +43,7 @@ def main() -> None:
     like = json.loads(chosen.like.read_text())
     device = choose_device(chosen.device)
     keep_freed_memory()
-    splits = find_pairs(chosen.data, like["val"], like["seed"], like["group_by"])
+    splits = find_pairs(chosen.data, like["val"], like.get("split_seed", like["seed"]), like["group_by"])
     labels = Labels(find_classes(chosen.data, None, splits.all))
     found = survey(splits, labels, print)
     facts = found.facts

@@ -31,6 +31,9 @@ def train(
     val: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share to validate on where DATA has no val/.")
     ] = TrainOptions.val,
+    split_seed: Annotated[
+        int, typer.Option(min=0, help="Another number validates on other images; by itself their names decide.")
+    ] = TrainOptions.split_seed,
     group_by: Annotated[
         str | None,
         typer.Option(metavar="PATTERN", help="Images in whose names it finds the same stay in one split."),
@@ -66,6 +69,10 @@ def train(
     pretrained: Annotated[
         bool, typer.Option("--pretrained/--no-pretrained", help="Fetch ImageNet weights for torchvision's encoders.")
     ] = TrainOptions.pretrained,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="Take those from this file, a state dict of torchvision's model, .pth or .safetensors."),
+    ] = TrainOptions.encoder_weights,
     freeze: Annotated[
         int, typer.Option(min=0, help="Leave the encoder as it is for so many epochs.")
     ] = TrainOptions.freeze,
@@ -111,7 +118,7 @@ def train(
         float, typer.Option(min=0, max=0.99999, help="Decay of the averaged weights that are kept; 0: the last ones.")
     ] = TrainOptions.ema,
     clip: Annotated[float, typer.Option(min=0, help="Largest norm of the gradient; 0: no limit.")] = TrainOptions.clip,
-    seed: Annotated[int, typer.Option(min=0, help="Split, first weights, crops and augmentation follow it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="First weights, crops and augmentation follow it.")] = 0,
     precision: Annotated[
         TrainPrecision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")
     ] = TrainOptions.precision,
@@ -132,11 +139,11 @@ def train(
 ) -> None:
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
-        data, out, classes, val, texts.pattern("--group-by", group_by), check, epochs, minutes, patience, weights,
-        width, depth, norm, dropout, padding, up, skip, encoder, pretrained, freeze, freeze_norms, crop, batch, augment,
-        upright, balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
-        learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, overwrite, device,
-        json, quiet, debug,
+        data, out, classes, val, split_seed, texts.pattern("--group-by", group_by), check, epochs, minutes, patience,
+        weights, width, depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze,
+        freeze_norms, crop, batch, augment, upright, balance, loss, texts.class_weights(class_weights), border_weight,
+        border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half,
+        workers, resume, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -1,7 +1,8 @@
 """Weights on disk: safetensors, with everything that prediction must know as one JSON text in the metadata.
 
 The text stands under the key `segcli` and has a `format` number. A checkpoint is data, never code: nothing is
-unpickled, and the sizes that it claims are checked against the tensors in the file before a network is built.
+unpickled, and the sizes that it claims are checked against the tensors in the file before a network is built. Its
+values are looked at, too: NaN would go through a network without a word.
 """
 
 import json
@@ -95,12 +96,13 @@ def _load(path: Path) -> Model:
         config = NetworkConfig(**settings)
         with torch.device("meta"):  # no memory is taken until the shapes are known to be right
             network = UNet(config)
-        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        empty = network.state_dict()
+        expected = {name: tuple(tensor.shape) for name, tensor in empty.items()}
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 raise ValueError(f"tensor {name:.60} has shape {found.get(name)}, the network {expected.get(name)}")
-        tensors = {name: _full_precision(file.get_tensor(name)) for name in expected}
+        tensors = {name: _sound(name, file.get_tensor(name), like.dtype) for name, like in empty.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(False).eval()
     constants = record["normalisation"]
@@ -114,8 +116,17 @@ def _load(path: Path) -> Model:
     return Model(network, normalisation, classes, record["pixel_size_m"], record["training"])
 
 
-def _full_precision(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor, of a network that has it in `dtype`, floats in full precision. ValueError on values with which every
+    score would be NaN, so that all pixels were of the first class."""
+    if not (tensor.is_floating_point() if dtype.is_floating_point else tensor.dtype == dtype):
+        raise ValueError(f"tensor {name:.60} is of {tensor.dtype}, the network's of {dtype}")
+    tensor = tensor.to(dtype)
+    if not tensor.isfinite().all():
+        raise ValueError(f"tensor {name:.60} has values that are not finite")
+    if name.endswith(".running_var") and (tensor < 0).any():
+        raise ValueError(f"tensor {name:.60} has variances below 0")
+    return tensor
 
 
 def find(name: str | None) -> Path:

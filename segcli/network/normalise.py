@@ -4,6 +4,7 @@ The constants are fixed at training and travel in the checkpoint. Nothing here i
 of one value give one input wherever they stand.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,10 +16,15 @@ from torch import Tensor
 
 from segcli.network.device import sent
 
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+"""What pixels can be of, by numpy's names."""
+
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each band, in units of `dtype` (a numpy name) as the training files held it."""
+    """Mean and standard deviation of each band, in units of `dtype` (a numpy name) as the training files held it.
+
+    ValueError unless these are finite numbers, the deviations above 0, of a dtype that there is."""
 
     dtype: str
     mean: tuple[float, ...]
@@ -27,6 +33,11 @@ class Normalisation:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.deviation) or not self.mean:
             raise ValueError(f"{len(self.mean)} means, {len(self.deviation)} deviations")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"normalisation of the dtype {self.dtype!r:.40}, which pixels are not of")
+        for value in (*self.mean, *self.deviation):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"means and deviations must be finite numbers, found {value!r:.40}")
         if not all(value > 0 for value in self.deviation):
             raise ValueError(f"deviations must be above 0: {self.deviation}")
 

@@ -1,9 +1,10 @@
 """The U-Net of Ronneberger, Fischer and Brox (2015), "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", and its relatives: padded or not, other ways up, other skips, encoders from torchvision. Knows tensors
-and nothing of files or classes' names.
+and nothing of classes' names or of files, but for one that an encoder's weights lie in.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -63,12 +64,13 @@ class UNet(nn.Module):
     contracting path as in the paper. Weights start as in He et al. (2015), which the paper asks for.
 
     Without skips and with transposed convolutions it is the plain encoder and decoder of Long, Shelhamer and Darrell
-    (2015), with unpooling the deconvolution network of Noh, Hong and Han (2015). With `pretrained` an encoder of
-    torchvision's comes with its ImageNet weights. With valid padding it is the paper's: convolutions pad nothing, what
-    they use up is the image mirrored, and the encoder's features are cropped to the decoder's.
+    (2015), with unpooling the deconvolution network of Noh, Hong and Han (2015). An encoder of torchvision's begins
+    with the weights in the file `encoder_weights`, where one is given. With valid padding it is the paper's:
+    convolutions pad nothing, what they use up is the image mirrored, and the encoder's features are cropped to the
+    decoder's.
     """
 
-    def __init__(self, config: NetworkConfig, pretrained: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, encoder_weights: Path | None = None) -> None:
         super().__init__()
         self.config = config
         decoded = [config.width << level for level in range(config.depth)]
@@ -80,7 +82,7 @@ class UNet(nn.Module):
             )
         else:
             encoded = feature_channels(config.encoder)
-            self.encoder = Encoder(config.encoder, config.bands, pretrained)
+            self.encoder = Encoder(config.encoder, config.bands, encoder_weights)
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(config.dropout)
         levels = range(config.depth - 1, -1, -1)

@@ -13,29 +13,34 @@ CAMERA_BITS = (8, 10, 12, 14, 16)
 def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """Bands of the file, from 0, for a network of `wanted` bands; InputError where they do not fit.
 
-    The same number fits, leaving alpha out; so does a grey one repeated, and red, green and blue with one band more
-    (near infrared, or alpha that is not marked as such) for a network of three.
+    The same number fits, leaving alpha out; so does, for a network of three, a grey one repeated, also one that was
+    `chosen` of several, and red, green and blue with one band more (near infrared, or alpha not marked as such).
     """
     found = source.bands
     if chosen is not None:
-        if len(chosen) != wanted:
-            raise InputError(source.path, f"--bands names {len(chosen)} bands", f"the weights expect {wanted}")
+        is_grey = len(chosen) == 1 and wanted == 3
+        if len(chosen) != wanted and not is_grey:
+            count = f"{len(chosen)} band{'s' * (len(chosen) != 1)}"
+            raise InputError(source.path, f"--bands names {count}", f"the weights expect {wanted}{_or_grey(wanted)}")
         places = [source.band_of(number) for number in chosen]
         if None in places:
             missing = chosen[places.index(None)]
             raise InputError(source.path, f"band {missing} is alpha, or not there", "--bands names it", "name others")
-        return tuple(place for place in places if place is not None)
+        return tuple(place for place in places if place is not None) * (3 if is_grey else 1)
     if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
         return tuple(range(wanted))
     if found == 1 and wanted == 3:
         return (0, 0, 0)
-    more = " or 1 (grey)" if wanted == 3 else ""
     raise InputError(
         source.path,
         f"{found} band{'s' * (found != 1)}",
-        f"the weights expect {wanted}{more}",
+        f"the weights expect {wanted}{_or_grey(wanted)}",
         "choose with --bands, or other weights",
     )
+
+
+def _or_grey(wanted: int) -> str:
+    return " or 1 (grey)" if wanted == 3 else ""
 
 
 def match_ranges(

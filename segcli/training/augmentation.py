@@ -20,11 +20,13 @@ ELASTIC_STEP, ELASTIC_SHIFT = 64, 6.0
 
 @dataclass(frozen=True)
 class Crop:
-    """A normalised image (band, row, col), class positions (row, col), -1 without a label, and weights of pixels."""
+    """A normalised image (band, row, col), class positions (row, col), -1 without a label, weights of pixels, and
+    where the image has no data, (band, row, col) or one plane for all bands; None: it has some everywhere."""
 
     image: NDArray[np.float32]
     target: NDArray[np.int16]
     weights: NDArray[np.float32] | None = None
+    void: NDArray[np.bool_] | None = None
 
 
 def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool = False) -> Crop:
@@ -34,6 +36,7 @@ def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool 
     turned by any angle, scaled and deformed (mirrored at the border). full: also more or less colour, gain by band,
     blur and noise.
     `upright` is for images that have an up: mirrored left to right only, and turned by a few degrees.
+    Where there are no data the image is 0 again in the end, the mean, as the network will see it in predicting.
     """
     if level == "none":
         return crop
@@ -51,7 +54,9 @@ def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool 
             image = np.stack([cv2.GaussianBlur(np.ascontiguousarray(band), (0, 0), sigma) for band in image])
         if rng.random() < 0.3:
             image = image + rng.normal(0, rng.uniform(0.02, 0.15), image.shape).astype(np.float32)
-    return Crop(image, crop.target, crop.weights)
+    if crop.void is not None:
+        image = np.where(crop.void, np.float32(0), image)
+    return Crop(image, crop.target, crop.weights, crop.void)
 
 
 def turned(crop: Crop, turns: int, flip: bool) -> Crop:
@@ -61,8 +66,8 @@ def turned(crop: Crop, turns: int, flip: bool) -> Crop:
         array = np.rot90(array, turns, (-2, -1))
         return array[..., ::-1] if flip else array
 
-    weights = None if crop.weights is None else move(crop.weights)
-    return Crop(move(crop.image), move(crop.target), weights)  # type: ignore[arg-type]
+    weights, void = (None if array is None else move(array) for array in (crop.weights, crop.void))
+    return Crop(move(crop.image), move(crop.target), weights, void)  # type: ignore[arg-type]
 
 
 def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
@@ -84,4 +89,7 @@ def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
 
     image = np.stack([sample(band, cv2.INTER_LINEAR) for band in crop.image])
     weights = None if crop.weights is None else sample(crop.weights, cv2.INTER_LINEAR)
-    return Crop(image, sample(crop.target, cv2.INTER_NEAREST), weights)  # type: ignore[arg-type]
+    void = crop.void
+    if void is not None:
+        void = np.stack([sample(plane.view(np.uint8), cv2.INTER_NEAREST) for plane in void]).astype(bool)
+    return Crop(image, sample(crop.target, cv2.INTER_NEAREST), weights, void)  # type: ignore[arg-type]

@@ -23,11 +23,16 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.encoder != "plain" and options.depth not in (TrainOptions.depth, STRIDES):
         raise UsageError("--depth", f"{options.encoder} halves {STRIDES} times", f"expected {STRIDES}",
                          "leave --depth out")  # fmt: skip
+    if options.encoder_weights is not None:
+        _check_encoder_weights(options, start)
     if options.border_gap != TrainOptions.border_gap and not options.border_weight:
         raise UsageError("--border-gap", "goes with --border-weight", "expected both")
     is_known = start is not None or (options.encoder != "plain" and options.pretrained)
     if options.freeze and not is_known:
         raise UsageError("--freeze", "nothing is pretrained", "--freeze goes with --weights or a pretrained encoder")
+    if options.freeze > options.epochs and options.minutes is None:
+        raise UsageError("--freeze", f"{options.freeze} epochs of {options.epochs}", "the encoder would never learn",
+                         "expected at most --epochs")  # fmt: skip
     if options.freeze_norms and start is None:
         raise UsageError("--freeze-norms", "no weights to take them from", "--freeze-norms goes with --weights")
     if options.freeze_norms and start is not None and not batch_norms(start.network):
@@ -41,13 +46,24 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
     no_pixels = options.loss in ("dice", "lovasz")
-    for name, given, idle in (
-        ("--class-weights", options.class_weights != "none", no_pixels),
-        ("--border-weight", options.border_weight > 0, no_pixels),
-        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal"),
+    for name, given, idle, losses in (
+        ("--class-weights", options.class_weights != "none", no_pixels, "ce, ce+dice or focal"),
+        ("--border-weight", options.border_weight > 0, no_pixels, "ce, ce+dice or focal"),
+        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal", "ce or ce+dice"),
     ):
         if given and idle:
-            raise UsageError(name, f"has no part in --loss {options.loss}", "expected ce or ce+dice")
+            raise UsageError(name, f"has no part in --loss {options.loss}", f"expected {losses}")
+
+
+def _check_encoder_weights(options: TrainOptions, start: Model | None) -> None:
+    """UsageError where a file of the encoder's weights would have no part in the training."""
+    for text, is_so in (
+        ("with --weights, which has the encoder's, too", start is not None),
+        ("plain has none that others made", options.encoder == "plain"),
+        ("with --no-pretrained", not options.pretrained),
+    ):
+        if is_so:
+            raise UsageError("--encoder-weights", text, "it goes with an --encoder of torchvision's", "leave it out")
 
 
 def check_folder(options: TrainOptions, out: Path) -> None:
@@ -65,7 +81,8 @@ def check_folder(options: TrainOptions, out: Path) -> None:
 
 def check_pairs(options: TrainOptions, splits: Splits) -> None:
     """UsageError where a split is asked for that the data have already, or borders without numbers of objects."""
-    is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val}
+    is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val,
+                "--split-seed": options.split_seed != TrainOptions.split_seed}  # fmt: skip
     for name in (name for name, is_given in is_asked.items() if is_given and splits.is_given):
         raise UsageError(name, f"{options.data} says itself what is for validation", "there is nothing to split",
                          f"leave {name} out")  # fmt: skip

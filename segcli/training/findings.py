@@ -24,6 +24,7 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
             yield f"{pair.mask}: not one labelled pixel"
         if fact.stray_polygons:
             yield f"{pair.mask}: none of its {fact.stray_polygons} polygons lies on {pair.image}"
+    yield from _hidden(facts)
     if len(names) >= LIKELY_OBJECTS and all(_are_numbered(fact) for fact in facts.values()):
         yield (f"{len(names)} classes, and each mask has them from the first on without a gap: if these are numbers of "
                f"objects, they belong in {INSTANCES}/, and masks/ has a class for all of them")  # fmt: skip
@@ -32,15 +33,27 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
         if not any(facts[pair].pixels[n] for pair in splits.train):
             yield f"{called} is in no training mask: it will never be predicted"
         elif not any(facts[pair].pixels[n] for pair in splits.val):
-            yield f"{called} is in no validation mask: its IoU stays unknown"
-    learnt, seen = ({facts[pair].digest for pair in part} for part in (splits.train, splits.val))
+            yield f"{called} is in no validation mask: its IoU stays unknown, and mIoU is without it"
+    learnt, seen = ({facts[pair].content for pair in part} for part in (splits.train, splits.val))
     same: dict[str, list[str]] = {}
     for pair in splits.all:
-        same.setdefault(facts[pair].digest, []).append(str(pair.image))
-    for digest, images in same.items():
-        if digest in learnt and digest in seen:
+        same.setdefault(facts[pair].content, []).append(str(pair.image))
+    for content, images in same.items():
+        if content in learnt and content in seen:
             yield f"the same image is in training and in validation: {', '.join(images[:4])}"
     yield from _neighbours(splits, facts)
+
+
+def _hidden(facts: dict[Pair, Facts]) -> Iterator[str]:
+    """What masks hide behind their nodata value: whole classes would be missing, and no other figure tells."""
+    odd = [(pair, fact) for pair, fact in facts.items() if fact.hidden]
+    if not odd:
+        return
+    (pair, fact), pixels = odd[0], sum(fact.hidden for _, fact in odd)
+    more = f", as in {len(odd) - 1} more" if len(odd) > 1 else ""
+    value = fact.nodata
+    yield (f"{pair.mask}: nodata is {value}{more}, so that {pixels} pixels have no label and are not learnt; if "
+           f"{value} is a class, take nodata away (gdal_edit.py -unsetnodata), else say --ignore {value}")  # fmt: skip
 
 
 def _are_numbered(fact: Facts) -> bool:
@@ -59,6 +72,10 @@ def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
         if near.any():
             touching.append((pair, placed[0][int(near.argmax())][0]))
     keep = _KEEP_GIVEN if splits.is_given else _KEEP
+    groups = [{pair.group for pair in part if pair.group} for part in (splits.train, splits.val)]
+    if both := sorted(groups[0] & groups[1]):
+        more = f", as {len(both) - 1} more" if len(both) > 1 else ""
+        yield f"group {both[0]} is in training and in validation{more}; {_KEEP_GIVEN}"
     if touching:
         one, other = touching[0]
         yield (f"{len(touching)} validation images touch training images on earth, such as {one.image.name} and "
@@ -66,6 +83,7 @@ def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
         return
     names = [{_scene(pair) for pair in part if not pair.group} for part in (splits.train, splits.val)]
     counts = Counter(map(_scene, splits.all))
+    # What has a group is told by that, not by its name.
     both = sorted(scene for scene in names[0] & names[1] if scene and counts[scene] > 1)
     if both and len(names[0] | names[1]) > 1:  # with one name for all, the numbers are no parts of anything
         yield f"parts of {both[0]} are in training and in validation, by their names; {keep}"
@@ -92,17 +110,25 @@ def tables(found: Survey, names: tuple[str, ...]) -> Iterator[tuple[str, list[st
         rows.append([part["split"], str(part["images"]), sizes, f"{part['megapixels']:.2f}", bands])
     yield "data", ["split", "images", "height x width", "Mpx", "bands"], rows
     lines = [
-        [row["class"], *(cell for part in SPLITS for cell in (f"{row[part]['share']:.2%}", str(row[part]["images"])))]
+        [row["class"], *(cell for part in SPLITS for cell in (_share(row[part]), str(row[part]["images"])))]
         for row in seen["labelled"]
     ]
+    none = (cell for part in SPLITS for cell in (_share(seen["unlabelled"][part]), seen["unlabelled"][part]["images"]))
+    lines.append(["without a label, of all", *map(str, none)])
     yield "labelled pixels", ["class", "train", "in images", "val", "in images"], lines
+
+
+def _share(cell: dict[str, Any]) -> str:
+    return f"{cell['share']:.2%}"
 
 
 def as_record(found: Survey, names: tuple[str, ...]) -> dict[str, Any]:
     """The same for programs: `data` of each split, `labelled` of each class its share of the pixels of each split that
-    have a label, and in how many images it is."""
+    have a label, and in how many images it is; `unlabelled` the same of pixels without one, as a share of all that are
+    data in the image."""
     data: list[dict[str, Any]] = []
     labelled: list[dict[str, Any]] = [{"class": name} for name in names]
+    unlabelled: dict[str, Any] = {}
     for name, pairs in zip(SPLITS, (found.splits.train, found.splits.val), strict=True):
         facts = [found.facts[pair] for pair in pairs]
         heights, widths = [fact.height for fact in facts], [fact.width for fact in facts]
@@ -115,7 +141,10 @@ def as_record(found: Survey, names: tuple[str, ...]) -> dict[str, Any]:
         total = max(1, int(counts.sum()))
         for n, row in enumerate(labelled):
             row[name] = {"share": int(counts[:, n].sum()) / total, "images": int((counts[:, n] > 0).sum())}
-    return {"data": data, "labelled": labelled}
+        without = np.array([fact.unlabelled for fact in facts])
+        all_pixels = max(1, int(counts.sum() + without.sum()))
+        unlabelled[name] = {"share": int(without.sum()) / all_pixels, "images": int((without > 0).sum())}
+    return {"data": data, "labelled": labelled, "unlabelled": unlabelled}
 
 
 SPLITS = ("train", "val")

@@ -34,6 +34,14 @@ class Labels:
             names = frozenset(text for entry in self.ignored for text in (entry.name, str(entry.index)) if text)
             return burnt(pair.mask, image.grid, self.classes, names)
 
+    def hidden_by(self, mask: Source) -> int | None:
+        """The nodata value of a mask of indices that may hide what is meant: 0, which is nearly always background, or
+        the value of a class. None where it has another one, or where that value is known to be no label."""
+        value = mask.nodata
+        if value is None or mask.bands != 1 or value in (self.classes.ignore, *(entry.index for entry in self.ignored)):
+            return None
+        return int(value) if value == 0 or value in self.classes.indices else None
+
     def positions(self, path: object, pixels: NDArray[np.generic], valid: Valid = None) -> Positions:
         """Class positions, (row, col), -1 without a label or data, of pixels, (band, row, col): one band of indices or
         three of colours. InputError on a value that is no class."""
@@ -41,9 +49,11 @@ class Labels:
         if valid is not None:
             found[~valid] = -1
         if (found == -2).any():
-            objects = "; numbers of objects belong in instances/" if len(pixels) == 1 and pixels.max() > 255 else ""
+            remedy = "give --classes with all of them, or 255 where there is no label"
+            if len(pixels) == 1 and pixels.max() > 255:
+                remedy = "class indices are 0 to 255: renumber codes; numbers of objects belong in instances/"
             raise InputError(path, f"{self._foreign(pixels, found)} are no class", f"expected {self._expected(pixels)}",
-                             f"give --classes with all of them, or 255 where there is no label{objects}")  # fmt: skip
+                             remedy)  # fmt: skip
         return found
 
     def _by_index(self, values: NDArray[np.generic]) -> Positions:

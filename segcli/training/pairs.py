@@ -4,7 +4,7 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class Splits:
 
 def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -> Splits:
     """The pairs below `data`, or in the table that it is: by train/ and val/ or a column `split` where these are there,
-    else split by a hash of the group, or of the name where there are no groups.
+    else split by a hash of `seed` and the group, or the name where there are no groups. Nothing else moves it: what
+    goes on from a training's weights is not to be judged by the images that these learnt from.
 
     Raises UsageError where there are none, or where an image or a mask has no partner.
     """
@@ -60,13 +61,42 @@ def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -
             if not pairs:
                 raise UsageError(data, "all pairs are for validation", "expected some to train on")
             return Splits(tuple(pairs), val_pairs, is_given=True)
-    elif (data / "train").is_dir() and (given := next((data / n for n in VAL_FOLDERS if (data / n).is_dir()), None)):
-        return Splits(_pairs_in(data / "train"), _pairs_in(given), is_given=True)
     else:
-        pairs = list(_pairs_in(data / "train" if (data / "train").is_dir() else data))
+        learnt, given = _folders(data)
+        pairs = list(_pairs_in(learnt))
+        if given is not None:
+            return Splits(tuple(pairs), _pairs_in(given), is_given=True)
     if group_by is not None:
         pairs = [replace(pair, group=_group(pair, group_by)) for pair in pairs]
     return _split(data, pairs, val, seed)
+
+
+def _folders(data: Path) -> tuple[Path, Path | None]:
+    """Where images and masks to learn from lie, train/ or `data` itself, and where those to validate on do, if any."""
+    learnt = data / "train" if (data / "train").is_dir() else data
+    return learnt, next((data / name for name in VAL_FOLDERS if (data / name).is_dir()), None)
+
+
+def left_out(data: Path) -> Iterator[str]:
+    """What lies in a folder of data as images do and is not read, in lines for people: it may have been meant."""
+    if not data.is_dir():
+        return
+    learnt, given = _folders(data)
+    for folder in filter(None, (learnt, given)):
+        if inner := _folders_in(folder / "images"):
+            yield f"{folder / 'images'}: what is in its folders {inner} is not read; {_MOVE}"
+    for folder, instead in ((data, learnt), *((data / name, given) for name in VAL_FOLDERS)):
+        if folder != instead and (folder / "images").is_dir() and rasters_in(folder / "images"):
+            yield f"{folder / 'images'}: not read, because {instead} is there"
+
+
+_MOVE = "move it up, or name the pairs in a CSV file"
+
+
+def _folders_in(images: Path) -> str:
+    """Names of the folders there that hold images, the first ones; empty where none does."""
+    inner = [path.name for path in sorted(images.iterdir()) if path.is_dir() and rasters_in(path, recursive=True)]
+    return ", ".join(inner[:3]) + (f" and {len(inner) - 3} more" if len(inner) > 3 else "")
 
 
 def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
@@ -121,9 +151,14 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
     masks = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     if not images.is_dir() or masks is None:
         missing = [name for name, there in (("images/", images.is_dir()), ("masks/", masks is not None)) if not there]
+        remedy = f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file"
+        if missing == ["masks/"] and (folder / INSTANCES).is_dir():
+            remedy = f"{INSTANCES}/ holds numbers of objects; make masks/ of it: their class where one is, else 0"
         raise UsageError(folder, f"no {' and no '.join(missing)} in it", "expected images and masks of the same names",
-                         f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file")  # fmt: skip
+                         remedy)  # fmt: skip
     if not rasters_in(images):
+        if inner := _folders_in(images):
+            raise UsageError(images, f"no images, but in its folders {inner}", "folders in it are not read", _MOVE)
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
     pairs = match_folders(images, masks, more=VECTORS, without=frozenset(masks / name for name in (*TABLES, TILES)))
     if not pairs:

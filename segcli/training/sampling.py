@@ -62,17 +62,27 @@ class Reading:
 
         Where the image has no data it is 0, the mean, and has no label. InputError on a mask value that is no class.
         """
+        image, target, _ = self.seen(pair, row, col, height, width)
+        return image, target
+
+    def seen(
+        self, pair: Pair, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.bool_] | None]:
+        """The same, and where the image is 0 for want of data: (band, row, col), or one plane for all bands."""
         pixels, valid = self._patch(pair, "image", row, col, height, width)
         target = self.target(pair, row, col, height, width)
         mean = np.array(self.constants.mean, np.float32)[:, None, None]
         deviation = np.array(self.constants.deviation, np.float32)[:, None, None]
         image = (pixels.astype(np.float32) - mean) / deviation
+        void = None if valid is None else ~valid[None]
         if pixels.dtype.kind == "f":
-            image = np.nan_to_num(image, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+            odd = ~np.isfinite(image)
+            void = odd if void is None else odd | void
+        if void is not None:
+            image = np.where(void, np.float32(0), image)
         if valid is not None:
-            image[:, ~valid] = 0
             target = np.where(valid, target, np.int16(-1))
-        return image, target
+        return image, target, void
 
     def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
         """Class positions of a window, (row, col), -1 without a label."""
@@ -199,7 +209,7 @@ class Crops:
         pair, row, col = self._place(number_of_pair, rng)
         top, left = max(0, row - self.context), max(0, col - self.context)
         bottom, right = row + self.size + self.context, col + self.size + self.context
-        image, target = self.reading.window(pair, top, left, bottom - top, right - left)
+        image, target, void = self.reading.seen(pair, top, left, bottom - top, right - left)
         weights = None
         if self.border_weight:
             gaps, extra = self._borders(pair, top, left, *target.shape)
@@ -212,9 +222,10 @@ class Crops:
         )
         if np.any(around):
             image = np.pad(image, ((0, 0), *around), "symmetric")
+            void = None if void is None else np.pad(void, ((0, 0), *around), "symmetric")
             target = np.pad(target, around, constant_values=-1)
             weights = None if weights is None else np.pad(weights, around)
-        crop = augment(Crop(image, target, weights), rng, self.augment, self.upright)
+        crop = augment(Crop(image, target, weights, void), rng, self.augment, self.upright)
         inner = (slice(self.context, self.context + self.size),) * 2
         return Crop(crop.image, crop.target[inner], None if crop.weights is None else crop.weights[inner])
 

@@ -1,12 +1,14 @@
 """Training that goes on from weights of an earlier one: what of them is taken, and what is new."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from torch import nn
 
 from segcli.classes import ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.network.checkpoint import Model
+from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
@@ -28,6 +30,13 @@ def of_the_same_network(options: TrainOptions, config: NetworkConfig, given: fro
             raise UsageError(f"--{name}", f"{asked}, and {options.weights} has {there}",
                              "with --weights the network is theirs", f"leave --{name} out")  # fmt: skip
     return replace(options, pretrained=False, **{name: getattr(config, name) for name in OF_NETWORK})
+
+
+def encoder_weights(options: TrainOptions) -> Path | None:
+    """The file that the encoder begins with, which may have to be fetched; None where all begins anew, or goes on."""
+    if options.resume or options.encoder == "plain" or options.encoder_weights is not None:
+        return None if options.resume else options.encoder_weights
+    return imagenet_weights(options.encoder) if options.pretrained else None
 
 
 def seen_as(found: Survey, model: Model) -> Survey:

@@ -44,7 +44,10 @@ class Facts:
     """What was seen of one pair. `pixels` counts labelled ones by class; `present` says where classes occur, (row, col,
     class) in cells. Both are of pixels where the image has data.
 
-    `marked` counts pixels of the mask that are 255, where that is no class. `bounds` are west, south, east and north of
+    `digest` is of the image's file, `content` of its pixels, which files of other formats or compression may share.
+    `marked` counts pixels of the mask that are 255, where that is no class; `unlabelled` those without a label where
+    the image has data; `hidden` those of them that are no data by the mask's `nodata`, where that is 0 or the value of
+    a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are the number of valid pixels and, by band, of values and of
     squares. `stray_polygons` counts those of a mask that has none on the image."""
 
@@ -53,9 +56,13 @@ class Facts:
     bands: int
     dtype: str
     digest: str
+    content: str
     bounds: tuple[float, float, float, float] | None
     pixels: NDArray[np.int64]
     marked: int
+    unlabelled: int
+    hidden: int
+    nodata: int | None
     present: NDArray[np.bool_]
     low: float
     high: float
@@ -141,7 +148,8 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         height, width = image.grid.height, image.grid.width
         classes = len(labels.classes.entries)
         present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
-        pixels, marked = np.zeros(classes, np.int64), 0
+        pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
+        nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
         may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
         found = _Values(image)
         for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL)):
@@ -151,15 +159,20 @@ def _look(pair: Pair, labels: Labels) -> Facts:
                 marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(known, places.shape)))
             if valid is not None:
                 places[~valid] = -1
+            none = (places < 0) & written_out(valid, places.shape)
+            unlabelled += int(np.count_nonzero(none))
+            if nodata is not None:
+                hidden += int(np.count_nonzero(none & (values[0] == nodata)))
             for col in range(0, width, CELL):
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
-        none = np.empty((image.bands, 0), np.float32)
+        nothing = np.empty((image.bands, 0), np.float32)
         bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
         return Facts(
-            height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked, present,
-            found.low, found.high, sums, np.concatenate([none, *found.samples], axis=1),
+            height, width, image.bands, image.dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
+            pixels, marked, unlabelled, hidden, nodata, present,
+            found.low, found.high, sums, np.concatenate([nothing, *found.samples], axis=1),
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
@@ -181,21 +194,36 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
             raise InputError(
                 pair.instances, "another size than its image, or several bands", "expected one number a pixel"
             )
+        if np.dtype(numbers.dtype).kind != "f":
+            return
+        for _, (values,), known in numbers.strips(CELL):
+            there = np.isfinite(values) & written_out(known, values.shape)
+            if (odd := values[there & (values != np.trunc(values))]).size:
+                raise InputError(pair.instances, f"{odd[0]} among its values", "expected whole numbers, one an object",
+                                 "is it a map of distances or scores?")  # fmt: skip
+
+
+def _step_of(height: int, width: int) -> int:
+    """Every so many rows and columns of an image a pixel is sampled."""
+    return max(1, math.isqrt(height * width // SAMPLED))
 
 
 class _Values:
-    """Lowest and highest value, sums for mean and deviation, and samples, of pixels that are data, strip by strip."""
+    """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of pixels that are data; of
+    all pixels a hash."""
 
     def __init__(self, image: Source) -> None:
         self._bands = image.bands
-        self._step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
+        self._step = _step_of(image.grid.height, image.grid.width)
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
+        self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
         self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
         self.low, self.high = math.inf, -math.inf
         self.samples: list[NDArray[np.float32]] = []
 
     def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
-        """The next rows."""
+        """The next rows, as many at a time of each file."""
+        self.content.update(np.ascontiguousarray(strip))
         known = strip.reshape(self._bands, -1) if valid is None else strip[:, valid]
         known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
         if known.size:
@@ -214,6 +242,7 @@ class _Values:
 
 def normalisation(found: Survey) -> Normalisation:
     """Mean and deviation of each band over the training images' data; of 16-bit and float values without the outliers.
+    Pixels count the same, whichever image they are of.
 
     A grey image among others counts for every band.
     """
@@ -227,13 +256,42 @@ def normalisation(found: Survey) -> Normalisation:
         sample = np.concatenate([np.resize(fact.sample, (found.bands, fact.sample.shape[1])) for fact in facts], axis=1)
         if not sample.size:
             raise UsageError(found.splits.train[0].image.parent, "not one pixel of data in the training images")
-        low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
-        clipped = np.clip(sample, low, high).astype(np.float64)
-        mean, deviation = clipped.mean(1), clipped.std(1)
-        deviation = np.where(deviation == 0, sample.astype(np.float64).std(1), deviation)
+        stands_for = np.array([_step_of(fact.height, fact.width) ** 2 for fact in facts])  # pixels
+        weights = None
+        if len(set(stands_for)) > 1:  # else, as of tiles, of which there may be very many, nothing is to be sorted
+            weights = np.repeat(stands_for, [fact.sample.shape[1] for fact in facts])
+        low, high = _percentiles(sample, weights)
+        mean, deviation = _mean_and_deviation(np.clip(sample, low, high).astype(np.float64), weights)
+        deviation = np.where(deviation == 0, _mean_and_deviation(sample.astype(np.float64), weights)[1], deviation)
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
     deviation = np.where(deviation == 0, 1, deviation)
     return Normalisation(found.dtype, tuple(map(float, mean)), tuple(map(float, deviation)))
+
+
+Weights = NDArray[np.int64] | None
+"""How many pixels each sample stands for, (pixel,); None where all stand for as many."""
+
+
+def _percentiles(sample: NDArray[np.float32], weights: Weights) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Those that samples, (band, pixel), are clipped at, (band, 1) each: by linear interpolation between the middles of
+    what they stand for."""
+    if weights is None:
+        low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
+        return low, high
+    found = []
+    for values in sample:
+        order = np.argsort(values)
+        places = np.cumsum(weights[order]) - weights[order] / 2
+        places = (places - places[0]) / max(places[-1] - places[0], 1)
+        found.append(np.interp(np.array(CLIPPED) / 100, places, values[order]))
+    low, high = np.array(found).T[..., None]
+    return low, high
+
+
+def _mean_and_deviation(sample: NDArray[np.float64], weights: Weights) -> tuple[NDArray[Any], NDArray[Any]]:
+    """By band, of (band, pixel)."""
+    mean = np.average(sample, axis=1, weights=weights)
+    return mean, np.sqrt(np.average(np.square(sample - mean[:, None]), axis=1, weights=weights))
 
 
 def digest(found: Survey) -> dict[str, Any]:
