@@ -109,7 +109,7 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     if others and all(page.width < largest.width and page.height < largest.height for page in others):
         tiled = {page.offset for n, page in enumerate(found) if file.pages[n].aspage().is_tiled}
         if largest.offset in tiled:  # as slide scanners do it: levels are tiled, thumbnails are not
-            levels = [page for page in others if page.offset in tiled and _is_level(page, largest)]
+            levels = [page for page in others if page.offset in tiled and is_level(page.size, largest.size)]
             offsets = [largest.offset, *(page.offset for page in levels)]
             return Structure(
                 tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file.pages.first)
@@ -119,9 +119,11 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
 
-def _is_level(page: Page, whole: Page) -> bool:
-    across, down = whole.width / page.width, whole.height / page.height
-    return abs(across - down) <= max(across / page.width, down / page.height) + 0.01 * across
+def is_level(size: tuple[int, int], whole: tuple[int, int]) -> bool:
+    """Whether an image of that (height, width) may be the whole one in larger pixels, rounded to whole ones."""
+    (height, width), (whole_height, whole_width) = size, whole
+    across, down = whole_width / width, whole_height / height
+    return abs(across - down) <= max(across / width, down / height) + 0.01 * across
 
 
 def _slide(file: tifffile.TiffFile) -> Structure:
