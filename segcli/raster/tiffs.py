@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
+from segcli.raster import pixel_size
 from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, pages
 
 # It reports in the log what is odd about a file; what matters of it becomes an error here.
@@ -95,7 +96,7 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         pairs = zip(series.axes, series.shape, strict=True)
         within = "S" not in series.axes and found[0].samples > 1  # Zeiss's channels are bands of a page
         axes = "".join("S" if within and axis == "C" and n == found[0].samples else axis for axis, n in pairs)
-        return _series(series, axes, "shaped", _resolution(file.pages.first))
+        return _series(series, axes, "shaped", pixel_size.resolution(file.pages.first))
     return _pages(file, found)
 
 
@@ -112,10 +113,10 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
             levels = [page for page in others if page.offset in tiled and is_level(page.size, largest.size)]
             offsets = [largest.offset, *(page.offset for page in levels)]
             return Structure(
-                tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file.pages.first)
+                tuple((Plane((offset,)),) for offset in offsets), calibration=pixel_size.resolution(file.pages.first)
             )
     if not others:
-        return Structure(((Plane((largest.offset,)),),), calibration=_resolution(file.pages.first))
+        return Structure(((Plane((largest.offset,)),),), calibration=pixel_size.resolution(file.pages.first))
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
 
@@ -131,7 +132,8 @@ def _slide(file: tifffile.TiffFile) -> Structure:
     slide, *others = sorted(file.series, key=_size_of_one, reverse=True)
     if others and _size_of_one(others[0]) == _size_of_one(slide):
         raise BrokenTiffError(f"{1 + len(others)} images, two of them of one size; split them")
-    pixel = _slide_pixel(file, next(page for page in slide.pages if page is not None).aspage())
+    page = next(page for page in slide.pages if page is not None).aspage()
+    pixel = pixel_size.slide(page, file.pages.first.description if "svs" in file.flags else "")
     focal = set(slide.axes) - set("CYXS")  # several planes, which are images each
     return _series(slide, slide.axes, "shaped" if focal else "slide", pixel)
 
@@ -139,29 +141,6 @@ def _slide(file: tifffile.TiffFile) -> Structure:
 def _size_of_one(series: tifffile.TiffPageSeries) -> int:
     """Pixels of each of its images."""
     return series.keyframe.imagelength * series.keyframe.imagewidth
-
-
-def _slide_pixel(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, float]:
-    if "svs" in file.flags:
-        for part in file.pages.first.description.split("|"):
-            name, _, value = part.partition("=")
-            if name.strip() == "MPP":
-                return {"X": float(value), "Y": float(value)}
-    return _resolution(page)
-
-
-def _resolution(page: tifffile.TiffPage) -> dict[str, float]:
-    """Micrometres a pixel by resolution tags per centimetre; per inch they say how to print: 72 dpi means nothing."""
-    return _steps(page, 1e4) if int(page.resolutionunit) == 3 else {}
-
-
-def _steps(page: tifffile.TiffPage, unit_um: float) -> dict[str, float]:
-    found = {}
-    for axis in "XY":
-        tag = page.tags.get(f"{axis}Resolution")
-        if tag is not None and 0 not in tag.value:
-            found[axis] = unit_um * tag.value[1] / tag.value[0]
-    return found
 
 
 def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
@@ -174,7 +153,7 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     leading = [(axis, length) for axis, length in zip("TZC", (times, depths, channels), strict=True) if length > 1]
     axes, shape = "".join(axis for axis, _ in leading), tuple(length for _, length in leading)
     page = file.pages.first
-    pixel = _imagej_calibration(file, data)
+    pixel = pixel_size.imagej(page, data)
     if len(found) == count:
         return _stack(axes + "YX", (*shape, 0, 0), [p.offset for p in found], "imagej", pixel)
     plane_bytes = page.nbytes
@@ -191,17 +170,6 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     ]
     planes = [Plane(raw=tuple(raw[n] for n in group)) for group in _groups(axes, shape)]
     return Structure((tuple(planes),), *_without_bands(axes, shape), "imagej", pixel)
-
-
-def _imagej_calibration(file: tifffile.TiffFile, data: dict[str, Any]) -> dict[str, float]:
-    unit = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-    factor = unit.get(str(data.get("unit", "")))
-    found = _steps(file.pages.first, factor) if factor is not None else {}
-    if factor is not None and "spacing" in data:
-        found["Z"] = factor * float(data["spacing"])
-    if "finterval" in data:
-        found["T"] = float(data["finterval"])
-    return found
 
 
 def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
@@ -249,7 +217,7 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     indices = [here[key] for key in product(times, depths, range(lengths["C"]))]
     levels = _ome_levels(file, [found[n].offset for n in indices], indices)
     stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
-    pixel = _ome_calibration(pixels)
+    pixel = pixel_size.ome(file.pages.first, pixels)
     return Structure(tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel)
 
 
@@ -272,19 +240,6 @@ def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int])
     depth = min(len(subs) for subs in below)
     by_index = dict(zip(dict.fromkeys(indices), below, strict=True))
     return [offsets, *([by_index[n][level] for n in indices] for level in range(depth))]
-
-
-def _ome_calibration(pixels: ElementTree.Element) -> dict[str, float]:
-    lengths = {"µm": 1.0, "nm": 1e-3, "mm": 1e3, "pm": 1e-6, "cm": 1e4, "m": 1e6}
-    times = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
-    names = {axis: (f"PhysicalSize{axis}", lengths, "µm") for axis in "XYZ"} | {"T": ("TimeIncrement", times, "s")}
-    found = {}
-    for axis, (name, units, default) in names.items():
-        factor = units.get(pixels.get(f"{name}Unit", default))
-        size = float(pixels.get(name, "nan"))
-        if factor is not None and 0 < size < math.inf:  # programs that do not know it say 0
-            found[axis] = factor * size
-    return found
 
 
 def _series(series: tifffile.TiffPageSeries, axes: str, dialect: str, calibration: dict[str, float]) -> Structure:
