@@ -35,6 +35,7 @@ class Raw:
     height: int
     width: int
     dtype: str
+    white_is_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,9 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
         raise BrokenTiffError(f"ImageJ's metadata count {count} images, the file has {len(found)}")
     if page.dtype is None or page.samplesperpixel != 1:
         raise BrokenTiffError("colour images of ImageJ that lie behind one page are not read")
-    dtype = file.byteorder + page.dtype.char
-    raw = [
-        Raw(page.dataoffsets[0] + n * plane_bytes, page.imagelength, page.imagewidth, np.dtype(dtype).str)
-        for n in range(count)
-    ]
+    dtype, first = np.dtype(file.byteorder + page.dtype.char).str, page.dataoffsets[0]
+    white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    raw = [Raw(first + n * plane_bytes, page.imagelength, page.imagewidth, dtype, white_is_zero) for n in range(count)]
     planes = [Plane(raw=tuple(raw[n] for n in group)) for group in _groups(axes, shape)]
     return Structure((tuple(planes),), *_without_bands(axes, shape), "imagej", pixel)
 
