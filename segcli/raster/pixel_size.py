@@ -58,10 +58,10 @@ def imagej(page: tifffile.TiffPage, data: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def ome(page: tifffile.TiffPage, pixels: ElementTree.Element) -> dict[str, float]:
-    """By OME metadata, and where they do not say it by the resolution tags of the first page."""
+def ome(pixels: ElementTree.Element) -> dict[str, float]:
+    """Of an image, by OME metadata."""
     names = {axis: (f"PhysicalSize{axis}", LENGTHS, "um") for axis in "XYZ"} | {"T": ("TimeIncrement", TIMES, "s")}
-    found = resolution(page)
+    found = {}
     for axis, (name, units, default) in names.items():
         factor, size = _unit(pixels.get(f"{name}Unit", default), units), _number(pixels.get(name, ""))
         if factor is not None and size is not None:

@@ -6,6 +6,7 @@ before anything is allocated. Pixels are not read here.
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -98,7 +99,17 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         within = "S" not in series.axes and found[0].samples > 1  # Zeiss's channels are bands of a page
         axes = "".join("S" if within and axis == "C" and n == found[0].samples else axis for axis, n in pairs)
         return _series(series, axes, "shaped", pixel_size.resolution(file.pages.first))
+    if "shaped" in flags and any("C" in series.axes and len(series.pages) > 1 for series in file.series):
+        return _several(file)
     return _pages(file, found)
+
+
+def _several(file: tifffile.TiffFile) -> Structure:
+    """Several of tifffile's own series, one after the other, in some of which channels are pages."""
+    pixel = pixel_size.resolution(file.pages.first)
+    kept = [series for series in file.series if not series.keyframe.is_reduced]
+    planes = [plane for series in kept for plane in _series(series, series.axes, "tiff", pixel).levels[0]]
+    return Structure((tuple(planes),), "I", (len(planes),), calibration=pixel)
 
 
 def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
@@ -110,8 +121,11 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     others = images[1:]
     if others and all(page.width < largest.width and page.height < largest.height for page in others):
         tiled = {page.offset for n, page in enumerate(found) if file.pages[n].aspage().is_tiled}
-        if largest.offset in tiled:  # as slide scanners do it: levels are tiled, thumbnails are not
-            levels = [page for page in others if page.offset in tiled and is_level(page.size, largest.size)]
+        smaller = [page for page in others if is_level(page.size, largest.size)]
+        levels = [page for page in smaller if page.offset in tiled]
+        # As slide scanners do it: levels are tiled, thumbnails are not. Beside levels, pages of another shape are the
+        # label and the macro picture; without any, they are images like the first.
+        if largest.offset in tiled and (levels or len(smaller) == len(others)):
             offsets = [largest.offset, *(page.offset for page in levels)]
             return Structure(
                 tuple((Plane((offset,)),) for offset in offsets), calibration=pixel_size.resolution(file.pages.first)
@@ -183,13 +197,18 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     if (companion := root.find("{*}BinaryOnly")) is not None:  # only that one says which page is which channel
         where = companion.get("MetadataFile", "another file")
         raise BrokenTiffError(f"its OME metadata lie in {where}; convert it to an OME-TIFF with its own metadata")
-    images = root.findall(".//{*}Image/{*}Pixels")
+    images = [
+        (image.get("Name", ""), held)
+        for image in root.findall(".//{*}Image")
+        if (held := image.find("{*}Pixels")) is not None
+    ]
     if not images:
         return _pages(file, found)
-    pixels = images[0]
-    sizes = [int(image.attrib["SizeX"]) * int(image.attrib["SizeY"]) for image in images]
-    if any(size >= sizes[0] for size in sizes[1:]):  # smaller ones are a slide's label and macro
-        raise BrokenTiffError(f"{len(images)} OME images in one file; split them")
+    pixels = images[0][1]
+    for name, other in images[1:]:
+        if not _is_beside(name, other, pixels):
+            unlike = f"{name or 'a nameless one'} is neither label nor macro picture nor a smaller version of the first"
+            raise BrokenTiffError(f"{len(images)} OME images in one file, and {unlike}; split them")
     order = pixels.attrib["DimensionOrder"][2:]  # the axis that runs fastest first
     lengths = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "ZCT"}
     samples = found[0].samples
@@ -216,8 +235,30 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     indices = [here[key] for key in product(times, depths, range(lengths["C"]))]
     levels = _ome_levels(file, [found[n].offset for n in indices], indices)
     stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
-    pixel = pixel_size.ome(file.pages.first, pixels)
+    pixel = pixel_size.resolution(file.pages.first) | pixel_size.ome(pixels)
     return Structure(tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel)
+
+
+BESIDE = re.compile(r"(?<![a-z])(label|macro( mask)?|thumbnail|overview)( image| picture)?[^a-z]*$")
+"""How names end that programs give to what lies beside a slide, in small letters: "a.svs [label image]"."""
+
+
+def _is_beside(name: str, other: ElementTree.Element, slide: ElementTree.Element) -> bool:
+    """Whether an OME image is a picture beside the slide by its name, or the slide in larger pixels by their size. Of
+    a smaller one that says neither, nobody can tell whether it is a label or another position."""
+    if BESIDE.search(re.sub(r"[\s_]+", " ", name.casefold())):
+        return True
+    size, whole = ((int(pixels.attrib["SizeY"]), int(pixels.attrib["SizeX"])) for pixels in (other, slide))
+    step, whole_step = pixel_size.ome(other), pixel_size.ome(slide)
+    across = whole[1] / size[1]
+    return (
+        across > 1
+        and is_level(size, whole)
+        and all(
+            axis in step and axis in whole_step and math.isclose(step[axis] / whole_step[axis], across, rel_tol=0.05)
+            for axis in "XY"
+        )
+    )
 
 
 def _tiff_data(pixels: ElementTree.Element, own: str | None, planes: int) -> Iterator[tuple[int, dict[str, int], int]]:
