@@ -18,7 +18,7 @@ from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.names import Name, gdal_name, local_file
 from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
-from segcli.raster.tiffs import Plane, Structure, structure
+from segcli.raster.tiffs import Plane, Structure, is_level, structure
 
 EXPECTED = "expected an image that GDAL can open"
 BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
@@ -65,7 +65,8 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
         found = structure(name) if isinstance(name, Path) and name.is_file() else None
         if found is None or isinstance(name, str):
             return _by_gdal(name, level, mpp)
-        if len(found.levels) == 1 and found.first_page and (level or mpp):
+        # Of a slide's pages GDAL takes the label and the macro picture for overviews.
+        if len(found.levels) == 1 and found.first_page and found.dialect != "slide" and (level or mpp):
             return _overview(name, found, level, mpp)
         chosen = _level(name, found, level, mpp)
         readers: list[Reader] = []
@@ -254,17 +255,30 @@ def _overview_option(
     if not level and mpp is None:
         return {}, None
     whole = GdalReader(gdal_name(name))
-    factors, grid = whole.dataset.overviews(1), grid_of(whole.dataset, calibration)
+    numbers, factors, grid = *_overviews(name, whole), grid_of(whole.dataset, calibration)
     whole.close()
     if mpp is not None:
         pixel_um = calibration.get("X")
         if pixel_um is None and (size := grid.pixel_size_m()) is not None:
             pixel_um = size[1] * 1e6
-        level = _nearest(name, [1.0, *map(float, factors)], pixel_um, mpp)
+        level = _nearest(name, [1.0, *factors], pixel_um, mpp)
     level = level or 0
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
-    return ({"overview_level": level - 1}, grid) if level else ({}, None)
+    return ({"overview_level": numbers[level - 1]}, grid) if level else ({}, None)
+
+
+def _overviews(name: Name, whole: GdalReader) -> tuple[list[int], list[float]]:
+    """GDAL's numbers of the overviews that show the whole image, and how many times as wide their pixels are: it also
+    counts every page that is said to be smaller, whatever that shows, and the thumbnail in a JPEG."""
+    numbers, factors = [], []
+    for number in range(len(whole.dataset.overviews(1))):
+        smaller = GdalReader(gdal_name(name), overview_level=number)
+        if is_level((smaller.height, smaller.width), (whole.height, whole.width)):
+            numbers.append(number)
+            factors.append(whole.width / smaller.width)
+        smaller.close()
+    return numbers, factors
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

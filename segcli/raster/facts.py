@@ -3,11 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from rasterio.enums import ColorInterp
 
 from segcli.raster.contents import Contents
 from segcli.raster.grid import Grid, grid_of
-from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader, Reader
+from segcli.raster.readers import ArrayReader, DecodedReader, GdalReader, JoinedReader, Reader
+from segcli.raster.tables import negative_bits
+
+MOST_BITS = 64
+"""Of a number, where its type alone says how many it has."""
 
 
 def dataset_of(reader: Reader) -> Any:
@@ -20,11 +25,50 @@ def dataset_of(reader: Reader) -> Any:
 def kinds_of(reader: Reader) -> list[ColorInterp]:
     """What each band is to be seen as."""
     if isinstance(reader, GdalReader | DecodedReader):
-        return list(reader.dataset.colorinterp)
+        kinds = list(reader.dataset.colorinterp)
+        # GDAL makes up a palette for negatives, of 256 greys.
+        is_made_up = kinds[:1] == [ColorInterp.palette] and _negative_bits(reader) is not None
+        return [ColorInterp.gray, *kinds[1:]] if is_made_up else kinds
     count = len(reader.dtypes)
     if isinstance(reader, JoinedReader) or count not in (3, 4):
         return [ColorInterp.undefined] * count
     return [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha][:count]
+
+
+def blacks_of(reader: Reader) -> list[int | None]:
+    """By band, the stored number that is black where TIFF's WhiteIsZero makes a negative of it; None elsewhere.
+
+    All bits of a number set, which is -1 where it has a sign: the largest, or the smallest turned round. Floats have no
+    such number, and alpha is none.
+    """
+    if isinstance(reader, JoinedReader):
+        return [black for part in reader.parts for black in blacks_of(part)]
+    bits = _negative_bits(reader)
+    return [
+        None if bits is None or kind == ColorInterp.alpha else _black(dtype, bits)
+        for dtype, kind in zip(reader.dtypes, kinds_of(reader), strict=True)
+    ]
+
+
+def _black(dtype: str, bits: int) -> int | None:
+    if dtype.startswith("uint"):
+        return min(2**bits - 1, np.iinfo(dtype).max)
+    return -1 if dtype.startswith("int") else None
+
+
+def _negative_bits(reader: Reader) -> int | None:
+    """How many bits the numbers of a negative have at most; None where they are no negative."""
+    if isinstance(reader, ArrayReader):
+        return MOST_BITS if reader.white_is_zero else None
+    if not isinstance(reader, GdalReader | DecodedReader) or not reader.dataset.count:
+        return None
+    dataset = reader.dataset
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        if isinstance(reader, DecodedReader):
+            return reader.bits
+        return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", MOST_BITS))
+    is_palette = dataset.colorinterp[0] == ColorInterp.palette
+    return negative_bits(dataset.colormap(1)) if is_palette else None
 
 
 def grid_of_reader(dataset: Any, contents: Contents, reader: Reader) -> Grid:

@@ -40,6 +40,11 @@ class Page:
     has_more_below: bool = False  # SubIFDs
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
     def is_image(self) -> bool:
         """No thumbnail, no pyramid level, no mask."""
         return not self.kind & (REDUCED | MASK)

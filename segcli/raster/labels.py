@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from segcli.classes import IGNORE, ClassEntry, ClassTable
 from segcli.colors import color_of, distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.palettes import read_classes
+from segcli.raster.facts import kinds_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.source import Images, Source, open_images
@@ -66,7 +66,7 @@ def table_in(path: Name, images: Images) -> ClassTable | None:
     reader = images.planes[0].reader
     if images.in_pages:
         return _table_of_stack(Path(path))
-    return _table_of_dataset(reader.dataset) if isinstance(reader, GdalReader) else None
+    return _table_of_dataset(reader) if isinstance(reader, GdalReader) else None
 
 
 def _table_of_stack(path: Path) -> ClassTable | None:
@@ -93,11 +93,12 @@ def _table_of_stack(path: Path) -> ClassTable | None:
     return None
 
 
-def _table_of_dataset(dataset: Any) -> ClassTable | None:
+def _table_of_dataset(reader: GdalReader) -> ClassTable | None:
+    dataset = reader.dataset
     named = {int(key[6:]): name for key, name in (dataset.tags() | dataset.tags(1)).items() if _KEY.fullmatch(key)}
     if not named or max(named) > 255:
         return None
-    colors = dataset.colormap(1) if dataset.colorinterp[0] == ColorInterp.palette else {}
+    colors = dataset.colormap(1) if kinds_of(reader)[0] == ColorInterp.palette else {}
     defaults = distinct_colors(len(named))
     ignore = int(dataset.nodata) if dataset.nodata in range(256) and int(dataset.nodata) not in named else None
     if len(set(named.values())) < len(named):  # another program's

@@ -132,10 +132,11 @@ class JoinedReader:
 
 
 class ArrayReader:
-    """Pixels that are an array already, (band, row, col), in memory or mapped from a file."""
+    """Pixels that are an array already, (band, row, col), in memory or mapped from a file; `white_is_zero` counts as
+    TIFF's tag."""
 
-    def __init__(self, pixels: NDArray[Any]) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: NDArray[Any], white_is_zero: bool = False) -> None:
+        self.pixels, self.white_is_zero = pixels, white_is_zero
         bands, self.height, self.width = pixels.shape
         self.dtypes = (pixels.dtype.newbyteorder("=").name,) * bands
         self.block = (1, self.width)
@@ -165,6 +166,7 @@ class DecodedReader:
         self._page = page
         self.height, self.width = page.imagelength, page.imagewidth
         self.dtypes = (np.dtype(page.dtype).name,) * page.samplesperpixel
+        self.bits = int(page.bitspersample)
         self.block = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
         self._memory = _in_memory(path, page, first_page)
         self.dataset = opened(self._memory[0].name)
@@ -258,7 +260,7 @@ def _goto(file: tifffile.TiffFile, offset: int) -> int:
 def plane_reader(path: Path, plane: Plane, first_page: bool) -> Reader:
     """A reader for one image of a TIFF; `first_page` where any reader finds it."""
     if plane.raw:
-        return JoinedReader([ArrayReader(_mapped(path, raw)[None]) for raw in plane.raw])
+        return JoinedReader([ArrayReader(_mapped(path, raw)[None], raw.white_is_zero) for raw in plane.raw])
     parts = [_page_reader(path, offset, first_page) for offset in plane.offsets]
     return parts[0] if len(parts) == 1 else JoinedReader(parts)
 

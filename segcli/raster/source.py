@@ -12,11 +12,11 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.facts import dataset_of, grid_of_reader, kinds_of
+from segcli.raster.facts import blacks_of, dataset_of, grid_of_reader, kinds_of
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
-from segcli.raster.tables import lookup_table, opaque_table, stretch_table
+from segcli.raster.tables import lookup_table, opaque_table, shown, stretch_table
 from segcli.validity import Valid, both, joined
 
 Purpose = Literal["image", "mask", "stored"]
@@ -70,6 +70,7 @@ class Source:
         self._opaque: NDArray[np.bool_] | None = None  # by palette index, where some are transparent
         if dataset is not None and kinds[0] == ColorInterp.palette and purpose != "stored":
             self._opaque = opaque_table(dataset.colormap(1))
+        self._blacks = blacks_of(reader) if purpose == "image" else [None] * len(kinds)
         if purpose == "image" and dataset is not None:
             if kinds[0] == ColorInterp.palette:
                 self._lookup = lookup_table(dataset.colormap(1))
@@ -261,8 +262,7 @@ class Source:
             pixels, valid = self._pieces(wanted, row, col, height, width, with_valid)
         if self._lookup is not None:
             return self._lookup[:, pixels[0]][chosen], valid
-        if self._stretch is not None:
-            pixels = self._stretch[pixels]
+        pixels = shown(pixels, [self._blacks[n] for n in wanted], self._stretch)
         return (pixels if chosen == distinct else pixels[[distinct.index(band) for band in chosen]]), valid
 
     def _pieces(

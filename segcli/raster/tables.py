@@ -1,5 +1,6 @@
 """What stored numbers stand for, as look-up tables: palettes, transparency, few bits from black to white."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,26 @@ def _length(colormap: dict[int, tuple[int, ...]]) -> int:
     """Room for all values of 16 bits, of which a raster may hold more than its palette has colours. numpy counts
     negative ones from the end, where the last 2**15 places are nobody else's."""
     return max(2**15, *colormap) + 1 + 2**15
+
+
+def negative_bits(colormap: dict[int, tuple[int, ...]]) -> int | None:
+    """Of how many bits the numbers are that a palette only shows as a negative, from white to black; None for others.
+    GDAL makes one up for such greys, and copies, VRTs and overviews have it as if it were theirs."""
+    bits = len(colormap).bit_length() - 1
+    if bits < 8 or len(colormap) != 2**bits:
+        return None
+    greys = np.arange(2**bits)[::-1] * 255 // (2**bits - 1)
+    colors = np.array([colormap.get(value, (0, 0, 0, 0)) for value in range(2**bits)])
+    return bits if (colors[:, :3] == greys[:, None]).all() and (colors[:, 3] == 255).all() else None
+
+
+def shown(pixels: NDArray[Any], blacks: Sequence[int | None], stretch: NDArray[np.uint8] | None) -> NDArray[Any]:
+    """Stored numbers, (band, row, col), as they are seen. `blacks` has by band the one that is black where 0 is white;
+    those are counted from it, in place."""
+    for band, black in zip(pixels, blacks, strict=True):
+        if black is not None:
+            np.subtract(np.asarray(black, band.dtype), band, out=band)
+    return pixels if stretch is None else stretch[pixels]
 
 
 def stretch_table(dataset: Any) -> NDArray[np.uint8] | None:

@@ -6,6 +6,7 @@ before anything is allocated. Pixels are not read here.
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
+from segcli.raster import pixel_size
 from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, pages
 
 # It reports in the log what is odd about a file; what matters of it becomes an error here.
@@ -34,6 +36,7 @@ class Raw:
     height: int
     width: int
     dtype: str
+    white_is_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,18 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         pairs = zip(series.axes, series.shape, strict=True)
         within = "S" not in series.axes and found[0].samples > 1  # Zeiss's channels are bands of a page
         axes = "".join("S" if within and axis == "C" and n == found[0].samples else axis for axis, n in pairs)
-        return _series(series, axes, "shaped", _resolution(file.pages.first))
+        return _series(series, axes, "shaped", pixel_size.resolution(file.pages.first))
+    if "shaped" in flags and any("C" in series.axes and len(series.pages) > 1 for series in file.series):
+        return _several(file)
     return _pages(file, found)
+
+
+def _several(file: tifffile.TiffFile) -> Structure:
+    """Several of tifffile's own series, one after the other, in some of which channels are pages."""
+    pixel = pixel_size.resolution(file.pages.first)
+    kept = [series for series in file.series if not series.keyframe.is_reduced]
+    planes = [plane for series in kept for plane in _series(series, series.axes, "tiff", pixel).levels[0]]
+    return Structure((tuple(planes),), "I", (len(planes),), calibration=pixel)
 
 
 def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
@@ -108,20 +121,25 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     others = images[1:]
     if others and all(page.width < largest.width and page.height < largest.height for page in others):
         tiled = {page.offset for n, page in enumerate(found) if file.pages[n].aspage().is_tiled}
-        if largest.offset in tiled:  # as slide scanners do it: levels are tiled, thumbnails are not
-            levels = [page for page in others if page.offset in tiled and _is_level(page, largest)]
+        smaller = [page for page in others if is_level(page.size, largest.size)]
+        levels = [page for page in smaller if page.offset in tiled]
+        # As slide scanners do it: levels are tiled, thumbnails are not. Beside levels, pages of another shape are the
+        # label and the macro picture; without any, they are images like the first.
+        if largest.offset in tiled and (levels or len(smaller) == len(others)):
             offsets = [largest.offset, *(page.offset for page in levels)]
             return Structure(
-                tuple((Plane((offset,)),) for offset in offsets), calibration=_resolution(file.pages.first)
+                tuple((Plane((offset,)),) for offset in offsets), calibration=pixel_size.resolution(file.pages.first)
             )
     if not others:
-        return Structure(((Plane((largest.offset,)),),), calibration=_resolution(file.pages.first))
+        return Structure(((Plane((largest.offset,)),),), calibration=pixel_size.resolution(file.pages.first))
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
 
-def _is_level(page: Page, whole: Page) -> bool:
-    across, down = whole.width / page.width, whole.height / page.height
-    return abs(across - down) <= max(across / page.width, down / page.height) + 0.01 * across
+def is_level(size: tuple[int, int], whole: tuple[int, int]) -> bool:
+    """Whether an image of that (height, width) may be the whole one in larger pixels, rounded to whole ones."""
+    (height, width), (whole_height, whole_width) = size, whole
+    across, down = whole_width / width, whole_height / height
+    return abs(across - down) <= max(across / width, down / height) + 0.01 * across
 
 
 def _slide(file: tifffile.TiffFile) -> Structure:
@@ -129,7 +147,8 @@ def _slide(file: tifffile.TiffFile) -> Structure:
     slide, *others = sorted(file.series, key=_size_of_one, reverse=True)
     if others and _size_of_one(others[0]) == _size_of_one(slide):
         raise BrokenTiffError(f"{1 + len(others)} images, two of them of one size; split them")
-    pixel = _slide_pixel(file, next(page for page in slide.pages if page is not None).aspage())
+    page = next(page for page in slide.pages if page is not None).aspage()
+    pixel = pixel_size.slide(page, file.pages.first.description if "svs" in file.flags else "")
     focal = set(slide.axes) - set("CYXS")  # several planes, which are images each
     return _series(slide, slide.axes, "shaped" if focal else "slide", pixel)
 
@@ -137,29 +156,6 @@ def _slide(file: tifffile.TiffFile) -> Structure:
 def _size_of_one(series: tifffile.TiffPageSeries) -> int:
     """Pixels of each of its images."""
     return series.keyframe.imagelength * series.keyframe.imagewidth
-
-
-def _slide_pixel(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, float]:
-    if "svs" in file.flags:
-        for part in file.pages.first.description.split("|"):
-            name, _, value = part.partition("=")
-            if name.strip() == "MPP":
-                return {"X": float(value), "Y": float(value)}
-    return _resolution(page)
-
-
-def _resolution(page: tifffile.TiffPage) -> dict[str, float]:
-    """Micrometres a pixel by resolution tags per centimetre; per inch they say how to print: 72 dpi means nothing."""
-    return _steps(page, 1e4) if int(page.resolutionunit) == 3 else {}
-
-
-def _steps(page: tifffile.TiffPage, unit_um: float) -> dict[str, float]:
-    found = {}
-    for axis in "XY":
-        tag = page.tags.get(f"{axis}Resolution")
-        if tag is not None and 0 not in tag.value:
-            found[axis] = unit_um * tag.value[1] / tag.value[0]
-    return found
 
 
 def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
@@ -172,7 +168,7 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
     leading = [(axis, length) for axis, length in zip("TZC", (times, depths, channels), strict=True) if length > 1]
     axes, shape = "".join(axis for axis, _ in leading), tuple(length for _, length in leading)
     page = file.pages.first
-    pixel = _imagej_calibration(file, data)
+    pixel = pixel_size.imagej(page, data)
     if len(found) == count:
         return _stack(axes + "YX", (*shape, 0, 0), [p.offset for p in found], "imagej", pixel)
     plane_bytes = page.nbytes
@@ -182,24 +178,11 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
         raise BrokenTiffError(f"ImageJ's metadata count {count} images, the file has {len(found)}")
     if page.dtype is None or page.samplesperpixel != 1:
         raise BrokenTiffError("colour images of ImageJ that lie behind one page are not read")
-    dtype = file.byteorder + page.dtype.char
-    raw = [
-        Raw(page.dataoffsets[0] + n * plane_bytes, page.imagelength, page.imagewidth, np.dtype(dtype).str)
-        for n in range(count)
-    ]
+    dtype, first = np.dtype(file.byteorder + page.dtype.char).str, page.dataoffsets[0]
+    white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    raw = [Raw(first + n * plane_bytes, page.imagelength, page.imagewidth, dtype, white_is_zero) for n in range(count)]
     planes = [Plane(raw=tuple(raw[n] for n in group)) for group in _groups(axes, shape)]
     return Structure((tuple(planes),), *_without_bands(axes, shape), "imagej", pixel)
-
-
-def _imagej_calibration(file: tifffile.TiffFile, data: dict[str, Any]) -> dict[str, float]:
-    unit = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-    factor = unit.get(str(data.get("unit", "")))
-    found = _steps(file.pages.first, factor) if factor is not None else {}
-    if factor is not None and "spacing" in data:
-        found["Z"] = factor * float(data["spacing"])
-    if "finterval" in data:
-        found["T"] = float(data["finterval"])
-    return found
 
 
 def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
@@ -214,13 +197,18 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     if (companion := root.find("{*}BinaryOnly")) is not None:  # only that one says which page is which channel
         where = companion.get("MetadataFile", "another file")
         raise BrokenTiffError(f"its OME metadata lie in {where}; convert it to an OME-TIFF with its own metadata")
-    images = root.findall(".//{*}Image/{*}Pixels")
+    images = [
+        (image.get("Name", ""), held)
+        for image in root.findall(".//{*}Image")
+        if (held := image.find("{*}Pixels")) is not None
+    ]
     if not images:
         return _pages(file, found)
-    pixels = images[0]
-    sizes = [int(image.attrib["SizeX"]) * int(image.attrib["SizeY"]) for image in images]
-    if any(size >= sizes[0] for size in sizes[1:]):  # smaller ones are a slide's label and macro
-        raise BrokenTiffError(f"{len(images)} OME images in one file; split them")
+    pixels = images[0][1]
+    for name, other in images[1:]:
+        if not _is_beside(name, other, pixels):
+            unlike = f"{name or 'a nameless one'} is neither label nor macro picture nor a smaller version of the first"
+            raise BrokenTiffError(f"{len(images)} OME images in one file, and {unlike}; split them")
     order = pixels.attrib["DimensionOrder"][2:]  # the axis that runs fastest first
     lengths = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "ZCT"}
     samples = found[0].samples
@@ -247,8 +235,30 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     indices = [here[key] for key in product(times, depths, range(lengths["C"]))]
     levels = _ome_levels(file, [found[n].offset for n in indices], indices)
     stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
-    pixel = _ome_calibration(pixels)
+    pixel = pixel_size.resolution(file.pages.first) | pixel_size.ome(pixels)
     return Structure(tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel)
+
+
+BESIDE = re.compile(r"(?<![a-z])(label|macro( mask)?|thumbnail|overview)( image| picture)?[^a-z]*$")
+"""How names end that programs give to what lies beside a slide, in small letters: "a.svs [label image]"."""
+
+
+def _is_beside(name: str, other: ElementTree.Element, slide: ElementTree.Element) -> bool:
+    """Whether an OME image is a picture beside the slide by its name, or the slide in larger pixels by their size. Of
+    a smaller one that says neither, nobody can tell whether it is a label or another position."""
+    if BESIDE.search(re.sub(r"[\s_]+", " ", name.casefold())):
+        return True
+    size, whole = ((int(pixels.attrib["SizeY"]), int(pixels.attrib["SizeX"])) for pixels in (other, slide))
+    step, whole_step = pixel_size.ome(other), pixel_size.ome(slide)
+    across = whole[1] / size[1]
+    return (
+        across > 1
+        and is_level(size, whole)
+        and all(
+            axis in step and axis in whole_step and math.isclose(step[axis] / whole_step[axis], across, rel_tol=0.05)
+            for axis in "XY"
+        )
+    )
 
 
 def _tiff_data(pixels: ElementTree.Element, own: str | None, planes: int) -> Iterator[tuple[int, dict[str, int], int]]:
@@ -270,19 +280,6 @@ def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int])
     depth = min(len(subs) for subs in below)
     by_index = dict(zip(dict.fromkeys(indices), below, strict=True))
     return [offsets, *([by_index[n][level] for n in indices] for level in range(depth))]
-
-
-def _ome_calibration(pixels: ElementTree.Element) -> dict[str, float]:
-    lengths = {"µm": 1.0, "nm": 1e-3, "mm": 1e3, "pm": 1e-6, "cm": 1e4, "m": 1e6}
-    times = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
-    names = {axis: (f"PhysicalSize{axis}", lengths, "µm") for axis in "XYZ"} | {"T": ("TimeIncrement", times, "s")}
-    found = {}
-    for axis, (name, units, default) in names.items():
-        factor = units.get(pixels.get(f"{name}Unit", default))
-        size = float(pixels.get(name, "nan"))
-        if factor is not None and 0 < size < math.inf:  # programs that do not know it say 0
-            found[axis] = factor * size
-    return found
 
 
 def _series(series: tifffile.TiffPageSeries, axes: str, dialect: str, calibration: dict[str, float]) -> Structure:

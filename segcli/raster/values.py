@@ -15,6 +15,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import NUMBERS, distinct_colors, repeated
 from segcli.errors import InputError, SegcliError
 from segcli.known_palettes import is_nameless
+from segcli.raster.facts import kinds_of
 from segcli.raster.labels import BINARY, table_in, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
@@ -140,7 +141,7 @@ def _own_table(path: Name, masks: Images) -> ClassTable | None:
 
 def _palette(plane: Source) -> ClassTable | None:
     reader = plane.reader
-    if not isinstance(reader, GdalReader) or reader.dataset.colorinterp[0] != ColorInterp.palette:
+    if not isinstance(reader, GdalReader) or kinds_of(reader)[0] != ColorInterp.palette:
         return None
     colors = {value: color for value, color in reader.dataset.colormap(1).items() if color[3] and value < 255}
     entries = tuple(ClassEntry(v, f"class {v}", color[:3]) for v, color in sorted(colors.items()))
