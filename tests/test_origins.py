@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from helpers import write_picture
+from helpers import SHARED, write_picture
 from rasterio.transform import from_origin
 
 from segcli import batch
-from segcli.errors import UsageError
+from segcli.errors import InputError, UsageError
 from segcli.manifest import opened
 from segcli.options import ColorizeOptions
+from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
+from segcli.raster.source import Source
+from segcli.raster.stored import Stored
+from segcli.tiling.manifest import Scene
+from segcli.tiling.marks import changed, unchanged
 
 VRT = (
     '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
@@ -72,6 +77,69 @@ def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name], monkeypatch:
     assert origins(tmp_path / "bad.vrt") == (tmp_path / "bad.vrt",)
 
 
+def test_a_vrt_over_names_of_all_kinds(tmp_path: Path, names: dict[str, Name], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they lead to counts, seen from the VRT's folder or from where the command runs, with what lies beside
+    it; where that is unknown, nobody can tell."""
+    over = tmp_path / "over.vrt"
+    page, mask = "GTIFF_DIR:1:m.tif", tmp_path / "m.tif.msk"
+    mask.touch()
+    for named in (page, f"GTIFF_DIR:1:{tmp_path}/m.tif", "v.vrt", "m.tif"):
+        over.write_text(VRT.format(named))
+        assert {tmp_path / "m.tif", mask} <= set(origins(over) or ()), named
+    over.write_text(VRT.format(page).replace('relativeToVRT="1"', ""))
+    assert origins(over) == (over,)  # it is refused: from here there is no such file
+    monkeypatch.chdir(tmp_path)
+    assert origins(over) == (over, tmp_path / "m.tif", mask)
+    (tmp_path / "z.zarr").mkdir()
+    (tmp_path / "z.zarr" / ".zgroup").touch()
+    for unknown in ("none.tif", "z.zarr", 'ZARR:"z.zarr":/red'):
+        over.write_text(VRT.format(unknown))
+        assert origins(over) is None, unknown
+        scene = Scene("over", "over.vrt", changed(over), Grid(8, 8), Stored(1, "uint8"))
+        assert not unchanged(scene, [over], tmp_path), unknown
+
+
+def test_a_vrt_over_data_sets_and_archives(tmp_path: Path, names: dict[str, Name]) -> None:
+    """Only what can be followed is: an address is one behind a driver's name, too, and an archive's member that names
+    others in its turn is not taken."""
+    over, archive = tmp_path / "over.vrt", tmp_path / "z.zip"
+    with zipfile.ZipFile(archive, "a") as opened_again:
+        opened_again.writestr("inner.tif", VRT.format("/vsicurl/http://127.0.0.1:9/a.tif"))
+    (tmp_path / "http").touch()
+    for named in (f"/vsizip/{archive}/deep/m.tif", f"/vsizip/{{{archive}}}/deep/m.tif"):
+        over.write_text(VRT.format(named))
+        assert origins(over) == (over, archive)
+        with Source(over) as source:
+            assert (source.window(0, 0, 8, 8) == 1).all()
+    elsewhere, closed = "not a file of this machine", "cannot be looked through in its archive; unpack it"
+    for named, why in {
+        f"/vsizip/{archive}/inner.tif": closed, f"/vsizip/{archive}/none.tif": closed, f"/vsitar/{archive}/m": closed,
+        f'NETCDF:"/vsizip/{archive}/deep/m.tif":a': closed, "/vsizip/none.zip/a.tif": elsewhere,
+        "/vsizip//vsicurl/http://127.0.0.1:9/a.zip/a.tif": elsewhere, "NETCDF:http://127.0.0.1:9/a.nc:a": elsewhere,
+        'NETCDF:"http://127.0.0.1:9/a.nc":a': elsewhere, "EEDAI:image": elsewhere, "NETCDF:none.nc:a": elsewhere,
+        "http://127.0.0.1:9/a.tif": elsewhere, "x[a]http://127.0.0.1:9/a.tif": elsewhere,
+    }.items():  # fmt: skip
+        over.write_text(VRT.format(named))
+        with pytest.raises(InputError, match=why):
+            Source(over)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="shared data are not here")
+def test_a_vrt_over_a_data_set_of_hdf5(tmp_path: Path) -> None:
+    file = tmp_path / "two-subs.h5"
+    file.write_bytes((SHARED / "odd" / "good" / "nd" / "two-subs.h5").read_bytes())
+    with rasterio.open(file) as held:
+        inside = held.subdatasets[0].partition("://")[2]
+    with Source(f"HDF5:{file}://{inside}") as plain:
+        expected = plain.window(0, 0, 3, 3)
+    over = tmp_path / "over.vrt"
+    sized = VRT.replace('Size="8"', 'Size="3"').replace("Byte", "Float64")
+    over.write_text(sized.format(f"HDF5:two-subs.h5://{inside}"))
+    assert origins(over) == (over, file)
+    with Source(over) as source:
+        assert np.array_equal(source.window(0, 0, 3, 3), expected)
+
+
 def test_what_is_read_through_another_name_is_not_overwritten(tmp_path: Path, names: dict[str, Name]) -> None:
     for kind in ("vrt", "vrt of a vrt", "data set", "address", "page", "some bands"):
         with pytest.raises(UsageError, match=r"m\.tif: is an input, and would be overwritten"):
@@ -101,6 +169,6 @@ def test_what_changes_behind_a_name_makes_its_output_stale(tmp_path: Path, names
             write(tmp_path / "m.tif", 2 + number)
         assert (why(kind), why(kind)) == ("source changed", None), kind
         (tmp_path / "m.tfw").write_text("1\n0\n0\n-1\n5\n5\n")
-        assert why(kind) == (None if "z.zip" in str(names[kind]) or "vrt" in kind else "source changed"), kind
+        assert why(kind) == (None if "z.zip" in str(names[kind]) else "source changed"), kind
         (tmp_path / "m.tfw").unlink()
         write(tmp_path / "m.tif", 1)

@@ -21,7 +21,7 @@ other raster of them. Larger ones go by size and time."""
 def changed(name: Name) -> tuple[int, int]:
     """Bytes and time of the files that a raster is read from, each added up; zeros for what is none of this machine."""
     with suppress(OSError):
-        found = [path.stat() for path in _files(name)]
+        found = [path.stat() for path in _files(name) or ()]
         return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
     return 0, 0
 
@@ -30,17 +30,17 @@ def digest(names: Sequence[Name]) -> str:
     """Of the contents of the files that rasters are read from; nothing where they are large, or one is none of this
     machine."""
     files = [_files(name) for name in names]
-    paths = [path for of_one in files for path in of_one]
+    paths = [path for of_one in files for path in of_one or ()]
     with suppress(OSError):
         if all(files) and sum(path.stat().st_size for path in paths) <= DIGEST_BYTES:
             return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()[:32]
     return ""
 
 
-def _files(name: Name) -> Sequence[Path]:
-    """Those that it is read from; of a Zarr all that lie in it, however many."""
+def _files(name: Name) -> Sequence[Path] | None:
+    """Those that it is read from; of a Zarr all that lie in it, however many. None where nobody can tell."""
     found = origins(name)
-    return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file())
+    return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file()) or None
 
 
 def drawn_from(names: Iterable[str]) -> str:
@@ -57,10 +57,11 @@ def seen_from(folder: Path, name: Name) -> str:
 def unchanged(scene: Scene, names: Sequence[Name], folder: Path) -> bool:
     """Whether a raster, and its labels if there are any, are what the tiles of a scene in `folder` were cut from: of
     the same sizes and times, or, where the times are other ones or it is another file, of the same contents, where
-    these are known."""
+    these are known. Never where nobody can tell what it is read from."""
     before = [(scene.file, *scene.changed), *([scene.mask] if scene.mask is not None else [])]
     now = [(seen_from(folder, name), *changed(name)) for name in names]
-    if [size for _, size, _ in before] != [size for _, size, _ in now]:
+    is_known = all(_files(name) is not None for name in names)
+    if not is_known or [size for _, size, _ in before] != [size for _, size, _ in now]:
         return False
     if all(one[2] == other[2] and _is_that(folder, one[0], other[0]) for one, other in zip(before, now, strict=True)):
         return True
