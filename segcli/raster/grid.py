@@ -44,6 +44,13 @@ class Grid:
             return self.calibration["Y"] / 1e6, self.calibration["X"] / 1e6
         return None
 
+    def pixels_per_cm(self) -> tuple[float, float] | None:
+        """Along X and Y, as resolution tags of TIFF say it, where it is known under the microscope."""
+        sizes_um = [self.calibration.get(axis, 0.0) for axis in "XY"]  # 0 by who does not know it
+        if not all(1e-5 < size < 1e5 for size in sizes_um):
+            return None
+        return 1e4 / sizes_um[0], 1e4 / sizes_um[1]
+
     def middle_pixel_m(self) -> float | None:
         """How wide the pixel in the middle is on the ground, or under the microscope, in metres; None if unknown."""
         if self.transform is None or self.crs is None:
