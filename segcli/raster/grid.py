@@ -19,6 +19,7 @@ class Grid:
     """Where a raster's pixels lie: size in pixels, and, where known, how they lie on earth or under the microscope.
 
     `calibration` has the size of a step along X, Y and Z in micrometres and along T in seconds, where the file says so.
+    `level_step` is how many pixels of the whole size one of a pyramid level spans, down and across.
     """
 
     height: int
@@ -29,6 +30,7 @@ class Grid:
     gcps_crs: Any = None
     rpcs: Any = None
     calibration: dict[str, float] = field(default_factory=dict)
+    level_step: tuple[float, float] = (1.0, 1.0)
 
     @property
     def is_georeferenced(self) -> bool:
@@ -89,6 +91,7 @@ class Grid:
         return replace(
             self, height=height, width=width, transform=transform, gcps=points, rpcs=_scaled(self.rpcs, down, across),
             calibration={axis: size * steps.get(axis, 1.0) for axis, size in self.calibration.items()},
+            level_step=(self.level_step[0] * down, self.level_step[1] * across),
         )  # fmt: skip
 
     def window(self, row: int, col: int, height: int, width: int) -> "Grid":
