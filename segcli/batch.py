@@ -241,33 +241,43 @@ class _Run(Generic[Item]):
             for ready in group:
                 self.manifest.begin(ready.job.files)
         began = monotonic()
-        placed = [Placed(ready.job.files) for ready in group]
         alone: list[Ready[Item]] = []
-        try:
-            if group:
-                self.steps.work([(ready.job, ready.item) for ready in group])
-        except Exception as error:
-            if len(group) == 1 or isinstance(error, NothingDoneError):
-                self.fail(group[0].job, error)
-                return
-            group, alone = [], group  # one of them is to blame; the others are not
+        with ExitStack() as unfinished:
+            placed = [unfinished.enter_context(Placed(ready.job.files)) for ready in group]
+            try:
+                if group:
+                    self.steps.work([(ready.job, ready.item) for ready in group])
+            except Exception as error:
+                for files in placed:
+                    files.undo()
+                if len(group) == 1 or isinstance(error, NothingDoneError):
+                    self.fail(group[0].job, error)
+                    return
+                group, alone = [], group  # one of them is to blame; the others are not
+            for ready, files in zip(group, placed, strict=False):
+                self.finish(ready, files, began, len(group))
         for one in alone:  # not above, where the error still keeps what it came from
             self.work([one])
-        for ready, files in zip(group, placed, strict=False):
-            try:
-                written = _finish(ready, self.steps, files)
-                if self.manifest is not None:
-                    self.manifest.add(ready.job.source, written, ready.sources.paths)
-            except Exception as error:
-                self.fail(ready.job, error)
-                continue
-            self.report.done += 1
-            seconds = (monotonic() - began) / len(group)
-            self.console.detail(f"{ready.job.source}: {seconds:.2f} s")
-            if written:
-                self.console.result(written[0])
-            self._record(ready.job, "done", outputs=list(map(str, written or [ready.job.output])),
-                         seconds=round(seconds, 3))  # fmt: skip
+
+    def finish(self, ready: "Ready[Item]", placed: Placed, began: float, together: int) -> None:
+        """Finish one of a group that was worked on together; where that fails what was there before is there again."""
+        try:
+            written = self.steps.finish(ready.job, ready.item)
+            ready.sources.check()
+            if self.manifest is not None:
+                self.manifest.add(ready.job.source, written, ready.sources.paths)
+        except Exception as error:
+            placed.undo()
+            self.fail(ready.job, error)
+            return
+        placed.accept()
+        self.report.done += 1
+        seconds = (monotonic() - began) / together
+        self.console.detail(f"{ready.job.source}: {seconds:.2f} s")
+        if written:
+            self.console.result(written[0])
+        self._record(ready.job, "done", outputs=list(map(str, written or [ready.job.output])),
+                     seconds=round(seconds, 3))  # fmt: skip
 
     def fail(self, job: Job, error: Exception) -> None:
         """Name a job that failed; raises what ends the run."""
@@ -332,14 +342,3 @@ def _prepared(
         return job, Ready(job, steps.prepare(job), sources)
     except Exception as error:
         return job, error
-
-
-def _finish(ready: Ready[Item], steps: Steps[Item], placed: Placed) -> Sequence[Path]:
-    """The files that were written, the first of them what a pipe wants to know of; none are left where that fails."""
-    try:
-        written = steps.finish(ready.job, ready.item)
-        ready.sources.check()
-    except Exception:
-        placed.remove()
-        raise
-    return written

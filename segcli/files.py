@@ -4,12 +4,14 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from segcli.errors import BusyError, InputError
 
@@ -51,27 +53,70 @@ def replacing(
 
 
 class Placed:
-    """Those of some files that come into place from now on, with the .aux.xml that may lie beside each; nobody else may
-    write them meanwhile."""
+    """Those of some files that come into place while the block lasts, and of the .aux.xml beside each; nobody else may
+    write them then. They are taken back, and what was there before put back, unless they are accepted."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._before = {file: _identity(file) for path in paths for file in (path, Path(f"{path}.aux.xml"))}
+        self._earlier = {path: Path(f"{part_of(path)}~") for path in paths}  # a leftover of the output in a kill
+        self._earlier |= {_aux(path): _aux(earlier) for path, earlier in self._earlier.items()}
+        self._before = {path: _identity(path) for path in self._earlier}
 
-    def remove(self) -> None:
+    def __enter__(self) -> Self:
+        for path, identity in self._before.items():
+            if identity is not None:
+                _link(path, self._earlier[path])
+        return self
+
+    def undo(self) -> None:
         """As if they had not been made."""
         for path, identity in self._before.items():
-            if _identity(path) != identity:
+            if _identity(path) == identity:
+                continue
+            try:
+                self._earlier[path].replace(path)
+            except OSError:  # there was none, or it could not be kept
                 path.unlink(missing_ok=True)
+        self.accept()
+
+    def accept(self) -> None:
+        """Let them stay, and what was there before go."""
+        for path, identity in self._before.items():
+            if identity is not None:
+                with suppress(OSError):
+                    self._earlier[path].unlink()
+        self._before = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
+
+
+def _aux(path: Path) -> Path:
+    return Path(f"{path}.aux.xml")
+
+
+def _link(path: Path, place: Path) -> None:
+    """Keep a file under a second name, too; as a copy where a file system has no links. Neither may be possible."""
+    with suppress(OSError):
+        place.unlink(missing_ok=True)  # by a kill
+        try:
+            os.link(path, place, follow_symlinks=False)
+        except OSError:
+            with replacing(place) as part:
+                shutil.copy2(path, part)
 
 
 @contextmanager
 def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
     """Remove those of the files that came into place while the block ran, if it does not end well."""
-    placed = Placed(paths)
+    before = {file: _identity(file) for path in paths for file in (path, _aux(path))}
     try:
         yield
     except BaseException:
-        placed.remove()
+        for path, identity in before.items():
+            if _identity(path) != identity:
+                path.unlink(missing_ok=True)
         raise
 
 

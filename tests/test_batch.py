@@ -1,8 +1,11 @@
 import gc
+import os
 import threading
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -261,6 +264,54 @@ def test_what_cannot_be_finished_leaves_nothing_and_is_tried_again(tmp_path: Pat
         assert len(report.failures) == 1
         assert "no polygons of that" in report.failures[0]
         assert [path.name for path in tmp_path.iterdir()] == ["segcli.jsonl"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("where", ["work", "finish", "record", "interrupt"])
+def test_what_was_whole_is_there_again_where_its_redo_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, has_links: bool
+) -> None:
+    """The mask, what lies beside it, and the account: the run that made them finds them up to date."""
+    out, beside = tmp_path / "a.tif", tmp_path / "p" / "a.gpkg"
+    jobs = [batch.Job(tmp_path / "scan.tif", out, (beside,), ())]
+    files = [out, beside, tmp_path / "a.tif.aux.xml"]
+    beside.parent.mkdir()
+
+    def write(text: str) -> None:
+        for path in files:
+            part = path.with_name("part")
+            part.write_text(text)
+            part.replace(path)
+
+    def fail_at(here: str) -> None:
+        if here == where:
+            raise KeyboardInterrupt if here == "interrupt" else InputError(out, "no polygons of that")
+
+    def work(_: object) -> None:
+        write("later")
+        fail_at("work")
+
+    def finish(*_: object) -> list[Path]:
+        fail_at("finish")
+        fail_at("interrupt")
+        return [out, tmp_path / "nothing"] if where == "record" else [out]
+
+    def run(steps: batch.Steps[Path], **more: object) -> str:
+        with opened(tmp_path, "predict", Options()) as manifest:
+            return str(batch.run(jobs, steps, Console(quiet=True), manifest, **more))  # type: ignore[arg-type]
+
+    first = batch.Steps(prepare, all_alike, lambda _: write("earlier"), lambda *_: [out, beside])
+    assert run(first) == "done 1  up to date 0  failed 0"
+    before = [path.stat().st_mtime_ns for path in files]
+    if not has_links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
+    with pytest.raises(KeyboardInterrupt) if where == "interrupt" else nullcontext():
+        assert run(batch.Steps(prepare, all_alike, work, finish), overwrite=True) == "done 0  up to date 0  failed 1"
+    assert [path.read_text() for path in files] == ["earlier"] * 3
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert run(first) == "done 0  up to date 1  failed 0"
+    left = {path.name for path in tmp_path.rglob("*")} - {path.name for path in files}
+    assert left == {"p", "segcli.jsonl"}
 
 
 def test_an_output_folder_may_have_a_date_for_a_name(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def lost_in(path: Name, images: Images, ending: str, encoding: Encoding) -> list
         said.append("a stack of masks cannot hold where it lies on earth")
     if ending == ".png" and grid.is_georeferenced:
         said.append("PNG cannot hold where it lies on earth; --format tif keeps it")
+    if ending == ".png" and not grid.is_georeferenced and grid.pixels_per_cm() is not None:
+        said.append("PNG cannot hold the size of its pixels; --format tif keeps it")
     if images.in_pages and encoding != Encoding():
         said.append("a stack; --format and --compress do not apply")
     return [f"{path}: {line}" for line in said]

@@ -1,7 +1,9 @@
 """What is known of a reader's file beside its pixels: GDAL's dataset, what its bands are, where it lies."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.enums import ColorInterp
@@ -14,12 +16,41 @@ from segcli.raster.tables import negative_bits
 MOST_BITS = 64
 """Of a number, where its type alone says how many it has."""
 
+Value = TypeVar("Value")
+
 
 def dataset_of(reader: Reader) -> Any:
     """GDAL's dataset behind a reader, or one that says the same; None where there is none."""
     if isinstance(reader, JoinedReader):
         reader = reader.parts[0]
     return reader.dataset if isinstance(reader, GdalReader | DecodedReader) else None
+
+
+def of_bands(reader: Reader, of_dataset: Callable[[Any], Sequence[Value]], unknown: Value) -> list[Value]:
+    """What the datasets behind a reader, each of which has some of its bands, say of these; `unknown` where there is
+    none."""
+    parts = reader.parts if isinstance(reader, JoinedReader) else (reader,)
+    found: list[Value] = []
+    for part in parts:
+        dataset = dataset_of(part)
+        found += [unknown] * len(part.dtypes) if dataset is None else of_dataset(dataset)
+    return found
+
+
+def names_of(reader: Reader) -> list[str]:
+    """Of the bands, as GDAL or OME has them; empty where the file does not say."""
+    names = of_bands(reader, lambda dataset: [name or "" for name in dataset.descriptions], "")
+    channels = _channels(dataset_of(reader)) if isinstance(reader, JoinedReader) and not any(names) else []
+    return channels if len(channels) == len(names) else names
+
+
+def _channels(dataset: Any) -> list[str]:
+    """The names of OME's channels, if this is the first page of a file that has some."""
+    text = "" if dataset is None else dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
+    if not text.rstrip("\0 \r\n\t").endswith("OME>"):
+        return []
+    pixels = ElementTree.fromstring(text).find("{*}Image/{*}Pixels")  # it was understood when the file was opened
+    return [] if pixels is None else [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
 
 
 def kinds_of(reader: Reader) -> list[ColorInterp]:

@@ -19,6 +19,7 @@ class Grid:
     """Where a raster's pixels lie: size in pixels, and, where known, how they lie on earth or under the microscope.
 
     `calibration` has the size of a step along X, Y and Z in micrometres and along T in seconds, where the file says so.
+    `level_step` is how many pixels of the whole size one of a pyramid level spans, down and across.
     """
 
     height: int
@@ -29,6 +30,7 @@ class Grid:
     gcps_crs: Any = None
     rpcs: Any = None
     calibration: dict[str, float] = field(default_factory=dict)
+    level_step: tuple[float, float] = (1.0, 1.0)
 
     @property
     def is_georeferenced(self) -> bool:
@@ -43,6 +45,13 @@ class Grid:
         if "X" in self.calibration and "Y" in self.calibration:
             return self.calibration["Y"] / 1e6, self.calibration["X"] / 1e6
         return None
+
+    def pixels_per_cm(self) -> tuple[float, float] | None:
+        """Along X and Y, as resolution tags of TIFF say it, where it is known under the microscope."""
+        sizes_um = [self.calibration.get(axis, 0.0) for axis in "XY"]  # 0 by who does not know it
+        if not all(1e-5 < size < 1e5 for size in sizes_um):
+            return None
+        return 1e4 / sizes_um[0], 1e4 / sizes_um[1]
 
     def middle_pixel_m(self) -> float | None:
         """How wide the pixel in the middle is on the ground, or under the microscope, in metres; None if unknown."""
@@ -82,6 +91,7 @@ class Grid:
         return replace(
             self, height=height, width=width, transform=transform, gcps=points, rpcs=_scaled(self.rpcs, down, across),
             calibration={axis: size * steps.get(axis, 1.0) for axis, size in self.calibration.items()},
+            level_step=(self.level_step[0] * down, self.level_step[1] * across),
         )  # fmt: skip
 
     def window(self, row: int, col: int, height: int, width: int) -> "Grid":

@@ -243,6 +243,8 @@ def _geotiff(path: Path, part: Path, grid: Grid, layout: Layout, encoding: Encod
     try:
         with faults_of_writing(path):
             _describe(dataset, grid, layout)
+            if path.suffix.lower() != ".png" and not grid.is_georeferenced:  # to PNG it would be a text among others
+                dataset.update_tags(**resolution_tags(grid))
             settled(dataset)
         sink = Sink(path, dataset, grid, layout)
         yield sink
@@ -300,6 +302,15 @@ def _describe(dataset: Any, grid: Grid, layout: Layout) -> None:
         dataset.gcps = (list(grid.gcps), grid.gcps_crs or CRS())
     if grid.rpcs is not None:
         dataset.rpcs = grid.rpcs
+
+
+def resolution_tags(grid: Grid) -> dict[str, str]:
+    """The size of a pixel as GDAL's metadata have it, in its spelling; none where it is not known."""
+    found = grid.pixels_per_cm()
+    if found is None:
+        return {}
+    tags = {f"TIFFTAG_{axis}RESOLUTION": f"{np.float32(number):.8g}" for axis, number in zip("XY", found, strict=True)}
+    return tags | {"TIFFTAG_RESOLUTIONUNIT": "3 (pixels/cm)"}
 
 
 def check_blocks(path: Path, pages: int = 1) -> None:

@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.facts import blacks_of, dataset_of, grid_of_reader, kinds_of
+from segcli.raster.facts import blacks_of, dataset_of, grid_of_reader, kinds_of, names_of, of_bands
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
@@ -115,8 +115,8 @@ class Source:
     @property
     def scales(self) -> tuple[float, ...]:
         """What stored values are to be multiplied with, by band, as the file says; not applied here."""
-        dataset = dataset_of(self._reader)
-        return tuple(dataset.scales[n] for n in self._indexes) if dataset is not None else (1.0,) * self.bands
+        known = of_bands(self._reader, lambda dataset: dataset.scales, 1.0)
+        return tuple(known[n] for n in self._indexes)
 
     @property
     def nodata(self) -> float | None:
@@ -127,8 +127,8 @@ class Source:
     @property
     def band_names(self) -> tuple[str, ...]:
         """As the file says them, by band; empty where it does not."""
-        dataset = dataset_of(self._reader)
-        return tuple(dataset.descriptions[n] or "" if dataset is not None else "" for n in self._indexes)
+        known = names_of(self._reader)
+        return tuple(known[n] for n in self._indexes)
 
     def rest(self) -> None:
         """Let go of the file until it is read again."""

@@ -1,6 +1,7 @@
 """Writing stacks: planes in, one TIFF with the axes of its source at the end; OME from OME, ImageJ from ImageJ."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,19 +93,25 @@ def _write(
     alike = all(plane.shape == planes[0].shape for plane in planes)
     said = _said(layout)
     before, after = ("", "S") if layout.is_rgb else ("C" if layout.bands > 1 else "", "")
-    imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and layout.dtype == "uint8"
+    imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and not layout.half
     ome = dialect == "ome" and alike
     metadata: dict[str, Any] = {"axes": f"{axes}{before}YX{after}"}
-    options: dict[str, Any] = {"photometric": "rgb" if layout.is_rgb else "minisblack"}
+    options: dict[str, Any] = {
+        "photometric": "rgb" if layout.is_rgb else "minisblack", "extratags": _of_gdal(layout)
+    }  # fmt: skip
     if layout.is_rgb and layout.bands == 4:
         options["extrasamples"] = ["unassalpha"]
     if ome:
         metadata["Description"] = json.dumps(said)
+        if before:
+            metadata["Channel"] = {"Name": list(layout.names)}
         for axis, step in first.calibration.items():
             name, unit = ("TimeIncrement", "s") if axis == "T" else (f"PhysicalSize{axis}", "µm")
             metadata |= {name: step, f"{name}Unit": unit}
     elif imagej:
         metadata["Info"] = json.dumps(said)
+        if before:
+            metadata["Labels"] = [*layout.names] * len(planes)  # of its slices, channels of one place together
         if layout.colors is not None:
             metadata["LUTs"] = [_colormap(layout.colors, np.uint8)]
         steps = first.calibration
@@ -114,6 +121,8 @@ def _write(
         metadata |= {name: steps[axis] for axis, name in (("Z", "spacing"), ("T", "finterval")) if axis in steps}
     else:
         metadata |= said
+        if (pixels_per_cm := first.pixels_per_cm()) is not None:
+            options |= {"resolution": pixels_per_cm, "resolutionunit": "CENTIMETER"}
         if layout.colors is not None:
             options |= {"photometric": "palette", "colormap": _colormap(layout.colors, np.uint16)}
     if not imagej:  # ImageJ reads its own stacks uncompressed; for a predictor of floats tifffile needs another package
@@ -134,10 +143,26 @@ def _write(
 
 
 def _said(layout: Layout) -> dict[str, Any]:
-    """Names and colours of the classes, by value, and what marks no label, as `labels.embedded_table` reads them."""
+    """Names and colours of the classes, by value, and what marks no label, as `labels.embedded_table` reads them; of
+    other pixels the names of their bands, and what a value means."""
     colors = {str(value): hex_color(color) for value, color in (layout.colors or {}).items()}
     ignore = {"ignore": None if layout.nodata is None else int(layout.nodata)} if layout.class_names else {}
-    return {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors} | ignore
+    classes = {"classes": {str(value): name for value, name in layout.class_names.items()}, "colors": colors} | ignore
+    names = {"names": list(layout.names)} if layout.bands > 1 and layout.names else {}
+    scale = {"scale": layout.scale} if layout.scale != 1.0 else {}
+    nodata = {"nodata": layout.nodata} if layout.nodata is not None and math.isfinite(layout.nodata) else {}
+    return (classes if layout.colors is not None else {}) | names | scale | nodata
+
+
+def _of_gdal(layout: Layout) -> list[tuple[int, str, int, str, bool]]:
+    """Of each page, which has one band: what stands for no data, and what a value is to be multiplied with. Source:
+    GDAL's GTiff driver, the tags GDAL_METADATA and GDAL_NODATA."""
+    tags = [] if layout.nodata is None else [(42113, "s", 0, f"{layout.nodata:g}", False)]
+    if layout.scale != 1.0:
+        items = {"offset": 0.0, "scale": layout.scale}
+        said = "".join(f'<Item name="{k.upper()}" sample="0" role="{k}">{v}</Item>' for k, v in items.items())
+        tags.append((42112, "s", 0, f"<GDALMetadata>{said}</GDALMetadata>", False))
+    return tags
 
 
 def _colormap(colors: dict[int, tuple[int, int, int]], dtype: type[np.integer[Any]]) -> NDArray[Any]:

@@ -12,10 +12,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
+from segcli.raster.facts import dataset_of, of_bands
 from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid
 from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader
-from segcli.raster.sink import Layout
+from segcli.raster.sink import Layout, resolution_tags
 from segcli.raster.source import Source
 
 ABOUT_PIXELS = ("STATISTICS_", "EXIF_", "OVR_")
@@ -106,7 +107,9 @@ class Stored:
 
 def stored(source: Source) -> Stored:
     """Of a source that was opened as stored."""
-    reader = source.reader.parts[0] if isinstance(source.reader, JoinedReader) else source.reader
+    reader = source.reader
+    if isinstance(reader, JoinedReader):
+        return _of_pages(source, reader)
     if not isinstance(reader, GdalReader | DecodedReader) or source.bands != reader.dataset.count:
         kinds = {1: ("gray",), 3: ("red", "green", "blue")}.get(source.bands, ("undefined",) * source.bands)
         return Stored(source.bands, source.dtype, kinds=kinds)
@@ -122,6 +125,17 @@ def stored(source: Source) -> Stored:
         _tags(source, dataset), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
         () if all(_same(dataset.nodata, value) for value in dataset.nodatavals) else tuple(dataset.nodatavals),
         tuple(_domains(dataset, n) for n in (0, *dataset.indexes)),
+    )  # fmt: skip
+
+
+def _of_pages(source: Source, reader: JoinedReader) -> Stored:
+    """Of bands that have a page each: three of them are no colours, as those within a page may be."""
+    first = dataset_of(reader)
+    return Stored(
+        source.bands, source.dtype, source.nodata, ("gray", *("undefined",) * (source.bands - 1)),
+        names=source.band_names, scales=source.scales,
+        offsets=tuple(of_bands(reader, lambda dataset: dataset.offsets, 0.0)),
+        tags=resolution_tags(source.grid) if first is None else _tags(source, first),
     )  # fmt: skip
 
 
@@ -207,11 +221,8 @@ def _tags(source: Source, dataset: Any) -> dict[str, str]:
     """Of the file. Where the size of a pixel was said in a description that is not kept, resolution tags say it."""
     tags = dataset.tags()
     kept = _kept(tags)
-    pixel = {axis: source.grid.calibration.get(axis, 0.0) for axis in "XY"}
-    is_said = all(1e-5 < size < 1e5 for size in pixel.values())  # 0 by who does not know it
-    if "TIFFTAG_IMAGEDESCRIPTION" in tags.keys() - kept.keys() and is_said:
-        kept |= {f"TIFFTAG_{axis}RESOLUTION": f"{np.float32(1e4 / pixel[axis]):.8g}" for axis in "XY"}  # as GDAL prints
-        kept["TIFFTAG_RESOLUTIONUNIT"] = "3 (pixels/cm)"
+    if "TIFFTAG_IMAGEDESCRIPTION" in tags.keys() - kept.keys():
+        kept |= resolution_tags(source.grid)
     return kept
 
 

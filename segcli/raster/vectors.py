@@ -45,7 +45,8 @@ EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563
 class Shapes:
     """What to write: polygons of at least `min_area`, with corners moved by at most `simplify` (0: every pixel edge).
 
-    Areas are square metres where the raster lies on earth, else pixels; `simplify` is in units of the coordinates.
+    Areas are square metres where the raster lies on earth, else pixels, of a pyramid those of the whole size;
+    `simplify` is in units of the coordinates.
     """
 
     format: PolygonFormat
@@ -91,7 +92,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
     """Polygons of every class but the background, with class, name, area, perimeter and mean confidence.
 
     A polygon is a set of pixels of one class that touch at edges. `grid` is the image's: a mask may not be able to say
-    where it lies. The file is there when it is whole.
+    where it lies, nor of which level of a pyramid it is. The file is there when it is whole.
     """
     names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
     sure = mean_confidence(mask, confidence, names)
@@ -105,7 +106,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
                 if wanted.format == "geojson":
                     _write_geojson(part, features, grid.crs)
                 else:
-                    _write_by_pyogrio(part, features, grid.crs, wanted.format)
+                    _write_by_pyogrio(part, features, grid, wanted.format)
             part.replace(output)
         except (SegcliError, MemoryError, OSError):
             raise
@@ -127,20 +128,28 @@ def _remove(part: Path) -> None:
 
 @dataclass(frozen=True)
 class Feature:
-    """One polygon, in the raster's system, and its attributes."""
+    """One polygon, in the raster's system, and its attributes; those of `UNDER_THE_MICROSCOPE` where a pixel's size is
+    known there."""
 
     geometry: dict[str, Any]
-    value: int
-    name: str
-    area: float
-    perimeter: float
-    confidence: float
+    attributes: dict[str, Any]
 
-    def attributes(self) -> dict[str, Any]:
-        return {
-            "class": self.value, "name": self.name, "area": self.area, "perimeter": self.perimeter,
-            "confidence": round(self.confidence, 4),
-        }  # fmt: skip
+
+TYPES = {
+    "class": np.int32, "name": object, "area": np.float64, "perimeter": np.float64, "area_um2": np.float64,
+    "perimeter_um": np.float64, "confidence": np.float64,
+}  # fmt: skip
+"""Of the attributes, in their order."""
+
+UNDER_THE_MICROSCOPE = ("area_um2", "perimeter_um")
+
+
+def _pixel_um(grid: Grid) -> NDArray[np.float64] | None:
+    """Width and height in micrometres of a pixel of the whole size, where that is known and the raster lies nowhere on
+    earth."""
+    if grid.is_georeferenced or not {"X", "Y"} <= grid.calibration.keys():
+        return None
+    return np.array([grid.calibration["X"], grid.calibration["Y"]]) / grid.level_step[::-1]
 
 
 def _features(
@@ -150,6 +159,7 @@ def _features(
 
     body = ellipsoid_of(grid.crs) if grid.crs is not None and grid.crs.is_geographic else None
     metres = grid.crs.linear_units_factor[1] if grid.crs is not None and grid.crs.is_projected else 1.0
+    pixel_um = _pixel_um(grid)
     to_pixels = ~dataset.transform  # GDAL has applied it
     for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
         if int(value) not in names:
@@ -157,23 +167,30 @@ def _features(
         rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]
         top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
         mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
-        placed = [_placed(ring, grid.transform) for ring in rings]
+        placed = [_placed(ring, grid) for ring in rings]
         area, perimeter = _measures(placed, body)
         area, perimeter = area * metres**2, perimeter * metres
         if area < wanted.min_area:
             continue
+        values: dict[str, Any] = {
+            "class": int(value), "name": names[int(value)], "area": area, "perimeter": perimeter
+        }  # fmt: skip
+        if pixel_um is not None:
+            measures = _measures([ring * pixel_um for ring in placed], None)
+            values |= dict(zip(UNDER_THE_MICROSCOPE, measures, strict=True))
         if wanted.simplify:
             polygon = shapely.simplify(shapely.Polygon(placed[0], placed[1:]), wanted.simplify)
             placed = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
         geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in placed]}
-        yield Feature(geometry, int(value), names[int(value)], area, perimeter, mean)
+        yield Feature(geometry, values | {"confidence": round(mean, 4)})
 
 
-def _placed(ring: NDArray[np.int64], transform: Any) -> NDArray[np.float64]:
-    """Corners of pixels, (column, row), in the raster's system."""
-    x, y = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64)
+def _placed(ring: NDArray[np.int64], grid: Grid) -> NDArray[np.float64]:
+    """Corners of pixels, (column, row), in the raster's system; where it has none, in pixels of the whole size: viewers
+    of slides lay polygons over that."""
+    x, y, transform = ring[:, 0].astype(np.float64), ring[:, 1].astype(np.float64), grid.transform
     if transform is None:
-        return np.stack([x, y], axis=1)
+        return np.stack([x * grid.level_step[1], y * grid.level_step[0]], axis=1)
     return np.stack(
         [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f], axis=1
     )
@@ -225,41 +242,39 @@ def _metres_per_degree(latitude: NDArray[np.float64], radius: float, flattening:
 
 
 def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
-    """RFC 7946: longitude and latitude; of a raster that lies nowhere on earth, column and row."""
+    """RFC 7946: longitude and latitude; of a raster that lies nowhere on earth, column and row of the whole size."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features):
             geometry = feature.geometry if crs is None else transform_geom(crs, WGS84, feature.geometry, precision=8)
-            record = {"type": "Feature", "properties": feature.attributes(), "geometry": geometry}
+            record = {"type": "Feature", "properties": feature.attributes, "geometry": geometry}
             file.write(",\n" if number else "\n")
             file.write(json.dumps(record))
         file.write("\n]}\n")
 
 
-def _write_by_pyogrio(path: Path, features: Iterator[Feature], crs: Any, chosen: PolygonFormat) -> None:
+def _write_by_pyogrio(path: Path, features: Iterator[Feature], grid: Grid, chosen: PolygonFormat) -> None:
     size = BATCH if chosen == "gpkg" else None
     group = list(islice(features, size))
-    _write_batch(path, group, crs, chosen, append=False)  # an empty one, too, makes a file
+    _write_batch(path, group, grid, chosen, append=False)  # an empty one, too, makes a file
     while size is not None and (group := list(islice(features, size))):
-        _write_batch(path, group, crs, chosen, append=True)
+        _write_batch(path, group, grid, chosen, append=True)
 
 
-def _write_batch(path: Path, group: list[Feature], crs: Any, chosen: PolygonFormat, append: bool) -> None:
+def _write_batch(path: Path, group: list[Feature], grid: Grid, chosen: PolygonFormat, append: bool) -> None:
     import pyogrio.raw
     import shapely
 
     polygons = [shapely.Polygon(f.geometry["coordinates"][0], f.geometry["coordinates"][1:]) for f in group]
+    left_out = UNDER_THE_MICROSCOPE if _pixel_um(grid) is None else ()
     columns = {
-        "class": np.array([f.value for f in group], np.int32),
-        "name": np.array([f.name for f in group], object),
-        "area": np.array([f.area for f in group], np.float64),
-        "perimeter": np.array([f.perimeter for f in group], np.float64),
-        "confidence": np.array([round(f.confidence, 4) for f in group], np.float64),
-    }
+        name: np.array([feature.attributes[name] for feature in group], dtype)
+        for name, dtype in TYPES.items() if name not in left_out
+    }  # fmt: skip
     with deaf_to(UserWarning):  # that there is no reference system, where the image has none
         pyogrio.raw.write(
             path, np.array(shapely.to_wkb(polygons), object), list(columns.values()), list(columns),
-            geometry_type="Polygon", crs=crs.to_wkt() if crs is not None else None, driver=DRIVERS[chosen],
+            geometry_type="Polygon", crs=grid.crs.to_wkt() if grid.crs is not None else None, driver=DRIVERS[chosen],
             layer=POLYGONS, append=append,
         )  # fmt: skip
 

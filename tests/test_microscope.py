@@ -1,0 +1,237 @@
+"""What outputs of microscope images say of their pixels: scale, no data, names of bands, and how large a pixel is."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+import tifffile
+from scipy import ndimage
+
+from segcli import evaluate
+from segcli.console import Console
+from segcli.options import EvalOptions, PredictOptions
+from segcli.predict import run
+from segcli.raster.source import Source, open_images
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+PIXEL = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
+
+
+def predict(tmp_path: Path, weights: Path, *inputs: Path, **more: Any) -> int:
+    return run(PredictOptions(inputs, tmp_path / "masks", str(weights), **more), Console())
+
+
+def blobs(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Bright and dim ones, (..., row, col), uint8."""
+    light = ndimage.gaussian_filter(rng.random(shape), (*(0,) * (len(shape) - 2), 2, 2)) > 0.5
+    return np.where(light, 130 + rng.integers(0, 120, shape), 30).astype(np.uint8)
+
+
+def features_of(path: Path) -> list[Any]:
+    return [(one["properties"], one["geometry"]) for one in json.loads(path.read_text())["features"]]
+
+
+def write_ome(path: Path, pixels: np.ndarray, axes: str, **more: Any) -> Path:
+    tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata={"axes": axes, **more})
+    return path
+
+
+def test_an_ome_image_has_polygons_and_scores_as_any_other(
+    tmp_path: Path, weights: Path, rng: np.random.Generator
+) -> None:
+    """Its probabilities and its confidence have a page for each band, of which each says its scale."""
+    scene = blobs(rng, 3, 61, 83)
+    ome = write_ome(tmp_path / "a.ome.tif", scene, "CYX")
+    plain = tmp_path / "b.tif"
+    tifffile.imwrite(plain, scene.transpose(1, 2, 0), photometric="rgb", metadata=None)
+    more = {"probabilities": True, "confidence": True, "polygons": "geojson"}
+    assert predict(tmp_path, weights, ome, plain, **more) == 0
+    masks = tmp_path / "masks"
+    found = features_of(masks / "polygons" / "a.ome.geojson")
+    assert found == features_of(masks / "polygons" / "b.geojson")
+    assert all(0.5 <= values["confidence"] <= 1 for values, _ in found)
+    for folder in ("probabilities", "confidence"):
+        with Source(masks / folder / ome.name, "mask") as one, Source(masks / folder / plain.name, "mask") as other:
+            assert one.scales == other.scales == (0.004, 0.004)
+            assert one.band_names == other.band_names
+            assert one.nodata == other.nodata == 255
+    reports = []
+    for name in (ome.name, plain.name):
+        given = EvalOptions(masks / name, masks / plain.name, tmp_path / "r", scores=masks / "probabilities" / name)
+        assert evaluate.run(given, Console(quiet=True)) == 0
+        reports.append(json.loads((tmp_path / "r" / "report.json").read_text())["scores"])
+    assert reports[0] == reports[1]
+    assert reports[0]["expected_calibration_error"] < 0.5
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_channels_of_an_ome_image_have_their_names(tmp_path: Path, is_named: bool) -> None:
+    path = tmp_path / "a.ome.tif"
+    names = {"Channel": {"Name": ["light", "dark"]}} if is_named else {}
+    write_ome(path, np.zeros((2, 20, 24), np.uint16), "CYX", **names)
+    with Source(path) as source:
+        assert source.band_names == (("light", "dark") if is_named else ("", ""))
+        assert source.scales == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("quantity", ["uint8", "float32"])
+def test_stacks_of_scores_say_what_a_value_means(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, quantity: Any
+) -> None:
+    planes = blobs(rng, 2, 1, 31, 45).repeat(3, axis=1)
+    kinds = {"a.ome.tif": "ome", "a.tif": "imagej", "b.tif": "shaped"}
+    for name, kind in kinds.items():
+        more = {"ome": kind == "ome", "imagej": kind == "imagej"}
+        tifffile.imwrite(tmp_path / name, planes, photometric="minisblack", metadata={"axes": "ZCYX"}, **more)
+    assert predict(tmp_path, weights, *(tmp_path / name for name in kinds), probabilities=True, quantity=quantity) == 0
+    scale = 0.004 if quantity == "uint8" else 1.0
+    for name, kind in kinds.items():
+        path = tmp_path / "masks" / "probabilities" / name
+        with closing(open_images(path, "mask")) as images:
+            for plane in images.planes:
+                assert plane.scales == (scale, scale)
+                assert plane.nodata == 255 if quantity == "uint8" else np.isnan(plane.nodata or 0)
+                np.testing.assert_allclose((plane.window(0, 0, 31, 45) * scale).sum(0), 1, atol=0.005)
+        with tifffile.TiffFile(path) as file:
+            assert kind in file.flags
+            assert file.series[0].axes == "ZCYX"
+            said = {"ome": file.ome_metadata, "imagej": file.imagej_metadata, "shaped": file.shaped_metadata}[kind]
+            for word in ("dark", "light", *(["0.004"] if quantity == "uint8" else [])):
+                assert word in str(said)
+        with rasterio.open(path) as page:
+            assert page.scales == (scale,)
+        with first_image(tmp_path / "masks" / name) as mask:
+            assert mask.nodata == 255
+
+
+def first_image(path: Path) -> Source:
+    """The first image of a stack."""
+    return open_images(path, "mask").planes[0]
+
+
+def write_imagej(path: Path, pixels: np.ndarray) -> None:
+    tifffile.imwrite(path, pixels, imagej=True, resolution=(2, 4), metadata={"unit": "um"})
+
+
+def write_tags(path: Path, pixels: np.ndarray) -> None:
+    tifffile.imwrite(path, pixels, resolution=(20000, 40000), resolutionunit="CENTIMETER", metadata=None)
+
+
+def write_stack(path: Path, pixels: np.ndarray) -> None:
+    said = {"axes": "ZYX"}
+    both = np.stack([pixels, pixels])
+    tifffile.imwrite(path, both, resolution=(20000, 40000), resolutionunit="CENTIMETER", metadata=said)
+
+
+@pytest.mark.parametrize("chosen", ["auto", "cog"])
+def test_the_size_of_a_pixel_is_in_the_mask(tmp_path: Path, weights: Path, chosen: Any) -> None:
+    scans = []
+    for write in (write_imagej, write_tags, write_stack):
+        scans.append(tmp_path / f"{write.__name__}.tif")
+        write(scans[-1], np.full((40, 50), 200, np.uint8))
+    assert predict(tmp_path, weights, *scans, probabilities=True, overlay=True, format=chosen) == 0
+    found = sorted((tmp_path / "masks").rglob("*.tif"))
+    assert len(found) == 2 + 3 + 3  # overlays are not drawn of stacks
+    for path in found:
+        with first_image(path) as source:
+            assert source.grid.calibration == pytest.approx({"X": 0.5, "Y": 0.25})
+
+
+def test_that_png_cannot_hold_the_size_of_a_pixel_is_said(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tags(tmp_path / "a.tif", np.full((40, 50), 200, np.uint8))
+    assert predict(tmp_path, weights, tmp_path / "a.tif", format="png") == 0
+    assert "PNG cannot hold the size of its pixels; --format tif keeps it" in capsys.readouterr().err
+    assert b"RESOLUTION" not in (tmp_path / "masks" / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("chosen", ["geojson", "gpkg"])
+def test_polygons_of_a_level_lie_on_the_whole(
+    tmp_path: Path, rng: np.random.Generator, chosen: str, weights: Path
+) -> None:
+    """And say how large they are, in pixels of it and in micrometres."""
+    whole = np.full((200, 240), 30, np.uint8)
+    whole[40:80, 80:160] = 220
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        file.write(whole, subifds=1, tile=(64, 64), photometric="minisblack", metadata={"axes": "YX", **PIXEL})
+        file.write(whole[::4, ::4], subfiletype=1, tile=(64, 64), photometric="minisblack")
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", polygons=chosen, level=1) == 0
+    meta, _, shapes, columns = pyogrio.raw.read(tmp_path / "masks" / "polygons" / f"a.ome.{chosen}")
+    rows = [dict(zip(meta["fields"], values, strict=True)) for values in zip(*columns, strict=True)]
+    light = next(n for n, row in enumerate(rows) if row["name"] == "light")
+    assert shapely.from_wkb(shapes[light]).bounds == (80, 40, 160, 80)
+    assert (rows[light]["area"], rows[light]["perimeter"]) == (80 * 40, 2 * (80 + 40))
+    assert rows[light]["area_um2"] == pytest.approx(80 * 0.5 * 40 * 0.25)
+    assert rows[light]["perimeter_um"] == pytest.approx(2 * (80 * 0.5 + 40 * 0.25))
+
+
+def test_polygons_that_fail_cost_no_mask(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was there before stays."""
+    scan = write_ome(tmp_path / "a.ome.tif", blobs(rng, 61, 83), "YX")
+    assert predict(tmp_path, weights, scan) == 0
+    mask = tmp_path / "masks" / "a.ome.tif"
+    before = mask.read_bytes()
+    monkeypatch.setattr("segcli.outputs.write_polygons", lambda *_: 1 / 0)
+    assert predict(tmp_path, weights, scan, polygons="geojson") == 1
+    assert mask.read_bytes() == before
+    left = [path for path in (tmp_path / "masks").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in left) == ["a.ome.tif", "segcli.jsonl"]
+
+
+def write_ome_channels(path: Path, channels: np.ndarray) -> None:
+    write_ome(path, channels, "CYX", Channel={"Name": ["DAPI", "GFP", "TRITC"]}, **PIXEL)
+
+
+def write_imagej_channels(path: Path, channels: np.ndarray) -> None:
+    tifffile.imwrite(path, channels, imagej=True, resolution=(2, 4), metadata={"axes": "CYX", "unit": "um"})
+
+
+def write_imagej_behind_one_page(path: Path, channels: np.ndarray) -> None:
+    said = f"ImageJ=1.54f\nimages={len(channels)}\nchannels={len(channels)}\nhyperstack=true\nunit=um\n"
+    tifffile.imwrite(path, channels[0], description=said, metadata=None, resolution=(2, 4))
+    with path.open("ab") as file:
+        file.write(channels[1:].tobytes())
+
+
+@pytest.mark.parametrize(
+    "write_one", [write_ome_channels, write_imagej_channels, write_imagej_behind_one_page], ids=lambda one: one.__name__
+)
+def test_tiles_of_channels_are_no_colours(
+    tmp_path: Path, rng: np.random.Generator, tile: Callable[..., int], write_one: Callable[[Path, np.ndarray], None]
+) -> None:
+    """Three channels in pages of their own go into TIFF, with the size of a pixel and OME's names, and come back."""
+    channels = rng.integers(0, 60000, (3, 40, 64)).astype("<u2")
+    write_one(tmp_path / "a.tif", channels)
+    assert tile("a.tif", "--size", 32, "--edge", "keep", "--out", "t") == 0
+    names = [path.name for path in sorted((tmp_path / "t").glob("a_*"))]
+    assert names == [f"a_r{row:05}_c{col:05}.tif" for row in (0, 32) for col in (0, 32)]
+    assert tile("t", "--join", "--out", "again.tif") == 0
+    for path, expected in ((tmp_path / "t" / names[1], channels[:, :32, 32:]), (tmp_path / "again.tif", channels)):
+        with Source(path) as source:
+            assert source.grid.calibration == pytest.approx({"X": 0.5, "Y": 0.25})
+            assert not source.begins_with_rgb
+            assert source.band_names == (("DAPI", "GFP", "TRITC") if write_one is write_ome_channels else ("",) * 3)
+            found = source.window(0, 0, source.grid.height, source.grid.width)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_tiles_of_scores_keep_their_scale(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, tile: Callable[..., int]
+) -> None:
+    """As they have it where they lie in one page."""
+    scan = write_ome(tmp_path / "a.ome.tif", blobs(rng, 40, 64), "YX")
+    assert predict(tmp_path, weights, scan, probabilities=True) == 0
+    assert tile("masks/probabilities/a.ome.tif", "--size", 32, "--edge", "keep", "--out", "t") == 0
+    with Source(tmp_path / "t" / "a.ome_r00000_c00000.tif", "mask") as source:
+        assert (source.scales, source.band_names, source.nodata) == ((0.004, 0.004), ("dark", "light"), 255)
