@@ -257,10 +257,8 @@ def _overview_option(
     factors, grid = whole.dataset.overviews(1), grid_of(whole.dataset, calibration)
     whole.close()
     if mpp is not None:
-        pixel_um = calibration.get("X")
-        if pixel_um is None and (size := grid.pixel_size_m()) is not None:
-            pixel_um = size[1] * 1e6
-        level = _nearest(name, [1.0, *map(float, factors)], pixel_um, mpp)
+        size = grid.middle_pixel_m()
+        level = _nearest(name, [1.0, *map(float, factors)], size * 1e6 if size is not None else None, mpp)
     level = level or 0
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
