@@ -14,7 +14,7 @@ from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import Places
 from segcli.options import TileOptions
-from segcli.raster.align import differ
+from segcli.raster.align import difference
 from segcli.raster.burn import BurntReader
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
@@ -171,9 +171,8 @@ def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Wo
         if labels is not None:
             mask, mask_like = labels.open(target.source, source.grid)
             layers.append(Layer(mask, mask_like, labels.empty(mask_like)))
-            if differ(mask, source):
-                raise InputError(mask.path, f"{mask.grid.width} x {mask.grid.height} pixels on another grid",
-                                 f"{target.source} has {source.grid.width} x {source.grid.height}")  # fmt: skip
+            if (unlike := difference(mask, source)) is not None:
+                raise InputError(mask.path, *unlike)
         grid = source.grid
         _check_count(target.source, grid, options)
         tiles = tiling(grid.height, grid.width, options.size, options.overlap_pixels, options.edge)
