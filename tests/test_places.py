@@ -14,9 +14,10 @@ from rasterio.warp import transform
 from segcli.errors import InputError
 from segcli.raster.align import difference, is_elsewhere
 from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, signed_area, surface, transformed
-from segcli.raster.grid import Grid
+from segcli.raster.grid import Grid, around
 from segcli.raster.measuring import in_degrees, in_plane, measure_of
 from segcli.raster.source import Source, open_images
+from segcli.tiling.splits import meeting, overlapping
 
 UTM = CRS.from_epsg(32632)
 ESRI = CRS.from_wkt(UTM.to_wkt(version="WKT1_ESRI"))
@@ -170,3 +171,19 @@ def test_print_resolution_is_no_size_on_earth(tmp_path: Path) -> None:
         assert images.planes[0].grid.width == 200
     with pytest.raises(InputError, match=r"levels of 3e\+08, 6e\+08 micrometres"):
         open_images(tmp_path / "utm.tif", mpp=352.7)
+
+
+def test_places_on_both_sides_of_the_antimeridian_are_compared() -> None:
+    """Rasters of the last zone and of the first one; degrees that go on after 180, and those that begin at -180."""
+    last = on("EPSG:32660", from_origin(830_000, 300_000, 100, 100), 80, 96).bounds_in("EPSG:4326")
+    first = on("EPSG:32601", from_origin(165_000, 300_000, 100, 100), 80, 96).bounds_in("EPSG:4326")
+    over = on("EPSG:4326", from_origin(179.5, 3, 0.01, 0.01), 80, 96).bounds_in("EPSG:4326")
+    after = on("EPSG:4326", from_origin(-179.6, 3, 0.01, 0.01), 80, 96).bounds_in("EPSG:4326")
+    assert last is not None
+    assert last == pytest.approx((179.967, 2.638, 180.054, 2.711), abs=1e-3)
+    assert overlapping([last, first], 360) == [0, 0]
+    assert overlapping([over, after], 360) == [0, 0]
+    assert overlapping([over, after]) == [0, 1]
+    assert meeting([over, after], [0, 1], [(80, 96)] * 2, 360) == [(0, 1)]
+    assert (around("EPSG:4326"), around("EPSG:32660")) == (pytest.approx(360), 0)
+    assert around("EPSG:4807") == pytest.approx(400)

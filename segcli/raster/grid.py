@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
 from rasterio.warp import transform_bounds
@@ -79,8 +80,8 @@ class Grid:
         return (down, across) if 0 < down < math.inf and 0 < across < math.inf else None
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float] | None:
-        """West, south, east and north of it in a reference system; None where nobody can tell, or where west is not
-        west of east there."""
+        """West, south, east and north of it in a reference system; None where nobody can tell. Over the meridian where
+        longitudes begin anew, east is larger than any longitude there."""
         if self.transform is None or self.crs is None:
             return None
         x, y = zip(*(self.transform @ (c, r) for c in (0, self.width) for r in (0, self.height)), strict=True)
@@ -89,7 +90,10 @@ class Grid:
         except (CRSError, CPLE_BaseError):
             return None
         west, south, east, north = found
-        return found if all(map(math.isfinite, found)) and west < east and south < north else None
+        if east < west:
+            east += around(crs)
+        is_there = all(map(math.isfinite, found)) and west < east and south < north
+        return (west, south, east, north) if is_there else None
 
     def at(self, height: int, width: int) -> "Grid":
         """The same place in other pixels, such as those of a pyramid level."""
@@ -111,6 +115,12 @@ class Grid:
             values = rpcs.to_dict()
             rpcs = RPC(**(values | {"line_off": values["line_off"] - row, "samp_off": values["samp_off"] - col}))
         return replace(self, height=height, width=width, transform=transform, gcps=points, rpcs=rpcs)
+
+
+def around(crs: Any) -> float:
+    """The whole circle in units of a reference system's coordinates; 0 where these are no angles."""
+    system = CRS.from_user_input(crs)
+    return 2 * math.pi / float(system.units_factor[1]) if system.is_geographic else 0.0
 
 
 def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:

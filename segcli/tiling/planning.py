@@ -19,7 +19,7 @@ from segcli.raster.burn import BurntReader
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
 from segcli.raster.faults import faults_of_writing
-from segcli.raster.grid import Grid
+from segcli.raster.grid import Grid, around
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
 from segcli.raster.source import Source
@@ -212,12 +212,12 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
         by_folder.setdefault(target.folder, []).append(target)
     for folder, those in by_folder.items():
         counts, grids = zip(*(_facts(target, options) for target in those), strict=True)
-        sizes, places = [(grid.height, grid.width) for grid in grids], _places(grids)
+        sizes, (places, circle) = [(grid.height, grid.width) for grid in grids], _places(grids)
         scenes = [None if options.overwrite else ledgers[folder].known.scenes.get(target.name) for target in those]
         known = [None if scene is None else SPLITS.index(scene.split) if scene.split else NONE for scene in scenes]
-        splits = deal(counts, options.split, options.seed, places, known)
+        splits = deal(counts, options.split, options.seed, places, known, circle)
         out += [replace(target, split=split) for target, split in zip(those, splits, strict=True)]
-        pairs = meeting(places, splits, sizes)
+        pairs = meeting(places, splits, sizes, circle)
         if pairs:
             one, other = (those[n].source for n in pairs[0])
             more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
@@ -235,11 +235,12 @@ def _facts(target: Target, options: TileOptions) -> tuple[int, Grid]:
     return 0, Grid(0, 0)
 
 
-def _places(grids: Sequence[Grid]) -> list[Box | None]:
+def _places(grids: Sequence[Grid]) -> tuple[list[Box | None], float]:
     """Where rasters lie, in the reference system that all of them have, if there is one: the boxes of those that adjoin
-    there overlap in degrees, by some percent."""
+    there overlap in degrees, by some percent. And what is once around in it."""
     systems = {grid.crs.to_wkt() for grid in grids if grid.crs is not None}
-    return [grid.bounds_in(min(systems) if len(systems) == 1 else "EPSG:4326") for grid in grids]
+    system = min(systems) if len(systems) == 1 else "EPSG:4326"
+    return [grid.bounds_in(system) for grid in grids], around(system)
 
 
 def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
