@@ -1,17 +1,21 @@
 """Where rasters lie on earth: one place in two reference systems, and what a metre is there."""
 
+import json
 import math
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
 from segcli.errors import InputError
+from segcli.raster import vectors
 from segcli.raster.align import difference, is_elsewhere
 from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, signed_area, surface, transformed
 from segcli.raster.grid import Grid, around
@@ -171,6 +175,44 @@ def test_print_resolution_is_no_size_on_earth(tmp_path: Path) -> None:
         assert images.planes[0].grid.width == 200
     with pytest.raises(InputError, match=r"levels of 3e\+08, 6e\+08 micrometres"):
         open_images(tmp_path / "utm.tif", mpp=352.7)
+
+
+def written(tmp_path: Path, grid: Grid, ring: np.ndarray, *holes: np.ndarray) -> dict[str, Any]:
+    geometry = {"type": "Polygon", "coordinates": [part.tolist() for part in (ring, *holes)]}
+    vectors._write_geojson(tmp_path / "a.geojson", iter([vectors.Feature(geometry, 1, "a", 1, 1, 1)]), grid.crs)
+    found: dict[str, Any] = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["geometry"]
+    return found
+
+
+def test_geojson_is_cut_at_the_antimeridian_and_goes_round_counterclockwise(tmp_path: Path) -> None:
+    """RFC 7946, of degrees that go on after 180, and whichever way the rings came."""
+    degrees = on("EPSG:4326", from_origin(179.5, 10, 0.01, 0.01))
+    for ring, hole in ((square(179.8, 9.9, 0.4), square(179.9, 9.8, 0.1)), (square(190, 9.9, 0.4), None)):
+        for way in (slice(None), slice(None, None, -1)):
+            holes = [] if hole is None else [hole[way]]
+            found = shapely.geometry.shape(written(tmp_path, degrees, ring[way], *holes))
+            parts = list(shapely.get_parts(found))
+            assert len(parts) == 1 + (hole is not None)
+            assert found.is_valid
+            assert found.area == pytest.approx(0.16 - 0.01 * len(holes))
+            assert -180 <= found.bounds[0] < found.bounds[2] <= 180
+            for part in parts:
+                assert part.exterior.is_ccw
+                assert not any(inner.is_ccw for inner in part.interiors)
+    assert found.bounds == (-170, 9.5, -169.6, 9.9)
+    for grid in (on(UTM), on(None), on("EPSG:32660", from_origin(830_000, 300_000, 100, 100))):
+        left, top = grid.transform @ (0, 0)
+        for way in (slice(None), slice(None, None, -1)):
+            shape = shapely.geometry.shape(written(tmp_path, grid, square(left, top, 5_000)[way]))
+            assert all(part.exterior.is_ccw for part in shapely.get_parts(shape))
+
+
+def test_geojson_of_a_building_site_is_refused_before_the_work() -> None:
+    site = CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]')
+    with pytest.raises(InputError, match=r"a\.tif: .*without longitudes and latitudes.*--polygons gpkg"):
+        vectors.check_on_earth("a.tif", site)
+    for crs in ("EPSG:32632", "EPSG:4979", "EPSG:3995", "EPSG:4807", "ESRI:54009", "EPSG:2263+6360"):
+        vectors.check_on_earth("a.tif", CRS.from_user_input(crs))
 
 
 def test_places_on_both_sides_of_the_antimeridian_are_compared() -> None:

@@ -37,6 +37,15 @@ def transformed(points: NDArray[np.float64], crs: Any, other: Any) -> NDArray[np
     return np.where(np.isfinite(found).all(1, keepdims=True), found, np.nan)
 
 
+def is_on_earth(crs: Any) -> bool:
+    """Whether anybody can tell longitudes and latitudes of it: of the grid of a building site nobody can."""
+    try:
+        transform(crs, "EPSG:4326", [0.0], [0.0])
+    except (CRSError, CPLE_BaseError):
+        return False
+    return True
+
+
 def degrees_on(crs: Any, body: Body) -> Any:
     """The reference system of longitudes and latitudes on its `body`, which have no datum to be shifted by."""
     radius, flattening = body

@@ -48,7 +48,7 @@ def measure_of(grid: Grid) -> Callable[[Rings], tuple[float, float]]:
 
 def in_plane(rings: Rings, metres: float = 1.0) -> tuple[float, float]:
     """Area and perimeter where one unit of the coordinates is so many metres all over."""
-    areas = [abs(_plane_area(ring)) for ring in rings]
+    areas = [abs(signed_area_in_plane(ring)) for ring in rings]
     perimeter = sum(float(np.hypot(*np.diff(ring, axis=0).T).sum()) for ring in rings)
     return (areas[0] - sum(areas[1:])) * metres**2, perimeter * metres
 
@@ -61,7 +61,7 @@ def in_degrees(rings: Rings, body: Body, unit: float = 1.0) -> tuple[float, floa
     """
     areas, perimeter = [], 0.0
     for ring in (ring * unit for ring in rings):
-        areas.append(abs(_plane_area(_equal_area(ring, *body))))
+        areas.append(abs(signed_area_in_plane(_equal_area(ring, *body))))
         steps = np.diff(ring, axis=0) * _metres_per_degree((ring[:-1, 1] + ring[1:, 1]) / 2, *body)
         perimeter += float(np.hypot(steps[:, 0], steps[:, 1]).sum())
     return areas[0] - sum(areas[1:]), perimeter
@@ -85,7 +85,8 @@ class Ground:
         if not all(np.isfinite(ring).all() for ring in placed):
             return in_plane(rings, self.metres)
         areas = [  # more than half of the surface where the sign says so
-            (self.hand * math.copysign(1, _plane_area(ring)) * signed_area(bent, self.body)) % surface(self.body)
+            (self.hand * math.copysign(1, signed_area_in_plane(ring)) * signed_area(bent, self.body))
+            % surface(self.body)
             for ring, bent in zip(rings, placed, strict=True)
         ]
         return areas[0] - sum(areas[1:]), sum(length(ring, self.body) for ring in placed)
@@ -130,7 +131,7 @@ def _fine(ring: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     return np.concatenate([np.repeat(ring[:-1], pieces, axis=0) + share * np.repeat(edges, pieces, axis=0), ring[-1:]])
 
 
-def _plane_area(ring: NDArray[np.float64]) -> float:
+def signed_area_in_plane(ring: NDArray[np.float64]) -> float:
     """Positive if it goes round counterclockwise. Around its own corner, so that small polygons far from the origin do
     not lose their digits."""
     x, y = (ring - ring[0]).T

@@ -5,6 +5,7 @@ Nothing here holds the whole mask. The polygons are in memory while they are tra
 
 import importlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,11 +23,11 @@ from segcli.components import Components
 from segcli.errors import InputError, SegcliError, UsageError
 from segcli.files import PART
 from segcli.options import PolygonFormat
-from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of
+from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.grid import Grid
-from segcli.raster.measuring import measure_of
+from segcli.raster.measuring import measure_of, signed_area_in_plane
 from segcli.raster.names import Name
 from segcli.raster.source import Source
 
@@ -37,6 +38,8 @@ BATCH = 5000
 STRIP_PIXELS = 2**20
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 WGS84 = "EPSG:4326"
+DIGITS = 8
+"""Of degrees in GeoJSON: a millimetre."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def check_on_earth(path: Name, crs: Any) -> None:
     if abs(axis / EQUATOR_M - 1) > 0.01:
         raise InputError(path, f"lies on a body of {axis / 1000:.0f} km radius", "GeoJSON is of the earth",
                          "--polygons gpkg")  # fmt: skip
+    if not is_on_earth(crs):
+        raise InputError(path, "lies in a reference system without longitudes and latitudes",
+                         "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
 def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, grid: Grid, wanted: Shapes) -> None:
@@ -174,15 +180,48 @@ def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
 
 
 def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
-    """RFC 7946: longitude and latitude; of a raster that lies nowhere on earth, column and row."""
+    """RFC 7946: longitude and latitude, cut where they begin anew, outlines counterclockwise and holes clockwise; of a
+    raster that lies nowhere on earth, column and row."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features):
-            geometry = feature.geometry if crs is None else transform_geom(crs, WGS84, feature.geometry, precision=8)
+            geometry = feature.geometry
+            if crs is not None:
+                geometry = _within_180(transform_geom(crs, WGS84, geometry, precision=DIGITS))
+            geometry = geometry | {"coordinates": _oriented(geometry["coordinates"])}
             record = {"type": "Feature", "properties": feature.attributes(), "geometry": geometry}
             file.write(",\n" if number else "\n")
             file.write(json.dumps(record))
         file.write("\n]}\n")
+
+
+def _within_180(geometry: dict[str, Any]) -> dict[str, Any]:
+    """A polygon of longitudes that go on after 180, or before -180, in parts that do not. GDAL cuts what it projects,
+    not what has been degrees before."""
+    import shapely
+
+    shape = shapely.geometry.shape(geometry)
+    west, south, east, north = shape.bounds
+    if west >= -180 and east <= 180:
+        return geometry
+    parts = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
+        found = shapely.intersection(shape, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
+        moved = shapely.transform(found, lambda points, turn=turn: np.round(points - (360 * turn, 0), DIGITS))
+        parts += [part for part in shapely.get_parts(moved) if part.area > 0]
+    cut: dict[str, Any] = shapely.geometry.mapping(shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0])
+    return cut
+
+
+def _oriented(coordinates: Any) -> Any:
+    """Of a polygon or several: the outline counterclockwise, holes clockwise."""
+    if not isinstance(coordinates[0][0][0], int | float):
+        return [_oriented(polygon) for polygon in coordinates]
+    rings = []
+    for n, ring in enumerate(coordinates):
+        is_left = signed_area_in_plane(np.array(ring)) > 0
+        rings.append(ring if is_left == (n == 0) else ring[::-1])
+    return rings
 
 
 def _write_by_pyogrio(path: Path, features: Iterator[Feature], crs: Any, chosen: PolygonFormat) -> None:
