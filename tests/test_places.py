@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from helpers import write_picture
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
+from segcli.console import Console
 from segcli.errors import InputError
+from segcli.options import PredictOptions
+from segcli.predict import run as predict
 from segcli.raster import vectors
 from segcli.raster.align import difference, is_elsewhere
 from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, signed_area, surface, transformed
@@ -229,3 +234,30 @@ def test_places_on_both_sides_of_the_antimeridian_are_compared() -> None:
     assert meeting([over, after], [0, 1], [(80, 96)] * 2, 360) == [(0, 1)]
     assert (around("EPSG:4326"), around("EPSG:32660")) == (pytest.approx(360), 0)
     assert around("EPSG:4807") == pytest.approx(400)
+
+
+def test_pictures_with_a_place_beside_them_keep_it(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By world file or .aux.xml; statistics that a viewer left are no place. What an earlier run made is not hidden."""
+    pixels = np.full((20, 30, 3), 200, np.uint8)
+    for name in ("world.jpg", "aux.png", "viewed.png", "plain.bmp"):
+        write_picture(tmp_path / "in" / name, pixels)
+    (tmp_path / "in" / "world.jgw").write_text("10\n0\n0\n-10\n500005\n4999995\n")
+    place = "<SRS>EPSG:32632</SRS><GeoTransform>500000,10,0,5000000,0,-10</GeoTransform>"
+    (tmp_path / "in" / "aux.png.aux.xml").write_text(f"<PAMDataset>{place}</PAMDataset>")
+    statistics = '<PAMRasterBand band="1"><Metadata><MDI key="STATISTICS_MEAN">9</MDI></Metadata></PAMRasterBand>'
+    (tmp_path / "in" / "viewed.png.aux.xml").write_text(f"<PAMDataset>{statistics}</PAMDataset>")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "aux.png").write_bytes(b"of an earlier run")
+    options = PredictOptions((tmp_path / "in",), tmp_path / "masks", str(weights))
+    assert predict(options, Console()) == 0
+    masks = sorted(path.name for path in (tmp_path / "masks").iterdir() if path.suffix in (".png", ".tif"))
+    assert masks == ["aux.png", "aux.tif", "plain.png", "viewed.png", "world.tif"]
+    said = capsys.readouterr().err
+    assert "masks/aux.png is left as it was; the output is aux.tif, which keeps where it lies on earth" in said
+    assert "cannot hold" not in said
+    for name, crs in (("aux", UTM), ("world", None)):
+        with rasterio.open(tmp_path / "masks" / f"{name}.tif") as file:
+            assert (file.crs, file.transform) == (crs, from_origin(500_000, 5_000_000, 10, 10))
+    assert predict(replace(options, verify=True), Console()) == 0

@@ -12,6 +12,12 @@ _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj", ".tab", ".rpb", "_rpc.txt")
 _AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
 
+_OF_PLACES = (b"<GeoTransform>", b"<SRS", b"<GCPList", b'domain="RPC"')
+"""What begins where an .aux.xml says where a raster lies; programs that look at one leave statistics alone there."""
+
+_READ = 2**20
+"""Bytes of it that are looked at: what comes later are histograms."""
+
 
 def aux_of(path: Path) -> Path:
     """Where GDAL puts what the format cannot hold, such as some reference systems, and looks for it."""
@@ -49,15 +55,33 @@ def sidecars(path: Path) -> tuple[Path, ...]:
     Overviews (.ovr) are none: they repeat what is there."""
     ending = path.suffix.lower()
     if ending == ".shp":
-        endings = _OF_SHAPEFILES
-    else:
-        letters = ending[1:]
-        world = (f".{letters[0]}{letters[-1]}w", f".{letters}w") if letters else ()
-        endings = (*_OF_RASTERS, *world, *((".ige",) if ending == ".img" else ()))
+        return _there(path, _OF_SHAPEFILES, _AFTER_ALL)
+    return _there(path, (*_OF_RASTERS, *_of_the_world(ending), *((".ige",) if ending == ".img" else ())), _AFTER_ALL)
+
+
+def has_place(path: Path) -> bool:
+    """Whether a file beside a picture says where it lies: a world file, MapInfo's, or an .aux.xml that says so."""
+    for found in _there(path, (".wld", ".tab", *_of_the_world(path.suffix.lower())), (".aux.xml",)):
+        if found != aux_of(path):
+            return True
+        with suppress(OSError), found.open("rb") as file:
+            text = file.read(_READ)
+            if any(word in text for word in _OF_PLACES):
+                return True
+    return False
+
+
+def _of_the_world(ending: str) -> tuple[str, ...]:
+    letters = ending[1:]
+    return (f".{letters[0]}{letters[-1]}w", f".{letters}w") if letters else ()
+
+
+def _there(path: Path, endings: tuple[str, ...], after_all: tuple[str, ...]) -> tuple[Path, ...]:
+    """Those files that exist of names with these endings in the place of the path's, and after it."""
     cased = [case for one in endings for case in (one, one.upper()) if case != path.suffix]
     # As text, since it is asked of each of 100 000 files before anything begins; a Path's way raises, too, where the
     # name is too long.
     whole = str(path)
     bare = whole.removesuffix(path.suffix)
     named = [bare + one for one in cased] if path.name else []
-    return tuple(Path(name) for name in (*named, *(whole + one for one in _AFTER_ALL)) if os.path.isfile(name))  # noqa: PTH113
+    return tuple(Path(name) for name in (*named, *(whole + one for one in after_all)) if os.path.isfile(name))  # noqa: PTH113
