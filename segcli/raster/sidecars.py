@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from segcli.files import part_of, replacing
+from segcli.raster.names import Name
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj", ".tab", ".rpb", "_rpc.txt")
@@ -15,8 +16,10 @@ _AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
 _OF_PLACES = (b"<GeoTransform>", b"<SRS", b"<GCPList", b'domain="RPC"')
 """What begins where an .aux.xml says where a raster lies; programs that look at one leave statistics alone there."""
 
-_READ = 2**20
-"""Bytes of it that are looked at: what comes later are histograms."""
+_OF_VALUES = {b"<CategoryNames": "category names", b"<GDALRasterAttributeTable": "raster attribute table"}
+
+_READ = 2**24
+"""Bytes of it that are looked at."""
 
 
 def aux_of(path: Path) -> Path:
@@ -62,13 +65,22 @@ def sidecars(path: Path) -> tuple[Path, ...]:
 def has_place(path: Path) -> bool:
     """Whether a file beside a picture says where it lies: a world file, MapInfo's, or an .aux.xml that says so."""
     for found in _there(path, (".wld", ".tab", *_of_the_world(path.suffix.lower())), (".aux.xml",)):
-        if found != aux_of(path):
+        if found != aux_of(path) or any(word in _text(found) for word in _OF_PLACES):
             return True
-        with suppress(OSError), found.open("rb") as file:
-            text = file.read(_READ)
-            if any(word in text for word in _OF_PLACES):
-                return True
     return False
+
+
+def tables_beside(path: Name) -> list[str]:
+    """What an .aux.xml says of the values of a raster, which is not among its tags."""
+    text = _text(aux_of(path)) if isinstance(path, Path) else b""
+    return [name for word, name in _OF_VALUES.items() if word in text]
+
+
+def _text(path: Path) -> bytes:
+    """Nothing where there is none."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(_READ)
+    return b""
 
 
 def _of_the_world(ending: str) -> tuple[str, ...]:

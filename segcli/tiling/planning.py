@@ -22,6 +22,7 @@ from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid, around
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
+from segcli.raster.sidecars import tables_beside
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
 from segcli.shard import Shard
@@ -272,15 +273,16 @@ def losses(work: Work) -> list[str]:
     """What the tiles cannot keep, in lines for people. InputError where they cannot hold the pixels."""
     said = []
     for layer in work.layers:
-        if isinstance(layer.source.reader, BurntReader) and not layer.source.reader.inside:
-            found = f"none of its {layer.source.reader.polygons} polygons lies on {work.scene.name}"
-            said.append(f"{layer.source.path}: {found}")
-        words = not_kept(layer.source.path, work.scene.grid, layer.stored, work.rules.ending)
+        path, reader = layer.source.path, layer.source.reader
+        if isinstance(reader, BurntReader) and not reader.inside:
+            said.append(f"{path}: none of its {reader.polygons} polygons lies on {work.scene.name}")
+        said += [f"{path}: tiles cannot keep its {table}" for table in tables_beside(path)]
+        words = not_kept(path, work.scene.grid, layer.stored, work.rules.ending)
         if work.tiles.has_padding and not layer.stored.can_be_empty and work.rules.ending == ".png":
             words.append("which pixels are padding")
         if words:
-            kept = f"{work.rules.ending[1:].upper()} tiles cannot keep {'; '.join(words)}"
-            said.append(f"{layer.source.path}: {kept}" + (f"; {MANIFEST} does" if layer is work.layers[0] else ""))
+            kept = f"{path}: {work.rules.ending[1:].upper()} tiles cannot keep {'; '.join(words)}"
+            said.append(kept + (f"; {MANIFEST} does" if layer is work.layers[0] else ""))
     return said
 
 
@@ -302,9 +304,7 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     if work.scene.name not in ledger.known.scenes:
         files = [layer.source.path for layer in work.layers]
         found = digest(files)
-        work.scene.digest = (
-            found if unchanged(work.scene, files, ledger.folder) else ""
-        )  # else it is not of what was opened
+        work.scene.digest = found if unchanged(work.scene, files, ledger.folder) else ""  # not of what was opened
     scene = ledger.begin(work.scene)
     pattern = re.escape(scene.name) + TILE_PLACE + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:
