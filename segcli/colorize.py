@@ -65,7 +65,7 @@ def run(options: ColorizeOptions, console: Console) -> int:
             if options.compare:  # a picture of three, which lies nowhere
                 return images
             try:
-                for line in endings.lost_in(job.source, images, job.output.suffix, setting.encoding):
+                for line in endings.lost_in(job.source, images, job.output, setting.encoding):
                     console.say(line)
             except InputError:
                 images.close()

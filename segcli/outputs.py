@@ -83,8 +83,8 @@ def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOp
     return tuple(map(place, wanted))
 
 
-def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions) -> list[str]:
-    """What is lost of an image in its outputs, in lines for people. InputError where they cannot be written at all."""
+def cannot_hold(path: Name, images: Images, output: Path, options: PredictOptions) -> list[str]:
+    """What is lost of an image in its mask and beside it, in lines for people. InputError where these cannot be."""
     grid, stack = images.planes[0].grid, bool(images.axes)
     said = []
     if stack and (options.overlay or options.polygons):
@@ -97,7 +97,7 @@ def cannot_hold(path: Name, images: Images, ending: str, options: PredictOptions
         options.probabilities or options.confidence or options.polygons
     ):  # fmt: skip
         raise InputError(path, "--quantity float16", "OME-TIFF has no such numbers", "expected uint8 or float32")
-    return [*lost_in(path, images, ending, encoding(options)), *(f"{path}: {line}" for line in said)]
+    return [*lost_in(path, images, output, encoding(options)), *(f"{path}: {line}" for line in said)]
 
 
 def add_drawings(

@@ -193,7 +193,7 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
         images = open_images(job.source, "image", setting.options.level, setting.options.mpp)
         pixels, computed, pieces, needed = 0, 0, 0, 0.0
         with closing(images):
-            bands = fit(job.source, images, job.output.suffix, setting)
+            bands = fit(job.source, images, job.output, setting)
             for plane in images.planes:
                 height, width = plane.grid.height, plane.grid.width
                 plan = next(iter(scorer.plans(height, width, 1, budget, setting.waiting(plane, bands))))
@@ -211,7 +211,7 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
     options, dtype = setting.options, setting.model.normalisation.dtype
     images = open_images(path, "image", options.level, options.mpp)
     try:
-        bands = fit(path, images, files[0].suffix, setting)
+        bands = fit(path, images, files[0], setting)
         for plane in images.planes:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
@@ -222,15 +222,15 @@ def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
         raise
 
 
-def fit(path: Name, images: Images, ending: str, setting: Setting) -> tuple[int, ...]:
-    """The bands that the network sees of a file that fits it, and says what a mask of that ending cannot hold of it."""
+def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int, ...]:
+    """The bands that the network sees of a file that fits it, and says what its mask cannot hold of it."""
     first = images.planes[0]
     bands = match_bands(first, setting.model.bands, setting.options.bands)
     other = next((plane.bands for plane in images.planes if plane.bands != first.bands), None)
     if other is not None:
         raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")
     check_dtypes(images.planes, bands, setting.model.normalisation.dtype, setting.options.input_range)
-    for line in outputs.cannot_hold(path, images, ending, setting.options):
+    for line in outputs.cannot_hold(path, images, output, setting.options):
         setting.console.say(line)
     return bands
 

@@ -9,7 +9,7 @@ import rasterio
 import shapely
 from helpers import write_picture
 from rasterio.transform import from_origin
-from rasterio.warp import transform_geom
+from rasterio.warp import transform, transform_geom
 
 from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import InputError, UsageError
@@ -73,6 +73,22 @@ def test_polygons_in_another_system(tmp_path: Path) -> None:
         moved = shapely.geometry.shape(transform_geom("EPSG:32633", crs, box))
         path = write_shapes(tmp_path / name, [(moved, "5")], crs, key="label")
         assert np.array_equal(whole(burnt(path, grid, TABLE)), expected), name
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3995", "EPSG:3031", "EPSG:32660", "EPSG:32633", "EPSG:4326"])
+def test_the_world_covers_an_image_wherever_it_lies(tmp_path: Path, crs: str) -> None:
+    """Over a pole, over the antimeridian, and in degrees that go on after it; half of the world, half of the image."""
+    place = {"EPSG:32660": (829_600, 300_000, 100), "EPSG:4326": (179.5, 10, 0.01)}.get(crs, (-4_800, 4_000, 100))
+    grid = Grid(80, 96, rasterio.crs.CRS.from_user_input(crs), from_origin(place[0], place[1], place[2], place[2]))
+    path = write_shapes(tmp_path / "world.geojson", [(shapely.box(-180, -90, 180, 90), "5")], "EPSG:4326", key="label")
+    assert (whole(burnt(path, grid, TABLE)) == 5).all()
+    path = write_shapes(tmp_path / "east.geojson", [(shapely.box(0, -90, 180, 90), "5")], "EPSG:4326", key="label")
+    x, y = grid.transform @ (np.arange(96) + 0.5, np.full(96, 40.5))
+    longitudes = np.array(transform(grid.crs, "EPSG:4326", x, y)[0])
+    is_east = (longitudes % 360 < 180) & ~np.isclose(longitudes % 180, 0, atol=1e-3)
+    found = whole(burnt(path, grid, TABLE))[40] == 5
+    assert (found == is_east).mean() > 0.98
+    assert crs == "EPSG:32633" or 0.1 < found.mean() < 0.9
 
 
 def test_what_is_wrong_with_polygons_is_said(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_polygons_lie_where_the_image_lies_whatever_the_mask_can_hold(
 def test_areas_of_feet_are_square_metres(tmp_path: Path, weights: Path) -> None:
     scene = np.full((3, 20, 20), 30, np.uint8)
     scene[0, 5:10, 5:10] = 220
-    feet = write_raster(tmp_path / "a.tif", scene, crs="EPSG:2263")  # US survey feet
+    place = from_origin(980_000, 200_000, 10, 10)
+    feet = write_raster(tmp_path / "a.tif", scene, crs="EPSG:2263", transform=place)  # US survey feet
     assert predict(tmp_path, weights, feet, polygons="gpkg") == 0
     rows, _, _ = polygons_of(tmp_path / "masks" / "polygons" / "a.gpkg")
     area = next(float(row["area"]) for row in rows if row["name"] == "light")  # type: ignore[arg-type]

@@ -360,7 +360,7 @@ def test_letters_beyond_ascii_are_drawn() -> None:
 def test_scale_bars_have_the_length_they_say(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = np.ones((500, 1000), np.uint8)
     cases = [
-        ("utm", {}, 100),  # 0.5 m a pixel on the map, a little less on the ground: 50 m
+        ("utm", {}, 200),  # 0.5 m a pixel on the map, 0.50014 on the ground: 100 m
         ("feet", {"crs": "EPSG:2263", "transform": from_origin(980_000, 200_000, 1, 1)}, None),
         ("degrees", {"crs": "EPSG:4326", "transform": from_origin(10, 60.025, 1e-4, 1e-4)}, None),
         ("mercator", {"crs": "EPSG:3857", "transform": from_origin(1_113_194, 8_399_737, 10, 10)}, None),

@@ -35,7 +35,8 @@ from segcli.network import checkpoint
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import PredictOptions
 from segcli.predict import run
-from segcli.raster import vectors
+from segcli.raster import measuring, vectors
+from segcli.raster.ellipsoid import ellipsoid_of
 from segcli.raster.source import open_images
 
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
@@ -416,7 +417,7 @@ def test_the_size_of_turned_pixels_is_their_side(tmp_path: Path, degrees: float)
 def test_small_polygons_far_from_the_origin_keep_their_digits() -> None:
     corner = np.array([512_345.0, 5_234_567.0])
     ring = corner + np.array([[0, 0], [0.03, 0], [0.03, 0.02], [0, 0.02], [0, 0]])
-    area, perimeter = vectors._measures([ring], None)
+    area, perimeter = measuring.in_plane([ring])
     assert area == pytest.approx(6e-4, rel=1e-5)
     assert perimeter == pytest.approx(0.1, rel=1e-5)
 
@@ -426,7 +427,7 @@ def test_areas_are_those_of_the_body_that_a_raster_lies_on() -> None:
     mars = CRS.from_wkt('GEOGCS["Mars 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000",3396190,0]],'
                         'PRIMEM["Reference_Meridian",0],UNIT["Degree",0.0174532925199433]]')  # fmt: skip
     ring = np.array([[0.0, 0.0], [1, 0], [1, 1], [0, 1], [0, 0]])
-    area, perimeter = vectors._measures([ring], vectors.ellipsoid_of(mars))
+    area, perimeter = measuring.in_degrees([ring], ellipsoid_of(mars))
     assert area == pytest.approx(3_396_190**2 * np.radians(1) * np.sin(np.radians(1)), rel=1e-9)
     assert perimeter == pytest.approx(3_396_190 * np.radians(3 + np.cos(np.radians(1))), rel=1e-9)
     vectors.check_on_earth("a.tif", CRS.from_epsg(32633))

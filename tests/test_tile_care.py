@@ -284,6 +284,21 @@ def test_polygons_that_miss_the_image_are_said(tmp_path: Path, tile: Tile, capsy
     assert "p.geojson: polygons in EPSG:4326; the image has control points alone" in capsys.readouterr().err
 
 
+def test_names_and_tables_of_values_are_said_to_be_lost(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GDAL has both in an .aux.xml; statistics alone are no loss."""
+    write_raster(tmp_path / "a.tif")
+    names = "<CategoryNames><Category>bare</Category></CategoryNames>"
+    for name, text in (("plain", "<Histograms/>"), ("named", f"{names}<GDALRasterAttributeTable/>")):
+        band = f'<PAMRasterBand band="1">{text}</PAMRasterBand>'
+        (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+        assert tile("a.tif", "--size", 64, "--out", name) == 0
+        said = capsys.readouterr().err
+        for lost in ("category names", "raster attribute table"):
+            assert (f"a.tif: tiles cannot keep its {lost}" in said) == (name == "named")
+
+
 def test_attributes_and_world_files_are_part_of_what_is_read(
     tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.options import Augment, TrainOptions
@@ -68,6 +68,14 @@ def test_a_mask_of_another_place_is_refused(scenes: Path, rng: np.random.Generat
     assert not looked_at(scenes)[1]
     write_scene(scenes / "masks" / "b.tif", rng.integers(0, 2, (40, 40), np.uint8), left=590_000)
     with pytest.raises(UsageError, match=r"masks/b\.tif: lies elsewhere than its image"):
+        looked_at(scenes)
+
+
+def test_masks_of_floats_are_named_where_no_class_is_found(scenes: Path, rng: np.random.Generator) -> None:
+    """As QGIS writes what its raster calculator gives."""
+    for name in "abcd":
+        write_scene(scenes / "masks" / f"{name}.tif", rng.integers(0, 2, (40, 40)).astype(np.float32))
+    with pytest.raises(NothingDoneError, match=r"\.tif: 1 band of float32; expected class indices"):
         looked_at(scenes)
 
 

@@ -28,7 +28,7 @@ from segcli.drawing.stamps import legend, text_pixels, title
 from segcli.errors import InputError
 from segcli.evaluation.meaning import Meaning
 from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
-from segcli.raster.align import differ
+from segcli.raster.align import difference
 from segcli.raster.grid import Grid
 from segcli.raster.labels import check_mask, embedded_table, table_in
 from segcli.raster.rows import in_step
@@ -160,8 +160,7 @@ def _check(mask: Source, truth: Source, classes: int) -> None:
     for source in (mask, truth):
         check_mask(source)
     check_size(mask, truth)
-    if differ(mask, truth):
-        raise InputError(mask.path, f"on another grid than {truth.path}", "expected the same",
-                         "warp one of them (gdalwarp)")  # fmt: skip
+    if (unlike := difference(mask, truth)) is not None:
+        raise InputError(mask.path, *unlike, "warp one of them (gdalwarp)")
     if classes > NOTHING:
         raise InputError(mask.path, f"{classes} classes", f"expected at most {NOTHING}")

@@ -19,7 +19,7 @@ from segcli.measures.calibration import ScoreCounts
 from segcli.measures.confusion import Matrix, Totals, count_values
 from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
-from segcli.raster.align import aligned, differ
+from segcli.raster.align import aligned, difference
 from segcli.raster.labels import check_mask, table_in
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Images, Source, open_images
@@ -65,12 +65,10 @@ def side_by_side(
         raise InputError(pair.predicted, f"{len(given)} images", f"{pair.truth} has {len(truth)}")
     planes = []
     for true, found in zip(truth, given, strict=True):
-        if differ(true, found) and not options.align:
-            raise InputError(
-                pair.predicted, f"{_size(found)} on another grid than {pair.truth}", f"expected {_size(true)}",
-                "--align resamples it where both lie on earth",
-            )  # fmt: skip
-        planes.append((true, aligned(found, true.grid) if differ(true, found) else found))
+        unlike = difference(found, true)
+        if unlike is not None and not options.align:
+            raise InputError(pair.predicted, *unlike, "--align resamples it where both lie on earth")
+        planes.append((true, found if unlike is None else aligned(found, true.grid)))
     return planes, meaning
 
 
@@ -204,7 +202,3 @@ def _in_pixels(truth: Source, width: float, unit: str) -> float:
         raise InputError(truth.path, f"pixels of {down:g} x {across:g}", "--boundary in metres needs square ones",
                          "give pixels, or use --distances metres")  # fmt: skip
     return width / across
-
-
-def _size(source: Source) -> str:
-    return f"{source.grid.width} x {source.grid.height} pixels"

@@ -9,7 +9,7 @@ from segcli.errors import InputError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.measures.calibration import ScoreCounts, levels
-from segcli.raster.align import aligned, differ
+from segcli.raster.align import aligned, difference
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
@@ -25,12 +25,10 @@ def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
     with Source(pair.truth, "mask") as truth, Source(pair.scores, "mask") as given:
         bands = bands_of_classes(pair.scores, given, meaning.classes)
         scale = np.array([given.scales[band] for band in bands])
-        if differ(truth, given) and not align:
-            raise InputError(
-                pair.scores, f"{given.grid.width} x {given.grid.height} pixels on another grid than {pair.truth}",
-                f"expected {truth.grid.width} x {truth.grid.height}", "--align resamples them where both lie on earth",
-            )  # fmt: skip
-        scores = aligned(given, truth.grid) if differ(truth, given) else given
+        unlike = difference(given, truth)
+        if unlike is not None and not align:
+            raise InputError(pair.scores, *unlike, "--align resamples them where both lie on earth")
+        scores = given if unlike is None else aligned(given, truth.grid)
         height = max(1, min(512, VALUES // (truth.grid.width * len(bands))))
         for true, found in in_step(truth.strips(height), scores.strips(height, bands)):
             places = meaning.true[true.pixels[0]]

@@ -1,6 +1,7 @@
 """Polygons as the pixels of a mask: GeoJSON, GeoPackage and what else pyogrio reads, burnt window by window."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
 from segcli.raster.contents import Contents, faults_of
 from segcli.raster.gdal import deaf_to
-from segcli.raster.grid import Grid
+from segcli.raster.grid import Grid, around
 from segcli.raster.source import Source
 
 VECTORS = frozenset({".geojson", ".json", ".gpkg", ".fgb", ".shp"})
@@ -72,8 +73,9 @@ class BurntReader:
                              "warp it (gdalwarp), and label that")  # fmt: skip
         self.polygons = len(geometries)
         with faults_of(path, "expected polygons that lie on the image"):
+            there = _elsewhere(crs, grid)
             placed = [(shape, values[kind]) for polygon, kind in zip(geometries, kinds, strict=True)
-                      if (shape := _in_pixels(polygon, crs, grid)) is not None]  # fmt: skip
+                      if (shape := _in_pixels(polygon, crs, grid, there)) is not None]  # fmt: skip
         self._shapes = placed
         self._bounds = np.array([_bounds(shape) for shape, _ in placed]).reshape(-1, 4)  # left, top, right, bottom
         self.inside = int(np.count_nonzero(self._near(0, 0, grid.height, grid.width)))
@@ -177,12 +179,31 @@ def _kind(value: Any) -> str:
     return str(value)
 
 
-def _in_pixels(polygon: Any, crs: Any, grid: Grid) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where an image lies in the polygons' reference system, west, south, east and north, if anybody can tell; and the
+    whole circle of its longitudes, 0 where it has none."""
+
+    place: tuple[float, float, float, float] | None
+    circle: float
+
+
+def _elsewhere(crs: Any, grid: Grid) -> Elsewhere | None:
+    """None where coordinates of polygons are the image's as they are."""
+    if grid.transform is None or grid.crs is None or crs is None:
+        return None
+    found = Elsewhere(grid.bounds_in(crs), around(crs))
+    half = found.circle / 2
+    goes_on = half > 0 and found.place is not None and (found.place[0] < -half or found.place[2] > half)
+    return found if goes_on or CRS.from_user_input(crs) != grid.crs else None
+
+
+def _in_pixels(polygon: Any, crs: Any, grid: Grid, there: Elsewhere | None) -> dict[str, Any] | None:
     """As GeoJSON has it, with columns and rows for coordinates; None where it lies far from the image."""
     if grid.transform is None:
         return _mapping(polygon)
-    if grid.crs is not None and crs is not None and CRS.from_user_input(crs) != grid.crs:
-        polygon = _fine(polygon, grid.bounds_in(crs))
+    if there is not None:
+        polygon = _fine(polygon, there)
         if polygon.is_empty:
             return None
         shape = transform_geom(crs, grid.crs, _mapping(polygon))
@@ -196,18 +217,26 @@ def _in_pixels(polygon: Any, crs: Any, grid: Grid) -> dict[str, Any] | None:
     return {"type": shape["type"], "coordinates": moved(shape["coordinates"])}
 
 
-def _fine(polygon: Any, place: tuple[float, float, float, float] | None) -> Any:
-    """What of a polygon lies near an image's place, in short edges: an edge that is straight in one reference system is
-    bent in another, and corners far away may have no place there at all."""
+def _fine(polygon: Any, there: Elsewhere) -> Any:
+    """What of a polygon lies near an image, in short edges: an edge that is straight in one reference system is bent in
+    another, and corners far away may have no place there at all. Longitudes may be counted from another place."""
     import shapely
 
-    if place is None or not polygon.is_valid:
+    if there.place is None or not polygon.is_valid:
         return polygon
-    west, south, east, north = place
-    reach = max(east - west, north - south)
-    near = shapely.clip_by_rect(polygon, west - reach, south - reach, east + reach, north + reach)
-    parts = [part for part in shapely.get_parts(near) if part.area > 0]
-    return shapely.segmentize(shapely.MultiPolygon(parts), reach / EDGES)
+    (west, south, east, north), circle = there.place, there.circle
+    # By each axis: near a pole an image that is not high has all longitudes, and no more than these.
+    corner, size = np.array([west, south]), np.array([east - west, north - south])
+    aside = min(1.0, (circle / size[0] - 1) / 2) if circle else 1.0
+    parts = []
+    for turn in sorted({-circle, 0.0, circle}):
+        if circle and (polygon.bounds[2] + turn < west - size[0] or polygon.bounds[0] + turn > east + size[0]):
+            continue
+        moved = shapely.transform(polygon, lambda points, turn=turn: (points + np.array([turn, 0]) - corner) / size)
+        near = shapely.clip_by_rect(moved, -aside, -1, 1 + aside, 2)
+        parts += [part for part in shapely.get_parts(near) if part.area > 0]
+    fine = shapely.segmentize(shapely.MultiPolygon(parts), 1 / EDGES)
+    return shapely.transform(fine, lambda points: points * size + corner)
 
 
 def _mapping(polygon: Any) -> dict[str, Any]:

@@ -258,10 +258,8 @@ def _overview_option(
     numbers, factors, grid = *_overviews(name, whole), grid_of(whole.dataset, calibration)
     whole.close()
     if mpp is not None:
-        pixel_um = calibration.get("X")
-        if pixel_um is None and (size := grid.pixel_size_m()) is not None:
-            pixel_um = size[1] * 1e6
-        level = _nearest(name, [1.0, *factors], pixel_um, mpp)
+        size = grid.middle_pixel_m()
+        level = _nearest(name, [1.0, *factors], size * 1e6 if size is not None else None, mpp)
     level = level or 0
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")

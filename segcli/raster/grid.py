@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
-from rasterio.warp import transform, transform_bounds
+from rasterio.warp import transform_bounds
 
-EARTH_RADIUS_M = 6_371_008.8
+from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, in_space, transformed
+
+TRUE = 0.01
+"""By how much the scale of a projection may be off where its metres are taken for those on the ground: those of UTM are
+by a thousandth, those of the web's Mercator by a factor of two at 60 degrees north."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,17 @@ class Grid:
         return self.crs is not None or self.transform is not None or bool(self.gcps) or self.rpcs is not None
 
     def pixel_size_m(self) -> tuple[float, float] | None:
-        """Height and width of a pixel in metres, where they are the same all over the raster and known."""
+        """Height and width of a pixel in metres, where they are known and, but for what a projection does to them, the
+        same all over the raster: what the reference system says, or, where that is off by more than TRUE, what it is
+        on the ground in the middle."""
         if self.transform is not None and self.crs is not None and self.crs.is_projected:
             factor = float(self.crs.linear_units_factor[1])
             place = self.transform
-            return math.hypot(place.b, place.e) * factor, math.hypot(place.a, place.d) * factor
-        if "X" in self.calibration and "Y" in self.calibration:
+            said = math.hypot(place.b, place.e) * factor, math.hypot(place.a, place.d) * factor
+            found = self._middle_m()
+            is_off = found is not None and any(abs(one / two - 1) > TRUE for one, two in zip(found, said, strict=True))
+            return found if is_off else said
+        if self.is_calibrated and "Y" in self.calibration:
             return self.calibration["Y"] / 1e6, self.calibration["X"] / 1e6
         return None
 
@@ -55,23 +65,32 @@ class Grid:
 
     def middle_pixel_m(self) -> float | None:
         """How wide the pixel in the middle is on the ground, or under the microscope, in metres; None if unknown."""
+        if self.is_calibrated:
+            return self.calibration["X"] / 1e6
+        found = self._middle_m()
+        return None if found is None else found[1]
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the calibration is of the pixels: of what lies on earth it says how large a print is to be."""
+        is_placed = self.crs is not None or bool(self.gcps) or self.rpcs is not None
+        return "X" in self.calibration and not is_placed
+
+    def _middle_m(self) -> tuple[float, float] | None:
+        """Height and width of the pixel in the middle on the ground; None if unknown."""
         if self.transform is None or self.crs is None:
-            return self.calibration["X"] / 1e6 if "X" in self.calibration else None
-        row, col = self.height / 2, self.width / 2
-        ends = [self.transform @ (col + side, row) for side in (-0.5, 0.5)]
-        try:
-            longitudes, latitudes = transform(self.crs, "EPSG:4326", *zip(*ends, strict=True))
-        except (CRSError, CPLE_BaseError):
             return None
-        (west, east), (one, other) = np.radians(longitudes), np.radians(latitudes)
-        # The haversine formula; on a sphere, which is within 0.6 %.
-        share = np.sin((other - one) / 2) ** 2 + np.cos(one) * np.cos(other) * np.sin((east - west) / 2) ** 2
-        metres = float(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(share)))
-        return metres if math.isfinite(metres) and metres > 0 else None
+        row, col = self.height / 2, self.width / 2
+        ends = ((col, row - 0.5), (col, row + 0.5), (col - 0.5, row), (col + 0.5, row))
+        body = ellipsoid_of(self.crs)
+        placed = np.array([self.transform @ end for end in ends])
+        places = in_space(transformed(placed, self.crs, degrees_on(self.crs, body)), body)
+        down, across = (float(np.linalg.norm(places[n + 1] - places[n])) for n in (0, 2))
+        return (down, across) if 0 < down < math.inf and 0 < across < math.inf else None
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float] | None:
-        """West, south, east and north of it in a reference system; None where nobody can tell, or where west is not
-        west of east there."""
+        """West, south, east and north of it in a reference system; None where nobody can tell. Over the meridian where
+        longitudes begin anew, east is larger than any longitude there."""
         if self.transform is None or self.crs is None:
             return None
         x, y = zip(*(self.transform @ (c, r) for c in (0, self.width) for r in (0, self.height)), strict=True)
@@ -80,7 +99,10 @@ class Grid:
         except (CRSError, CPLE_BaseError):
             return None
         west, south, east, north = found
-        return found if all(map(math.isfinite, found)) and west < east and south < north else None
+        if east < west:
+            east += around(crs)
+        is_there = all(map(math.isfinite, found)) and west < east and south < north
+        return (west, south, east, north) if is_there else None
 
     def at(self, height: int, width: int) -> "Grid":
         """The same place in other pixels, such as those of a pyramid level."""
@@ -103,6 +125,12 @@ class Grid:
             values = rpcs.to_dict()
             rpcs = RPC(**(values | {"line_off": values["line_off"] - row, "samp_off": values["samp_off"] - col}))
         return replace(self, height=height, width=width, transform=transform, gcps=points, rpcs=rpcs)
+
+
+def around(crs: Any) -> float:
+    """The whole circle in units of a reference system's coordinates; 0 where these are no angles."""
+    system = CRS.from_user_input(crs)
+    return 2 * math.pi / float(system.units_factor[1]) if system.is_geographic else 0.0
 
 
 def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:

@@ -7,10 +7,19 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from segcli.files import part_of, replacing
+from segcli.raster.names import Name
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj", ".tab", ".rpb", "_rpc.txt")
 _AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
+
+_OF_PLACES = (b"<GeoTransform>", b"<SRS", b"<GCPList", b'domain="RPC"')
+"""What begins where an .aux.xml says where a raster lies; programs that look at one leave statistics alone there."""
+
+_OF_VALUES = {b"<CategoryNames": "category names", b"<GDALRasterAttributeTable": "raster attribute table"}
+
+_READ = 2**24
+"""Bytes of it that are looked at."""
 
 
 def aux_of(path: Path) -> Path:
@@ -49,15 +58,42 @@ def sidecars(path: Path) -> tuple[Path, ...]:
     Overviews (.ovr) are none: they repeat what is there."""
     ending = path.suffix.lower()
     if ending == ".shp":
-        endings = _OF_SHAPEFILES
-    else:
-        letters = ending[1:]
-        world = (f".{letters[0]}{letters[-1]}w", f".{letters}w") if letters else ()
-        endings = (*_OF_RASTERS, *world, *((".ige",) if ending == ".img" else ()))
+        return _there(path, _OF_SHAPEFILES, _AFTER_ALL)
+    return _there(path, (*_OF_RASTERS, *_of_the_world(ending), *((".ige",) if ending == ".img" else ())), _AFTER_ALL)
+
+
+def has_place(path: Path) -> bool:
+    """Whether a file beside a picture says where it lies: a world file, MapInfo's, or an .aux.xml that says so."""
+    for found in _there(path, (".wld", ".tab", *_of_the_world(path.suffix.lower())), (".aux.xml",)):
+        if found != aux_of(path) or any(word in _text(found) for word in _OF_PLACES):
+            return True
+    return False
+
+
+def tables_beside(path: Name) -> list[str]:
+    """What an .aux.xml says of the values of a raster, which is not among its tags."""
+    text = _text(aux_of(path)) if isinstance(path, Path) else b""
+    return [name for word, name in _OF_VALUES.items() if word in text]
+
+
+def _text(path: Path) -> bytes:
+    """Nothing where there is none."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(_READ)
+    return b""
+
+
+def _of_the_world(ending: str) -> tuple[str, ...]:
+    letters = ending[1:]
+    return (f".{letters[0]}{letters[-1]}w", f".{letters}w") if letters else ()
+
+
+def _there(path: Path, endings: tuple[str, ...], after_all: tuple[str, ...]) -> tuple[Path, ...]:
+    """Those files that exist of names with these endings in the place of the path's, and after it."""
     cased = [case for one in endings for case in (one, one.upper()) if case != path.suffix]
     # As text, since it is asked of each of 100 000 files before anything begins; a Path's way raises, too, where the
     # name is too long.
     whole = str(path)
     bare = whole.removesuffix(path.suffix)
     named = [bare + one for one in cased] if path.name else []
-    return tuple(Path(name) for name in (*named, *(whole + one for one in _AFTER_ALL)) if os.path.isfile(name))  # noqa: PTH113
+    return tuple(Path(name) for name in (*named, *(whole + one for one in after_all)) if os.path.isfile(name))  # noqa: PTH113

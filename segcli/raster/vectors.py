@@ -6,7 +6,6 @@ Nothing here holds the whole mask. The polygons are in memory while they are tra
 import importlib
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,9 +23,11 @@ from segcli.components import Components
 from segcli.errors import InputError, SegcliError, UsageError
 from segcli.files import PART
 from segcli.options import PolygonFormat
+from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.grid import Grid
+from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
 from segcli.raster.source import Source
 
@@ -37,8 +38,8 @@ BATCH = 5000
 STRIP_PIXELS = 2**20
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 WGS84 = "EPSG:4326"
-EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563
-"""Of WGS 84."""
+DIGITS = 8
+"""Of degrees in GeoJSON: a millimetre."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,9 @@ def check_on_earth(path: Name, crs: Any) -> None:
     if abs(axis / EQUATOR_M - 1) > 0.01:
         raise InputError(path, f"lies on a body of {axis / 1000:.0f} km radius", "GeoJSON is of the earth",
                          "--polygons gpkg")  # fmt: skip
-
-
-def ellipsoid_of(crs: Any) -> tuple[float, float]:
-    """Radius at the equator in metres, and flattening, of a reference system; of WGS 84 where it does not say."""
-    found = re.search(
-        r'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*([\d.]+),\s*([\d.]+)', crs.to_wkt() if crs is not None else ""
-    )
-    if found is None or float(found[1]) <= 0:
-        return EQUATOR_M, FLATTENING
-    return float(found[1]), 1 / float(found[2]) if float(found[2]) > 0 else 0.0  # which stands for a sphere
+    if not is_on_earth(crs):
+        raise InputError(path, "lies in a reference system without longitudes and latitudes",
+                         "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
 def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, grid: Grid, wanted: Shapes) -> None:
@@ -157,8 +151,7 @@ def _features(
 ) -> Iterator[Feature]:
     import shapely
 
-    body = ellipsoid_of(grid.crs) if grid.crs is not None and grid.crs.is_geographic else None
-    metres = grid.crs.linear_units_factor[1] if grid.crs is not None and grid.crs.is_projected else 1.0
+    measured = measure_of(grid)
     pixel_um = _pixel_um(grid)
     to_pixels = ~dataset.transform  # GDAL has applied it
     for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
@@ -168,15 +161,14 @@ def _features(
         top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
         mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
         placed = [_placed(ring, grid) for ring in rings]
-        area, perimeter = _measures(placed, body)
-        area, perimeter = area * metres**2, perimeter * metres
+        area, perimeter = measured(placed)
         if area < wanted.min_area:
             continue
         values: dict[str, Any] = {
             "class": int(value), "name": names[int(value)], "area": area, "perimeter": perimeter
         }  # fmt: skip
         if pixel_um is not None:
-            measures = _measures([ring * pixel_um for ring in placed], None)
+            measures = in_plane([ring * pixel_um for ring in placed])
             values |= dict(zip(UNDER_THE_MICROSCOPE, measures, strict=True))
         if wanted.simplify:
             polygon = shapely.simplify(shapely.Polygon(placed[0], placed[1:]), wanted.simplify)
@@ -204,53 +196,49 @@ def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
     return np.rint(np.stack([columns, rows], axis=1)).astype(np.int64)
 
 
-def _measures(rings: list[NDArray[np.float64]], body: tuple[float, float] | None) -> tuple[float, float]:
-    """Area and perimeter; of degrees in metres on the ellipsoid, of a `body` with that radius and flattening.
-
-    Areas on the ellipsoid by the cylindrical equal-area projection (Snyder 1987, "Map Projections", eq. 3-12, 10-14,
-    10-15), which is exact for pixel edges along meridians and parallels; lengths by the radii of curvature.
-    """
-    areas, lengths = [], []
-    for ring in rings:
-        # Around its own corner, so that small polygons far from the origin do not lose their digits.
-        flat = ring - ring[0] if body is None else _equal_area(ring, *body)
-        x, y = flat[:, 0], flat[:, 1]
-        areas.append(abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2)
-        steps = np.diff(ring, axis=0)
-        if body is not None:
-            steps = steps * _metres_per_degree((ring[:-1, 1] + ring[1:, 1]) / 2, *body)
-        lengths.append(float(np.hypot(steps[:, 0], steps[:, 1]).sum()))
-    return areas[0] - sum(areas[1:]), sum(lengths)
-
-
-def _equal_area(ring: NDArray[np.float64], radius: float, flattening: float) -> NDArray[np.float64]:
-    e = math.sqrt(flattening * (2 - flattening))
-    sine = np.sin(np.radians(ring[:, 1]))
-    tail = np.log((1 - e * sine) / (1 + e * sine)) / (2 * e) if e > 0 else -sine
-    q = (1 - e * e) * (sine / (1 - (e * sine) ** 2) - tail)
-    east = np.radians(ring[:, 0] - ring[0, 0])
-    return np.stack([radius * east, radius * (q - q[0]) / 2], axis=1)
-
-
-def _metres_per_degree(latitude: NDArray[np.float64], radius: float, flattening: float) -> NDArray[np.float64]:
-    """(edge, 2): east and north."""
-    squared = flattening * (2 - flattening)
-    bend = 1 - squared * np.sin(np.radians(latitude)) ** 2
-    north = radius * (1 - squared) / bend**1.5
-    east = radius / np.sqrt(bend) * np.cos(np.radians(latitude))
-    return np.radians(np.stack([east, north], axis=1))
-
-
 def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
-    """RFC 7946: longitude and latitude; of a raster that lies nowhere on earth, column and row of the whole size."""
+    """RFC 7946: longitude and latitude, cut where they begin anew, outlines counterclockwise and holes clockwise; of a
+    raster that lies nowhere on earth, column and row of the whole size."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features):
-            geometry = feature.geometry if crs is None else transform_geom(crs, WGS84, feature.geometry, precision=8)
+            geometry = feature.geometry
+            if crs is not None:
+                geometry = _within_180(transform_geom(crs, WGS84, geometry, precision=DIGITS))
+            geometry = geometry | {"coordinates": _oriented(geometry["coordinates"])}
             record = {"type": "Feature", "properties": feature.attributes, "geometry": geometry}
             file.write(",\n" if number else "\n")
             file.write(json.dumps(record))
         file.write("\n]}\n")
+
+
+def _within_180(geometry: dict[str, Any]) -> dict[str, Any]:
+    """A polygon of longitudes that go on after 180, or before -180, in parts that do not. GDAL cuts what it projects,
+    not what has been degrees before."""
+    import shapely
+
+    shape = shapely.geometry.shape(geometry)
+    west, south, east, north = shape.bounds
+    if west >= -180 and east <= 180:
+        return geometry
+    parts = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
+        found = shapely.intersection(shape, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
+        moved = shapely.transform(found, lambda points, turn=turn: np.round(points - (360 * turn, 0), DIGITS))
+        parts += [part for part in shapely.get_parts(moved) if part.area > 0]
+    cut: dict[str, Any] = shapely.geometry.mapping(shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0])
+    return cut
+
+
+def _oriented(coordinates: Any) -> Any:
+    """Of a polygon or several: the outline counterclockwise, holes clockwise."""
+    if not isinstance(coordinates[0][0][0], int | float):
+        return [_oriented(polygon) for polygon in coordinates]
+    rings = []
+    for n, ring in enumerate(coordinates):
+        is_left = signed_area_in_plane(np.array(ring)) > 0
+        rings.append(ring if is_left == (n == 0) else ring[::-1])
+    return rings
 
 
 def _write_by_pyogrio(path: Path, features: Iterator[Feature], grid: Grid, chosen: PolygonFormat) -> None:

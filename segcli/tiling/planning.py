@@ -14,14 +14,15 @@ from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import Places
 from segcli.options import TileOptions
-from segcli.raster.align import differ
+from segcli.raster.align import difference
 from segcli.raster.burn import BurntReader
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.exact import not_kept
 from segcli.raster.faults import faults_of_writing
-from segcli.raster.grid import Grid
+from segcli.raster.grid import Grid, around
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
+from segcli.raster.sidecars import tables_beside
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
 from segcli.shard import Shard
@@ -171,9 +172,8 @@ def open_work(target: Target, labels: Labels | None, options: TileOptions) -> Wo
         if labels is not None:
             mask, mask_like = labels.open(target.source, source.grid)
             layers.append(Layer(mask, mask_like, labels.empty(mask_like)))
-            if differ(mask, source):
-                raise InputError(mask.path, f"{mask.grid.width} x {mask.grid.height} pixels on another grid",
-                                 f"{target.source} has {source.grid.width} x {source.grid.height}")  # fmt: skip
+            if (unlike := difference(mask, source)) is not None:
+                raise InputError(mask.path, *unlike)
         grid = source.grid
         _check_count(target.source, grid, options)
         tiles = tiling(grid.height, grid.width, options.size, options.overlap_pixels, options.edge)
@@ -213,12 +213,12 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
         by_folder.setdefault(target.folder, []).append(target)
     for folder, those in by_folder.items():
         counts, grids = zip(*(_facts(target, options) for target in those), strict=True)
-        sizes, places = [(grid.height, grid.width) for grid in grids], _places(grids)
+        sizes, (places, circle) = [(grid.height, grid.width) for grid in grids], _places(grids)
         scenes = [None if options.overwrite else ledgers[folder].known.scenes.get(target.name) for target in those]
         known = [None if scene is None else SPLITS.index(scene.split) if scene.split else NONE for scene in scenes]
-        splits = deal(counts, options.split, options.seed, places, known)
+        splits = deal(counts, options.split, options.seed, places, known, circle)
         out += [replace(target, split=split) for target, split in zip(those, splits, strict=True)]
-        pairs = meeting(places, splits, sizes)
+        pairs = meeting(places, splits, sizes, circle)
         if pairs:
             one, other = (those[n].source for n in pairs[0])
             more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
@@ -236,11 +236,12 @@ def _facts(target: Target, options: TileOptions) -> tuple[int, Grid]:
     return 0, Grid(0, 0)
 
 
-def _places(grids: Sequence[Grid]) -> list[Box | None]:
+def _places(grids: Sequence[Grid]) -> tuple[list[Box | None], float]:
     """Where rasters lie, in the reference system that all of them have, if there is one: the boxes of those that adjoin
-    there overlap in degrees, by some percent."""
+    there overlap in degrees, by some percent. And what is once around in it."""
     systems = {grid.crs.to_wkt() for grid in grids if grid.crs is not None}
-    return [grid.bounds_in(min(systems) if len(systems) == 1 else "EPSG:4326") for grid in grids]
+    system = min(systems) if len(systems) == 1 else "EPSG:4326"
+    return [grid.bounds_in(system) for grid in grids], around(system)
 
 
 def _check_count(name: Name, grid: Grid, options: TileOptions) -> None:
@@ -272,15 +273,16 @@ def losses(work: Work) -> list[str]:
     """What the tiles cannot keep, in lines for people. InputError where they cannot hold the pixels."""
     said = []
     for layer in work.layers:
-        if isinstance(layer.source.reader, BurntReader) and not layer.source.reader.inside:
-            found = f"none of its {layer.source.reader.polygons} polygons lies on {work.scene.name}"
-            said.append(f"{layer.source.path}: {found}")
-        words = not_kept(layer.source.path, work.scene.grid, layer.stored, work.rules.ending)
+        path, reader = layer.source.path, layer.source.reader
+        if isinstance(reader, BurntReader) and not reader.inside:
+            said.append(f"{path}: none of its {reader.polygons} polygons lies on {work.scene.name}")
+        said += [f"{path}: tiles cannot keep its {table}" for table in tables_beside(path)]
+        words = not_kept(path, work.scene.grid, layer.stored, work.rules.ending)
         if work.tiles.has_padding and not layer.stored.can_be_empty and work.rules.ending == ".png":
             words.append("which pixels are padding")
         if words:
-            kept = f"{work.rules.ending[1:].upper()} tiles cannot keep {'; '.join(words)}"
-            said.append(f"{layer.source.path}: {kept}" + (f"; {MANIFEST} does" if layer is work.layers[0] else ""))
+            kept = f"{path}: {work.rules.ending[1:].upper()} tiles cannot keep {'; '.join(words)}"
+            said.append(kept + (f"; {MANIFEST} does" if layer is work.layers[0] else ""))
     return said
 
 
@@ -302,9 +304,7 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     if work.scene.name not in ledger.known.scenes:
         files = [layer.source.path for layer in work.layers]
         found = digest(files)
-        work.scene.digest = (
-            found if unchanged(work.scene, files, ledger.folder) else ""
-        )  # else it is not of what was opened
+        work.scene.digest = found if unchanged(work.scene, files, ledger.folder) else ""  # not of what was opened
     scene = ledger.begin(work.scene)
     pattern = re.escape(scene.name) + TILE_PLACE + re.escape(work.rules.ending)
     for folder in {(ledger.folder / name).parent for name in names}:

@@ -42,18 +42,19 @@ def split(tiles: Tiling, shares: Sequence[float], seed: int) -> NDArray[np.int8]
 
 
 def deal(
-    sizes: Sequence[int], shares: Sequence[float], seed: int, places: Sequence[Box | None], known: Sequence[int | None]
-) -> list[int | None]:
+    sizes: Sequence[int], shares: Sequence[float], seed: int, places: Sequence[Box | None],
+    known: Sequence[int | None], around: float = 0.0,
+) -> list[int | None]:  # fmt: skip
     """The split that a raster of so many tiles belongs to as a whole; None for those that are large enough to be split.
 
-    Many small rasters give the shares without a tile left out. Those that overlap by their `places` stay together. What
-    is `known` is kept: the split of a whole raster, or NONE for one that was split before; each has its turn all the
-    same, so that a run that goes on deals as the one before it. From the largest on they go to the split that has the
-    least of its share, so that none is left empty while there are rasters.
+    Many small rasters give the shares without a tile left out. Those that overlap by their `places` stay together;
+    `around` is as for `overlapping`. What is `known` is kept: the split of a whole raster, or NONE for one that was
+    split before; each has its turn all the same, so that a run that goes on deals as the one before it. From the
+    largest on they go to the split that has the least of its share, so that none is left empty while there are rasters.
     """
     wanted = np.array(shares, float)
     smallest = wanted[wanted > 0].min() * sum(sizes)
-    groups = overlapping(places)
+    groups = overlapping(places, around)
     total = np.bincount(groups, sizes, minlength=len(sizes))
     members: dict[int, list[int]] = {}
     for n, group in enumerate(groups):
@@ -76,12 +77,10 @@ def deal(
     return out
 
 
-def overlapping(places: Sequence[Box | None]) -> list[int]:
+def overlapping(places: Sequence[Box | None], around: float = 0.0) -> list[int]:
     """A number for each place, that of the first one that it is linked with by overlaps; those that only touch, or of
-    which nothing is known, are alone."""
-    boxes = np.array([place or (np.nan,) * 4 for place in places], float).reshape(-1, 4)
-    west, south, east, north = boxes.T
-    margin = 1e-6 * np.minimum(east - west, north - south)  # what rounding leaves of an edge in common
+    which nothing is known, are alone. `around` is the whole circle where the places are longitudes, else 0."""
+    boxes = _boxes(places)
     out = list(range(len(boxes)))
     waiting = set(out)
     for first in range(len(boxes)):
@@ -90,31 +89,47 @@ def overlapping(places: Sequence[Box | None]) -> list[int]:
             n = found.pop()
             waiting.discard(n)
             out[n] = first
-            near = (west + margin < east[n]) & (east - margin > west[n]) & (south + margin < north[n])
-            near &= north - margin > south[n]
-            found += [int(m) for m in np.flatnonzero(near) if m in waiting]
+            found += [int(m) for m in np.flatnonzero(_near_place(boxes, n, -_rounded(boxes), around)) if m in waiting]
             waiting.difference_update(found)
     return out
 
 
 def meeting(
-    places: Sequence[Box | None], splits: Sequence[int | None], sizes: Sequence[tuple[int, int]]
+    places: Sequence[Box | None], splits: Sequence[int | None], sizes: Sequence[tuple[int, int]], around: float = 0.0
 ) -> list[tuple[int, int]]:
     """Pairs of rasters that overlap or adjoin and are not of one split as a whole; but not those of one place and one
-    size in pixels, whose tiles are split alike."""
-    boxes = np.array([place or (np.nan,) * 4 for place in places], float).reshape(-1, 4)
-    west, south, east, north = boxes.T
-    margin = 1e-6 * np.minimum(east - west, north - south)
+    size in pixels, whose tiles are split alike. `around` is as for `overlapping`."""
+    boxes = _boxes(places)
+    margin = _rounded(boxes)
     pixels = np.array(sizes).reshape(-1, 2)
     pairs = []
     for n, box in enumerate(boxes):
         alike = (np.abs(boxes - box).max(axis=1) <= margin) & (pixels == pixels[n]).all(axis=1)
-        near = (west - margin <= east[n]) & (east + margin >= west[n]) & (south - margin <= north[n])
-        near &= (north + margin >= south[n]) & ~alike
+        near = _near_place(boxes, n, margin, around) & ~alike
         pairs += [
             (n, int(m)) for m in np.flatnonzero(near) if m > n and (splits[n] is None or splits[n] != splits[int(m)])
         ]
     return pairs
+
+
+def _boxes(places: Sequence[Box | None]) -> NDArray[np.float64]:
+    """(place, 4), NaN where nothing is known."""
+    return np.array([place or (np.nan,) * 4 for place in places], float).reshape(-1, 4)
+
+
+def _rounded(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What rounding leaves of an edge in common."""
+    west, south, east, north = boxes.T
+    return 1e-6 * np.minimum(east - west, north - south)
+
+
+def _near_place(boxes: NDArray[np.float64], n: int, margin: NDArray[np.float64], around: float) -> NDArray[np.bool_]:
+    """Which boxes lie at most `margin` from box `n`; overlap by so much, where it is negative."""
+    west, south, east, north = boxes.T
+    found = np.zeros(len(boxes), bool)
+    for turn in {-around, 0.0, around}:
+        found |= (west + turn - margin <= east[n]) & (east + turn + margin >= west[n])
+    return found & (south - margin <= north[n]) & (north + margin >= south[n])
 
 
 def _dealt(rows: int, cols: int, side: int, shares: Sequence[float], rng: np.random.Generator) -> NDArray[np.int8]:

@@ -68,7 +68,10 @@ def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
     boxes = np.array([box for _, box in placed[0]]).reshape(-1, 4)
     touching = []
     for pair, (left, bottom, right, top) in placed[1]:
-        near = (boxes[:, 0] <= right) & (boxes[:, 2] >= left) & (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom)
+        near = np.zeros(len(boxes), bool)
+        for turn in (-360, 0, 360):  # longitudes begin anew in the Pacific
+            near |= (boxes[:, 0] + turn <= right) & (boxes[:, 2] + turn >= left)
+        near &= (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom)
         if near.any():
             touching.append((pair, placed[0][int(near.argmax())][0]))
     keep = _KEEP_GIVEN if splits.is_given else _KEEP

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segcli.classes import IGNORE, ClassEntry, ClassTable
 from segcli.colors import hex_color
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.labels import table_of, values_in, written_table
 from segcli.raster.source import Source
@@ -129,7 +129,20 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
     if bands >= 3:
         raise UsageError(first, "a mask in colours", "nothing says which colour is which class",
                          f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
-    return table_of(values_in(pair.mask for pair in pairs), data)
+    values = values_in(pair.mask for pair in pairs)
+    if not values:
+        _check_all(pairs)
+    return table_of(values, data)
+
+
+def _check_all(pairs: tuple[Pair, ...]) -> None:
+    """NothingDoneError about the first mask that is none."""
+    for pair in pairs:
+        try:
+            with Source(pair.mask, "mask") as mask:
+                check_mask(mask)
+        except InputError as error:
+            raise NothingDoneError(error.subject, error.reason) from error
 
 
 def _bands(path: Path) -> int:
