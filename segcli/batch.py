@@ -103,14 +103,15 @@ def _stem(path: Path) -> str:
 def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
     """Each input with its path relative to the folder it was found in; nothing inside an output folder is one."""
     inputs = list(inputs)
+    where = Places()
     found: dict[Name, Path] = {}
     for path in inputs:
         if isinstance(path, Path) and is_folder(path):
             ours = out.resolve() if out is not None else None
-            nested = ours is not None and path.resolve() in ours.parents
+            apart = ours is not None and not path.resolve().is_relative_to(ours)  # a link in it may lead to the outputs
             others = companions(path)
             for entry in rasters_in(path, recursive):
-                if entry not in others and not (nested and ours is not None and entry.resolve().is_relative_to(ours)):
+                if entry not in others and not (apart and ours is not None and where.of(entry).is_relative_to(ours)):
                     found.setdefault(entry, entry.relative_to(path))
         else:
             found.setdefault(path, relative_name(path))

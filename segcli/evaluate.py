@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -18,7 +18,7 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, SegcliError, UsageError
 from segcli.evaluation.counting import compare
-from segcli.evaluation.files import make_folder, read_report, write_report
+from segcli.evaluation.files import own_folder, read_report, write_report
 from segcli.evaluation.meaning import LABEL_MAP, Meaning, find_meaning, meaning_of_numbers
 from segcli.evaluation.pairs import Pair, find_pairs
 from segcli.evaluation.remarks import remarks
@@ -52,8 +52,12 @@ def run(options: EvalOptions, console: Console) -> int:
     if options.is_numbered and any(pair.scores is not None for pair in pairs):
         where = "--scores" if options.scores is not None else f"{options.predicted}, column scores"
         raise UsageError(where, f"with --objects {options.objects}", "maps of object numbers have no classes to score")
-    if options.out is not None:
-        make_folder(options.out)
+    with nullcontext() if options.out is None else own_folder(options.out):
+        return _run(options, pairs, console)
+
+
+def _run(options: EvalOptions, pairs: list[Pair], console: Console) -> int:
+    """The same of these pairs, with the folder for the report at hand."""
     meaning = _meaning(options, pairs)
     for line in meaning.notes:
         console.say(line)
@@ -170,7 +174,7 @@ def _attempt(pair: Pair, meaning: Meaning, options: EvalOptions) -> Counted | In
 
 
 def _quiet_worker() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent ends them
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent ends them
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
 

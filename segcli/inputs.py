@@ -4,6 +4,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ STDIN = "-"
 
 def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None) -> tuple[Name, ...]:
     """A name for each text, in order; `*`, `?`, `[...]` and `**` are matched where there is no file of that very name.
+    A file that is named twice comes once.
 
     For `-` they are read from standard input, a line each, or with `nul` as `find -print0` writes them; those are never
     patterns. Raises NothingDoneError where a pattern matches nothing.
@@ -30,7 +32,17 @@ def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None
             found.extend(_matching(text))
         else:
             found.append(parse(text))
-    return tuple(found)
+    return _once(found)
+
+
+def _once(names: Sequence[Name]) -> tuple[Name, ...]:
+    """Without files that were there before under another path. A link is a file of its own: so is its output."""
+    folder = cache(os.path.realpath)
+    places: dict[Name, Name] = {}
+    for name in names:
+        is_text = isinstance(name, str) or name.name in ("", "..")
+        places.setdefault(name if is_text else Path(folder(name.parent), name.name), name)
+    return tuple(places.values())
 
 
 def _listed(stream: BinaryIO, end: bytes) -> Iterator[Name]:

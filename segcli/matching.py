@@ -1,7 +1,8 @@
-"""Which file belongs to which: by name without ending, also where one side adds a word."""
+"""Which file belongs to which: by name without ending, also where one side adds a word or writes accents otherwise."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,17 @@ class Matched:
 
 
 def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
-    """Files by name (a relative path without ending): equal names first, then names equal but for an added word."""
+    """Files by name (a relative path without ending): equal names first, then those that only write accents otherwise
+    (macOS, as letters of their own), then names equal but for an added word."""
     pairs = {name: (left[name], right[name]) for name in left.keys() & right.keys()}
-    rest_left, rest_right = _bare(left, pairs), _bare(right, pairs)
-    for bare in rest_left.keys() & rest_right.keys():
-        one, other = rest_left[bare], rest_right[bare]
-        if len(one) == len(other) == 1:  # else nobody knows which
-            name = bare if bare not in pairs else one[0]  # a.png has its partner, and a_mask.png another
-            pairs[name] = left[one[0]], right[other[0]]
+    for form in (_composed, _bare):
+        taken = {path for pair in pairs.values() for path in pair}
+        rest_left, rest_right = _by_form(left, taken, form), _by_form(right, taken, form)
+        for name in rest_left.keys() & rest_right.keys():
+            one, other = rest_left[name], rest_right[name]
+            if len(one) == len(other) == 1:  # else nobody knows which
+                # a.png may have its partner, and a_mask.png another
+                pairs[name if name not in pairs else one[0]] = left[one[0]], right[other[0]]
     taken = {path for pair in pairs.values() for path in pair}
     return Matched(
         tuple((name, *pairs[name]) for name in sorted(pairs)),
@@ -92,9 +96,17 @@ def named(files: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _bare(files: Mapping[str, Path], taken: Mapping[str, object]) -> dict[str, list[str]]:
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _bare(name: str) -> str:
+    return _ADDED.sub("", _composed(name))
+
+
+def _by_form(files: Mapping[str, Path], taken: Collection[Path], form: Callable[[str], str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name in files:
-        if name not in taken:
-            found.setdefault(_ADDED.sub("", name), []).append(name)
+    for name, path in files.items():
+        if path not in taken:
+            found.setdefault(form(name), []).append(name)
     return found

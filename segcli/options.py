@@ -176,6 +176,7 @@ class TrainOptions:
     half: bool = False
     workers: int | None = None
     resume: bool = False
+    resume_if_any: bool = False  # begin anew where there is nothing to go on with
     overwrite: bool = False
     device: str = "auto"
     json: bool = False

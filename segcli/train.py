@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from time import monotonic
@@ -16,7 +16,7 @@ import torch
 import segcli
 from segcli.console import Console
 from segcli.errors import NothingDoneError
-from segcli.files import held, replacing
+from segcli.files import held
 from segcli.network import checkpoint
 from segcli.network.device import (
     advice_on_precision,
@@ -31,6 +31,7 @@ from segcli.options import TrainOptions
 from segcli.raster.faults import faults_of_writing
 from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.findings import as_record, tables, warnings
+from segcli.training.folder import LAST, OPTIONS, begin, leave_no_other
 from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
@@ -45,8 +46,8 @@ from segcli.training.state import Averaged, Progress, load_state, save_state
 from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
 
-FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "overwrite", "device", "workers", "json", "quiet",
-        "debug", "compile", "half"}  # fmt: skip
+FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "resume_if_any", "overwrite", "device", "workers",
+        "json", "quiet", "debug", "compile", "half"}  # fmt: skip
 """Options that may change when a training is resumed."""
 
 LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
@@ -58,7 +59,10 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
 
     `given` are the options that the user said: with weights, a width of 32 that was asked for is no default.
     """
-    out = options.out or Path("runs") / options.data.resolve().stem
+    data = options.data.resolve()
+    out = options.out or Path("runs") / (data.stem if data.is_file() else data.name)  # a folder's dot is no ending
+    if options.resume_if_any:
+        options = replace(options, resume=options.resume or (out / LAST).exists())
     start = None if options.weights is None else checkpoint.load(checkpoint.find(str(options.weights)))
     if start is not None:
         options = of_the_same_network(options, start.network.config, given)
@@ -69,6 +73,8 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
     with started(choose_device(options.device)) as (processes, device):
         if not processes.is_first:
             console = Console(quiet=True)
+        if options.resume_if_any and not options.resume:
+            console.say(f"{out}: no training to go on with; it begins anew")
         splits = find_pairs(options.data, options.val, options.split_seed, options.group_by)
         check_pairs(options, splits)
         numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
@@ -100,18 +106,6 @@ def _own(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     with held(out):
         yield
-
-
-def _begin(out: Path, options: TrainOptions, weights_by_class: dict[str, float] | None) -> None:
-    """Note the options, and the weights that --class-weights came to; take away what --resume would go on with instead
-    of this training."""
-    with _faults_of_folder(out):
-        text = json.dumps({"segcli": segcli.__version__, **asdict(options), "weights_by_class": weights_by_class},
-                          default=str, indent=1)  # fmt: skip
-        with replacing(out / "options.json") as part:
-            part.write_text(text + "\n", encoding="utf-8")
-        if not options.resume:
-            (out / "last.safetensors").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -148,14 +142,18 @@ def _train(
     record = json.loads(json.dumps(record))  # lists, not tuples, as they come back from the file
     progress = Progress()
     if options.resume:
-        progress = load_state(out / "last.safetensors", training.network, training.averaged, training.optimiser, record)
+        progress = load_state(out / LAST, training.network, training.averaged, training.optimiser, record)
         console.say(f"going on with epoch {progress.epoch + 1}, step {progress.step + 1}")
     weights = _weights_by_class(options, found)
     by_name = None if weights is None else dict(zip(classes.names, weights, strict=True))
     if by_name is not None and options.class_weights == "auto":
         console.say(f"weights of classes: {', '.join(f'{name} {weight:.3g}' for name, weight in by_name.items())}")
+    noted = {"segcli": segcli.__version__, **asdict(options), "weights_by_class": by_name}
     if processes.is_first:
-        _begin(out, options, by_name)
+        with _faults_of_folder(out):
+            begin(out, noted, options.resume)
+            if progress.history:  # a kill may have come between the state and its last row
+                write_history(progress.history, classes.names, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
@@ -166,7 +164,7 @@ def _train(
     if options.precision == "auto" and device.type == "cpu" and cpu_has_bfloat16():
         console.say("this processor computes in bfloat16, too: --precision bf16 takes about half the time")
 
-    kept = Kept(out, model, record, console)
+    kept = Kept(out, model, record, noted, console)
     code = _epochs(training, validation, progress, kept)
     if code:
         return code
@@ -182,18 +180,23 @@ def _train(
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run leaves behind: weights with their `model`'s meaning, the state to resume from, and its `record`."""
+    """What a run leaves behind: weights with their `model`'s meaning, the state to resume from with its `record`, and
+    the options that are `noted`."""
 
     out: Path
     model: checkpoint.Model
     record: dict[str, Any]
+    noted: dict[str, Any]
     console: Console
 
     def state(self, training: Training, progress: Progress) -> None:
         """All that --resume needs."""
-        path = self.out / "last.safetensors"
+        path = self.out / LAST
         with faults_of_writing(path):
             save_state(path, training.network, training.averaged, training.optimiser, progress, self.record)
+        if progress.epoch == 0:
+            with faults_of_writing(self.out / OPTIONS):
+                leave_no_other(self.out, self.noted, with_weights=True)
 
     def best(self, row: dict[str, Any], half: bool) -> None:
         """The averaged weights of an epoch better than those before."""
@@ -201,6 +204,9 @@ class Kept:
         self.model.training["seconds"] = round(row["seconds"])
         with faults_of_writing(self.out / "best.safetensors"):
             checkpoint.save(self.model, self.out / "best.safetensors", half)
+        if row["epoch"] == 1:
+            with faults_of_writing(self.out / OPTIONS):
+                leave_no_other(self.out, self.noted, with_weights=False)
 
 
 def _epochs(training: Training, validation: Validation, progress: Progress, kept: Kept) -> int:

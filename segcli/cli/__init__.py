@@ -11,10 +11,11 @@ from segcli.cli.colorize import colorize
 from segcli.cli.evaluate import evaluate
 from segcli.cli.predict import predict
 from segcli.cli.shared import (
+    ENDED_BY,
     INTERRUPTED,
-    TERMINATED,
     Verb,
     hush_libraries,
+    lack_of_memory,
     open_missing_streams,
     origin,
     wants_debug,
@@ -80,11 +81,14 @@ def main() -> NoReturn:
         source = origin(getattr(error, "ctx", None), getattr(error, "param", None))
         code = _failed(f"{source}{message} (see segcli --help)", error.exit_code) if message else error.exit_code
     except SystemExit as ended:
-        code = _failed("ended by SIGTERM", TERMINATED) if ended.code == TERMINATED else ended.code
+        code = ended.code
+        if code in ENDED_BY:
+            _failed(f"ended by {ENDED_BY[code]}", code)
     except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted", INTERRUPTED)
     except Exception as error:  # a fault of ours: one line, too, and never exit code 0
-        code = _failed(f"{type(error).__name__}: {error}; this is a fault in segcli; --debug shows where", 3)
+        fault = f"{type(error).__name__}: {error}; this is a fault in segcli; --debug shows where"
+        code = _failed(lack_of_memory(error) or fault, 3)
     sys.exit(code or 0)
 
 

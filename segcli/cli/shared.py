@@ -1,7 +1,10 @@
 """What several commands share: options, each declared once, and how a run ends."""
 
+import codecs
 import faulthandler
 import os
+import re
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,11 +16,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from segcli.cli.checks import check_empty, check_log, tell_unknown_variables
 from segcli.cli.config import read_config
-from segcli.errors import UsageError
+from segcli.errors import UsageError, tell
 from segcli.options import OnError
 
-INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as shells count the signals
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count the signals
+ENDED_BY = {129: "SIGHUP", 143: "SIGTERM"}
+
+DEAF_SECONDS = 30
+"""So long after a signal a run is ended that is still in a file: a network drive that is gone gives nothing back."""
 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Do every file again, and replace what segcli did not write.")
@@ -67,11 +75,20 @@ def given(context: typer.Context) -> frozenset[str]:
 
 
 class Verb(TyperCommand):
-    """A command that says where an option comes from which is refused, if not from the command line."""
+    """A command that says where an option comes from which is refused, if not from the command line, and looks at what
+    no option alone can tell."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with self._naming(ctx):
+        if ctx.resilient_parsing:  # a shell completes what is there so far
             return super().parse_args(ctx, args)
+        with self._naming(ctx):
+            said, _, _ = self.make_parser(ctx).parse_args(list(args))  # as it stands there: later an empty path is .
+            check_empty(self.params, said)
+            rest = super().parse_args(ctx, args)
+            check_log(ctx.params.get("log_file"), ctx.params)
+        if not ctx.params.get("quiet"):
+            tell_unknown_variables(str(self.name), ctx.parent.command.commands)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         with self._naming(ctx):
@@ -106,23 +123,44 @@ def wants_debug() -> bool:
 def end_with(run: Callable[[], int]) -> NoReturn:
     """Run a verb and end with its exit code."""
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _end)
+    hears_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not what a script puts behind it
+    if hears_interrupts:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         code = run()
     except BrokenPipeError:  # here, because typer would make exit code 1 of it
         # The reader of our stdout has what it wanted (head, for one); Python must not complain at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
+    finally:
+        signal.alarm(0)
+        if hears_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     raise typer.Exit(code)
 
 
 def open_missing_streams() -> None:
     """Where the shell has closed a stream (2>&-), one that takes everything and gives nothing; else what is opened next
-    would have its number. Names of files go to stdout as the system has them, whatever the bytes mean."""
+    would have its number. Names of files go to stdout as the system has them, whatever the bytes mean and whatever
+    PYTHONIOENCODING can say."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by their numbers
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+    codecs.register_error("segcli", _as_file_system)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
+        sys.stdout.reconfigure(errors="segcli")
+
+
+def _as_file_system(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What an encoding lacks, as bytes of a name; what is no name as Python would escape it."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    try:
+        return os.fsencode(text), error.end
+    except UnicodeEncodeError:
+        return ascii(text)[1:-1], error.end
 
 
 def hush_libraries() -> None:
@@ -139,7 +177,41 @@ def hush_libraries() -> None:
     os.close(nowhere)
 
 
-def _end(*_: object) -> NoReturn:
+def lack_of_memory(error: BaseException) -> str | None:
+    """What to say where the system gave no memory; None where that is not what went wrong."""
+    found = str(error)
+    if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, found, re.IGNORECASE):
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    remedy = "free some, or take a machine with more"
+    if limit != resource.RLIM_INFINITY:
+        remedy = f"ulimit -v allows {limit >> 20} MiB of addresses, of which PyTorch takes several thousand: raise it"
+    return f"out of memory ({found or type(error).__name__}); {remedy}"
+
+
+NO_MEMORY = "failed to map segment|cannot allocate memory|can't allocate memory|bad_alloc"
+"""How the loader of libraries, the system and C++ put it."""
+
+
+def _end(number: int, _frame: object) -> NoReturn:
     """Unwind, so that what is half written goes and what is finished stays, and end as a shell expects."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise SystemExit(TERMINATED)
+    for other in (signal.SIGTERM, signal.SIGHUP):  # once is enough
+        signal.signal(other, signal.SIG_IGN)
+    _end_in_time(128 + number)
+    raise SystemExit(128 + number)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    _end_in_time(INTERRUPTED)
+    raise KeyboardInterrupt
+
+
+def _end_in_time(code: int) -> None:
+    """End the process if it has not ended by itself; the next run removes what was half written."""
+
+    def give_up(_number: int, _frame: object) -> NoReturn:
+        tell(f"segcli: did not end by itself within {DEAF_SECONDS} s")
+        os._exit(code)
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(DEAF_SECONDS)

@@ -128,6 +128,9 @@ def train(
         int | None, typer.Option(min=1, help="Threads that make crops (default: one for each core).")
     ] = TrainOptions.workers,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT that was stopped.")] = False,
+    resume_if_any: Annotated[
+        bool, typer.Option("--resume-if-any", help="The same, but begin anew where OUT has none: for jobs put back.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the training that is in OUT.")] = False,
     device: Device = TrainOptions.device,
     json: Annotated[bool, typer.Option("--json", help="A JSON object for each epoch on stdout.")] = False,
@@ -143,7 +146,7 @@ def train(
         weights, width, depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze,
         freeze_norms, crop, batch, augment, upright, balance, loss, texts.class_weights(class_weights), border_weight,
         border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half,
-        workers, resume, overwrite, device, json, quiet, debug,
+        workers, resume, resume_if_any, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

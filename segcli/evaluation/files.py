@@ -1,7 +1,10 @@
 """The report on disk: JSON, CSV and a page; and a report that was written before."""
 
 import json
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +12,42 @@ from segcli.classes import ClassTable
 from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
-from segcli.files import replacing
+from segcli.files import held, replacing
 from segcli.measures.confusion import Totals
 from segcli.measures.report import SCHEMA, ImageCounts, per_class_rows, per_image_rows, to_csv, totals_in
 from segcli.options import EvalOptions, Unpredicted
 from segcli.raster.faults import faults_of_writing
 
-PAGE = "report.html"
+PAGE, REPORT, CLASSES, IMAGES = NAMES = "report.html", "report.json", "per_class.csv", "per_image.csv"
 
 
 def write_report(
     folder: Path, found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions
 ) -> None:
-    """report.json, per_class.csv, per_image.csv and report.html, each whole or not at all."""
+    """report.json, per_class.csv, per_image.csv and report.html: all of one run, or none."""
     from segcli.evaluation.page import page  # here, because matplotlib takes its time
 
-    write_texts(folder, found, [image for _, image in done], meaning.classes, options)
-    with replacing(folder / PAGE, faults_of_writing) as part, faults_of_writing(folder / PAGE):
-        part.write_text(page(found, done, meaning, options), encoding="utf-8", errors="replace")
+    texts = {
+        REPORT: json.dumps(found, indent=1) + "\n",
+        CLASSES: to_csv(per_class_rows(found)),
+        IMAGES: to_csv(per_image_rows([image for _, image in done], meaning.classes.names, options.absent)),
+        PAGE: page(found, done, meaning, options),
+    }
+    with ExitStack() as parts:  # which come into place when all are written
+        for name, text in texts.items():
+            part = parts.enter_context(replacing(folder / name, faults_of_writing))
+            with faults_of_writing(folder / name), part.open("w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # some disks say only now that they are full
 
 
-def make_folder(folder: Path) -> None:
-    """NothingDoneError where the report could not be written: before the work, not after it."""
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """The folder of the report, made if need be, for this run alone: before the work, not after it.
+
+    Raises NothingDoneError where the report could not be written, BusyError where another run writes there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -39,20 +56,8 @@ def make_folder(folder: Path) -> None:
         raise NothingDoneError(
             folder, f"cannot be written: {error.strerror}", "expected a folder for the report", "choose another --out"
         ) from error
-
-
-def write_texts(
-    folder: Path, found: dict[str, Any], images: list[ImageCounts], classes: ClassTable, options: EvalOptions
-) -> None:
-    """What programs read."""
-    texts = {
-        "report.json": json.dumps(found, indent=1) + "\n",
-        "per_class.csv": to_csv(per_class_rows(found)),
-        "per_image.csv": to_csv(per_image_rows(images, classes.names, options.absent)),
-    }
-    for name, text in texts.items():
-        with replacing(folder / name, faults_of_writing) as part, faults_of_writing(folder / name):
-            part.write_text(text, encoding="utf-8")
+    with held(folder):
+        yield
 
 
 def read_report(path: Path, classes: ClassTable, unpredicted: Unpredicted) -> dict[str, Totals]:

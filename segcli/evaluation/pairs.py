@@ -9,7 +9,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.manifest import companions
 from segcli.matching import match, match_folders, named
 from segcli.options import EvalOptions
-from segcli.raster.names import rasters_in
+from segcli.raster.names import is_stream, rasters_in
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
     Raises UsageError with what has no partner, NothingDoneError where nothing has one.
     """
     predicted, truth = options.predicted, options.truth
+    for path in () if truth is None else (predicted, truth):
+        if is_stream(path):
+            raise UsageError(path, "a pipe or a device", "expected a mask", "write what comes of it to a file first")
     if truth is None:
         if not predicted.is_file():
             kind = "a folder" if predicted.is_dir() else "no such file"

@@ -16,7 +16,7 @@ from segcli.errors import InputError, SegcliError
 from segcli.raster import ifd, netcdf, trial, vrt
 from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
-from segcli.raster.names import Name, gdal_name, local_file
+from segcli.raster.names import Name, gdal_name, is_stream, local_file
 from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, is_level, structure
 
@@ -61,6 +61,8 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
     """
     if isinstance(name, Path) and not os.path.exists(name):  # noqa: PTH110  # Path's raises for names too long
         raise InputError(name, "no such file or folder", "expected an image")
+    if is_stream(name):
+        raise InputError(name, "a pipe or a device", "expected an image", "write what comes of it to a file first")
     with faults_of(name, EXPECTED):
         found = structure(name) if isinstance(name, Path) and name.is_file() else None
         if found is None or isinstance(name, str):

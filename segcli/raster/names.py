@@ -63,26 +63,37 @@ def local_file(name: Name) -> Path | None:
 
 def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
     """The files in a folder whose endings are among `suffixes`, sorted; hidden ones, and what is in hidden
-    folders, are none of the user's data.
+    folders, are none of the user's data. Links to folders are followed, but not to one that they lie in.
 
     NothingDoneError where a folder cannot be listed: nobody would miss what is in it.
     """
     found: list[Path] = []
-    waiting = [folder]
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     while waiting:
-        place = waiting.pop()
+        place, above = waiting.pop()
         try:
+            status = os.stat(place)  # noqa: PTH116
+            inside = above | {(status.st_dev, status.st_ino)}
+            if len(inside) == len(above):  # a link that leads back
+                continue
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.name[0] == ".":
                         continue
-                    if recursive and entry.is_dir(follow_symlinks=False):
-                        waiting.append(place / entry.name)
+                    if recursive and _leads_to_folder(entry):
+                        waiting.append((place / entry.name, inside))
                     elif Path(entry.name).suffix.lower() in suffixes and not _is_folder(entry):
                         found.append(place / entry.name)
         except OSError as error:
             raise NothingDoneError(place, f"cannot be listed: {error.strerror}", "", "give permission") from error
     return sorted(found)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -96,6 +107,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def is_folder(name: Name) -> bool:
     """Whether it is to be searched for images; a Zarr is a folder, but an image."""
     return isinstance(name, Path) and os.path.isdir(name) and not is_zarr(name)  # noqa: PTH112
+
+
+def is_stream(name: Name) -> bool:
+    """Whether it is a pipe, a socket or a device, which may never end, nor begin."""
+    is_other = isinstance(name, Path) and os.path.exists(name)  # noqa: PTH110
+    return is_other and not os.path.isfile(name) and not os.path.isdir(name)  # noqa: PTH112, PTH113
 
 
 def is_zarr(path: Path) -> bool:

@@ -40,8 +40,9 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
                          "leave --freeze-norms out")  # fmt: skip
     if options.upright and options.augment == "none":
         raise UsageError("--upright", "with --augment none", "nothing is mirrored or turned", "leave it out")
-    if options.resume and options.overwrite:
-        raise UsageError("--resume", "with --overwrite", "the one goes on, the other begins anew", "give one of them")
+    if (options.resume or options.resume_if_any) and options.overwrite:
+        name = "--resume-if-any" if options.resume_if_any else "--resume"
+        raise UsageError(name, "with --overwrite", "the one goes on, the other begins anew", "give one of them")
     depth = depth_of(options)
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
@@ -70,7 +71,8 @@ def check_folder(options: TrainOptions, out: Path) -> None:
     """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
     best, last = out / "best.safetensors", out / "last.safetensors"
     if options.resume and not last.exists():
-        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there")
+        raise UsageError(last, "no such file", "--resume goes on with a training that was begun there",
+                         "--resume-if-any begins one where there is none")  # fmt: skip
     # One that was stopped in its first epoch has left the last weights alone.
     there = next((path for path in (best, last) if path.exists()), None)
     if there is not None and not (options.overwrite or options.resume or options.check):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training after the step that it is at; a second one ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a training after the step that it is at; a second one ends it at once."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 class Interrupt:
@@ -31,13 +31,15 @@ def noticed() -> Iterator[Interrupt]:
         yield interrupt
         return
     before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup: the terminal may go
+        del before[signal.SIGHUP]
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.signal = number
         for known, handler in before.items():  # the next one ends the program
             signal.signal(known, handler)
 
-    for number in EXIT_CODES:
+    for number in before:
         signal.signal(number, note)
     try:
         yield interrupt

@@ -1,13 +1,14 @@
 """The validation part as files that people look at: masks, truth, and the report of `eval` on them."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from segcli.classes import ClassTable
 from segcli.evaluation.counting import compare
-from segcli.evaluation.files import write_report
+from segcli.evaluation.files import NAMES, write_report
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair as Compared
 from segcli.measures.report import report
@@ -41,9 +42,19 @@ def write_validation(folder: Path, predicted: Predicted, pairs: tuple[Pair, ...]
     write_report(folder, report([image for _, image in done], classes.names), done, meaning, options)
 
 
+def remove_validation(folder: Path) -> None:
+    """What `write_validation` wrote there, and nothing else."""
+    for name in NAMES:
+        (folder / name).unlink(missing_ok=True)
+    _remove_others(folder, set())
+    for place in (folder / "masks", folder / "truth", folder):
+        with suppress(OSError):  # somebody has put more into it, or it is not there
+            place.rmdir()
+
+
 def _remove_others(folder: Path, names: set[str]) -> None:
     """Masks and truth of an earlier training: beside the new ones nobody could tell them apart."""
-    for kind in ("masks", "truth"):
+    for kind in (kind for kind in ("masks", "truth") if (folder / kind).is_dir()):
         for path in (folder / kind).iterdir():
             own = _OWN.fullmatch(path.name)
             if own and own[1] not in names:

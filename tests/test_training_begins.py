@@ -1,0 +1,146 @@
+"""Where a training goes, what it does there with an earlier one, and how it is gone on with."""
+
+import csv
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import write_picture
+
+from segcli import train
+from segcli.console import Console
+from segcli.errors import UsageError
+from segcli.options import TrainOptions
+from segcli.training import loop
+
+QUIET = Console(quiet=True)
+
+
+class Killed(BaseException):
+    """As kill -9: nothing is done after it."""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        write_picture(tmp_path / "data" / "images" / f"{n}.png", rng.integers(0, 200, (32, 32, 3), np.uint8))
+        write_picture(tmp_path / "data" / "masks" / f"{n}.png", rng.integers(0, 2, (32, 32), np.uint8))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> TrainOptions:
+    return TrainOptions(data, tmp_path / "out", width=2, depth=1, epochs=1, crop=32, batch=2)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def epochs(folder: Path) -> list[str]:
+    with (folder / "history.csv").open(newline="") as file:
+        return [row["epoch"] for row in csv.DictReader(file)]
+
+
+def killed_in(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
+    """Have a training end when it calls that function of segcli.train for the `call`th time."""
+    whole, calls = getattr(train, name), []
+
+    def counted(*arguments: object) -> object:
+        calls.append(name)
+        if len(calls) == call:
+            raise Killed
+        return whole(*arguments)
+
+    monkeypatch.setattr(train, name, counted)
+
+
+def test_the_folder_has_the_whole_name_of_the_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a dot is the ending of a file alone: data.v1 and data.v2 are two data sets."""
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setattr(train, "_train", lambda _, out, *rest: found.append(out) or 0)
+    found: list[Path] = []
+    data.rename("data.v1")
+    lines = [f"data.v1/images/{n}.png,data.v1/masks/{n}.png" for n in range(4)]
+    Path("pairs.v2.csv").write_text("\n".join(["image,mask", *lines]))
+    for name in ("data.v1", "pairs.v2.csv"):
+        assert train.run(TrainOptions(Path(name), width=2, depth=1, crop=32, batch=2), QUIET) == 0
+    assert found == [Path("runs/data.v1"), Path("runs/pairs.v2")]
+
+
+def test_a_training_is_whole_until_another_replaces_it(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the new one has anything, it is the old one without its state; after that, nothing of the old."""
+    assert train.run(options, QUIET) == 0
+    out, again = tmp_path / "out", replace(options, seed=1, overwrite=True, epochs=3)
+    before = contents(out)
+    with monkeypatch.context() as patch:
+        killed_in(patch, "train_epoch", 1)
+        with pytest.raises(Killed):
+            train.run(again, QUIET)
+    del before["last.safetensors"]
+    assert contents(out) == before
+    with pytest.raises(UsageError, match=r"last\.safetensors: no such file"):
+        train.run(replace(again, overwrite=False, resume=True), QUIET)
+    with monkeypatch.context() as patch:
+        killed_in(patch, "train_epoch", 2)
+        with pytest.raises(Killed):
+            train.run(again, QUIET)
+    there = contents(out)
+    assert there.keys() == {"best.safetensors", "last.safetensors", "options.json", "history.csv", "curves.png"}
+    assert json.loads(there["options.json"])["seed"] == 1
+    assert all(there[name] != before[name] for name in there.keys() & before.keys())
+    assert train.run(replace(again, overwrite=False, resume=True), QUIET) == 0
+    assert epochs(out) == ["1", "2", "3"]
+
+
+def test_a_training_that_is_stopped_while_it_replaces_another(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train.run(options, QUIET) == 0
+    whole = loop._step
+
+    def stopped(*arguments: object) -> torch.Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", stopped)
+        assert train.run(replace(options, seed=1, batch=1, overwrite=True), QUIET) == 143
+    assert contents(tmp_path / "out").keys() == {"last.safetensors", "options.json"}
+    assert train.run(replace(options, seed=1, batch=1, resume=True), QUIET) == 0
+
+
+def test_no_row_of_the_history_is_lost(options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a kill between the state of the last epoch and its row."""
+    with monkeypatch.context() as patch:
+        killed_in(patch, "write_history", 2)
+        with pytest.raises(Killed):
+            train.run(replace(options, epochs=2), QUIET)
+    assert epochs(tmp_path / "out") == ["1"]
+    assert train.run(replace(options, epochs=2, resume=True), QUIET) == 0
+    assert epochs(tmp_path / "out") == ["1", "2"]
+
+
+def test_a_job_that_is_put_back_goes_on_if_there_is_anything(
+    options: TrainOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again, out = replace(options, resume_if_any=True), tmp_path / "out"
+    assert train.run(again, Console()) == 0
+    assert f"{out}: no training to go on with; it begins anew\n" in capsys.readouterr().err
+    assert train.run(replace(again, epochs=2), Console()) == 0
+    said = capsys.readouterr().err
+    assert "going on with epoch 2, step 1" in said
+    assert "anew" not in said
+    assert epochs(out) == ["1", "2"]
+    (out / "last.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"best\.safetensors: exists; nothing is overwritten"):
+        train.run(again, QUIET)
+    with pytest.raises(UsageError, match="--resume-if-any: with --overwrite"):
+        train.run(replace(again, overwrite=True), QUIET)
