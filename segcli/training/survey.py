@@ -223,7 +223,7 @@ class _Values:
 
     def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
         """The next rows, as many at a time of each file."""
-        self.content.update(np.ascontiguousarray(strip))
+        self.content.update(np.ascontiguousarray(strip).data)
         known = strip.reshape(self._bands, -1) if valid is None else strip[:, valid]
         known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
         if known.size:
