@@ -97,7 +97,7 @@ def _run(options: EvalOptions, pairs: list[Pair], console: Console) -> int:
     console.record({part: found[part] for part in ("dataset", "mean_over_images")})
     if options.out is not None:
         console.result(options.out / "report.json")
-    for line in remarks(found, done, options):
+    for line in remarks(found, done, classes, options):
         console.say(line)
     if other is not None and "comparison" not in found:
         console.say(f"{options.compare}: has none of the images that could be compared")

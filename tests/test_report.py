@@ -26,9 +26,11 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from segcli.classes import ClassEntry, ClassTable
+from segcli.cli.texts import width
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
+from segcli.evaluation.tables import all_tables
 from segcli.network import checkpoint
 from segcli.options import EvalOptions
 from segcli.raster.grid import Grid
@@ -90,7 +92,19 @@ def test_objects_and_distances_are_in_the_report(tmp_path: Path, folders: tuple[
     assert "panoptic quality high" in (tmp_path / "r" / "per_image.csv").read_text()
 
 
-def test_maps_of_object_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "counted"), [("other", True), ("Background", False)])
+def test_objects_of_the_first_class_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, counted: bool
+) -> None:
+    (tmp_path / "classes.csv").write_text(f"index,name\n0,{name}\n1,disc\n")
+    mask = write_picture(tmp_path / "m.png", np.eye(8, dtype=np.uint8))
+    run(EvalOptions(mask, mask, objects="components"), Console())
+    assert (f"objects of {name} are counted, too; if it" in capsys.readouterr().err) == counted
+    run(EvalOptions(mask, mask), Console())
+    assert "are counted, too" not in capsys.readouterr().err
+
+
+def test_maps_of_object_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More objects than a byte counts, one of them missing and one split, in 16 bits."""
     truth = np.kron(np.arange(1, 401).reshape(20, 20), np.ones((6, 6))).astype(np.uint16)
     truth.reshape(20, 6, 20, 6)[:, -1] = 0
@@ -107,9 +121,15 @@ def test_maps_of_object_numbers(tmp_path: Path) -> None:
     assert objects["segmentation_quality"]["value"] == pytest.approx((398 + 0.6) / 399)
     assert objects["average_precision_50"]["value"] == 399 / 401
     assert found["classes"] == ["background", "object"]
-    tifffile.imwrite(tmp_path / "p.tif", predicted.astype(np.float32))
-    with pytest.raises(Exception, match="no pair could be compared"):
+    floats = predicted.astype(np.float32)  # as ImageJ has them
+    tifffile.imwrite(tmp_path / "p.tif", floats)
+    again = evaluated(tmp_path / "f", tmp_path / "p.tif", tmp_path / "t.tif", objects="labels")
+    assert again["per_class"] == found["per_class"]
+    floats[-1, -1] = 0.5
+    tifffile.imwrite(tmp_path / "p.tif", floats)
+    with pytest.raises(NothingDoneError):
         run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif", objects="labels"), Console(quiet=True))
+    assert "p.tif: the value 0.5; expected whole numbers, one for each object" in capsys.readouterr().err
 
 
 def test_a_mask_against_numbers(tmp_path: Path) -> None:
@@ -549,7 +569,9 @@ def test_names_come_from_the_masks_themselves(tmp_path: Path, rng: np.random.Gen
         assert evaluated(tmp_path / "r", tmp_path / name, tmp_path / "t.png")["classes"] == ["dark", "light"]
 
 
-def test_stacks_are_compared_image_by_image(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_stacks_are_compared_image_by_image(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
     truth, predicted = rng.integers(0, 3, (2, 4, 30, 20), np.uint8)
     for name, stack in (("t.tif", truth), ("p.tif", predicted)):
         tifffile.imwrite(tmp_path / name, stack, imagej=True, metadata={"axes": "ZYX"})
@@ -557,6 +579,23 @@ def test_stacks_are_compared_image_by_image(tmp_path: Path, rng: np.random.Gener
     expected = np.bincount(truth.ravel() * 3 + predicted.ravel(), minlength=9).reshape(3, 3)
     assert found["confusion_matrix"] == expected.tolist()
     assert found["per_class"][1]["objects"]["true"] == sum(ndimage.label(plane == 1)[1] for plane in truth)
+    for axes, order, same in (
+        ("TZYX", (0, 1, 2, 3), True),
+        ("ZTYX", (1, 0, 2, 3), False),
+        ("QQYX", (0, 1, 2, 3), True),
+    ):
+        # Of the same images in another order every other one would be compared with a wrong one.
+        stacks = truth.reshape(2, 2, 30, 20), predicted.reshape(2, 2, 30, 20).transpose(order)
+        for name, stack, said in (("t.tif", stacks[0], "TZYX"), ("p.tif", stacks[1], axes)):
+            tifffile.imwrite(tmp_path / name, stack, metadata={"axes": said})
+        if same:
+            found = evaluated(tmp_path / "r", tmp_path / "p.tif", tmp_path / "t.tif")
+            assert found["confusion_matrix"] == expected.tolist()
+        else:
+            with pytest.raises(NothingDoneError):
+                run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif"), Console(quiet=True))
+            said = "p.tif: 4 images (Z 2 x T 2); " + f"{tmp_path}/t.tif has 4 images (T 2 x Z 2)"
+            assert said in capsys.readouterr().err
     tifffile.imwrite(tmp_path / "p.tif", predicted[:3], imagej=True, metadata={"axes": "ZYX"})
     with pytest.raises(Exception, match="no pair could be compared"):
         run(EvalOptions(tmp_path / "p.tif", tmp_path / "t.tif"), Console(quiet=True))
@@ -793,6 +832,23 @@ def test_metres_of_oblong_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(NothingDoneError):
         run(EvalOptions(*files, boundary=(5.0, "metres")), Console(quiet=True))
     assert "--boundary in metres needs square ones" in capsys.readouterr().err
+
+
+def test_distances_under_a_microscope_are_shown_as_what_they_are(tmp_path: Path) -> None:
+    truth, predicted = np.zeros((2, 40, 40), np.uint8)
+    truth[10:20], predicted[13:23] = 1, 1
+    for name, mask in (("t.tif", truth), ("p.tif", predicted)):
+        tifffile.imwrite(tmp_path / name, mask, resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
+    files = tmp_path / "p.tif", tmp_path / "t.tif"
+    outlines = [width(text) for text in ("0.5um", "0.5µm", "0.5\u03bcm", "2")]
+    assert outlines == [(5e-7, "metres")] * 3 + [(2.0, "pixels")]
+    found = evaluated(tmp_path / "r", *files, distances="metres", boundary=outlines[0])
+    in_pixels = evaluated(tmp_path / "r", *files, distances="pixels", boundary=outlines[3])
+    for n in (0, 1):
+        assert found["per_class"][n]["boundary_iou"] == in_pixels["per_class"][n]["boundary_iou"]
+    assert found["per_class"][1]["hausdorff_95_mean_over_images"]["value"] == pytest.approx(0.75e-6)
+    title, _, rows = all_tables(found)[2]
+    assert (title, rows[1][3]) == ("outlines, distances in nm", "750.0000")
 
 
 def test_tables_name_their_pairs(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -37,7 +37,10 @@ def evaluate(
     ] = EvalOptions.align,
     boundary: Annotated[
         str | None,
-        typer.Option(metavar="WIDTH", help="Boundary IoU and F-score within so many pixels (2), or metres (5m)."),
+        typer.Option(
+            metavar="WIDTH",
+            help="Boundary IoU and F-score within so many pixels (2), metres (5m) or micrometres (0.5um).",
+        ),
     ] = None,
     distances: Annotated[
         BoundaryUnit | None, typer.Option(help="Hausdorff 95 and mean distance between outlines, in that unit.")

@@ -13,10 +13,13 @@ from segcli.shard import Shard
 def width(text: str | None) -> tuple[float, BoundaryUnit] | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m|um|[\u00b5\u03bc]m|)", text)  # the micro sign, and the letter mu
     if not found or float(found[1]) == 0:
-        raise UsageError("--boundary", f"found {text!r}", "expected pixels, such as 2, or metres, such as 5m")
-    return float(found[1]), "metres" if found[2] else "pixels"
+        expected = "expected pixels, such as 2, metres, such as 5m, or micrometres, such as 0.5um"
+        raise UsageError("--boundary", f"found {text!r}", expected)
+    if found[2] in ("", "m"):
+        return float(found[1]), "metres" if found[2] else "pixels"
+    return float(found[1]) / 1e6, "metres"
 
 
 def class_bars(found: Sequence[str]) -> tuple[tuple[str, float], ...]:

@@ -90,10 +90,14 @@ def round_length(most: float) -> float:
 
 def length_text(metres: float) -> str:
     """In the unit that needs the fewest digits."""
-    for size, unit in ((1e3, "km"), (1.0, "m"), (1e-2, "cm"), (1e-3, "mm"), (1e-6, "µm")):
-        if metres >= size * (1 - 1e-9):
-            return f"{metres / size:.6g} {unit}"
-    return f"{metres * 1e9:.6g} nm"
+    size, unit = unit_of_length(metres)
+    return f"{metres / size:.6g} {unit}"
+
+
+def unit_of_length(metres: float) -> tuple[float, str]:
+    """The unit in which that is at least 1, and how many metres it has."""
+    units = ((1e3, "km"), (1.0, "m"), (1e-2, "cm"), (1e-3, "mm"), (1e-6, "µm"))
+    return next((pair for pair in units if metres >= pair[0] * (1 - 1e-9)), (1e-9, "nm"))
 
 
 def stamp(first_row: int, picture: NDArray[np.uint8], stamps: Sequence[Stamp]) -> None:

@@ -1,5 +1,6 @@
 """What is counted of one pair of masks, strip by strip, side by side; neither is ever in memory whole."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from segcli.validity import both, written_out
 
 STRIP_HEIGHT = 512
 
+EXACT_FLOAT = 2**53
+"""A float beyond that stands for several whole numbers."""
+
 
 def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCounts, ScoreCounts | None]:
     """Count one pair, row by row; images of a stack together.
@@ -37,7 +41,7 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
         planes, meaning = side_by_side(files, pair, meaning, options)
         counts = Counts(meaning, options, *planes[0])
         for true, found in planes:
-            strips = ahead(in_step(true.strips(STRIP_HEIGHT), found.strips(STRIP_HEIGHT)))
+            strips = ahead(in_step(whole_numbers(true), whole_numbers(found)))
             with closing(strips):  # read in a thread, counted here
                 for one, other in strips:
                     counts.add(one, other)
@@ -60,9 +64,10 @@ def side_by_side(
     if meaning.by_name:
         meaning = meaning.of_truth(pair.truth, table_in(pair.truth, true_images))
         meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
+    if not stack_alike(true_images, predicted):
+        raise InputError(pair.predicted, _stack_text(predicted), f"{pair.truth} has {_stack_text(true_images)}",
+                         "save the images in one order")  # fmt: skip
     truth, given = true_images.planes, predicted.planes
-    if len(truth) != len(given):
-        raise InputError(pair.predicted, f"{len(given)} images", f"{pair.truth} has {len(truth)}")
     planes = []
     for true, found in zip(truth, given, strict=True):
         unlike = difference(found, true)
@@ -78,10 +83,24 @@ def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOption
         files.callback(plane.close)
         if not is_numbered:
             check_mask(plane)
-        elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "ui":
+        elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "uif":
             found = f"{plane.bands} bands of {plane.dtype}"
             raise InputError(path, found, f"--objects {options.objects} expects one band of whole numbers")
     return images
+
+
+def whole_numbers(source: Source) -> Iterator[Strip]:
+    """The strips of a mask, numbers of objects that are stored as floats, as ImageJ has them, as integers. InputError
+    where one is no whole number."""
+    for strip in source.strips(STRIP_HEIGHT):
+        pixels = strip.pixels
+        if pixels.dtype.kind == "f":
+            values = np.where(written_out(strip.valid, pixels.shape[1:]), pixels, 0)
+            wrong = values[(values != np.rint(values)) | (np.abs(values) > EXACT_FLOAT)]
+            if wrong.size:
+                raise InputError(source.path, f"the value {wrong[0]:g}", "expected whole numbers, one for each object")
+            pixels = values.astype(np.int64)
+        yield strip._replace(pixels=pixels)
 
 
 def as_values(pixels: NDArray[Any], is_numbered: bool) -> NDArray[np.uint8]:
@@ -202,3 +221,26 @@ def _in_pixels(truth: Source, width: float, unit: str) -> float:
         raise InputError(truth.path, f"pixels of {down:g} x {across:g}", "--boundary in metres needs square ones",
                          "give pixels, or use --distances metres")  # fmt: skip
     return width / across
+
+
+NAMELESS = frozenset("IQ")
+"""Axes of stacks that nothing is said of: pages, and what tifffile calls other."""
+
+
+def stack_alike(one: Images, other: Images) -> bool:
+    """Whether the images of two files belong together one by one: along axes of the same names and lengths, or as many
+    where one of the files does not say what its axes are. An axis of one image is none."""
+    if len(one.planes) != len(other.planes):
+        return False
+    first, second = ([(axis, n) for axis, n in zip(images.axes, images.shape, strict=True) if n > 1]
+                     for images in (one, other))  # fmt: skip
+    if any({axis for axis, _ in axes} <= NAMELESS for axes in (first, second)):
+        return True
+    return len(first) == len(second) and all(
+        n == m and (a == b or {a, b} & NAMELESS) for (a, n), (b, m) in zip(first, second, strict=True)
+    )
+
+
+def _stack_text(images: Images) -> str:
+    axes = " x ".join(f"{axis} {n}" for axis, n in zip(images.axes, images.shape, strict=True))
+    return f"{len(images.planes)} images" + (f" ({axes})" if axes else "")

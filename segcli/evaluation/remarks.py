@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segcli.classes import ClassTable
 from segcli.evaluation.pairs import Pair
 from segcli.measures.report import ImageCounts
 from segcli.options import EvalOptions
@@ -10,11 +11,14 @@ MUCH = 0.1
 """Of the pixels with a true class; where so many have no prediction, a bar says little."""
 
 
-def remarks(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], options: EvalOptions) -> list[str]:
+def remarks(
+    found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], classes: ClassTable, options: EvalOptions
+) -> list[str]:
     """On a report and the pairs in it; a line for each kind, however many pairs it is about."""
     lines = [
         one_class_alone(found), marked_class(done, 0), marked_class(done, 1), much_left_out(found, options),
         other_truth(found, options),
+        objects_of_first(classes, options),
     ]  # fmt: skip
     return [line for line in lines if line]
 
@@ -59,3 +63,12 @@ def other_truth(found: dict[str, Any], options: EvalOptions) -> str:
     names = comparison["other_truth"]
     return (f"{options.compare}: other numbers of true pixels in {len(names)} of {comparison['images']} images, the "
             f"first {names[0]}; the truth is another one, or other pixels have a prediction")  # fmt: skip
+
+
+def objects_of_first(classes: ClassTable, options: EvalOptions) -> str:
+    """A line where objects are counted of a class that may be what lies between them: index 0, by another name. It may
+    as well be a class like others, such as water, and then they would be missed without a word."""
+    first = [entry.name for entry in classes.entries if entry.index == 0]
+    if options.objects != "components" or not first or any(entry.is_background for entry in classes.entries):
+        return ""
+    return f"objects of {first[0]} are counted, too; if it lies between the others, name it background"

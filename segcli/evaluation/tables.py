@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from segcli.drawing.stamps import unit_of_length
+
 PER_CLASS = {
     "IoU": "iou", "Dice": "dice", "precision": "precision", "recall": "recall", "true pixels": "true_pixels",
 }  # fmt: skip
@@ -9,6 +11,7 @@ OUTLINES = {
     "boundary IoU": "boundary_iou", "boundary F": "boundary_f_score",
     "Hausdorff 95": "hausdorff_95_mean_over_images", "surface distance": "surface_distance_mean_over_images",
 }  # fmt: skip
+DISTANCES = ("hausdorff_95_mean_over_images", "surface_distance_mean_over_images")
 OBJECTS = {
     "true": "true", "predicted": "predicted", "AP at 0.5": "average_precision_50", "mean AP": "mean_average_precision",
     "precision": "object_precision", "recall": "object_recall", "PQ": "panoptic_quality",
@@ -37,8 +40,7 @@ def all_tables(found: dict[str, Any], brief: bool = False) -> list[Table]:
         (_counted(found), ["figure", "all pixels together", "mean over images"], rows),
     ]
     if any(field in found["per_class"][0] for field in OUTLINES.values()):
-        unit = f", distances in {found['distance_unit']}" if "distance_unit" in found else ""
-        tables.append(_table(f"outlines{unit}", "class", OUTLINES, found["per_class"], brief))
+        tables.append(_outlines(found, brief))
     objects = [row["objects"] | {"class": row["class"]} for row in found["per_class"] if row.get("objects")]
     if objects:
         if len(objects) > 1:
@@ -88,6 +90,20 @@ def _table(title: str, first: str, columns: dict[str, str], rows: list[dict[str,
         return written(figure)
 
     return title, [first, *known], [[row[first], *(cell(row, field) for field in known.values())] for row in rows]
+
+
+def _outlines(found: dict[str, Any], brief: bool) -> Table:
+    """Distances in metres are shown in the unit that suits the largest: of cells they are millionths."""
+    rows, unit = found["per_class"], found.get("distance_unit", "")
+    if unit == "metres":
+        known = [row[field]["value"] for row in rows for field in DISTANCES if row[field]["value"]]
+        size, unit = unit_of_length(max(known, default=1.0))
+        rows = [row | {field: _divided(row[field], size) for field in DISTANCES} for row in rows]
+    return _table(f"outlines, distances in {unit}" if unit else "outlines", "class", OUTLINES, rows, brief)
+
+
+def _divided(figure: dict[str, float | None], size: float) -> dict[str, float | None]:
+    return {part: None if value is None else value / size for part, value in figure.items()}
 
 
 def _compared(comparison: dict[str, Any]) -> Table:
