@@ -45,8 +45,9 @@ class Facts:
     class) in cells. Both are of pixels where the image has data.
 
     `marked` counts pixels of the mask that are 255, where that is no class. `bounds` are west, south, east and north of
-    an image that lies on earth, in degrees. `sums` are the number of valid pixels and, by band, of values and of
-    squares. `stray_polygons` counts those of a mask that has none on the image."""
+    an image that lies on earth, in degrees. `sums` are, by band, the number of values that are data, of the values and
+    of squares; `sample` is NaN where a band has none. `stray_polygons` counts those of a mask that has none on the
+    image."""
 
     height: int
     width: int
@@ -59,7 +60,7 @@ class Facts:
     present: NDArray[np.bool_]
     low: float
     high: float
-    sums: tuple[int, NDArray[np.float64], NDArray[np.float64]]
+    sums: NDArray[np.float64]  # (band, 3)
     sample: NDArray[np.float32]  # (band, pixel)
     stray_polygons: int = 0
 
@@ -156,10 +157,10 @@ def _look(pair: Pair, labels: Labels) -> Facts:
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
         none = np.empty((image.bands, 0), np.float32)
-        bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
+        bounds = image.grid.bounds_in(WGS_84)
         return Facts(
             height, width, image.bands, image.dtype, sha256_of(pair.image), bounds, pixels, marked, present,
-            found.low, found.high, sums, np.concatenate([none, *found.samples], axis=1),
+            found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1),
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
@@ -184,56 +185,66 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
 
 
 class _Values:
-    """Lowest and highest value, sums for mean and deviation, and samples, of pixels that are data, strip by strip."""
+    """Lowest and highest value, sums for mean and deviation, and samples, of what is data in a band, strip by strip."""
 
     def __init__(self, image: Source) -> None:
         self._bands = image.bands
         self._step = max(1, math.isqrt(image.grid.height * image.grid.width // SAMPLED))
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
-        self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
+        self.sums = np.zeros((image.bands, 3))
         self.low, self.high = math.inf, -math.inf
         self.samples: list[NDArray[np.float32]] = []
 
     def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
         """The next rows."""
-        known = strip.reshape(self._bands, -1) if valid is None else strip[:, valid]
-        known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
-        if known.size:
-            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
-        values = known.astype(np.float64)
-        self.number += values.shape[1]
-        self.total += values.sum(1)
-        self.squares += np.square(values).sum(1)
+        for n, band in enumerate(strip):
+            known = band.ravel() if valid is None else band[valid]
+            known = known if known.dtype.kind != "f" else known[np.isfinite(known)]
+            if known.size:
+                self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
+            values = known.astype(np.float64)
+            self.sums[n] += values.size, values.sum(), np.square(values).sum()
         if not self._is_sampled:
             return
         rows = slice(-first_row % self._step, None, self._step)
         part = strip[:, rows, :: self._step].reshape(self._bands, -1).astype(np.float32)
-        seen = written_out(valid, strip.shape[1:])[rows, :: self._step].ravel() & np.isfinite(part).all(0)
-        self.samples.append(part[:, seen])
+        part[~np.isfinite(part)] = np.nan
+        self.samples.append(part[:, written_out(valid, strip.shape[1:])[rows, :: self._step].ravel()])
 
 
 def normalisation(found: Survey) -> Normalisation:
     """Mean and deviation of each band over the training images' data; of 16-bit and float values without the outliers.
 
-    A grey image among others counts for every band.
+    A grey image among others counts for every band. UsageError where a band has no data in any of them.
     """
     facts = [found.facts[pair] for pair in found.splits.train]
-    if found.dtype == "uint8":
-        number = sum(fact.sums[0] for fact in facts)
-        total, squares = (np.sum([np.resize(fact.sums[n], found.bands) for fact in facts], axis=0) for n in (1, 2))
-        mean = total / max(1, number)
-        deviation = np.sqrt(np.maximum(squares / max(1, number) - np.square(mean), 0))
-    else:
+    sums = np.sum([np.resize(fact.sums, (found.bands, 3)) for fact in facts], axis=0)
+    if empty := ", ".join(str(n) for n, (number, _, _) in enumerate(sums, start=1) if not number):
+        raise UsageError(found.splits.train[0].image.parent, f"no training image has data in band {empty}",
+                         "expected some in each")  # fmt: skip
+    figures = [_mean_and_deviation(*of_band) for of_band in sums] if found.dtype == "uint8" else []
+    if not figures:
         sample = np.concatenate([np.resize(fact.sample, (found.bands, fact.sample.shape[1])) for fact in facts], axis=1)
-        if not sample.size:
-            raise UsageError(found.splits.train[0].image.parent, "not one pixel of data in the training images")
-        low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
-        clipped = np.clip(sample, low, high).astype(np.float64)
-        mean, deviation = clipped.mean(1), clipped.std(1)
-        deviation = np.where(deviation == 0, sample.astype(np.float64).std(1), deviation)
+        seen = (band[~np.isnan(band)] for band in sample)
+        figures = [
+            _without_outliers(values) if values.size else _mean_and_deviation(*of_band)
+            for values, of_band in zip(seen, sums, strict=True)
+        ]
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
-    deviation = np.where(deviation == 0, 1, deviation)
-    return Normalisation(found.dtype, tuple(map(float, mean)), tuple(map(float, deviation)))
+    mean, deviation = zip(*((mean, deviation or 1.0) for mean, deviation in figures), strict=True)
+    return Normalisation(found.dtype, mean, deviation)
+
+
+def _mean_and_deviation(number: float, total: float, squares: float) -> tuple[float, float]:
+    """By the sums of values."""
+    mean = total / number
+    return float(mean), math.sqrt(max(0.0, squares / number - mean * mean))
+
+
+def _without_outliers(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The same of values that are cut at percentiles; the whole deviation where that leaves none."""
+    clipped = np.clip(values, *np.percentile(values, CLIPPED)).astype(np.float64)
+    return float(clipped.mean()), float(clipped.std() or values.astype(np.float64).std())
 
 
 def digest(found: Survey) -> dict[str, Any]:
