@@ -51,7 +51,7 @@ def strip_height(source: Source, least: int = 1) -> int:
 def pictured(source: Source, bands: tuple[int, ...], height: int) -> Pictures:
     """An image as people look at it: three bands, or one as grey, stretched where it is not of 8 bits."""
     low, high = stretch(source, bands)
-    for first_row, pixels in source.rows(height, bands):
+    for first_row, pixels, _ in source.strips(height, bands):  # without the nodata of single bands
         yield first_row, to_picture(pixels, low, high)
 
 

@@ -29,6 +29,19 @@ def joined(parts: Sequence[tuple[Valid, tuple[int, ...]]], axis: int) -> Valid:
     return np.concatenate([written_out(valid, shape) for valid, shape in parts], axis)
 
 
+def holding_nan(dtype: str) -> np.dtype[Any]:
+    """The floats that hold numbers of `dtype`, exactly up to 32 bits, and NaN."""
+    return np.dtype(dtype) if np.dtype(dtype).kind == "f" else np.result_type(dtype, np.float32)
+
+
+def with_holes(pixels: NDArray[Any], known: Valid) -> NDArray[Any]:
+    """(band, row, col), NaN, in floats, where a band has no data by `known`, of the same shape; as they are where bands
+    have them together, which is nearly everywhere."""
+    if known is None or bool((known == known[:1]).all()):
+        return pixels
+    return np.where(known, pixels, holding_nan(pixels.dtype.name).type(np.nan))
+
+
 Noted = tuple[int, NDArray[Any], Valid]
 
 

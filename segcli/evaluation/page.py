@@ -106,7 +106,7 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
     if pair.image is not None:
         with suppress(InputError), Source(pair.image) as source:  # a stack, say: the masks can be shown all the same
             pixels, known = thumbnail(source, SIDE, shown_bands(source))
-            picture = to_picture(pixels, *cut(pixels, known))
+            picture = to_picture(pixels, *cut(pixels, known, source.dtype))
             row.append(("image", _png(picture.transpose(1, 2, 0), known)))
     with ExitStack() as files:
         ((true, found), *_), meaning = side_by_side(files, pair, meaning, options)

@@ -72,6 +72,13 @@ def _row(
         verdict = "same"
     elif chance <= 1 - confidence:
         verdict = "better" if ours > theirs else "worse"
-    numbers = {"value": ours, "other": theirs, "difference": ours - theirs, "low": low, "high": high, "p_value": chance}
+    numbers: dict[str, float] = {
+        "value": ours,
+        "other": theirs,
+        "difference": ours - theirs,
+        "low": low,
+        "high": high,
+        "p_value": chance,
+    }
     shown = {key: None if np.isnan(value) else float(value) for key, value in numbers.items()}
     return {"figure": name, **shown, "verdict": verdict}

@@ -94,7 +94,7 @@ class BurntReader:
         found: NDArray[np.bool_] = (left < col + width) & (right > col) & (top < row + height) & (bottom > row)
         return found
 
-    def valid(self, row: int, col: int, height: int, width: int) -> None:
+    def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> None:
         return None
 
     def rest(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 
 from segcli.raster.contents import Contents
 from segcli.raster.grid import Grid, grid_of
@@ -17,6 +17,8 @@ MOST_BITS = 64
 """Of a number, where its type alone says how many it has."""
 
 Value = TypeVar("Value")
+
+RED_GREEN_BLUE = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
 
 
 def dataset_of(reader: Reader) -> Any:
@@ -63,7 +65,21 @@ def kinds_of(reader: Reader) -> list[ColorInterp]:
     count = len(reader.dtypes)
     if isinstance(reader, JoinedReader) or count not in (3, 4):
         return [ColorInterp.undefined] * count
-    return [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha][:count]
+    return [*RED_GREEN_BLUE, ColorInterp.alpha][:count]
+
+
+def masked_by_band(reader: Reader) -> bool:
+    """Whether each of several bands says by itself where it has no data, as nodata values do, and is to be believed.
+
+    Colours of 8 bits are not: they reach the ends of their range, where nodata lies, and what is black in one colour
+    alone is a dark pixel."""
+    dataset, kinds = dataset_of(reader), kinds_of(reader)
+    count = len(kinds) - kinds.count(ColorInterp.alpha)
+    is_colored = reader.dtypes[0] == "uint8" and (count == 3 or kinds[:3] == RED_GREEN_BLUE)
+    if dataset is None or is_colored or count < 2:
+        return False
+    together = {MaskFlags.all_valid, MaskFlags.per_dataset}
+    return any(together.isdisjoint(flags) for flags in dataset.mask_flag_enums)
 
 
 def blacks_of(reader: Reader) -> list[int | None]:

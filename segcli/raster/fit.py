@@ -100,5 +100,5 @@ def highest_of(source: Source, bands: Sequence[int], stopped: Callable[[], bool]
         if stopped():
             break
         data = pixels if valid is None else pixels[:, valid]
-        high = max(high, float(data.max(initial=0)))
+        high = max(high, float(np.nanmax(data, initial=0)))
     return high

@@ -21,6 +21,7 @@ from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.ifd import page_at
 from segcli.raster.sidecars import sidecars
 from segcli.raster.tiffs import Plane, Raw
+from segcli.validity import Valid, joined
 
 # What it would print is raised here as an error, in one line. OpenCV 4 and 5 have this in two places.
 (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
@@ -42,8 +43,9 @@ class Reader(Protocol):
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
         """(band, row, col); bands count from 0, ascending."""
 
-    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
-        """(row, col): where there are data; None where that is everywhere."""
+    def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> Valid:
+        """(band, row, col): where there are data, alpha left out; (1, row, col) where that is known of the pixel as a
+        whole, None where they are everywhere."""
 
     def rest(self) -> None:
         """Let go of the file until it is read again."""
@@ -52,8 +54,8 @@ class Reader(Protocol):
 
 
 class GdalReader:
-    """A dataset of GDAL's; `dataset` tells what else it knows. It rests, closed, between two uses if told to. A pixel
-    is data where one of its bands is, or where alpha says so if GDAL's mask `follows_alpha`, which nodata hides."""
+    """A dataset of GDAL's; `dataset` tells what else it knows. It rests, closed, between two uses if told to. Where
+    data are alpha says if GDAL's mask `follows_alpha`, which nodata hides."""
 
     def __init__(self, name: str | Path, **options: Any) -> None:
         self._name, self._options = name, options
@@ -65,13 +67,11 @@ class GdalReader:
         self.dtypes = tuple(self.dataset.dtypes)
         self.block = self.dataset.block_shapes[0] if self.dataset.count else (1, self.width)
         flags, kinds = self.dataset.mask_flag_enums, self.dataset.colorinterp
-        self._has_alpha = ColorInterp.alpha in kinds
+        self._alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
         self.follows_alpha = bool(flags) and MaskFlags.alpha in flags[0]
         # Not rasterio's dataset_mask, which takes the fourth band's nodata for that of all where red comes first.
-        self._masks: list[int] = []
-        if any(known != [MaskFlags.all_valid] for known in flags):
-            colors = [n for n, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha]
-            self._masks = [1] if MaskFlags.per_dataset in flags[0] else colors or [1]
+        self._is_masked = [known != [MaskFlags.all_valid] for known in flags]
+        self._has_one_mask = bool(flags) and MaskFlags.per_dataset in flags[0]
 
     @property
     def dataset(self) -> Any:
@@ -83,14 +83,14 @@ class GdalReader:
         with gdal():
             return self.dataset.read([band + 1 for band in bands], window=Window(col, row, width, height))
 
-    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
-        if not self._masks:
+    def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> Valid:
+        asked = [0] if self._has_one_mask else [band for band in bands if band not in self._alphas] or [0]
+        if not any(self._is_masked[band] for band in asked):
             return None
-        with (
-            gdal(),
-            deaf_to(NodataShadowWarning) if self._has_alpha else nullcontext(),
-        ):  # who reads this asks alpha, too
-            return self.dataset.read_masks(self._masks, window=Window(col, row, width, height)).any(axis=0)
+        with gdal(), deaf_to(NodataShadowWarning) if self._alphas else nullcontext():  # who reads this asks alpha, too
+            masks = self.dataset.read_masks([band + 1 for band in asked], window=Window(col, row, width, height))
+        found: NDArray[np.bool_] = masks != 0
+        return found
 
     def rest(self) -> None:
         self.close()
@@ -117,10 +117,10 @@ class JoinedReader:
         places = [self._places[band] for band in bands]
         return np.concatenate([part.read([n], row, col, height, width) for part, n in places])
 
-    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
-        masks = [part.valid(row, col, height, width) for part in self.parts]
-        known = [mask for mask in masks if mask is not None]
-        return None if len(known) < len(masks) else np.logical_or.reduce(known)
+    def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> Valid:
+        places = [self._places[band] for band in bands]
+        masks = [(part.valid([n], row, col, height, width), (1, height, width)) for part, n in places]
+        return joined(masks, axis=0)
 
     def rest(self) -> None:
         for part in self.parts:
@@ -145,7 +145,7 @@ class ArrayReader:
         part = self.pixels[list(bands), row : row + height, col : col + width]
         return np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("="))
 
-    def valid(self, row: int, col: int, height: int, width: int) -> None:
+    def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> None:
         return None
 
     def rest(self) -> None:
@@ -206,13 +206,13 @@ class DecodedReader:
             raise OSError("a block is missing")
         return block[0]
 
-    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+    def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> Valid:
         nodata = self.dataset.nodata
         if nodata is None or np.isnan(nodata):  # NaN is no data without being said
             return None
         kinds = self.dataset.colorinterp
-        colors = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha] or [0]
-        return (self.read(colors, row, col, height, width) != nodata).any(axis=0)
+        colors = [band for band in bands if kinds[band] != ColorInterp.alpha] or [0]
+        return self.read(colors, row, col, height, width) != nodata
 
     def rest(self) -> None:
         """It stays open: such files have few pages."""

@@ -12,12 +12,20 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.facts import blacks_of, dataset_of, grid_of_reader, kinds_of, names_of, of_bands
+from segcli.raster.facts import (
+    blacks_of,
+    dataset_of,
+    grid_of_reader,
+    kinds_of,
+    masked_by_band,
+    names_of,
+    of_bands,
+)  # fmt: skip
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
 from segcli.raster.tables import lookup_table, opaque_table, shown, stretch_table
-from segcli.validity import Valid, both, joined
+from segcli.validity import Valid, both, holding_nan, joined, with_holes
 
 Purpose = Literal["image", "mask", "stored"]
 
@@ -30,8 +38,10 @@ asked where its data are."""
 
 
 class Source:
-    """One image of a file. As an image a palette is applied (three bands); as a mask its indices are kept; as stored it
-    has all its bands, alpha among them, and data are where the file's nodata, mask or alpha as GDAL knows it say so.
+    """One image of a file. As an image a palette is applied (three bands), and a pixel has data if a band that is asked
+    for has: others without are NaN, in floats, which whole numbers become in strips with such holes. As a mask a
+    palette's indices are kept. As stored it has all its bands, alpha among them, and data are where the file's nodata,
+    mask or alpha as GDAL knows it say so.
 
     Attributes: `path`, `grid`, `bands` (without alpha), `begins_with_rgb`, `dtype` (a numpy name). A photograph is seen
     upright, as viewers show it; a georeferenced raster as it is stored. Use it in a `with` block. Raises InputError,
@@ -83,6 +93,8 @@ class Source:
         refused = "complex_int16" if purpose == "stored" else "complex"
         if any(reader.dtypes[n].startswith(refused) for n in self._indexes):
             raise InputError(self.path, f"complex numbers ({self.dtype})", "expected real ones", "convert it to bands")
+        self._is_by_band = purpose == "image" and masked_by_band(reader)
+        self._held = holding_nan(self.dtype) if self._is_by_band else np.dtype(self.dtype)  # what strips may come in
         if reader.width * len(reader.dtypes) * np.dtype(self.dtype).itemsize > ROW_BYTES:
             raise InputError(
                 self.path, f"its header claims rows of {reader.width} pixels", f"expected at most {ROW_BYTES >> 20} MB"
@@ -153,14 +165,14 @@ class Source:
     @property
     def size_bytes(self) -> int:
         """Of all pixels in memory."""
-        return self.grid.height * self.grid.width * self.bands * np.dtype(self.dtype).itemsize
+        return self.grid.height * self.grid.width * self.bands * self._held.itemsize
 
     def column_bytes(self, bands: Sequence[int]) -> float:
         """Bytes for each column while `strips` are read: two rows of the file's blocks, the one that is read and the
         one that strips are cut from. None to speak of where all pixels are in memory already."""
         if self._loaded is not None:
             return 0.0
-        column = len(set(bands)) * np.dtype(self.dtype).itemsize
+        column = len(set(bands)) * self._held.itemsize
         height = min(self.grid.height, rows_at_once(1, self._block_height, self.grid.width * column))
         return 2.0 * column * height
 
@@ -184,7 +196,7 @@ class Source:
     ) -> Iterator[Strip]:  # fmt: skip
         """The file is read in whole blocks, so that no block is decoded twice."""
         width = (self.grid.width if end_col is None else end_col) - first_col
-        column = (self.bands if bands is None else len(set(bands))) * np.dtype(self.dtype).itemsize
+        column = (self.bands if bands is None else len(set(bands))) * self._held.itemsize
         read_height = rows_at_once(strip_height, self._block_height, width * column)
         waiting: Strip | None = None
         for row, end_row in pieces(first_row, self.grid.height - first_row, read_height):
@@ -262,7 +274,6 @@ class Source:
             pixels, valid = self._pieces(wanted, row, col, height, width, with_valid)
         if self._lookup is not None:
             return self._lookup[:, pixels[0]][chosen], valid
-        pixels = shown(pixels, [self._blacks[n] for n in wanted], self._stretch)
         return (pixels if chosen == distinct else pixels[[distinct.index(band) for band in chosen]]), valid
 
     def _pieces(
@@ -278,6 +289,7 @@ class Source:
             # Each to its place at once: a list of them would be as much again.
             place = (slice(top - row, bottom - row), slice(left - col, right - col))
             pixels = pixels if pixels.size else np.empty((len(wanted), height, width), part.dtype)
+            pixels = pixels.astype(np.result_type(pixels, part), copy=False)  # floats once there are holes
             pixels[:, *place] = part
             if known is not None:
                 valid = np.ones((height, width), bool) if valid is None else valid
@@ -294,19 +306,20 @@ class Source:
     def _piece(
         self, wanted: list[int], row: int, col: int, height: int, width: int, with_valid: bool
     ) -> tuple[NDArray[Any], Valid]:
-        size = (self.grid.height, self.grid.width)
-        place = stored_window(self._orientation, size, row, col, height, width)
-        pixels = upright(self._reader.read(wanted, *place), self._orientation)
+        place = stored_window(self._orientation, (self.grid.height, self.grid.width), row, col, height, width)
+        pixels = shown(self._reader.read(wanted, *place), [self._blacks[n] for n in wanted], self._stretch)
         if not with_valid:
-            return pixels, None
-        valid = self._reader.valid(*place)
+            return upright(pixels, self._orientation), None
+        known = self._reader.valid(wanted if self._is_by_band else self._indexes, *place)
+        valid: Valid = None if known is None else np.any(known, axis=0)
+        pixels = with_holes(pixels, known) if self._is_by_band else pixels
         if self._alpha is not None:
             valid = both(valid, self._reader.read([self._alpha], *place)[0] > 0)
         if self._opaque is not None:
             valid = both(valid, self._opaque[self._reader.read([0], *place)[0]])
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
-        return pixels, valid
+        return upright(pixels, self._orientation), valid
 
 
 @dataclass(frozen=True)

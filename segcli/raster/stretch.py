@@ -22,12 +22,15 @@ def stretch(source: Source, bands: tuple[int, ...]) -> tuple[NDArray[np.float64]
     """Black and white of each of the bands, one figure for the whole image; 8-bit images are shown as they are."""
     if source.dtype_of(bands) == "uint8":
         return np.zeros(len(bands)), np.full(len(bands), 255.0)
-    return cut(*thumbnail(source, SIDE, bands))
+    return cut(*thumbnail(source, SIDE, bands), source.dtype)
 
 
-def cut(pixels: NDArray[np.generic], known: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same of pixels, (band, row, col), of which those are data that are `known`, (row, col)."""
-    if pixels.dtype == np.uint8:
+def cut(
+    pixels: NDArray[np.generic], known: NDArray[np.bool_], dtype: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same of pixels, (band, row, col), of which those are data that are `known`, (row, col); the file has them as
+    `dtype`."""
+    if dtype == "uint8":
         return np.zeros(len(pixels)), np.full(len(pixels), 255.0)
     low, high = np.zeros(len(pixels)), np.ones(len(pixels))
     for n, band in enumerate(pixels):

@@ -48,8 +48,9 @@ class Facts:
     `marked` counts pixels of the mask that are 255, where that is no class; `unlabelled` those without a label where
     the image has data; `hidden` those of them that are no data by the mask's `nodata`, where that is 0 or the value of
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
-    an image that lies on earth, in degrees. `sums` are the number of valid pixels and, by band, of values and of
-    squares. `stray_polygons` counts those of a mask that has none on the image."""
+    an image that lies on earth, in degrees. `sums` are, by band, the number of values that are data, of the values and
+    of squares; `sample` is NaN where a band has none. `stray_polygons` counts those of a mask that has none on the
+    image."""
 
     height: int
     width: int
@@ -66,7 +67,7 @@ class Facts:
     present: NDArray[np.bool_]
     low: float
     high: float
-    sums: tuple[int, NDArray[np.float64], NDArray[np.float64]]
+    sums: NDArray[np.float64]  # (band, 3)
     sample: NDArray[np.float32]  # (band, pixel)
     stray_polygons: int = 0
 
@@ -167,12 +168,12 @@ def _look(pair: Pair, labels: Labels) -> Facts:
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
-        nothing = np.empty((image.bands, 0), np.float32)
-        bounds, sums = image.grid.bounds_in(WGS_84), (found.number, found.total, found.squares)
+        none = np.empty((image.bands, 0), np.float32)
+        bounds = image.grid.bounds_in(WGS_84)
         return Facts(
             height, width, image.bands, image.dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
             pixels, marked, unlabelled, hidden, nodata, present,
-            found.low, found.high, sums, np.concatenate([nothing, *found.samples], axis=1),
+            found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1),
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
@@ -209,7 +210,7 @@ def _step_of(height: int, width: int) -> int:
 
 
 class _Values:
-    """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of pixels that are data; of
+    """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of what is data in a band; of
     all pixels a hash."""
 
     def __init__(self, image: Source) -> None:
@@ -217,81 +218,88 @@ class _Values:
         self._step = _step_of(image.grid.height, image.grid.width)
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
         self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
-        self.number, self.total, self.squares = 0, np.zeros(image.bands), np.zeros(image.bands)
+        self.sums = np.zeros((image.bands, 3))
         self.low, self.high = math.inf, -math.inf
         self.samples: list[NDArray[np.float32]] = []
 
     def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
         """The next rows, as many at a time of each file."""
         self.content.update(np.ascontiguousarray(strip).data)
-        known = strip.reshape(self._bands, -1) if valid is None else strip[:, valid]
-        known = known if known.dtype.kind != "f" else known[:, np.isfinite(known).all(0)]
-        if known.size:
-            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
-        values = known.astype(np.float64)
-        self.number += values.shape[1]
-        self.total += values.sum(1)
-        self.squares += np.square(values).sum(1)
+        for n, band in enumerate(strip):
+            known = band.ravel() if valid is None else band[valid]
+            known = known if known.dtype.kind != "f" else known[np.isfinite(known)]
+            if known.size:
+                self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
+            values = known.astype(np.float64)
+            self.sums[n] += values.size, values.sum(), np.square(values).sum()
         if not self._is_sampled:
             return
         rows = slice(-first_row % self._step, None, self._step)
         part = strip[:, rows, :: self._step].reshape(self._bands, -1).astype(np.float32)
-        seen = written_out(valid, strip.shape[1:])[rows, :: self._step].ravel() & np.isfinite(part).all(0)
-        self.samples.append(part[:, seen])
+        part[~np.isfinite(part)] = np.nan
+        self.samples.append(part[:, written_out(valid, strip.shape[1:])[rows, :: self._step].ravel()])
 
 
 def normalisation(found: Survey) -> Normalisation:
     """Mean and deviation of each band over the training images' data; of 16-bit and float values without the outliers.
     Pixels count the same, whichever image they are of.
 
-    A grey image among others counts for every band.
+    A grey image among others counts for every band. UsageError where a band has no data in any of them.
     """
     facts = [found.facts[pair] for pair in found.splits.train]
-    if found.dtype == "uint8":
-        number = sum(fact.sums[0] for fact in facts)
-        total, squares = (np.sum([np.resize(fact.sums[n], found.bands) for fact in facts], axis=0) for n in (1, 2))
-        mean = total / max(1, number)
-        deviation = np.sqrt(np.maximum(squares / max(1, number) - np.square(mean), 0))
-    else:
+    sums = np.sum([np.resize(fact.sums, (found.bands, 3)) for fact in facts], axis=0)
+    if empty := ", ".join(str(n) for n, (number, _, _) in enumerate(sums, start=1) if not number):
+        raise UsageError(found.splits.train[0].image.parent, f"no training image has data in band {empty}",
+                         "expected some in each")  # fmt: skip
+    figures = [_by_sums(*of_band) for of_band in sums]
+    if found.dtype != "uint8":
         sample = np.concatenate([np.resize(fact.sample, (found.bands, fact.sample.shape[1])) for fact in facts], axis=1)
-        if not sample.size:
-            raise UsageError(found.splits.train[0].image.parent, "not one pixel of data in the training images")
         stands_for = np.array([_step_of(fact.height, fact.width) ** 2 for fact in facts])  # pixels
         weights = None
         if len(set(stands_for)) > 1:  # else, as of tiles, of which there may be very many, nothing is to be sorted
             weights = np.repeat(stands_for, [fact.sample.shape[1] for fact in facts])
-        low, high = _percentiles(sample, weights)
-        mean, deviation = _mean_and_deviation(np.clip(sample, low, high).astype(np.float64), weights)
-        deviation = np.where(deviation == 0, _mean_and_deviation(sample.astype(np.float64), weights)[1], deviation)
+        for n, values in enumerate(sample):
+            known = ~np.isnan(values)
+            if known.any():
+                figures[n] = _without_outliers(values[known], None if weights is None else weights[known])
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
-    deviation = np.where(deviation == 0, 1, deviation)
-    return Normalisation(found.dtype, tuple(map(float, mean)), tuple(map(float, deviation)))
+    mean, deviation = zip(*((mean, deviation or 1.0) for mean, deviation in figures), strict=True)
+    return Normalisation(found.dtype, mean, deviation)
+
+
+def _by_sums(number: float, total: float, squares: float) -> tuple[float, float]:
+    """Mean and deviation."""
+    mean = total / number
+    return float(mean), math.sqrt(max(0.0, squares / number - mean * mean))
 
 
 Weights = NDArray[np.int64] | None
 """How many pixels each sample stands for, (pixel,); None where all stand for as many."""
 
 
-def _percentiles(sample: NDArray[np.float32], weights: Weights) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Those that samples, (band, pixel), are clipped at, (band, 1) each: by linear interpolation between the middles of
-    what they stand for."""
+def _without_outliers(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
+    """Mean and deviation of values that are cut at percentiles; the whole deviation where that leaves none."""
+    mean, deviation = _weighted(np.clip(values, *_percentiles(values, weights)), weights)
+    return mean, deviation or _weighted(values, weights)[1]
+
+
+def _percentiles(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
+    """Those that values are clipped at: by linear interpolation between the middles of what they stand for."""
     if weights is None:
-        low, high = np.percentile(sample, CLIPPED, axis=1, keepdims=True)
-        return low, high
-    found = []
-    for values in sample:
-        order = np.argsort(values)
-        places = np.cumsum(weights[order]) - weights[order] / 2
-        places = (places - places[0]) / max(places[-1] - places[0], 1)
-        found.append(np.interp(np.array(CLIPPED) / 100, places, values[order]))
-    low, high = np.array(found).T[..., None]
-    return low, high
+        low, high = np.percentile(values, CLIPPED)
+        return float(low), float(high)
+    order = np.argsort(values)
+    places = np.cumsum(weights[order]) - weights[order] / 2
+    places = (places - places[0]) / max(places[-1] - places[0], 1)
+    low, high = np.interp(np.array(CLIPPED) / 100, places, values[order])
+    return float(low), float(high)
 
 
-def _mean_and_deviation(sample: NDArray[np.float64], weights: Weights) -> tuple[NDArray[Any], NDArray[Any]]:
-    """By band, of (band, pixel)."""
-    mean = np.average(sample, axis=1, weights=weights)
-    return mean, np.sqrt(np.average(np.square(sample - mean[:, None]), axis=1, weights=weights))
+def _weighted(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
+    """Mean and deviation."""
+    exact = values.astype(np.float64)
+    mean = np.average(exact, weights=weights)
+    return float(mean), math.sqrt(np.average(np.square(exact - mean), weights=weights))
 
 
 def digest(found: Survey) -> dict[str, Any]:
