@@ -1,5 +1,6 @@
 """Grey TIFFs in which 0 is white, by their tag (MinIsWhite): the picture is the negative of what is stored."""
 
+import json
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -11,9 +12,11 @@ import rasterio.shutil
 import tifffile
 from rasterio.enums import Resampling
 
+from segcli.raster.exact import not_kept, write_whole
 from segcli.raster.gdal import opened
 from segcli.raster.labels import BINARY
 from segcli.raster.source import Purpose, Source, open_images
+from segcli.raster.stored import Stored, stored
 from segcli.raster.values import are_black_and_white, values_of
 
 
@@ -23,7 +26,7 @@ def planes(path: Path, purpose: Purpose = "image", **way: Any) -> list[np.ndarra
         return [np.concatenate([strip.pixels for strip in plane.strips(16)], axis=1) for plane in images.planes]
 
 
-def stored(rng: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
+def stored_numbers(rng: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
     info = np.iinfo(dtype)
     return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
 
@@ -38,7 +41,7 @@ def test_numbers_are_counted_from_the_other_end_of_their_type(
     """Below 0 begins the dark half. As a mask, or as stored, they are the numbers."""
     if compression is not None:
         pytest.importorskip("imagecodecs")
-    pixels, path = stored(rng, dtype, 30, 40), tmp_path / "a.tif"
+    pixels, path = stored_numbers(rng, dtype, 30, 40), tmp_path / "a.tif"
     more = {"compressionargs": {"lossless": True}} if compression else {}
     tifffile.imwrite(path, pixels, photometric="miniswhite", metadata=None, compression=compression, **more)
     (found,) = planes(path)
@@ -67,7 +70,7 @@ def test_floats_have_no_end_to_be_counted_from(tmp_path: Path, rng: np.random.Ge
 
 
 def test_channels_are_negatives_as_their_pages_are_and_alpha_is_none(tmp_path: Path, rng: np.random.Generator) -> None:
-    pixels, path = stored(rng, "uint16", 3, 30, 40), tmp_path / "a.tif"
+    pixels, path = stored_numbers(rng, "uint16", 3, 30, 40), tmp_path / "a.tif"
     for name, axes in (("a.tif", "CYX"), ("a.ome.tif", "CYX"), ("z.tif", "ZYX")):
         tifffile.imwrite(tmp_path / name, pixels, photometric="miniswhite", metadata={"axes": axes})
         assert np.array_equal(np.concatenate(planes(tmp_path / name)), ~pixels)
@@ -82,14 +85,14 @@ def test_channels_are_negatives_as_their_pages_are_and_alpha_is_none(tmp_path: P
 
 
 def test_planes_of_imagej_behind_one_page_are_negatives(tmp_path: Path, rng: np.random.Generator) -> None:
-    pixels, path = stored(rng, "uint16", 3, 30, 40), tmp_path / "a.tif"
+    pixels, path = stored_numbers(rng, "uint16", 3, 30, 40), tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, photometric="miniswhite", imagej=True, metadata={"axes": "ZYX"}, truncate=True)
     assert np.array_equal(np.concatenate(planes(path)), ~pixels)
 
 
 def test_overviews_copies_and_vrts_are_negatives_too(tmp_path: Path, rng: np.random.Generator) -> None:
     """GDAL does not say it of them, and has the palette that it made up of the file."""
-    pixels, path = stored(rng, "uint16", 256, 300), tmp_path / "a.tif"
+    pixels, path = stored_numbers(rng, "uint16", 256, 300), tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, photometric="miniswhite", metadata=None, tile=(64, 64))
     with opened(path, "r+") as file:
         file.build_overviews([2], Resampling.nearest)
@@ -118,3 +121,27 @@ def test_a_palette_of_greys_that_is_no_negative_has_its_colours(tmp_path: Path) 
     values, path = np.arange(256, dtype=np.uint8).reshape(16, 16), tmp_path / "a.tif"
     tifffile.imwrite(path, values, photometric="palette", colormap=colors, metadata=None)
     assert np.array_equal(planes(path)[0][0], np.where(values == 7, 0, 255 - values))
+
+
+@pytest.mark.parametrize("way", ["uint8", "uint16", "int16", "uint32", "channels", "one page of channels", "stack"])
+def test_what_is_cut_of_a_negative_is_one(tmp_path: Path, rng: np.random.Generator, way: str) -> None:
+    """With the same numbers in it."""
+    pixels = stored_numbers(rng, way if "int" in way else "uint16", 3, 30, 40)
+    path, tile, tags = tmp_path / "a.tif", tmp_path / "tile.tif", {"photometric": "miniswhite"}
+    if way == "channels":
+        tifffile.imwrite(path, pixels, metadata={"axes": "CYX"}, **tags)
+    elif way == "stack":
+        tifffile.imwrite(path, pixels, imagej=True, metadata={"axes": "ZYX"}, truncate=True, **tags)
+    elif way == "one page of channels":
+        tifffile.imwrite(path, pixels, planarconfig="separate", metadata=None, **tags)
+    else:
+        tifffile.imwrite(path, pixels[0], metadata=None, **tags)
+    with closing(open_images(path, "stored")) as images:
+        source = images.planes[0]
+        like = Stored.from_json(json.loads(json.dumps(stored(source).to_json())))
+        whole = source.window(0, 0, 30, 40)
+        write_whole(tile, tile, whole, None, source.grid, like, "DEFLATE")
+        assert {*not_kept(path, source.grid, like, ".tif")} <= {"the colour interpretation undefined"}
+    assert np.array_equal(planes(tile, "stored")[0], whole)
+    assert np.array_equal(planes(tile)[0], planes(path)[0])
+    assert np.array_equal(planes(tile)[0], ~whole)

@@ -65,7 +65,7 @@ def _row(
 ) -> dict[str, Any]:
     """Of one figure, from ours and theirs, and from the differences by draw and by swap."""
     ours, theirs = values
-    low, high = interval(of_draws, confidence)
+    low, high = map(float, interval(of_draws, confidence))
     chance = p_value(of_swaps)
     verdict = "unsure"
     if ours == theirs or (np.isnan(ours) and np.isnan(theirs)):

@@ -134,6 +134,8 @@ def not_kept(name: Name, grid: Grid, like: Stored, ending: str, in_rows: bool = 
         raise InputError(name, f"{like.bands} bands of {like.dtype}", "PNG cannot hold them", "choose TIFF")
     if ending == ".png" and like.colors is not None and like.dtype != "uint8":
         raise InputError(name, f"a palette of {like.dtype}", "PNG cannot hold it", "choose TIFF")
+    if ending == ".png" and like.white_is_zero:
+        raise InputError(name, f"a negative of {like.dtype}, 0 being white", "PNG cannot hold it", "choose TIFF")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"probe{ending}"
         pixels = np.zeros((like.bands, 2, 2), like.dtype)
@@ -193,7 +195,7 @@ def _profile(grid: Grid, like: Stored, compress: str) -> dict[str, Any]:
         "compress": compress, "bigtiff": "IF_SAFER",
     }  # fmt: skip
     if like.colors is None:  # else it is a palette
-        profile["photometric"] = "MINISBLACK"
+        profile["photometric"] = "MINISWHITE" if like.white_is_zero else "MINISBLACK"
     given = {"crs": grid.crs, "transform": grid.transform, "nodata": like.nodata, "nbits": like.bits}
     profile |= {key: value for key, value in given.items() if value is not None}
     kind = np.dtype(like.dtype).kind
@@ -213,7 +215,7 @@ def _describe(dataset: Any, grid: Grid, like: Stored) -> None:
     if like.colors is not None and like.dtype in ("uint8", "uint16"):  # of others a TIFF would claim one and have none
         dataset.write_colormap(1, dict(like.colors))
     kinds = tuple(map(kind_of, like.kinds))
-    if tuple(dataset.colorinterp) != kinds and like.colors is None:
+    if tuple(dataset.colorinterp) != kinds and like.colors is None and not like.white_is_zero:
         dataset.colorinterp = kinds
     for number, name in enumerate(like.names, start=1):
         if name:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from segcli.raster.facts import dataset_of, of_bands
+from segcli.raster.facts import blacks_of, dataset_of, of_bands
 from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid
 from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader
@@ -37,7 +37,7 @@ class Stored:
     """`kinds` are the bands' colour interpretations by GDAL's names, `colors` (value to RGBA) is the palette, `bits`
     are those in use of a sample where its dtype has more, `has_mask` says that a mask lies beside the bands,
     `band_nodata` is that of each band where `nodata`, the first one's, is not that of all; `domains` are tags by their
-    domain, of the file and then of each band.
+    domain, of the file and then of each band. With `white_is_zero` it is a negative, of which no palette says so.
     """
 
     bands: int
@@ -55,6 +55,7 @@ class Stored:
     band_tags: tuple[Mapping[str, str], ...] = ()
     band_nodata: tuple[float | None, ...] = ()
     domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
+    white_is_zero: bool = False
 
     @property
     def domains_to_write(self) -> list[tuple[int, str, Mapping[str, str]]]:
@@ -108,13 +109,19 @@ class Stored:
 def stored(source: Source) -> Stored:
     """Of a source that was opened as stored."""
     reader = source.reader
+    is_negative = any(black is not None for black in blacks_of(reader))
     if isinstance(reader, JoinedReader):
-        return _of_pages(source, reader)
+        return replace(_of_pages(source, reader), white_is_zero=is_negative)
     if not isinstance(reader, GdalReader | DecodedReader) or source.bands != reader.dataset.count:
         kinds = {1: ("gray",), 3: ("red", "green", "blue")}.get(source.bands, ("undefined",) * source.bands)
-        return Stored(source.bands, source.dtype, kinds=kinds)
+        kinds = ("gray", *("undefined",) * (source.bands - 1)) if is_negative else kinds
+        return Stored(source.bands, source.dtype, kinds=kinds, white_is_zero=is_negative)
     dataset = reader.dataset
     kinds = tuple(kind.name for kind in dataset.colorinterp)
+    # GDAL makes up a palette for negatives, which says as much; of 16 bits it has 65 536 colours.
+    has_palette = kinds == ("palette",) and source.dtype == "uint8"
+    if is_negative and not has_palette:
+        kinds = ("gray", *kinds[1:])
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     return Stored(
         source.bands, source.dtype, dataset.nodata, kinds,
@@ -124,7 +131,7 @@ def stored(source: Source) -> Stored:
         any(flags == [MaskFlags.per_dataset] for flags in dataset.mask_flag_enums),
         _tags(source, dataset), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
         () if all(_same(dataset.nodata, value) for value in dataset.nodatavals) else tuple(dataset.nodatavals),
-        tuple(_domains(dataset, n) for n in (0, *dataset.indexes)),
+        tuple(_domains(dataset, n) for n in (0, *dataset.indexes)), is_negative and not has_palette,
     )  # fmt: skip
 
 
@@ -173,6 +180,8 @@ def lost(asked: Stored, found: Stored) -> list[str]:
         said.append("units")
     if asked.bits is not None and asked.bits != found.bits:
         said.append(f"that {asked.bits} bits are in use")
+    if asked.white_is_zero and not found.white_is_zero:
+        said.append("that 0 is white")
     if asked.has_mask and not found.has_mask:
         said.append("the mask")
     one, other = [asked.tags, *asked.band_tags], [found.tags, *found.band_tags]
