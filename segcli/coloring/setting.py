@@ -58,13 +58,13 @@ class Setting:
             self.console.say("masks of 0 and 255 alone: 255 is drawn as foreground")
         return found
 
-    def sources_of(self, job: Job) -> tuple[Path, ...] | None:
-        """The files of this machine that the picture of a mask is made of; None where nobody can tell."""
+    def sources_of(self, job: Job) -> tuple[Path, ...]:
+        """The files of this machine that the picture of a mask is made of."""
         others = [path for known in (self.images, self.truths) for path in known.get(job.source, ())]
-        known_of = [job.made_of, *map(origins, others)]
+        known = [job.made_of or (), *map(origins, others)]
         masks = (job.source, *self.truths.get(job.source, ())) if self.given is None or is_nameless(self.given) else ()
         tables = {table for mask in masks if isinstance(mask, Path) and (table := self._table_beside(mask.parent))}
-        return None if None in known_of else (*chain(*(files or () for files in known_of)), *sorted(tables))
+        return (*chain(*known), *sorted(tables))
 
     @cached_property
     def _table_beside(self) -> Callable[[Path], Path | None]:

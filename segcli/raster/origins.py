@@ -12,14 +12,14 @@ from segcli.raster.names import SUFFIXES, Name, is_zarr
 from segcli.raster.sidecars import sidecars
 
 
-def origins(name: Name) -> tuple[Path, ...] | None:
+def origins(name: Name) -> tuple[Path, ...]:
     """The file itself, or the one behind a data set or an archive's member; what lies beside it and says what it means;
-    what a VRT names. None of what is elsewhere. None where nobody can tell in reasonable time: a Zarr is many files."""
+    what a VRT names; of a Zarr its folder, which stands for all that lies in it. None of what is elsewhere."""
     path = name if isinstance(name, Path) else _behind(name)
     if path is None:
         return ()
     if os.path.isdir(path):  # noqa: PTH112  # Path's raise for names that cannot be looked at
-        return None if is_zarr(path) else ()
+        return (path,) if is_zarr(path) else ()
     if not os.path.isfile(path):  # noqa: PTH113
         return ()
     found = [path, *sidecars(path)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from segcli.files import sha256_of
+from segcli.files import files_in, sha256_of
 from segcli.made import absolute, is_gone, place_of
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
@@ -39,8 +39,7 @@ def digest(names: Sequence[Name]) -> str:
 
 def _files(name: Name) -> Sequence[Path]:
     """Those that it is read from; of a Zarr all that lie in it, however many."""
-    found = origins(name)
-    return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file())
+    return [one for path in origins(name) for one in files_in(path)]
 
 
 def drawn_from(names: Iterable[str]) -> str:
@@ -73,7 +72,7 @@ def _is_that(folder: Path, before: str, now: str) -> bool:
     if before == now:
         return True
     if _is_address(before) or _is_address(now):
-        files = [list(map(absolute, origins(name) or ())) if _is_address(name) else [] for name in (before, now)]
+        files = [list(map(absolute, origins(name))) if _is_address(name) else [] for name in (before, now)]
         same_file = files[0] != [] and files[0] == files[1]
         return same_file or place_of(before) == place_of(now)
     # By the names alone, as they were made: the folder may be a link.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segcli import batch
+from segcli import inputs
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import Places
@@ -57,7 +57,7 @@ def find_targets(options: TileOptions) -> list[Target]:
     targets: list[Target] = []
     seen: dict[tuple[Path, str], Name] = {}
     holds_tiles = cache(lambda folder: bool(accounts(folder) or journals(folder)))
-    for source, relative in batch.find(options.inputs, options.out, options.recursive).items():
+    for source, relative in inputs.find(options.inputs, options.out, options.recursive).items():
         name = "_".join(relative.with_suffix("").parts)
         beside = source.parent if isinstance(source, Path) else Path()
         folder = options.out or beside / f"{relative.stem}_tiles"
@@ -112,7 +112,7 @@ def open_ledgers(targets: list[Target], labels: Labels | None, options: TileOpti
     shard = options.shard if options.out is not None else None  # folders of one raster are not shared
     read = (*(target.source for target in targets), *(labels.files.values() if labels is not None else ()))
     where = Places()
-    named = (path for name in read for path in (name, *(origins(name) or ())) if isinstance(path, Path))
+    named = (path for name in read for path in (name, *origins(name)) if isinstance(path, Path))
     inputs = frozenset(map(where.of, named))
     folders = dict.fromkeys(target.folder for target in targets)
     ledgers = {folder: Ledger(folder, chosen, classes, shard, inputs) for folder in folders}
