@@ -167,8 +167,9 @@ class Manifest:
         """That folder, empty, while the block lasts, in which nobody else may write this output. NothingDoneError where
         there can be none."""
         place = self.stage_of(output)
-        shutil.rmtree(place, ignore_errors=True)  # by a kill
         try:
+            if os.path.lexists(place):  # by a kill
+                shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
         except OSError as error:
             raise NothingDoneError(self.folder, f"cannot be written to: {error.strerror}", "", "make room or give "
@@ -176,7 +177,10 @@ class Manifest:
         try:
             yield place
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            try:
+                place.rmdir()  # which it is most often fit for
+            except OSError:
+                shutil.rmtree(place, ignore_errors=True)
 
     def fail(self, source: object, output: Path, reason: str) -> None:
         """Record what could not be done, and why."""
