@@ -1,9 +1,8 @@
 """From what stands on the command line to jobs, and from jobs to a count and an exit code. One for all verbs."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from time import monotonic
@@ -13,11 +12,14 @@ from segcli.ahead import Flag, ahead, shared
 from segcli.console import Console, Progress
 from segcli.counts import Report
 from segcli.errors import BusyError, InputError, NothingDoneError, SegcliError, UsageError
-from segcli.files import Placed, Places, Watched, sha256_of
-from segcli.manifest import Manifest, companions, made_of_each_other
+from segcli.files import Digests, Places, Watched
+from segcli.inputs import find
+from segcli.manifest import Manifest
 from segcli.options import OnError
-from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in, relative_name
+from segcli.raster.faults import check_open
+from segcli.raster.names import SUFFIXES, Name, is_folder
 from segcli.raster.origins import origins
+from segcli.raster.sidecars import placed
 from segcli.shard import Shard
 
 OVERLAYS = "overlays"
@@ -39,7 +41,8 @@ Item = TypeVar("Item")
 @dataclass(frozen=True, slots=True)
 class Job:
     """One input and where its output goes; other files that it may write, and what all are made of: files of this
-    machine, none for what is known by its name alone, None where nobody can tell whether they have changed."""
+    machine, none for what is known by its name alone, None where nobody can tell whether these have
+    changed, or there is nothing to make it of."""
 
     source: Name
     output: Path
@@ -50,13 +53,18 @@ class Job:
     def files(self) -> tuple[Path, ...]:
         return self.output, *self.beside
 
+    def moved(self, folder: Path, to: Path) -> "Job":
+        """With its files at the same places below another folder."""
+        output, *beside = (to / path.relative_to(folder) for path in self.files)
+        return replace(self, output=output, beside=tuple(beside))
+
 
 @dataclass(frozen=True)
 class Steps(Generic[Item]):
     """What a verb does with its jobs: `prepare` each, ahead in a thread; `work` on groups of them; `finish` each, which
-    gives the files that were written. `alike` says what jobs must have in common to be worked on together, and how
-    many at most; a group is a run of neighbours. `stopping` tells `prepare`, where it takes long, that nothing more is
-    to be prepared."""
+    gives the files that were written. Both are given jobs whose files lie where they wait until all are whole. `alike`
+    says what jobs must have in common to be worked on together, and how many at most; a group is a run of neighbours.
+    `stopping` tells `prepare`, where it takes long, that nothing more is to be prepared."""
 
     prepare: Callable[[Job], Item]
     alike: Callable[[Item], tuple[Hashable, int]]
@@ -98,30 +106,6 @@ def of_shard(jobs: Sequence[Job], folder: Path, shard: Shard | None) -> list[Job
 
 def _stem(path: Path) -> str:
     return path.with_suffix("").as_posix()
-
-
-def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
-    """Each input with its path relative to the folder it was found in; nothing inside an output folder is one."""
-    inputs = list(inputs)
-    where = Places()
-    found: dict[Name, Path] = {}
-    for path in inputs:
-        if isinstance(path, Path) and is_folder(path):
-            ours = out.resolve() if out is not None else None
-            apart = ours is not None and not path.resolve().is_relative_to(ours)  # a link in it may lead to the outputs
-            others = companions(path)
-            for entry in rasters_in(path, recursive):
-                if entry not in others and not (apart and ours is not None and where.of(entry).is_relative_to(ours)):
-                    found.setdefault(entry, entry.relative_to(path))
-        else:
-            found.setdefault(path, relative_name(path))
-    if out is not None:  # what an earlier run of the same command made is none of its inputs
-        for made in made_of_each_other(out, [path for path in found if isinstance(path, Path)]):
-            del found[made]
-    if not found:
-        named = ", ".join(map(str, inputs))
-        raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
-    return found
 
 
 def output_beside(folder: Path, output: Path, beside: Beside) -> Path:
@@ -175,23 +159,24 @@ def run(
     the others go on, unless `on_error` is to stop. What NothingDoneError says ends the run.
     """
     waited = progress or Progress(len(jobs))
-    work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited)
+    work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited, dict.fromkeys(jobs))
     steps.stopping.is_set = False
     try:
         made = shared(lambda job: _prepared(job, steps, console, manifest, overwrite), jobs, workers, depth=1)
         with closing(made), closing(ahead(made, stopping=steps.stopping.set)) as prepared:
             work.all(prepared)
     except NothingDoneError:
+        work.tell_left()
         work.report.tell(console)  # the error says why there is no more
         raise
     except _Stop:
-        pass
+        work.tell_left()
     return work.report
 
 
 @dataclass(frozen=True)
 class _Run(Generic[Item]):
-    """What is counted and told while jobs are done."""
+    """What is counted and told while jobs are done; `left` are those of which nothing was told yet."""
 
     steps: Steps[Item]
     console: Console
@@ -200,6 +185,7 @@ class _Run(Generic[Item]):
     on_error: OnError
     report: Report
     progress: Progress
+    left: dict[Job, None]
 
     def all(self, prepared: "Iterable[tuple[Job, Ready[Item] | Exception | None]]") -> None:
         """In groups of neighbours that are alike."""
@@ -229,7 +215,8 @@ class _Run(Generic[Item]):
             for ready in group:
                 try:
                     if self.manifest is not None:
-                        held.enter_context(self.manifest.alone_with(ready.job.files))
+                        files = (*ready.job.files, self.manifest.stage_of(ready.job.output))
+                        held.enter_context(self.manifest.alone_with(files))
                 except BusyError as error:
                     self.fail(ready.job, error)
                     continue
@@ -238,40 +225,49 @@ class _Run(Generic[Item]):
 
     def work(self, group: "list[Ready[Item]]") -> None:
         """Work on a group, and finish each of it; where the group fails, on each alone."""
-        if self.manifest is not None:
-            for ready in group:
-                self.manifest.begin(ready.job.files)
+        if not group:
+            return
         began = monotonic()
         alone: list[Ready[Item]] = []
-        with ExitStack() as unfinished:
-            placed = [unfinished.enter_context(Placed(ready.job.files)) for ready in group]
+        with ExitStack() as stages:
             try:
-                if group:
-                    self.steps.work([(ready.job, ready.item) for ready in group])
+                waiting = [stages.enter_context(self.staged(ready.job)) for ready in group]
+                self.steps.work([(job, ready.item) for job, ready in zip(waiting, group, strict=True)])
             except Exception as error:
-                for files in placed:
-                    files.undo()
                 if len(group) == 1 or isinstance(error, NothingDoneError):
                     self.fail(group[0].job, error)
                     return
-                group, alone = [], group  # one of them is to blame; the others are not
-            for ready, files in zip(group, placed, strict=False):
-                self.finish(ready, files, began, len(group))
+                alone = group  # one of them is to blame; the others are not
+            else:
+                for job, ready in zip(waiting, group, strict=True):
+                    self.finish(ready, job, began, len(group))
         for one in alone:  # not above, where the error still keeps what it came from
             self.work([one])
 
-    def finish(self, ready: "Ready[Item]", placed: Placed, began: float, together: int) -> None:
-        """Finish one of a group that was worked on together; where that fails what was there before is there again."""
+    @contextmanager
+    def staged(self, job: Job) -> Iterator[Job]:
+        """The job with its files where they wait until all are whole; what is left there in the end goes."""
+        if self.manifest is None:
+            yield job
+            return
+        with self.manifest.stage(job.output) as stage:
+            for folder in {path.parent for path in job.files}:
+                check_open(folder)
+            yield job.moved(self.manifest.folder, stage)
+
+    def finish(self, ready: "Ready[Item]", waiting: Job, began: float, together: int) -> None:
+        """Finish one of a group that was worked on together: when all of it is whole, and recorded, its files get their
+        names. Until then what was there before is there."""
         try:
-            written = self.steps.finish(ready.job, ready.item)
-            ready.sources.check()
-            if self.manifest is not None:
-                self.manifest.add(ready.job.source, written, ready.sources.paths)
+            written = self.steps.finish(waiting, ready.item)
+            if self.manifest is None:
+                ready.sources.check()
+            else:
+                self.manifest.add(ready.job.source, written, ready.sources.paths, ready.sources.check)
+                written = [placed(path, self.manifest.folder) for path in written]
         except Exception as error:
-            placed.undo()
             self.fail(ready.job, error)
             return
-        placed.accept()
         self.report.done += 1
         seconds = (monotonic() - began) / together
         self.console.detail(f"{ready.job.source}: {seconds:.2f} s")
@@ -282,7 +278,13 @@ class _Run(Generic[Item]):
 
     def fail(self, job: Job, error: Exception) -> None:
         """Name a job that failed; raises what ends the run."""
-        if isinstance(error, NothingDoneError | BrokenPipeError) or (self.debug and not isinstance(error, SegcliError)):
+        if isinstance(error, NothingDoneError):  # the end of the run says it to people
+            self._record(job, "failed", reason=str(error))
+            if self.manifest is not None:
+                with suppress(NothingDoneError):  # it may be for lack of room
+                    self.manifest.fail(job.source, job.output, error.reason)
+            raise error
+        if isinstance(error, BrokenPipeError) or (self.debug and not isinstance(error, SegcliError)):
             raise error
         if not isinstance(error, SegcliError):  # one file must not take the night's run with it
             error = InputError(job.source, f"{type(error).__name__}: {error}", "", "run with --debug to see where")
@@ -296,7 +298,13 @@ class _Run(Generic[Item]):
         if self.on_error == "stop":
             raise _Stop
 
+    def tell_left(self) -> None:
+        """Of the jobs that the end of the run left, one by one."""
+        for job in list(self.left):
+            self._record(job, "left")
+
     def _record(self, job: Job, status: str, **more: object) -> None:
+        self.left.pop(job, None)
         self.console.record({"source": str(job.source), "status": status, **more})
 
 
@@ -318,12 +326,10 @@ def due(job: Job, manifest: Manifest, overwrite: bool) -> str | None:
     its source."""
     if overwrite:
         return "--overwrite"
-    why, digest = "nobody can tell whether its source has changed", cache(sha256_of)  # large files are read once
-    if job.made_of is not None:
-        found = manifest.why(job.source, job.output, job.made_of, digest)
-        if found is None:
-            return None
-        why = found
+    digest = Digests()  # large files are read once
+    why = "new" if job.made_of is None else manifest.why(job.source, job.output, job.made_of, digest)
+    if why is None:
+        return None
     for output in job.files:
         manifest.guard(output, digest)
         manifest.guard_another(job.source, output, job.made_of or (), digest)

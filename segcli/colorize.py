@@ -17,7 +17,6 @@ from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
-from segcli.files import all_or_none
 from segcli.known_palettes import KNOWN, is_nameless
 from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
@@ -77,11 +76,10 @@ def run(options: ColorizeOptions, console: Console) -> int:
             return ("small", at_once) if pixels <= SMALL_PIXELS else (id(masks), 1)
 
         def work(group: list[tuple[batch.Job, Images]]) -> None:
-            files = [path for job, _ in group for path in job.files]
             made = shared(
                 lambda one: draw_one(one[0], one[1], setting, progress), group, len(group), stopping=setting.stop.set
             )
-            with all_or_none(files), closing(made) as drawn:
+            with closing(made) as drawn:
                 outcomes.update(zip((job for job, _ in group), drawn, strict=True))
 
         def finish(job: batch.Job, _: Images) -> list[Path]:
@@ -111,8 +109,7 @@ def draw_one(job: batch.Job, masks: Images, setting: Setting, progress: Progress
         progress.advance(share, pixels)
 
     try:
-        with all_or_none(job.files):
-            return way(job, masks, setting, advance)
+        return way(job, masks, setting, advance)
     except Exception as error:  # the others go on; it is said when this one's turn comes
         return error
     finally:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and what identifies their contents. Knows no formats."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,18 +11,28 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from segcli.errors import BusyError, InputError
 
 PART = ".segcli-part"
-"""What the name of an unfinished file ends with; a run removes such leftovers of the outputs that it writes."""
+"""What the name of an unfinished file, or of a folder of them, ends with; a run removes such leftovers."""
+
+_LONGEST = 200
+"""Bytes of a name to which may still be added what tells that it is a part, even of a part, and a library's ending:
+file systems take 255."""
+
+_HASHED = 16
+"""Hexadecimal digits that stand for a name."""
+
+_STAGE = re.compile(rf"\.[0-9a-f]{{{_HASHED}}}{re.escape(PART)}")
 
 
 def part_of(path: Path) -> Path:
     """Where a file is written until it is whole: hidden, beside its final place, so that the move is atomic."""
-    return path.with_name(f".{path.name}{PART}")
+    name = os.fsencode(path.name)
+    text = path.name if len(name) <= _LONGEST else hashlib.sha256(name).hexdigest()
+    return path.with_name(f".{text}{PART}")
 
 
 @contextmanager
@@ -45,101 +56,45 @@ def replacing(
     try:
         yield part
         with faults(path):
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+            to_disk(part)
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-class Placed:
-    """Those of some files that come into place while the block lasts, and of the .aux.xml beside each; nobody else may
-    write them then. They are taken back, and what was there before put back, unless they are accepted."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._earlier = {path: Path(f"{part_of(path)}~") for path in paths}  # a leftover of the output in a kill
-        self._earlier |= {_aux(path): _aux(earlier) for path, earlier in self._earlier.items()}
-        self._before = {path: _identity(path) for path in self._earlier}
-
-    def __enter__(self) -> Self:
-        for path, identity in self._before.items():
-            if identity is not None:
-                _link(path, self._earlier[path])
-        return self
-
-    def undo(self) -> None:
-        """As if they had not been made."""
-        for path, identity in self._before.items():
-            if _identity(path) == identity:
-                continue
-            try:
-                self._earlier[path].replace(path)
-            except OSError:  # there was none, or it could not be kept
-                path.unlink(missing_ok=True)
-        self.accept()
-
-    def accept(self) -> None:
-        """Let them stay, and what was there before go."""
-        for path, identity in self._before.items():
-            if identity is not None:
-                with suppress(OSError):
-                    self._earlier[path].unlink()
-        self._before = {}
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.undo()
+def to_disk(path: Path) -> None:
+    """What was written to a file is there after a power failure, too."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
-def _aux(path: Path) -> Path:
-    return Path(f"{path}.aux.xml")
+def stage_of(folder: Path, name: str) -> Path:
+    """The folder in which what belongs to an output of that name waits until all of it is whole, each file with its
+    path below `folder`: its name is as long as it will be, and a driver sees its ending."""
+    return folder / f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:_HASHED]}{PART}"
 
 
-def _link(path: Path, place: Path) -> None:
-    """Keep a file under a second name, too; as a copy where a file system has no links. Neither may be possible."""
-    with suppress(OSError):
-        place.unlink(missing_ok=True)  # by a kill
-        try:
-            os.link(path, place, follow_symlinks=False)
-        except OSError:
-            with replacing(place) as part:
-                shutil.copy2(path, part)
+def is_stage(name: str) -> bool:
+    """Whether a folder has the name of one of these."""
+    return _STAGE.fullmatch(name) is not None
 
 
-@contextmanager
-def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
-    """Remove those of the files that came into place while the block ran, if it does not end well."""
-    before = {file: _identity(file) for path in paths for file in (path, _aux(path))}
+def destination(path: Path) -> Path:
+    """Where a file that waits is to be in the end; any other stays where it is."""
+    return Path(*(part for part in path.parts if not is_stage(part)))
+
+
+def move(waiting: Path, path: Path) -> None:
+    """Give a whole file its name; into another file system as a copy that has its time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield
-    except BaseException:
-        for path, identity in before.items():
-            if _identity(path) != identity:
-                path.unlink(missing_ok=True)
-        raise
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    # A folder of tiles has an account of its own.
-    return None if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_mtime_ns)
-
-
-def remove_parts(folder: Path, name: str) -> None:
-    """Remove what a killed run has left of an output, scratch files of scratch files too."""
-    sweep(folder, re.escape(name))
-
-
-def sweep(folder: Path, names: str) -> None:
-    """The same of all outputs whose whole names the pattern matches."""
-    pattern = re.compile(rf"\.+{names}{re.escape(PART)}.*")
-    for path in folder.iterdir():
-        if pattern.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+        waiting.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing(path) as part:
+            shutil.copy2(waiting, part)
+        waiting.unlink()
 
 
 class Places:
@@ -172,13 +127,20 @@ class Watched:
                 raise InputError(path, "changed while it was read", "", "run again when it is whole")
 
 
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or all that lie in a folder, however many, as in a Zarr."""
+    return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+
+
 def size_and_time(path: Path) -> tuple[int, int] | None:
-    """None where there is no file."""
+    """Bytes, and time in ns, each added up in a folder. None where there is no file."""
     try:
-        found = path.stat()
+        found = [path.stat()]
+        if stat.S_ISDIR(found[0].st_mode):
+            found = [one.stat() for one in files_in(path)]
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
 
 
 def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
@@ -236,6 +198,22 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Hexadecimal SHA-256 of a file's bytes; of a folder, of the names and digests of all that lies in it."""
+    if path.is_dir():
+        inside = [f"{one.relative_to(path).as_posix()}\0{sha256_of(one)}\n" for one in files_in(path)]
+        return hashlib.sha256(os.fsencode("".join(inside))).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Digests:
+    """The same of each file as often as it is asked, and read once, as long as its size and time stay."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, tuple[int, int] | None], str] = {}
+
+    def __call__(self, path: Path) -> str:
+        seen = path, size_and_time(path)
+        if seen not in self._known:
+            self._known[seen] = sha256_of(path)
+        return self._known[seen]

@@ -1,15 +1,18 @@
-"""Inputs as they stand on the command line, to names: paths, patterns that the shell left alone, lists on stdin."""
+"""Inputs as they stand on the command line, to names: paths, patterns that the shell left alone, lists on stdin; and to
+the rasters that folders among them hold."""
 
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from segcli.errors import NothingDoneError, UsageError
-from segcli.raster.names import Name, parse
+from segcli.files import Places
+from segcli.manifest import companions, made_of_each_other
+from segcli.raster.names import SUFFIXES, Name, is_folder, parse, rasters_in, relative_name
 
 STDIN = "-"
 """Stands for the names that come on standard input."""
@@ -62,3 +65,27 @@ def _matching(pattern: str) -> list[Name]:
     if not found:
         raise NothingDoneError(pattern, "matches no file", "expected names of files, folders, or a pattern for them")
     return [Path(name) for name in found]
+
+
+def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
+    """Each input with its path relative to the folder it was found in; nothing inside an output folder is one."""
+    inputs = list(inputs)
+    where = Places()
+    found: dict[Name, Path] = {}
+    for path in inputs:
+        if isinstance(path, Path) and is_folder(path):
+            ours = out.resolve() if out is not None else None
+            apart = ours is not None and not path.resolve().is_relative_to(ours)  # a link in it may lead to the outputs
+            others = companions(path)
+            for entry in rasters_in(path, recursive):
+                if entry not in others and not (apart and ours is not None and where.of(entry).is_relative_to(ours)):
+                    found.setdefault(entry, entry.relative_to(path))
+        else:
+            found.setdefault(path, relative_name(path))
+    if out is not None:  # what an earlier run of the same command made is none of its inputs
+        for made in made_of_each_other(out, [path for path in found if isinstance(path, Path)]):
+            del found[made]
+    if not found:
+        named = ", ".join(map(str, inputs))
+        raise NothingDoneError(named, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return found

@@ -1,28 +1,29 @@
 """`segcli.jsonl` in the output folder: what was made, of what and how, so that a second run does only what is missing
 or stale, and touches nothing that segcli did not write.
 
-A line before a file is begun, a line when it is done, and one for each run that had other options. What a killed run
-has left half done is known by its first line. Runs that share the work of one folder (shards) write a record each,
-`segcli.2-of-8.jsonl`, and read all of them.
+A line for each source that is done, one for each that failed, for people, and one for each run that had other options.
+What is made of a source waits in a folder of its own until all of it is whole; then comes its line, and only then its
+files get their names. So a file that is not as a line says is none of segcli's, wherever a run was killed; and what
+still waits is a leftover. Runs that share the work of one folder (shards) write a record each, `segcli.2-of-8.jsonl`,
+and read all of them.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-import sys
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import segcli
 from segcli.errors import BusyError, InputError, NothingDoneError
-from segcli.files import lock, name_held, remove_parts, sha256_of
-from segcli.made import Begun, Done, Mark, absolute
+from segcli.files import Digests, Places, destination, is_stage, lock, name_held, sha256_of, stage_of
+from segcli.made import Done, Mark, absolute, link_of
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
@@ -52,12 +53,11 @@ class Manifest:
     def __init__(
         self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = (), common: BinaryIO | None = None
     ) -> None:
-        self.path, self._folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
+        self.path, self.folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
         self._beside: dict[str, list[Done]] = {}  # by the name of any other output
-        self._begun: dict[str, list[Begun]] = {}  # what earlier runs did not finish, by the name of the first output
-        self._at_work: dict[str, Begun] = {}  # and what this one has not finished yet
-        self._left: set[tuple[str, int]] = set()  # what was begun and came to nothing, by name and time
+        self._places = Places()
+        self._renewed: list[Done] = []  # of the same contents, which have other times or lie elsewhere
         self.keys: set[str] = set()
         for other in others:
             with suppress(OSError), other.open("rb") as lines:
@@ -66,46 +66,24 @@ class Manifest:
         file.seek(0)
         last = self._read(file)
         self._torn = not last.endswith(b"\n")  # by a kill; what is added must not be appended to it
-        for first, known in self._begun.items():  # in whichever order records are read
-            known[:] = [begun for begun in known if begun.at is None or (first, begun.at) not in self._left]
 
     def _read(self, lines: Iterable[bytes]) -> bytes:
         """Take all lines of a record, and give the last."""
-        line, begun = b"\n", dict[str, list[Begun]]()
+        line = b"\n"
         for line in lines:
             try:
-                self._take(json.loads(line), begun)
+                self._take(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # that file counts as not written
-        for first, known in begun.items():
-            self._begun.setdefault(first, []).extend(known)
         return line
 
-    def _take(self, record: dict[str, Any], begun: dict[str, list[Begun]]) -> None:
-        """Take a line; `begun` is what its record has begun by then and not finished."""
+    def _take(self, record: dict[str, Any]) -> None:
         if "run" in record:
             self.keys.add(record["key"])
-        elif "begun" in record:
-            names = list(filter(_is_inside, record["begun"]))
-            found = Begun.read(names, record.get("there", {}), record.get("at"))
-            begun.setdefault(record["begun"][0], []).append(found)
-        elif "failed" in record and "at" in record:
-            self._left.add((record["failed"], record["at"]))
-        elif "failed" in record:  # before it was begun, or by an older version
-            first = record["failed"]
-            begun[first] = [known for known in begun.get(first, ()) if known.at is not None]
-        else:
-            outputs = tuple((name, Mark.read(*mark)) for name, mark in record["outputs"].items() if _is_inside(name))
-            sources = tuple((name, Mark.read(*mark)) for name, mark in record["of"].items())
-            self._finish(Done(record["source"], sys.intern(record["key"]), outputs, sources))
-            begun.pop(next(iter(record["outputs"]), ""), None)
-
-    def _finish(self, done: Done) -> None:
-        if not done.outputs:
-            return
-        self._done.setdefault(done.outputs[0][0], []).append(done)
-        for name, _ in done.outputs[1:]:
-            self._beside.setdefault(name, []).append(done)
+        elif "failed" not in record:
+            done = Done.read(record, _is_inside)
+            for number, (name, _) in enumerate(done.outputs):
+                (self._beside if number else self._done).setdefault(name, []).append(done)
 
     def why(
         self, source: object, output: Path, sources: Sequence[Path], digest: Callable[[Path], str] | None = None
@@ -114,23 +92,27 @@ class Manifest:
         they are now, with these options. Files count by their contents, wherever they lie; what has none by its name.
         """
         found = self._done.get(self._name(output), [])
-        digest = digest or cache(sha256_of)  # there may be a line for each night, and the file be large
-        known = [done for done in found if done.key == self._key and done.is_of(source, sources, digest)]
-        if not known:
-            same = [done for done in found if done.source == str(source)]
-            is_stale = any(done.key == self._key for done in same)
-            return "source changed" if is_stale else "options or weights changed" if same else "new"
-        if any(all(mark.holds(self._folder / name) for name, mark in done.outputs) for done in known):
-            return None
-        return (
-            "output changed"
-            if all((self._folder / name).exists() for name, _ in known[-1].outputs)
-            else "output missing"
-        )
+        digest = digest or Digests()  # there may be a line for each night, and the file be large
+        states = []  # newest first, whose times are the likeliest
+        for done in reversed(found):
+            now = done.sources_now(source, sources, digest, self._places) if done.key == self._key else None
+            if now is None:
+                continue
+            if (outputs := done.outputs_now(self.folder, digest)) is not None:
+                if (outputs, now) != (done.outputs, done.sources):  # or all would be read again tomorrow
+                    self._renewed.append(replace(done, outputs=outputs, sources=now))
+                return None
+            is_there = all((self.folder / name).exists() for name, _ in done.outputs)
+            states.append("output changed" if is_there else "output missing")
+        if states:
+            return states[0]
+        same = [done for done in found if done.source == str(source)]
+        is_stale = any(done.key == self._key for done in same)
+        return "source changed" if is_stale else "options or weights changed" if same else "new"
 
     def companions(self) -> frozenset[Path]:
         """Outputs beside those that name them, as they were written: what was changed since is the user's own."""
-        known = {name: self._folder / name for name in self._beside}
+        known = {name: self.folder / name for name in self._beside}
         return frozenset(path for name, path in known.items() if any(d.mark(name).holds(path) for d in self._of(name)))
 
     def is_made_of(self, output: Path, sources: Collection[str]) -> bool:
@@ -141,7 +123,7 @@ class Manifest:
     def guard(self, output: Path, digest: Callable[[Path], str] = sha256_of) -> None:
         """InputError where `output` exists and is not as segcli wrote it."""
         name = self._name(output)
-        if not os.path.exists(output) or self._may_be_left(name):  # noqa: PTH110  # Path's raises for names too long
+        if not os.path.lexists(output):  # a link that leads nowhere is somebody's, too
             return
         if not any(done.mark(name).holds(output, digest) for done in self._of(name)):
             raise InputError(
@@ -156,7 +138,7 @@ class Manifest:
         name, other = self._name(output), None
         for done in self._of(name):
             if done.mark(name).holds(output, digest):
-                known = done.other_than(source, sources, digest)
+                known = done.other_than(source, sources, digest, self._places)
                 if known is None:
                     return
                 other = other or known
@@ -176,61 +158,55 @@ class Manifest:
                 names.enter_context(name_held(self._common, self._name(output), output))
             yield
 
-    def _may_be_left(self, name: str) -> bool:
-        """Whether a killed run may have put an output into place and not said so; not if it was made again since."""
-        made = max((done.mark(name).mtime_ns for done in self._of(name)), default=0)
-        return any(
-            name in begun.names and begun.may_have_placed(name, self._folder) and (begun.at is None or begun.at > made)
-            for known in self._begun.values() for begun in known
-        )  # fmt: skip
+    def stage_of(self, output: Path) -> Path:
+        """The folder in which what belongs to an output waits."""
+        return stage_of(self.folder, self._name(output))
 
-    def begin(self, outputs: Sequence[Path]) -> None:
-        """Say that these files are about to be written, so that they are known if this run is killed."""
-        names = [self._name(output) for output in outputs]
-        self._at_work[names[0]] = begun = Begun.now(names, self._folder)
-        self._write(begun.to_json(), to_disk=False)
+    @contextmanager
+    def stage(self, output: Path) -> Iterator[Path]:
+        """That folder, empty, while the block lasts, in which nobody else may write this output. NothingDoneError where
+        there can be none."""
+        place = self.stage_of(output)
+        try:
+            if os.path.lexists(place):  # by a kill
+                shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+        except OSError as error:
+            raise NothingDoneError(self.folder, f"cannot be written to: {error.strerror}", "", "make room or give "
+                                   "permission, or choose another --out") from error  # fmt: skip
+        try:
+            yield place
+        finally:
+            try:
+                place.rmdir()  # which it is most often fit for
+            except OSError:
+                shutil.rmtree(place, ignore_errors=True)
 
     def fail(self, source: object, output: Path, reason: str) -> None:
         """Record what could not be done, and why."""
-        begun = self._at_work.pop(self._name(output), None)
-        when = {} if begun is None else {"at": begun.at}
-        self._write({"failed": self._name(output), "source": str(source), "reason": reason, **when}, to_disk=False)
+        self._write({"failed": self._name(output), "source": str(source), "reason": reason}, to_disk=False)
 
-    def add(self, source: object, outputs: Sequence[Path], sources: Sequence[Path]) -> None:
-        """Record what was made of a source; the output that names it comes first. Not kept here: no job comes twice."""
-        self._at_work.pop(self._name(outputs[0]), None)
-        self._write({
-            "source": str(source), "key": self._key, "segcli": segcli.__version__,
-            "outputs": {self._name(path): Mark.of(path).to_json() for path in outputs},
-            "of": {absolute(path): Mark.of(path).to_json() for path in sources},
-        }, to_disk=True)  # fmt: skip
+    def add(
+        self, source: object, outputs: Sequence[Path], sources: Sequence[Path], check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Record what is made of a source, before it gets its names; the output that names it comes first. `check` is
+        called when all files have been looked at, and raises where the sources are not any more what was read. Not kept
+        here: no job comes twice."""
+        made = tuple((self._name(destination(path)), Mark.of(path)) for path in outputs)
+        of = tuple((absolute(path), Mark.of(path, link_of(path, self._places))) for path in sources)
+        check()
+        self._write(Done(str(source), self._key, made, of).to_json(), to_disk=True)
 
-    def settle(self) -> None:
-        """Say of what this run has begun and neither finished nor touched that it was left: what is there is not of it,
-        whoever changes it from now on."""
-        for first, begun in self._at_work.items():
-            if not begun.has_part(self._folder):  # which the next run is to find
-                self._leave(first, begun)
-
-    def _leave(self, first: str, begun: Begun) -> bool:
-        """Say so of one, if nothing of it came into place."""
-        if any(begun.may_have_placed(name, self._folder) for name in begun.names):
-            return False
-        if begun.at is not None:
-            self._write({"failed": first, "reason": "interrupted", "at": begun.at}, to_disk=False)
-        return True
+    def renew(self) -> None:
+        """Record what was found to be the same though its time, or where it lies, is another."""
+        for done in self._renewed:
+            self._write(done.to_json(), to_disk=False)
 
     def remove_leftovers(self) -> None:
-        """Remove what runs that were killed have left of files that they had begun, and settle what came of these."""
-        for first, known in self._begun.items():
-            names = list(dict.fromkeys(name for begun in known for name in begun.names))
-            with suppress(BusyError), self.alone_with([self._folder / name for name in names]):  # else in work
-                known[:] = [begun for begun in known if not self._leave(first, begun)]  # before what tells so is gone
-                for name in names:
-                    place = (self._folder / name).parent
-                    if place.is_dir():
-                        for part in {Path(name).name, Path(name).stem}:  # drivers of vectors look at the ending
-                            remove_parts(place, part)
+        """Remove what runs that were killed have left waiting."""
+        for left in [entry for entry in self.folder.iterdir() if is_stage(entry.name)]:
+            with suppress(BusyError), self.alone_with([left]):  # else in work
+                shutil.rmtree(left, ignore_errors=True)
 
     def _write(self, record: dict[str, Any], to_disk: bool) -> None:
         try:
@@ -243,7 +219,7 @@ class Manifest:
         self._torn = False
 
     def _name(self, output: Path) -> str:
-        return output.relative_to(self._folder).as_posix()
+        return output.relative_to(self.folder).as_posix()
 
 
 def _is_inside(name: str) -> bool:
@@ -309,7 +285,7 @@ def opened(
             yield manifest
         finally:
             with suppress(NothingDoneError):  # where there is no room for it the error that is on its way says so
-                manifest.settle()
+                manifest.renew()
 
 
 def _open(path: Path) -> BinaryIO:

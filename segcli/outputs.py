@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segcli import products
-from segcli.batch import OVERLAYS, Beside, Job, output_beside
+from segcli.batch import OVERLAYS, Beside, Job
 from segcli.classes import ClassTable
 from segcli.drawing.overlay import over_picture
 from segcli.errors import InputError, UsageError
@@ -68,17 +68,22 @@ def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Produ
     return tuple(found)
 
 
-def places(folder: Path, job: Job, wanted: Sequence[Product], options: PredictOptions) -> tuple[Path, ...]:
-    """The file of each product; confidence that only polygons need has a hidden one, which is known by its name as a
-    leftover of them where a run is killed."""
+def _beside(job: Job, options: PredictOptions) -> dict[str, Path]:
+    """The files beside a job's mask, by the folder that is theirs."""
+    return {one.folder: path for one, path in zip(beside(options), job.beside, strict=True)}
+
+
+def places(job: Job, wanted: Sequence[Product], options: PredictOptions) -> tuple[Path, ...]:
+    """The file of each product; confidence that only polygons need has a hidden one."""
+    others = _beside(job, options)
 
     def place(product: Product) -> Path:
         if product.folder is None:
             return job.output
-        if product.folder == CONFIDENCE and not options.confidence:
-            part = part_of(output_beside(folder, job.output, Beside(POLYGONS, f".{options.polygons}")))
-            return part.with_name(f"{part.name}.confidence.tif")
-        return output_beside(folder, job.output, Beside(product.folder, ".tif"))
+        if product.folder in others:
+            return others[product.folder]
+        part = part_of(others[POLYGONS])
+        return part.with_name(f"{part.name}.confidence.tif")
 
     return tuple(map(place, wanted))
 
@@ -101,24 +106,21 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
 
 
 def add_drawings(
-    folder: Path, job: Job, single: Source | None, classes: ClassTable, wanted: Sequence[Product],
-    options: PredictOptions,
-) -> list[Path]:  # fmt: skip
+    job: Job, single: Source | None, classes: ClassTable, wanted: Sequence[Product], options: PredictOptions
+) -> list[Path]:
     """Draw what is drawn from the finished mask of a `single` image, and give all files that were written beside it."""
-    paths = zip(wanted, places(folder, job, wanted, options), strict=True)
-    files = {product.folder: path for product, path in paths}
+    files = {product.folder: path for product, path in zip(wanted, places(job, wanted, options), strict=True)}
+    others = _beside(job, options)
     confidence = files.get(CONFIDENCE)
     written = [files[PROBABILITIES]] if options.probabilities else []
     try:
         if options.overlay and single is not None:
-            overlay = output_beside(folder, job.output, Beside(OVERLAYS))
-            draw_overlay(single, job.output, overlay, classes, options)
-            written.append(overlay)
+            draw_overlay(single, job.output, others[OVERLAYS], classes, options)
+            written.append(others[OVERLAYS])
         if options.polygons is not None and confidence is not None and single is not None:
-            shapes = output_beside(folder, job.output, Beside(POLYGONS, f".{options.polygons}"))
             settings = Shapes(options.polygons, options.min_area, options.simplify)
-            write_polygons(job.output, confidence, shapes, classes, single.grid, settings)
-            written.append(shapes)
+            write_polygons(job.output, confidence, others[POLYGONS], classes, single.grid, settings)
+            written.append(others[POLYGONS])
     finally:
         if confidence is not None and not options.confidence:
             confidence.unlink()

@@ -17,7 +17,6 @@ from segcli import batch, forecast, outputs
 from segcli.ahead import Flag, ahead, behind
 from segcli.console import Console, Progress
 from segcli.errors import InputError
-from segcli.files import all_or_none
 from segcli.forecast import Cost
 from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
@@ -61,15 +60,12 @@ heights, leave most of them, after 1, 2, 4, 8, ..."""
 
 @dataclass(frozen=True)
 class Scan:
-    """An open file, and how it fits the network: its bands, and the values that stand for the trained range, by image.
-
-    `outputs` has a file for each product, in their order.
-    """
+    """An open file, and how it fits the network: its bands, and the values that stand for the trained range, by
+    image."""
 
     images: Images
     bands: tuple[int, ...]
     ranges: tuple[tuple[float, float] | None, ...]
-    outputs: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -152,17 +148,18 @@ def run(options: PredictOptions, console: Console) -> int:
     ):
 
         def prepare(job: batch.Job) -> Scan:
-            return open_scan(job.source, outputs.places(folder, job, setting.products, options), setting)
+            return open_scan(job.source, job.output, setting)
 
         def work(group: list[tuple[batch.Job, Scan]]) -> None:
-            predict([scan for _, scan in group], setting, scorer, progress)
+            places = [(scan, outputs.places(job, setting.products, options)) for job, scan in group]
+            predict(places, setting, scorer, progress)
 
         def finish(job: batch.Job, scan: Scan) -> list[Path]:
             with ExitStack() as open_files:
                 for plane in scan.images.planes:
                     open_files.callback(plane.close)
                 single = None if scan.images.axes else scan.images.planes[0]
-                written = outputs.add_drawings(folder, job, single, model.classes, setting.products, options)
+                written = outputs.add_drawings(job, single, model.classes, setting.products, options)
             return [job.output, *written]
 
         steps = batch.Steps(prepare, alike, work, finish, setting.stopping)
@@ -206,17 +203,18 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
     return cost
 
 
-def open_scan(path: Name, files: tuple[Path, ...], setting: Setting) -> Scan:
-    """The file, if it fits the network; small images are read at once, and their file closed."""
+def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
+    """The file, if it fits the network and `output`, its mask; small images are read at once, and their file
+    closed."""
     options, dtype = setting.options, setting.model.normalisation.dtype
     images = open_images(path, "image", options.level, options.mpp)
     try:
-        bands = fit(path, images, files[0], setting)
+        bands = fit(path, images, output, setting)
         for plane in images.planes:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
         ranges = match_ranges(images.planes, bands, dtype, options.input_range, lambda: setting.stopping.is_set)
-        return Scan(images, bands, ranges, files)
+        return Scan(images, bands, ranges)
     except BaseException:
         images.close()
         raise
@@ -235,10 +233,10 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     return bands
 
 
-def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progress) -> None:
-    """Files to products, images of one size together. All products of an image are there, or none."""
-    with all_or_none(output for scan in scans for output in scan.outputs), ExitStack() as files:
-        works = [work for scan in scans for work in open_sinks(files, scan, setting)]
+def predict(scans: list[tuple[Scan, tuple[Path, ...]]], setting: Setting, scorer: Scorer, progress: Progress) -> None:
+    """Files to products, images of one size together. With each scan comes a file for each product, in their order."""
+    with ExitStack() as files:
+        works = [work for scan, places in scans for work in open_sinks(files, scan, places, setting)]
         for size, alike in groupby(works, lambda work: (work.source.grid.height, work.source.grid.width)):
             waiting, together = list(alike), scorer.together(*size)
             for first in range(0, len(waiting), together):
@@ -246,11 +244,11 @@ def predict(scans: list[Scan], setting: Setting, scorer: Scorer, progress: Progr
                 score(group, setting, scorer, progress)
 
 
-def open_sinks(files: ExitStack, scan: Scan, setting: Setting) -> list[Work]:
+def open_sinks(files: ExitStack, scan: Scan, places: tuple[Path, ...], setting: Setting) -> list[Work]:
     """A sink for each product of each image; the files are there when the block of `files` ends well."""
     planes, axes = scan.images.planes, scan.images.axes
     by_product: list[list[Sink | PlaneSink]] = []
-    for product, output in zip(setting.products, scan.outputs, strict=True):
+    for product, output in zip(setting.products, places, strict=True):
         if scan.images.in_pages:
             grids = [plane.grid for plane in planes]
             stack = create_stack(output, grids, product.layout, axes, scan.images.shape, scan.images.dialect)

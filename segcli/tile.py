@@ -17,7 +17,7 @@ from segcli import batch, forecast, manifest
 from segcli.console import Console, Progress
 from segcli.counts import Report
 from segcli.errors import InputError, UsageError
-from segcli.files import replacing
+from segcli.files import destination, replacing
 from segcli.joined import not_tiles, places, spare_sources
 from segcli.machine import cores
 from segcli.options import TileOptions
@@ -314,7 +314,7 @@ def join(options: TileOptions, console: Console) -> int:
                     elsewhere = joining.join(work, sink, threads(options), progress.advance)
                 if elsewhere:
                     named = f"{len(elsewhere)} files say that they lie elsewhere on earth than their tiles"
-                    console.say(f"{job.output}: {named}: {some(elsewhere)}")
+                    console.say(f"{destination(job.output)}: {named}: {some(elsewhere)}")
 
         def finish(job: batch.Job, _: joining.Job) -> list[Path]:
             return [job.output]

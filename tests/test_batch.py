@@ -1,18 +1,21 @@
+import errno
 import gc
+import json
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
 from segcli import batch
 from segcli.console import Console, Progress
 from segcli.errors import InputError, NothingDoneError, UsageError
-from segcli.manifest import opened
+from segcli.manifest import Manifest, opened
+from segcli.raster.sidecars import placed
 
 
 @dataclass(frozen=True)
@@ -226,19 +229,32 @@ def test_one_of_a_group_is_to_blame_and_what_is_finished_stays_finished() -> Non
     assert (report.done, len(report.failures), finished) == (2, 2, ["a", "c", "d"])
 
 
+def written(text: str) -> Callable[[list[tuple[batch.Job, Path]]], None]:
+    """Work that writes this into each file of each job, and into what GDAL may put beside it."""
+
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        for path in (path for job, _ in group for path in job.files):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            if text != "without":
+                path.with_name(f"{path.name}.aux.xml").write_text(text)
+
+    return work
+
+
 def test_two_runs_on_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second is refused, with the exit code for it, and what the first one wrote stays."""
     out = tmp_path / "out" / "a.png"
     jobs = [batch.Job(tmp_path / "a.tif", out, (), ())]
 
     def write(group: list[tuple[batch.Job, Path]]) -> None:
-        again = batch.Steps(prepare, all_alike, lambda _: out.write_text("second"), lambda *_: [out])
+        again = batch.Steps(prepare, all_alike, written("second"), lambda job, _: [job.output])
         with opened(out.parent, "predict", Options(), alone=False) as manifest:
             report = batch.run(jobs, again, Console(), manifest)
         assert (str(report), report.exit_code) == ("done 0  up to date 0  failed 1", 5)
-        out.write_text("first")
+        written("first")(group)
 
-    steps = batch.Steps(prepare, all_alike, write, lambda *_: [out])
+    steps = batch.Steps(prepare, all_alike, write, lambda job, _: [job.output])
     with opened(out.parent, "predict", Options(), alone=False) as manifest:
         assert batch.run(jobs, steps, Console(), manifest).exit_code == 0
     assert out.read_text() == "first"
@@ -253,12 +269,12 @@ def test_what_cannot_be_finished_leaves_nothing_and_is_tried_again(tmp_path: Pat
     out = tmp_path / "a.png"
     jobs = [batch.Job(tmp_path / "a.tif", out, (tmp_path / "a.gpkg",), ())]
 
-    def fail(*_: object) -> list[Path]:
-        (tmp_path / "a.gpkg").touch()
+    def fail(job: batch.Job, _: Path) -> list[Path]:
+        job.beside[0].touch()
         raise InputError(out, "no polygons of that")
 
     for _ in range(2):
-        steps = batch.Steps(prepare, all_alike, lambda _: out.write_text("mask"), fail)
+        steps = batch.Steps(prepare, all_alike, written("mask"), fail)
         with opened(tmp_path, "predict", Options()) as manifest:
             report = batch.run(jobs, steps, Console(), manifest)
         assert len(report.failures) == 1
@@ -266,52 +282,152 @@ def test_what_cannot_be_finished_leaves_nothing_and_is_tried_again(tmp_path: Pat
         assert [path.name for path in tmp_path.iterdir()] == ["segcli.jsonl"]
 
 
-@pytest.mark.parametrize("has_links", [True, False])
-@pytest.mark.parametrize("where", ["work", "finish", "record", "interrupt"])
-def test_what_was_whole_is_there_again_where_its_redo_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, has_links: bool
-) -> None:
+@pytest.mark.parametrize("where", ["work", "finish", "source", "record", "interrupt"])
+def test_what_was_whole_is_there_still_where_its_redo_fails(tmp_path: Path, where: str) -> None:
     """The mask, what lies beside it, and the account: the run that made them finds them up to date."""
-    out, beside = tmp_path / "a.tif", tmp_path / "p" / "a.gpkg"
-    jobs = [batch.Job(tmp_path / "scan.tif", out, (beside,), ())]
+    source, out, beside = tmp_path / "scan.tif", tmp_path / "a.tif", tmp_path / "p" / "a.gpkg"
+    source.write_text("pixels")
+    jobs = [batch.Job(source, out, (beside,), (source,))]
     files = [out, beside, tmp_path / "a.tif.aux.xml"]
-    beside.parent.mkdir()
-
-    def write(text: str) -> None:
-        for path in files:
-            part = path.with_name("part")
-            part.write_text(text)
-            part.replace(path)
 
     def fail_at(here: str) -> None:
         if here == where:
             raise KeyboardInterrupt if here == "interrupt" else InputError(out, "no polygons of that")
 
-    def work(_: object) -> None:
-        write("later")
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        written("later")(group)
         fail_at("work")
 
-    def finish(*_: object) -> list[Path]:
+    def finish(job: batch.Job, _: Path) -> list[Path]:
         fail_at("finish")
         fail_at("interrupt")
-        return [out, tmp_path / "nothing"] if where == "record" else [out]
+        if where == "source":
+            os.utime(source)
+        return [job.output, tmp_path / "nothing"] if where == "record" else [job.output]
 
     def run(steps: batch.Steps[Path], **more: object) -> str:
         with opened(tmp_path, "predict", Options()) as manifest:
             return str(batch.run(jobs, steps, Console(quiet=True), manifest, **more))  # type: ignore[arg-type]
 
-    first = batch.Steps(prepare, all_alike, lambda _: write("earlier"), lambda *_: [out, beside])
+    first = batch.Steps(prepare, all_alike, written("earlier"), lambda job, _: list(job.files))
     assert run(first) == "done 1  up to date 0  failed 0"
     before = [path.stat().st_mtime_ns for path in files]
-    if not has_links:
-        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
     with pytest.raises(KeyboardInterrupt) if where == "interrupt" else nullcontext():
         assert run(batch.Steps(prepare, all_alike, work, finish), overwrite=True) == "done 0  up to date 0  failed 1"
     assert [path.read_text() for path in files] == ["earlier"] * 3
     assert [path.stat().st_mtime_ns for path in files] == before
     assert run(first) == "done 0  up to date 1  failed 0"
     left = {path.name for path in tmp_path.rglob("*")} - {path.name for path in files}
-    assert left == {"p", "segcli.jsonl"}
+    assert left == {"p", "a.gpkg.aux.xml", "scan.tif", "segcli.jsonl"}
+
+
+@pytest.mark.parametrize("moment", ["work", "finish", "record", "first name", "second name"])
+def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Wherever that was: what is at the names of outputs is whole and known, or somebody's own; and the folder may be
+    that of the sources, too, where outputs are none of these."""
+    made, by_hand = tmp_path / "a.png", tmp_path / "overlays" / "a.png"
+    (tmp_path / "a.tif").write_text("pixels")
+
+    def jobs() -> list[batch.Job]:
+        return batch.plan([tmp_path], tmp_path, png, False, [batch.Beside("overlays")])[1]
+
+    def run(steps: batch.Steps[Path]) -> str:
+        with opened(tmp_path, "predict", Options()) as manifest:
+            return str(batch.run(jobs(), steps, Console(quiet=True), manifest))
+
+    whole = batch.Steps(prepare, all_alike, written("without"), lambda job, _: list(job.files))
+    names = [0]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def named(path: Path, root: Path) -> Path:
+        names[0] += 1
+        return killed() if moment == ("first name", "second name")[names[0] - 1] else placed(path, root)  # type: ignore
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *_, **__: None)  # which a kill leaves no time for
+        patched.setattr(batch, "placed", named)
+        if moment == "record":
+            patched.setattr(Manifest, "add", killed)
+        steps = batch.Steps(prepare, all_alike, killed if moment == "work" else whole.work,
+                            killed if moment == "finish" else whole.finish)  # type: ignore[arg-type]  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            run(steps)
+    assert made.exists() == (moment == "second name")
+    by_hand.parent.mkdir(exist_ok=True)
+    by_hand.write_text("by hand")
+    assert run(whole) == "done 0  up to date 0  failed 1"
+    assert by_hand.read_text() == "by hand"
+    by_hand.unlink()
+    assert run(whole) == "done 1  up to date 0  failed 0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.tif", "overlays", "segcli.jsonl"]
+
+
+def test_what_ends_a_run_is_told_of_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        if group[0][0].source.name == "b":
+            raise NothingDoneError(group[0][0].source, "no room")
+
+    jobs = [batch.Job(tmp_path / name, tmp_path / "out" / name, (), ()) for name in "abcd"]
+    steps = batch.Steps(prepare, lambda _: (0, 1), work, none)
+    with pytest.raises(NothingDoneError), opened(tmp_path / "out", "predict", Options()) as manifest:
+        batch.run(jobs, steps, Console(as_json=True), manifest)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(one["source"]).name for one in told] == list("abcd")
+    assert [one["status"] for one in told] == ["done", "failed", "left", "left"]
+    assert "no room" in told[1]["reason"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "segcli.jsonl").read_text().splitlines()]
+    assert [line["reason"] for line in lines if "failed" in line] == ["no room"]
+    jobs[1] = batch.Job(tmp_path / "bad", tmp_path / "out" / "bad", (), ())
+    with opened(tmp_path / "out", "predict", Options()) as manifest:
+        batch.run(jobs, steps, Console(as_json=True), manifest, on_error="stop", overwrite=True)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["status"] for one in told] == ["done", "failed", "left", "left"]
+
+
+@pytest.mark.parametrize("moment", ["begin", "name"])
+def test_a_folder_that_is_closed_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Nor does a file that may not be replaced; if that of all outputs is closed there is nothing to go on for."""
+    jobs = [batch.Job(tmp_path / name, tmp_path / "out" / name / "a.png", (), ()) for name in ("closed", "open")]
+    steps = batch.Steps(prepare, all_alike, written("without"), lambda job, _: [job.output])
+    replace, access = Path.replace, os.access
+
+    def forbidden(path: Path, target: Path) -> Path:
+        if Path(target).parent.name == "closed" and Path(target).parents[1] == tmp_path / "out":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return replace(path, target)
+
+    for job in jobs:
+        job.output.parent.mkdir(parents=True)
+    if moment == "name":
+        monkeypatch.setattr(Path, "replace", forbidden)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    with opened(tmp_path / "out", "predict", Options()) as manifest:
+        report = batch.run(jobs, steps, Console(quiet=True), manifest)
+    assert str(report) == "done 1  up to date 0  failed 1"
+    assert "closed" in report.failures[0]
+    assert "cannot be written" in report.failures[0]
+
+
+def test_outputs_on_another_file_system_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a folder for what lies beside masks is a link to another disk."""
+    out = tmp_path / "a.png"
+    replace = Path.replace
+
+    def elsewhere(path: Path, target: Path) -> Path:
+        if path.parent != Path(target).parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", elsewhere)
+    steps = batch.Steps(prepare, all_alike, written("mask"), lambda job, _: [job.output])
+    for state in ("done 1  up to date 0", "done 0  up to date 1"):
+        with opened(tmp_path, "predict", Options()) as manifest:
+            report = batch.run([batch.Job(tmp_path / "a.tif", out, (), ())], steps, Console(quiet=True), manifest)
+        assert str(report) == f"{state}  failed 0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.png.aux.xml", "segcli.jsonl"]
 
 
 def test_an_output_folder_may_have_a_date_for_a_name(tmp_path: Path) -> None:

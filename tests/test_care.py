@@ -1,6 +1,5 @@
 """Data that must not be lost, files that are not what they say, and systems that are full."""
 
-import json
 import os
 import struct
 import subprocess
@@ -26,9 +25,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from test_products import labels_of, polygons_of, predict, write_raster, write_stack
 
-from segcli import files, outputs, tile
-from segcli.batch import Job
-from segcli.classes import ClassTable
+from segcli import files, tile
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError
 from segcli.network import checkpoint
@@ -159,15 +156,14 @@ def test_a_reference_system_that_geotiff_cannot_hold_lies_beside_it(tmp_path: Pa
     assert [found.name for found in tmp_path.iterdir()] == ["a.tif"]
 
 
-def test_names_may_be_as_long_as_hidden_ones_allow(tmp_path: Path) -> None:
-    """Those of files beside them need not fit."""
-    path = tmp_path / f"{'a' * (255 - len('...tif.segcli-part.segcli-part'))}.tif"
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_names_may_be_as_long_as_file_systems_have_them(tmp_path: Path, ending: str) -> None:
+    """Those of parts of them, and of files beside them, need not fit."""
+    path = tmp_path / f"{'a' * 251}.{ending}"
     with create(path, Grid(4, 5), Layout(1, "uint8"), Encoding(cog=True)) as sink:
         sink.write(0, np.ones((1, 4, 5), np.uint8))
     assert list(tmp_path.iterdir()) == [path]
-    longest = path.with_name("a" * 251 + ".tif")
-    path.rename(longest)
-    assert sidecars(longest) == ()
+    assert sidecars(path) == ()
 
 
 def test_polygons_and_joins_on_a_rotated_pole_leave_nothing_hidden(
@@ -403,20 +399,15 @@ def test_archives_as_macos_makes_them(tmp_path: Path, scene: np.ndarray) -> None
 def test_what_killed_runs_left_is_removed_by_runs_with_other_options(
     tmp_path: Path, weights: Path, scene: np.ndarray
 ) -> None:
-    scan = write_raster(tmp_path / "a.tif", scene)
-    (tmp_path / "masks" / "polygons").mkdir(parents=True)
-    options = PredictOptions((scan,), tmp_path / "masks", str(weights), polygons="gpkg")
-    wanted = outputs.wanted_products(ClassTable.from_indices([0, 1]), options)
-    hidden = outputs.places(tmp_path / "masks", Job(scan, tmp_path / "masks" / "a.tif"), wanted, options)[-1]
-    for left in (".a.tif.segcli-part", "..a.tif.segcli-part.segcli-part", ".a.tif.segcli-part.ovr.tmp",
-                 "polygons/.a.segcli-part.gpkg", "polygons/.a.segcli-part.gpkg-journal",
-                 hidden, files.part_of(hidden), files.part_of(files.part_of(hidden))):  # fmt: skip
-        (tmp_path / "masks" / left).write_bytes(b"left")
-    (tmp_path / "masks" / ".b.tif.segcli-part").write_bytes(b"another's")
-    (tmp_path / "masks" / "segcli.jsonl").write_text(json.dumps({"begun": ["a.tif", "polygons/a.gpkg"]}) + "\n")
+    scan, masks = write_raster(tmp_path / "a.tif", scene), tmp_path / "masks"
+    waiting = files.stage_of(masks, "a.tif")
+    (waiting / "polygons").mkdir(parents=True)
+    for left in ("a.tif", ".a.tif.segcli-part", "..a.tif.segcli-part.segcli-part", ".a.tif.segcli-part.ovr.tmp",
+                 "polygons/.a.gpkg.segcli-part.gpkg-journal"):  # fmt: skip
+        (waiting / left).write_bytes(b"left")
+    (masks / ".b.tif.segcli-part").write_bytes(b"another's")
     assert predict(tmp_path, weights, scan) == 0
-    left = sorted(path.name for path in (tmp_path / "masks").rglob("*segcli-part*"))
-    assert left == [".b.tif.segcli-part"]
+    assert [path.name for path in masks.rglob("*segcli-part*")] == [".b.tif.segcli-part"]
 
 
 def test_a_vrt_cannot_hide_what_it_reads(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import tifffile
 from helpers import write_picture
 from PIL import Image
 
+from segcli import files
 from segcli.colorize import run
 from segcli.colors import OKABE_ITO
 from segcli.console import Console
@@ -312,7 +313,7 @@ def test_a_signal_ends_a_drawing_in_its_middle(tmp_path: Path, sent: signal.Sign
             file.write(noise, window=rasterio.windows.Window(0, row, width, 1000))
     program = [sys.executable, "-m", "segcli", "colorize", "m.tif", "--out", "out", "--contours", "3"]
     process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "80"})
-    part = tmp_path / "out" / ".m.tif.segcli-part"
+    part = files.part_of(files.stage_of(tmp_path / "out", "m.tif") / "m.tif")
     while process.poll() is None and not (part.exists() and part.stat().st_size):
         time.sleep(0.01)
     process.send_signal(sent)

@@ -101,7 +101,7 @@ def test_imports_go_one_way(path: Path) -> None:
     if name in ("measures", "drawing"):
         assert used <= {name} | LEAVES
     if name == "tiling":
-        assert used <= {"tiling", "raster", "matching", "batch", "console"} | LEAVES
+        assert used <= {"tiling", "raster", "matching", "inputs", "console"} | LEAVES
     if name == "evaluation":
         assert used <= {"evaluation", "measures", "raster", "drawing", "matching", "manifest"} | LEAVES
 

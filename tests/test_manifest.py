@@ -12,7 +12,6 @@ from segcli.batch import Job, due
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import PART, Watched, sha256_of
 from segcli.manifest import MANIFEST, Manifest, key_of, opened
-from segcli.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> N
     output, beside = write(out / "deep" / "scan.png"), write(out / "confidence" / "scan.tif")
     with opened(out, "predict", Options(), [weights]) as manifest:
         assert manifest.why(source, output, [source])
-        manifest.begin([output, beside])
         manifest.add(source, [output, beside], [source])
 
     def is_up_to_date(
@@ -233,134 +231,164 @@ def test_equal_masks_of_two_sources_are_both_s(tmp_path: Path) -> None:
         again(out).guard_another(files[2], mask, files[2:])
 
 
-def test_what_a_killed_run_left_is_known_and_removed(tmp_path: Path, source: Path) -> None:
-    """Begun and not done: the file may be there, whole, without a line that says so; and what was on its way."""
+def test_what_a_killed_run_left_waiting_is_removed(tmp_path: Path, source: Path) -> None:
+    """And nothing else, nor is anything that lies at the names of its outputs taken for its own."""
     out = tmp_path / "out"
     with opened(out, "predict", Options()) as manifest:
-        manifest.begin([out / "a.png", out / "extra" / "a.tif"])
-        manifest.begin([out / "c.png"])
-        write(out / "a.png")
-        left = [write(out / f".c.png{PART}"), write(out / "extra" / f"..a.tif{PART}{PART}.aux.xml")]
-        others = [write(out / f".b.png{PART}"), write(out / f"a.png{PART}")]
+        stages = [manifest.stage_of(out / name) for name in ("a.png", "deep/a.png")]
+    for stage in stages:
+        write(stage / "extra" / f".a.tif{PART}")
+        write(stage / "a.png")
+    others = [write(out / f".b.png{PART}"), write(out / f"a.png{PART}"), write(out / ".0123456789abcdef" / "a.png")]
     manifest = again(out)
-    assert [path.exists() for path in (*left, *others)] == [False, False, True, True]
-    manifest.guard(out / "a.png")
-    assert manifest.why(source, out / "a.png", [source])
-    with opened(out, "predict", Options()) as manifest:
-        manifest.add(source, [out / "a.png"], [source])
-    write(out / "extra" / "a.tif", "of somebody else")
+    assert not any(stage.exists() for stage in stages)
+    assert all(path.exists() for path in others)
+    assert manifest.why(source, out / "a.png", [source]) == "new"
     with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(out / "extra" / "a.tif")
+        again(out).guard(write(out / "a.png", "of somebody else"))
 
 
-@pytest.mark.parametrize("end", ["stopped", "killed in work", "killed, run again"])
-def test_what_was_corrected_by_hand_after_a_run_was_stopped_is_kept(
-    tmp_path: Path, source: Path, end: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["waiting", "recorded", "placed"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_kill_is_no_licence_to_write_over_what_was_corrected_by_hand(
+    tmp_path: Path, source: Path, moment: str, is_old: bool
 ) -> None:
-    """A run that was stopped had begun the output of an earlier one, and not touched it."""
+    """Before the line that says what is made, between this and the move, or after it: what is there is known by what
+    is in it, whichever way clocks go, and what was there before is segcli's own still."""
     out = tmp_path / "out"
-    mask = write(out / "a.png", "of the first night")
-    with opened(out, "predict", Options()) as manifest:
-        manifest.add(source, [mask], [source])
-    if end == "stopped":
-        with pytest.raises(KeyboardInterrupt), opened(out, "predict", Options(4)) as manifest:
-            manifest.begin([mask])
-            raise KeyboardInterrupt
+    mask = out / "a.png"
+    if is_old:
+        with opened(out, "predict", Options()) as manifest:
+            manifest.add(source, [write(mask, "of the first night")], [source])
+    with opened(out, "predict", Options(4)) as manifest:
+        waiting = write(manifest.stage_of(mask) / "a.png", "of the night of the kill")
+        if moment != "waiting":
+            manifest.add(source, [waiting], [source])
+        if moment == "placed":
+            waiting.replace(mask)
+            os.utime(mask, (1, 1))
+    manifest = again(out, Options(4))
+    manifest.guard(mask)
+    why = manifest.why(source, mask, [source])
+    if moment == "placed":
+        assert why is None
+    elif moment == "recorded":
+        assert why == ("output changed" if is_old else "output missing")
     else:
-        with monkeypatch.context() as patched:
-            patched.setattr(Manifest, "settle", lambda _: None)
-            with opened(out, "predict", Options(4)) as manifest:
-                manifest.begin([mask])
-                write(out / f".a.png{PART}")
-    if end != "killed in work":
-        again(out).guard(mask)
+        assert why == ("options or weights changed" if is_old else "new")
     write(mask, "corrected by hand, and longer")
-    with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(mask)
-
-
-def test_what_others_have_done_since_ends_what_was_begun(tmp_path: Path, source: Path) -> None:
-    out, mask = tmp_path / "out", tmp_path / "out" / "a.png"
-    with opened(out, "predict", Options()) as manifest:
-        manifest.begin([mask])
-        write(mask, "put into place")
-    again(out).guard(mask)
-    with opened(out, "predict", Options(), shard=Shard(1, 2)) as manifest:
-        os.utime(write(mask, "of a part of a run"))
-        manifest.add(source, [mask], [source])
-    write(mask, "corrected by hand, and longer")
-    with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(mask)
-    mask.unlink()
-    with opened(out, "predict", Options(), shard=Shard(2, 2)) as manifest:
-        manifest.begin([mask])
-    with opened(out, "predict", Options(), shard=Shard(2, 2)) as manifest:  # after one that was left, one that was not
-        manifest.begin([mask])
-        write(mask, "put into place")
-    again(out).guard(mask)
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_a_file_put_where_a_run_was_killed_half_way_is_kept(tmp_path: Path, source: Path, old: bool) -> None:
-    """Its part is there, so that it is not of the run; or a run that was stopped had taken the old one away."""
-    out, mask = tmp_path / "out", tmp_path / "out" / "a.png"
-    if old:
-        write(mask)
-    with pytest.raises(KeyboardInterrupt), opened(out, "predict", Options()) as manifest:
-        manifest.begin([mask])
-        if old:
-            mask.unlink()
-        else:
-            write(out / f".a.png{PART}")
-        raise KeyboardInterrupt
-    write(mask, "mine")
-    with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(mask)
-    with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(mask)
-
-
-def test_what_was_begun_is_settled_once_whoever_reads_it(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also for the part of a run that was killed, which reads its own record last, and among lines of older versions,
-    which say neither what was there nor when."""
-    out = tmp_path / "out"
-    mask = write(out / "a.png", "of the first night")
-    with opened(out, "predict", Options()) as manifest:
-        manifest.add(source, [mask], [source])
-    with monkeypatch.context() as patched:
-        patched.setattr(Manifest, "settle", lambda _: None)
-        with opened(out, "predict", Options(4), shard=Shard(1, 2)) as manifest:
-            manifest.begin([mask])
-    lines = [len((again(out), (out / MANIFEST).read_text().splitlines())[1]) for _ in range(3)]
-    assert lines[0] == lines[1] == lines[2]
-    write(mask, "corrected by hand, and longer")
-    for shard in (None, Shard(1, 2), Shard(2, 2)):
+    for _ in range(2):
         with pytest.raises(InputError, match="segcli did not write it"):
-            again(out, shard=shard).guard(mask)
-    with (out / MANIFEST).open("a") as file:
-        file.write('{"begun": ["b.png"]}\n{"failed": "b.png"}\n')
-    with pytest.raises(InputError, match="segcli did not write it"):
-        again(out).guard(write(out / "b.png"))
+            again(out, Options(4)).guard(mask)
 
 
-def test_what_was_placed_before_a_run_that_was_stopped_is_still_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_that_nobody_can_have_written_are_passed_over(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
+    mask = write(out / "a.png")
+    lines = ['{"begun": []}', '{"begun": ["a.png"], "at": 1}', '{"source": 1, "key": 1, "outputs": {}, "of": {}}',
+             '{"source": 1, "key": "", "outputs": {"a.png": [4, 1, "00"]}, "of": {}}', "null", "1", '{"run": 1}',
+             '{"source": "", "key": "", "outputs": [], "of": []}']  # fmt: skip
+    (out / MANIFEST).write_text("\n".join(lines))
+    manifest = again(out)
+    assert manifest.why(source, mask, [source]) == "new"
+    with pytest.raises(InputError, match="segcli did not write it"):
+        manifest.guard(mask)
+    manifest.guard_another(source, mask, [source])
+
+
+def test_a_link_that_leads_nowhere_is_somebody_s(tmp_path: Path) -> None:
+    link = tmp_path / "a.png"
+    link.symlink_to(tmp_path / "archive" / "a.png")
+    with pytest.raises(InputError, match="segcli did not write it"):
+        again(tmp_path).guard(link)
+
+
+@pytest.mark.parametrize("through", ["file", "folder"])
+def test_a_link_that_leads_elsewhere_today(tmp_path: Path, through: str) -> None:
+    """To another file of the same size and time, as those that are unpacked have."""
+    out, link = tmp_path / "out", tmp_path / "latest"
+    nights = [write(tmp_path / night / "1.bmp", night) for night in ("mon", "tue")]
+    for night in nights:
+        os.utime(night, (1, 1))
+
+    def lead_to(night: Path) -> Path:
+        link.unlink(missing_ok=True)
+        link.symlink_to(night if through == "file" else night.parent)
+        return link if through == "file" else link / "1.bmp"
+
+    source = lead_to(nights[0])
     with opened(out, "predict", Options()) as manifest:
-        manifest.begin([out / "a.png"])
-        write(out / "a.png", "put into place by a run that was killed then")
-    with opened(out, "predict", Options()) as manifest:
-        manifest.begin([out / "a.png"])
-    again(out).guard(out / "a.png")
+        manifest.add(source, [write(out / "1.png")], [source])
+    assert again(out).why(source, out / "1.png", [source]) is None
+    lead_to(nights[1])
+    assert again(out).why(source, out / "1.png", [source]) == "source changed"
+    again(out).guard_another(source, out / "1.png", [source])
+    lead_to(nights[0])
+    assert again(out).why(source, out / "1.png", [source]) is None
+
+
+def test_what_has_a_new_time_is_read_once(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources and outputs alike: the next run knows the time."""
+    out = write(tmp_path / "out" / "a.png")
+    with opened(out.parent, "predict", Options()) as manifest:
+        manifest.add(source, [out], [source])
+    read: list[Path] = []
+    for module in ("files", "made"):
+        monkeypatch.setattr(f"segcli.{module}.sha256_of", lambda path: read.append(path) or sha256_of(path))
+    for touched in (source, out):
+        os.utime(touched, (1, 1))
+        for _ in range(3):
+            with opened(out.parent, "predict", Options()) as manifest:
+                assert manifest.why(source, out, [source]) is None
+        assert read == [touched]
+        read.clear()
+    source.write_text("pixelz")
+    assert again(out.parent).why(source, out, [source]) == "source changed"
+
+
+def test_a_folder_that_is_a_source_counts_by_all_that_is_in_it(tmp_path: Path) -> None:
+    out, zarr = write(tmp_path / "out" / "a.tif"), tmp_path / "a.zarr"
+    chunks = [write(zarr / "zarr.json", "{}"), write(zarr / "c" / "0" / "0", "one"), write(zarr / "c" / "0" / "1")]
+
+    def why() -> str | None:
+        return again(out.parent).why(zarr, out, [zarr])
+
+    watched = Watched([zarr])
+    with opened(out.parent, "predict", Options()) as manifest:
+        manifest.add(zarr, [out], [zarr], watched.check)
+    assert why() is None
+    os.utime(chunks[1], (1, 1))
+    assert why() is None
+    write(chunks[1], "two")
+    assert why() == "source changed"
+    with pytest.raises(InputError, match="changed while it was read"):
+        watched.check()
+    write(chunks[1], "one")
+    assert why() is None
+    chunks[2].rename(zarr / "c" / "0" / "2")
+    assert why() == "source changed"
+
+
+def test_a_source_that_changes_while_it_is_recorded(tmp_path: Path, source: Path) -> None:
+    out = write(tmp_path / "out" / "a.png")
+    watched = Watched([source])
+    digest = sha256_of
+
+    def change(path: Path) -> str:
+        if path == source:
+            source.write_text("Pixels")
+        return digest(path)
+
+    with opened(out.parent, "predict", Options()) as manifest, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("segcli.made.sha256_of", change)
+        with pytest.raises(InputError, match="changed while it was read"):
+            manifest.add(source, [out], [source], watched.check)
+    assert again(out.parent).why(source, out, [source]) == "new"
 
 
 def test_what_failed_is_no_licence_to_write(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     with opened(out, "predict", Options()) as manifest:
-        manifest.begin([out / "a.png"])
         manifest.fail(source, out / "a.png", "broken")
     record = json.loads((out / MANIFEST).read_text().splitlines()[-1])
     assert {"failed": "a.png", "source": str(source), "reason": "broken"}.items() <= record.items()
@@ -445,17 +473,13 @@ def test_a_file_is_one_run_s_at_a_time(tmp_path: Path) -> None:
 
 
 def test_what_another_run_is_writing_is_no_leftover(tmp_path: Path) -> None:
-    part, left = tmp_path / f".a.png{PART}", tmp_path / f".b.png{PART}"
     with opened(tmp_path, "predict", Options(), alone=False) as one:
-        one.begin([tmp_path / "b.png"])  # and was killed
-        with one.alone_with([tmp_path / "a.png"]):
-            one.begin([tmp_path / "a.png"])
-            for path in (part, left):
-                path.touch()
+        stage, left = (one.stage_of(tmp_path / name) for name in ("a.png", "b.png"))
+        left.mkdir()  # by a run that was killed
+        with one.alone_with([tmp_path / "a.png", stage]), one.stage(tmp_path / "a.png"):
             again(tmp_path)
-            assert (part.exists(), left.exists()) == (True, False)
-    again(tmp_path)
-    assert not part.exists()
+            assert (stage.exists(), left.exists()) == (True, False)
+        assert not stage.exists()
 
 
 def test_without_locks_of_bytes_nobody_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,6 +504,6 @@ def test_a_source_is_read_once_however_often_its_output_was_made(
     manifest = again(out.parent)
     read: list[Path] = []
     digest = sha256_of
-    monkeypatch.setattr("segcli.manifest.sha256_of", lambda path: read.append(path) or digest(path))
+    monkeypatch.setattr("segcli.files.sha256_of", lambda path: read.append(path) or digest(path))
     assert manifest.why(source, out, [source]) == "source changed"
     assert read == [source]

@@ -67,9 +67,8 @@ def test_names_of_all_kinds(tmp_path: Path, names: dict[str, Name], monkeypatch:
         assert origins(elsewhere) == ()
     (tmp_path / "z.zarr").mkdir()
     (tmp_path / "z.zarr" / ".zgroup").touch()
-    assert origins(tmp_path / "z.zarr") is None
-    assert origins(f'ZARR:"{tmp_path}/z.zarr":/red') is None
-    assert origins(f"ZARR:{tmp_path}/z.zarr") is None
+    for name in (tmp_path / "z.zarr", f'ZARR:"{tmp_path}/z.zarr":/red', f"ZARR:{tmp_path}/z.zarr"):
+        assert origins(name) == (tmp_path / "z.zarr",)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "temperature").touch()
     assert origins("NETCDF:m.tif:temperature") == (Path("m.tif"), Path("m.tfw"))

@@ -530,7 +530,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(
             running = ready.start(command, tmp_path, nowhere.fileno(), nowhere.fileno())
         begun, is_there = time.monotonic(), False
         while not (is_there or running.has_ended() or time.monotonic() - begun > 60):
-            parts = list(masks.glob(".*segcli-part*"))
+            parts = list(masks.glob(".*segcli-part/*"))
             size = max((part.stat().st_size for part in parts if part.exists()), default=0)
             is_there = bool({"scratch": parts, "rows": size > 5000, "end": len(parts) > 1}[moment])
             time.sleep(0 if is_there else 0.002)

@@ -644,7 +644,7 @@ def test_a_run_that_is_ended_leaves_whole_tiles_and_goes_on(tmp_path: Path, tile
     assert all((folder / name).stat().st_mtime_ns == changed for name, changed in there.items())
     command = [sys.executable, "-m", "segcli", "tile", "a_tiles", "--join", "-o", "j.tif", "-j", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    while not list(tmp_path.glob(f".j.tif*{PART}")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(f".*{PART}/.j.tif*{PART}")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(how)
     assert process.wait(timeout=60) == code

@@ -13,13 +13,13 @@ from segcli.raster.sidecars import sidecars
 
 def origins(name: Name) -> tuple[Path, ...] | None:
     """The file itself, or the one behind a data set or an archive's member; what lies beside it and says what it means;
-    what a VRT names, in the same way. None of what is elsewhere. None where nobody can tell in reasonable time: a Zarr
-    is many files, and what a VRT names may be missing."""
+    what a VRT names, in the same way; of a Zarr its folder, which stands for all that lies in it. None of what is
+    elsewhere. None where nobody can tell: what a VRT names may be missing."""
     path = name if isinstance(name, Path) else behind(name)
     if path is None:
         return ()
     if os.path.isdir(path):  # noqa: PTH112  # Path's raise for names that cannot be looked at
-        return None if is_zarr(path) else ()
+        return (path,) if is_zarr(path) else ()
     if not os.path.isfile(path):  # noqa: PTH113
         return ()
     found = [path, *sidecars(path)]

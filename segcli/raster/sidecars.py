@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from segcli.files import part_of, replacing
+from segcli.files import destination, move, part_of, replacing
+from segcli.raster.faults import faults_of_writing
 from segcli.raster.names import Name
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
@@ -43,12 +44,27 @@ def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[N
         with replacing(path, faults):
             yield part
         with faults(path):
-            if aux_of(part).exists():
+            if os.path.exists(aux_of(part)):  # noqa: PTH110  # Path's raises for names too long
                 aux_of(part).replace(aux_of(path))
             else:
                 remove_aux(path)
     finally:
         remove_aux(part)
+
+
+def placed(waiting: Path, root: Path) -> Path:
+    """A whole file that waited, under its name below `root`, with the .aux.xml beside it; an older one goes.
+
+    Raises InputError where it cannot have it, NothingDoneError where no other file could have one either.
+    """
+    path = destination(waiting)
+    with faults_of_writing(path, root):
+        if os.path.exists(aux_of(waiting)):  # noqa: PTH110
+            move(aux_of(waiting), aux_of(path))
+        else:
+            remove_aux(path)
+        move(waiting, path)
+    return path
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:

@@ -11,16 +11,8 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
+from segcli.raster import facts
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
-from segcli.raster.facts import (
-    blacks_of,
-    dataset_of,
-    grid_of_reader,
-    kinds_of,
-    masked_by_band,
-    names_of,
-    of_bands,
-)  # fmt: skip
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
@@ -68,8 +60,8 @@ class Source:
     def _look(self, contents: Contents, purpose: Purpose) -> None:
         """What the pixels mean."""
         reader = self._reader
-        dataset = dataset_of(reader)
-        kinds = kinds_of(reader)
+        dataset = facts.dataset_of(reader)
+        kinds = facts.kinds_of(reader)
         self._purpose = purpose
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
@@ -80,7 +72,7 @@ class Source:
         self._opaque: NDArray[np.bool_] | None = None  # by palette index, where some are transparent
         if dataset is not None and kinds[0] == ColorInterp.palette and purpose != "stored":
             self._opaque = opaque_table(dataset.colormap(1))
-        self._blacks = blacks_of(reader) if purpose == "image" else [None] * len(kinds)
+        self._blacks = facts.blacks_of(reader) if purpose == "image" else [None] * len(kinds)
         if purpose == "image" and dataset is not None:
             if kinds[0] == ColorInterp.palette:
                 self._lookup = lookup_table(dataset.colormap(1))
@@ -93,13 +85,13 @@ class Source:
         refused = "complex_int16" if purpose == "stored" else "complex"
         if any(reader.dtypes[n].startswith(refused) for n in self._indexes):
             raise InputError(self.path, f"complex numbers ({self.dtype})", "expected real ones", "convert it to bands")
-        self._is_by_band = purpose == "image" and masked_by_band(reader)
+        self._is_by_band = purpose == "image" and facts.masked_by_band(reader)
         self._held = holding_nan(self.dtype) if self._is_by_band else np.dtype(self.dtype)  # what strips may come in
         if reader.width * len(reader.dtypes) * np.dtype(self.dtype).itemsize > ROW_BYTES:
             raise InputError(
                 self.path, f"its header claims rows of {reader.width} pixels", f"expected at most {ROW_BYTES >> 20} MB"
             )
-        grid = grid_of_reader(dataset, contents, reader)
+        grid = facts.grid_of_reader(dataset, contents, reader)
         self._orientation = 1 if grid.is_georeferenced else contents.orientation
         if self._orientation >= 5:
             grid = replace(grid, height=grid.width, width=grid.height)
@@ -127,19 +119,19 @@ class Source:
     @property
     def scales(self) -> tuple[float, ...]:
         """What stored values are to be multiplied with, by band, as the file says; not applied here."""
-        known = of_bands(self._reader, lambda dataset: dataset.scales, 1.0)
+        known = facts.of_bands(self._reader, lambda dataset: dataset.scales, 1.0)
         return tuple(known[n] for n in self._indexes)
 
     @property
     def nodata(self) -> float | None:
         """The value that stands for no data, as the file says."""
-        dataset = dataset_of(self._reader)
+        dataset = facts.dataset_of(self._reader)
         return None if dataset is None or dataset.nodata is None else float(dataset.nodata)
 
     @property
     def band_names(self) -> tuple[str, ...]:
         """As the file says them, by band; empty where it does not."""
-        known = names_of(self._reader)
+        known = facts.names_of(self._reader)
         return tuple(known[n] for n in self._indexes)
 
     def rest(self) -> None:

@@ -21,7 +21,7 @@ from rasterio.warp import transform_geom
 from segcli.classes import ClassTable
 from segcli.components import Components
 from segcli.errors import InputError, SegcliError, UsageError
-from segcli.files import PART
+from segcli.files import part_of, to_disk
 from segcli.options import PolygonFormat
 from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
 from segcli.raster.faults import faults_of_writing
@@ -90,7 +90,8 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
     """
     names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
     sure = mean_confidence(mask, confidence, names)
-    part = output.with_name(f".{output.stem}{PART}{output.suffix}")  # drivers look at the ending
+    part = part_of(output)
+    part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
@@ -101,6 +102,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
                     _write_geojson(part, features, grid.crs)
                 else:
                     _write_by_pyogrio(part, features, grid, wanted.format)
+            to_disk(part)
             part.replace(output)
         except (SegcliError, MemoryError, OSError):
             raise

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from segcli.files import sha256_of
+from segcli.files import files_in, sha256_of
 from segcli.made import absolute, is_gone, place_of
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
@@ -40,7 +40,7 @@ def digest(names: Sequence[Name]) -> str:
 def _files(name: Name) -> Sequence[Path] | None:
     """Those that it is read from; of a Zarr all that lie in it, however many. None where nobody can tell."""
     found = origins(name)
-    return found if found is not None else sorted(path for path in Path(name).rglob("*") if path.is_file()) or None
+    return None if found is None else [one for path in found for one in files_in(path)]
 
 
 def drawn_from(names: Iterable[str]) -> str:

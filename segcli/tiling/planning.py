@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segcli import batch
+from segcli import inputs
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.files import Places
@@ -58,7 +58,7 @@ def find_targets(options: TileOptions) -> list[Target]:
     targets: list[Target] = []
     seen: dict[tuple[Path, str], Name] = {}
     holds_tiles = cache(lambda folder: bool(accounts(folder) or journals(folder)))
-    for source, relative in batch.find(options.inputs, options.out, options.recursive).items():
+    for source, relative in inputs.find(options.inputs, options.out, options.recursive).items():
         name = "_".join(relative.with_suffix("").parts)
         beside = source.parent if isinstance(source, Path) else Path()
         folder = options.out or beside / f"{relative.stem}_tiles"
