@@ -72,6 +72,9 @@ def _row(
         verdict = "same"
     elif chance <= 1 - confidence:
         verdict = "better" if ours > theirs else "worse"
-    numbers = {"value": ours, "other": theirs, "difference": ours - theirs, "low": low, "high": high, "p_value": chance}
-    shown = {key: None if np.isnan(value) else float(value) for key, value in numbers.items()}
+    numbers = {
+        "value": ours, "other": theirs, "difference": ours - theirs,
+        "low": float(low), "high": float(high), "p_value": chance,
+    }  # fmt: skip
+    shown = {key: None if np.isnan(value) else value for key, value in numbers.items()}
     return {"figure": name, **shown, "verdict": verdict}
