@@ -65,20 +65,16 @@ def _row(
 ) -> dict[str, Any]:
     """Of one figure, from ours and theirs, and from the differences by draw and by swap."""
     ours, theirs = values
-    low, high = map(float, interval(of_draws, confidence))
+    low, high = interval(of_draws, confidence)
     chance = p_value(of_swaps)
     verdict = "unsure"
     if ours == theirs or (np.isnan(ours) and np.isnan(theirs)):
         verdict = "same"
     elif chance <= 1 - confidence:
         verdict = "better" if ours > theirs else "worse"
-    numbers: dict[str, float] = {
-        "value": ours,
-        "other": theirs,
-        "difference": ours - theirs,
-        "low": low,
-        "high": high,
-        "p_value": chance,
-    }
-    shown = {key: None if np.isnan(value) else float(value) for key, value in numbers.items()}
+    numbers = {
+        "value": ours, "other": theirs, "difference": ours - theirs,
+        "low": float(low), "high": float(high), "p_value": chance,
+    }  # fmt: skip
+    shown = {key: None if np.isnan(value) else value for key, value in numbers.items()}
     return {"figure": name, **shown, "verdict": verdict}

@@ -27,8 +27,8 @@ def swapped(ours: NDArray[np.number], theirs: NDArray[np.number], seed: int = 0)
     images = len(ours)
     one, other = (side.reshape(images, -1).astype(np.float64) for side in (ours, theirs))
     change = np.concatenate([swaps @ (other - one) for swaps in _swaps(images, seed)])
-    return tuple((start + step).reshape(-1, *ours.shape[1:])
-                 for start, step in ((one.sum(0), change), (other.sum(0), -change)))  # fmt: skip
+    shape = (-1, *ours.shape[1:])
+    return (one.sum(0) + change).reshape(shape), (other.sum(0) - change).reshape(shape)
 
 
 def p_value(differences: Figures) -> float:
