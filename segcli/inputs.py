@@ -40,8 +40,8 @@ def _once(names: Sequence[Name]) -> tuple[Name, ...]:
     folder = cache(os.path.realpath)
     places: dict[Name, Name] = {}
     for name in names:
-        is_text = isinstance(name, str) or name.name in ("", "..")
-        places.setdefault(name if is_text else Path(folder(name.parent), name.name), name)
+        is_path = isinstance(name, Path) and name.name not in ("", "..")
+        places.setdefault(Path(folder(Path(name).parent), Path(name).name) if is_path else name, name)
     return tuple(places.values())
 
 
