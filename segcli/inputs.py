@@ -43,8 +43,8 @@ def _once(names: Sequence[Name]) -> tuple[Name, ...]:
     folder = cache(os.path.realpath)
     places: dict[Name, Name] = {}
     for name in names:
-        has_place = isinstance(name, Path) and name.name not in ("", "..")
-        places.setdefault(Path(folder(Path(name).parent), Path(name).name) if has_place else name, name)
+        is_path = isinstance(name, Path) and name.name not in ("", "..")
+        places.setdefault(Path(folder(Path(name).parent), Path(name).name) if is_path else name, name)
     return tuple(places.values())
 
 

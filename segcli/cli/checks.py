@@ -69,6 +69,6 @@ def tell_unknown_variables(verb: str, verbs: Mapping[str, Any]) -> None:
     names = {of: [f"SEGCLI_{of}_{one.name}".upper() for one in command.params] for of, command in verbs.items()}
     known = {"SEGCLI_CONFIG", *(name for of_verb in names.values() for name in of_verb)}
     for name in sorted(name for name in os.environ if name.startswith("SEGCLI_") and name not in known):
-        cutoff = 0.0 if name.startswith(f"SEGCLI_{verb.upper()}_") else 0.8  # else it may be anybody's
+        cutoff = 0.0 if name.startswith(f"SEGCLI_{verb.upper()}_") else 0.9  # else it may be anybody's
         for near in difflib.get_close_matches(name, [*names[verb], "SEGCLI_CONFIG"], 1, cutoff):
             tell(f"{name} in the environment is no option of {verb}; did you mean {near}?")
