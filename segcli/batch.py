@@ -41,8 +41,7 @@ Item = TypeVar("Item")
 @dataclass(frozen=True, slots=True)
 class Job:
     """One input and where its output goes; other files that it may write, and what all are made of: files of this
-    machine, none for what is known by its name alone, None where nobody can tell whether these have
-    changed, or there is nothing to make it of."""
+    machine, none for what is known by its name alone, None where nobody can tell what they are, or there are none."""
 
     source: Name
     output: Path

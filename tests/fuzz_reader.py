@@ -79,7 +79,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "classes": read_classes,
     "tiles": tiles.read,
     "record": read_record,
-    "report": lambda path: read_report(path, ClassTable.from_indices([0, 1])),
+    "report": lambda path: read_report(path, ClassTable.from_indices([0, 1]), "skip"),
     "polygons": read_polygons,
 }
 

@@ -515,7 +515,7 @@ def test_products_of_an_image_are_all_there_or_none(tmp_path: Path, monkeypatch:
     def failing(path: Path, *more: object) -> Iterator[Path]:
         with whole(path, *more) as part:  # type: ignore[arg-type]
             yield part
-            if path.parent.name == "out" and path.suffix == ".png":
+            if files.destination(path).parent.name == "out" and path.suffix == ".png":
                 raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("segcli.raster.sidecars.replacing", failing)

@@ -176,7 +176,7 @@ def test_rings_that_are_open_and_classes_without_end(tmp_path: Path) -> None:
 def test_reports_of_depth_and_of_huge_numbers(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(UsageError, match="no report"):
-        read_report(tmp_path, ClassTable.from_indices([0]))
+        read_report(tmp_path, ClassTable.from_indices([0]), "skip")
 
 
 def test_what_gdal_repeats_of_a_file_is_not_printed_as_an_error_of_python(tmp_path: Path) -> None:

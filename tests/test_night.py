@@ -60,7 +60,7 @@ def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, s
         process.kill()
         process.communicate()
         there = contents(tmp_path / "out") if (tmp_path / "out").exists() else {}
-        hidden = {name for name in there if Path(name).name.startswith(".")}
+        hidden = {name for name in there if any(part.startswith(".") for part in Path(name).parts)}
         assert all(there[name] == wanted[name] for name in there.keys() - hidden)
         killed_at_work += len(there) - len(hidden) < len(wanted)
         for name in chance.sample(sorted(there.keys() - hidden), len(there) // 3):

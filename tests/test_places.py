@@ -184,7 +184,9 @@ def test_print_resolution_is_no_size_on_earth(tmp_path: Path) -> None:
 
 def written(tmp_path: Path, grid: Grid, ring: np.ndarray, *holes: np.ndarray) -> dict[str, Any]:
     geometry = {"type": "Polygon", "coordinates": [part.tolist() for part in (ring, *holes)]}
-    vectors._write_geojson(tmp_path / "a.geojson", iter([vectors.Feature(geometry, 1, "a", 1, 1, 1)]), grid.crs)
+    vectors._write_geojson(
+        tmp_path / "a.geojson", iter([vectors.Feature(geometry, {"class": 1, "name": "a"})]), grid.crs
+    )
     found: dict[str, Any] = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["geometry"]
     return found
 

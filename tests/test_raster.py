@@ -366,7 +366,8 @@ def test_any_window_in_any_pieces_is_rasterio_s(
     end = data.draw(st.integers(first + 1, 150))
     with rasterio.open(path) as file:
         window = rasterio.windows.Window(first, 0, end - first, 70)
-        expected, valid = file.read([2, 1], window=window), file.dataset_mask(window=window) > 0
+        stored, valid = file.read([2, 1], window=window), file.dataset_mask(window=window) > 0
+        expected = np.where((stored == 7) & valid, np.nan, stored)  # of bands with a hole there
     with Source(path) as source, pytest.MonkeyPatch.context() as patch:
         patch.setattr("segcli.raster.source.PIECE_BYTES", piece)
         strips = list(source.strips(strip, (1, 0), first, end))
@@ -374,7 +375,7 @@ def test_any_window_in_any_pieces_is_rasterio_s(
         np.testing.assert_array_equal(np.concatenate([s.pixels for s in strips], axis=1), expected)
         found = [np.ones(s.pixels.shape[1:], bool) if s.valid is None else s.valid for s in strips]
         np.testing.assert_array_equal(np.concatenate(found), valid)
-        np.testing.assert_array_equal(source.window(3, first, 5, end - first, (1,)), expected[:1, 3:8])
+        np.testing.assert_array_equal(source.window(3, first, 5, end - first, (1,)), stored[:1, 3:8])
 
 
 def test_a_low_wide_output_in_panels_is_no_larger(tmp_path: Path, rng: np.random.Generator) -> None:
