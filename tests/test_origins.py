@@ -124,6 +124,7 @@ def test_a_vrt_over_data_sets_and_archives(tmp_path: Path, names: dict[str, Name
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="shared data are not here")
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_vrt_over_a_data_set_of_hdf5(tmp_path: Path) -> None:
     file = tmp_path / "two-subs.h5"
     file.write_bytes((SHARED / "odd" / "good" / "nd" / "two-subs.h5").read_bytes())
