@@ -35,7 +35,7 @@ from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import Augment, TrainOptions
 from segcli.raster.source import Source
 from segcli.train import Kept, _prepared, run
-from segcli.training import loop
+from segcli.training import loop, sampling
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import border_weights, parted
 from segcli.training.findings import warnings
@@ -549,10 +549,10 @@ def test_rare_classes_are_sought(tmp_path: Path) -> None:
 def test_all_eight_symmetries_occur() -> None:
     image = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
     rng = np.random.default_rng(0)
-    crop = Crop(image, image[0].astype(np.int16), image[0])
+    crop = Crop(image, image[0].astype(np.int16), image[0].astype(np.int32))
     changed = [augment(crop, rng, "light") for _ in range(200)]
     assert len({tuple(one.target.ravel()) for one in changed}) == 8
-    assert all(np.array_equal(one.target, one.weights) for one in changed)
+    assert all(np.array_equal(one.target, one.objects) for one in changed)
     assert augment(crop, rng, "none") is crop
 
 
@@ -1106,6 +1106,42 @@ def test_border_weights_of_a_crop_are_those_of_the_whole(
                   if np.array_equal((apart > 0)[row : row + 40, col : col + 40], inside)]  # fmt: skip
         row, col = places[0]
         np.testing.assert_allclose(crop.weights, whole[row : row + 40, col : col + 40], atol=10 * np.exp(-8))
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_objects_are_apart_after_augmentation(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, gap: int
+) -> None:
+    """Whatever turned, scaled and deformed them; a gap of one pixel that is warped itself has holes."""
+    numbers = np.kron(np.arange(1, 101).reshape(10, 10), np.ones((12, 12))).astype(np.uint16)
+    for name in "ab":
+        write_pair(tmp_path, name, rng.integers(0, 9, numbers.shape, np.uint8), np.ones(numbers.shape, np.uint8))
+        write_picture(tmp_path / "instances" / f"{name}.png", numbers)
+    found = looked_at(tmp_path)
+    augmented: list[Crop] = []
+
+    def kept(crop: Crop, *how: Any) -> Crop:
+        augmented.append(augment(crop, *how))
+        return augmented[-1]
+
+    monkeypatch.setattr(sampling, "augment", kept)
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
+    crops = Crops(found, reading, 64, 0, "geometric", border_weight=10, border_gap=gap)
+    of_all = []
+    for number in range(20):
+        crop = crops.crop(0, 0, number)
+        inner = (slice(sampling.SIGHT, sampling.SIGHT + 64),) * 2
+        objects = augmented[-1].objects
+        assert objects is not None and crop.weights is not None and crop.image.shape == (1, 64, 64)
+        seen = np.where(crop.target == 1, objects[inner], 0)
+        for one, other in ((seen[1:], seen[:-1]), (seen[:, 1:], seen[:, :-1]),
+                           (seen[1:, 1:], seen[:-1, :-1]), (seen[1:, :-1], seen[:-1, 1:])):  # fmt: skip
+            assert ((one == other) | (one == 0) | (other == 0)).all()
+        between = (crop.target == 0) & (objects[inner] > 0)
+        assert (crop.weights[crop.target == 1] == 1).all()
+        assert (crop.weights[between] > 5).all()
+        of_all.append(between.mean())
+    assert 0.03 * gap < np.mean(of_all) < 0.2 * gap
 
 
 def test_options_that_do_nothing_or_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_numbers_below_0_and_nodata_are_no_objects(scenes: Path, dtype: type[np.
     found, _ = looked_at(scenes)
     pair = found.splits.train[0]
     labels = without(find_classes(scenes, None, found.splits.all), None)
-    seen = Reading(labels, normalisation(found)).instances(pair, 0, 0, 40, 40)
+    seen = Reading(labels, normalisation(found)).objects(pair, 0, 0, 40, 40)
     assert np.array_equal(seen, numbers)
     assert np.array_equal(border_weights(seen, 10.0), expected)
 

@@ -20,12 +20,13 @@ ELASTIC_STEP, ELASTIC_SHIFT = 64, 6.0
 
 @dataclass(frozen=True)
 class Crop:
-    """A normalised image (band, row, col), class positions (row, col), -1 without a label, weights of pixels, and
-    where the image has no data, (band, row, col) or one plane for all bands; None: it has some everywhere."""
+    """A normalised image (band, row, col), class positions (row, col), -1 without a label, numbers of objects (row,
+    col), 0 where there is none, and where the image has no data, (band, row, col) or one plane for all bands; None: it
+    has some everywhere."""
 
     image: NDArray[np.float32]
     target: NDArray[np.int16]
-    weights: NDArray[np.float32] | None = None
+    objects: NDArray[np.int32] | None = None
     void: NDArray[np.bool_] | None = None
 
 
@@ -56,7 +57,7 @@ def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool 
             image = image + rng.normal(0, rng.uniform(0.02, 0.15), image.shape).astype(np.float32)
     if crop.void is not None:
         image = np.where(crop.void, np.float32(0), image)
-    return Crop(image, crop.target, crop.weights, crop.void)
+    return Crop(image, crop.target, crop.objects, crop.void)
 
 
 def turned(crop: Crop, turns: int, flip: bool) -> Crop:
@@ -66,12 +67,13 @@ def turned(crop: Crop, turns: int, flip: bool) -> Crop:
         array = np.rot90(array, turns, (-2, -1))
         return array[..., ::-1] if flip else array
 
-    weights, void = (None if array is None else move(array) for array in (crop.weights, crop.void))
-    return Crop(move(crop.image), move(crop.target), weights, void)  # type: ignore[arg-type]
+    objects, void = (None if array is None else move(array) for array in (crop.objects, crop.void))
+    return Crop(move(crop.image), move(crop.target), objects, void)  # type: ignore[arg-type]
 
 
 def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
-    """Turned, scaled and deformed by one map, so that the image is resampled once; labels by nearest neighbour."""
+    """Turned, scaled and deformed by one map, so that the image is resampled once; labels and objects by nearest
+    neighbour."""
     side = crop.target.shape[0]
     angle = np.radians(rng.uniform(-most_degrees, most_degrees))
     scale = float(np.exp(rng.uniform(*np.log(SCALES))))
@@ -88,8 +90,8 @@ def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
         return cv2.remap(np.ascontiguousarray(array), across, down, how, borderMode=cv2.BORDER_REFLECT)
 
     image = np.stack([sample(band, cv2.INTER_LINEAR) for band in crop.image])
-    weights = None if crop.weights is None else sample(crop.weights, cv2.INTER_LINEAR)
+    objects = None if crop.objects is None else sample(crop.objects, cv2.INTER_NEAREST)
     void = crop.void
     if void is not None:
         void = np.stack([sample(plane.view(np.uint8), cv2.INTER_NEAREST) for plane in void]).astype(bool)
-    return Crop(image, sample(crop.target, cv2.INTER_NEAREST), weights, void)  # type: ignore[arg-type]
+    return Crop(image, sample(crop.target, cv2.INTER_NEAREST), objects, void)  # type: ignore[arg-type]

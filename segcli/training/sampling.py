@@ -29,6 +29,9 @@ from segcli.validity import Valid
 CACHE_BYTES = 2**31
 """Decoded images are kept in memory up to this; of those beyond it the windows are read each time."""
 
+SIGHT = REACH + 3
+"""Pixels around a crop whose objects move its border weights: `parted` looks as far, in its four steps."""
+
 BALANCED = 0.5
 """Share of crops that are placed by class where `balance` is asked for."""
 
@@ -40,6 +43,15 @@ class Batch:
     images: Tensor
     targets: Tensor
     weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A normalised image (band, row, col), class positions (row, col), -1 without a label, weights of pixels."""
+
+    image: NDArray[np.float32]
+    target: NDArray[np.int16]
+    weights: NDArray[np.float32] | None
 
 
 Kind = Literal["image", "mask", "instances"]
@@ -89,11 +101,13 @@ class Reading:
         values, valid = self._patch(pair, "mask", row, col, height, width)
         return self.labels.positions(pair.mask, values, valid)
 
-    def instances(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.generic]:
-        """Numbers of objects, (row, col), 0 where there is none: below 0, or without data."""
+    def objects(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int32]:
+        """Objects of a window, (row, col), numbered from 1 on; 0 where there is none: below 0, or without data."""
         (numbers,), valid = self._patch(pair, "instances", row, col, height, width)
         there = numbers > 0 if valid is None else valid & (numbers > 0)
-        return np.where(there, numbers, np.zeros((), numbers.dtype))
+        found = np.zeros(numbers.shape, np.int32)
+        found[there] = np.unique(numbers[there], return_inverse=True)[1] + 1
+        return found
 
     def _open(self, pair: Pair, kind: Kind) -> Source:
         if kind == "image":
@@ -191,7 +205,7 @@ class Crops:
         """
         order = self.order(epoch)
         pool = ThreadPoolExecutor(workers, "segcli-crops")
-        waiting: deque[list[Future[Crop]]] = deque()
+        waiting: deque[list[Future[Example]]] = deque()
         try:
             for step in range(first_step, self.steps(batch)):
                 numbers = range(step * batch, min((step + 1) * batch, len(order)))[part[0] :: part[1]]
@@ -203,46 +217,47 @@ class Crops:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def crop(self, number_of_pair: int, epoch: int, number: int) -> Crop:
+    def crop(self, number_of_pair: int, epoch: int, number: int) -> Example:
         """One augmented crop; mirrored (without labels there) where it reaches over the image's border."""
         rng = np.random.default_rng((self.seed, epoch, number))
         pair, row, col = self._place(number_of_pair, rng)
-        top, left = max(0, row - self.context), max(0, col - self.context)
-        bottom, right = row + self.size + self.context, col + self.size + self.context
+        margin = max(self.context, SIGHT) if self.border_weight else self.context
+        top, left = max(0, row - margin), max(0, col - margin)
+        bottom, right = row + self.size + margin, col + self.size + margin
         image, target, void = self.reading.seen(pair, top, left, bottom - top, right - left)
-        weights = None
-        if self.border_weight:
-            gaps, extra = self._borders(pair, top, left, *target.shape)
-            between = self.reading.labels.classes.background  # None where nothing is to part
-            target = np.where(gaps & (target >= 0), np.int16(-1 if between is None else between), target)
-            weights = 1 + extra
+        objects = None
+        if self.border_weight and pair.instances is not None:
+            objects = self.reading.objects(pair, top, left, *target.shape)
         around = (
-            (top - row + self.context, bottom - top - target.shape[0]),
-            (left - col + self.context, right - left - target.shape[1]),
+            (top - row + margin, bottom - top - target.shape[0]),
+            (left - col + margin, right - left - target.shape[1]),
         )
         if np.any(around):
             image = np.pad(image, ((0, 0), *around), "symmetric")
             void = None if void is None else np.pad(void, ((0, 0), *around), "symmetric")
             target = np.pad(target, around, constant_values=-1)
-            weights = None if weights is None else np.pad(weights, around)
-        crop = augment(Crop(image, target, weights, void), rng, self.augment, self.upright)
-        inner = (slice(self.context, self.context + self.size),) * 2
-        return Crop(crop.image, crop.target[inner], None if crop.weights is None else crop.weights[inner])
+            objects = None if objects is None else np.pad(objects, around)
+        crop = augment(Crop(image, target, objects, void), rng, self.augment, self.upright)
+        target, weights = self._with_borders(crop)
+        seen = (slice(margin - self.context, margin + self.size + self.context),) * 2
+        inner = (slice(margin, margin + self.size),) * 2
+        return Example(crop.image[:, *seen], target[inner], None if weights is None else weights[inner])
 
-    def _borders(
-        self, pair: Pair, row: int, col: int, height: int, width: int
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Of a window, with the objects around it: where these touch, which is to be background, and the weights of
-        what is between them."""
-        if pair.instances is None:
-            return np.zeros((height, width), np.bool_), np.zeros((height, width), np.float32)
-        margin = REACH + 3  # as far as `parted` looks, in its four steps
-        top, left = max(0, row - margin), max(0, col - margin)
-        size = row - top + height + margin, col - left + width + margin
-        found = self.reading.instances(pair, top, left, *size)
-        apart = parted(found, self.border_gap)
-        inner = slice(row - top, row - top + height), slice(col - left, col - left + width)
-        return (apart != found)[inner], border_weights(apart, self.border_weight)[inner]
+    def _with_borders(self, crop: Crop) -> tuple[NDArray[np.int16], NDArray[np.float32] | None]:
+        """The target with background where objects touch, and the weights of pixels (None: all alike).
+
+        Of the crop as the network sees it: a gap that is drawn before would be as wide, and as straight, as the warp
+        makes it.
+        """
+        if not self.border_weight:
+            return crop.target, None
+        if crop.objects is None:
+            return crop.target, np.ones(crop.target.shape, np.float32)
+        apart = parted(crop.objects, self.border_gap)
+        between = self.reading.labels.classes.background  # None where nothing is to part
+        gaps = (apart != crop.objects) & (crop.target >= 0)
+        target = np.where(gaps, np.int16(-1 if between is None else between), crop.target)
+        return target, 1 + border_weights(apart, self.border_weight)
 
     def _place(self, number_of_pair: int, rng: np.random.Generator) -> tuple[Pair, int, int]:
         """Where a crop lies: anywhere in its image; with `balance` every other one over a pixel of a class that is
@@ -274,7 +289,7 @@ def crop_side(wanted: int, found: Survey, config: NetworkConfig) -> int:
     return side + beyond(side, stride, config.context)
 
 
-def _stacked(crops: list[Future[Crop]]) -> Batch:
+def _stacked(crops: list[Future[Example]]) -> Batch:
     done = [crop.result() for crop in crops]
     images = torch.from_numpy(np.stack([crop.image for crop in done]))
     targets = torch.from_numpy(np.stack([crop.target for crop in done])).long()
