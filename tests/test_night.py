@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from helpers import write_picture
 from PIL import Image
+from ready import Ready
 
 from segcli.manifest import opened
 from segcli.options import ColorizeOptions
@@ -42,7 +43,7 @@ def masks(folder: Path, count: int, size: int) -> None:
         write_picture(folder / f"{n:03}.png", small.repeat(8, 0).repeat(8, 1))
 
 
-def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, segcli: Program) -> None:
+def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, segcli: Program, ready: Ready) -> None:
     """Fifty SIGKILLs, each followed by a run that goes on; between them some outputs are lost."""
     masks(tmp_path / "masks", 60, 512)
     chance = random.Random(0)
@@ -55,10 +56,11 @@ def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, s
     start = time.monotonic() - began
     killed_at_work = 0
     for _ in range(KILLS):
-        process = started(tmp_path, *arguments, "out")
+        with Path(os.devnull).open("r+b") as nowhere:
+            process = ready.start((*arguments, "out"), tmp_path, nowhere.fileno(), nowhere.fileno())
         time.sleep(start + chance.uniform(0.1, 0.8))
         process.kill()
-        process.communicate()
+        process.wait()
         there = contents(tmp_path / "out") if (tmp_path / "out").exists() else {}
         hidden = {name for name in there if any(part.startswith(".") for part in Path(name).parts)}
         assert all(there[name] == wanted[name] for name in there.keys() - hidden)
