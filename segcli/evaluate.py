@@ -24,7 +24,7 @@ from segcli.evaluation.pairs import Pair, find_pairs
 from segcli.evaluation.remarks import remarks
 from segcli.evaluation.tables import all_tables
 from segcli.machine import cores
-from segcli.measures.calibration import ScoreCounts
+from segcli.measures.calibration import Packed, ScoreCounts
 from segcli.measures.comparison import compared
 from segcli.measures.confusion import Totals
 from segcli.measures.report import ImageCounts, by_group, of_scores, report
@@ -41,7 +41,7 @@ DEAF_SECONDS = 10.0
 MANY_PAIRS, MANY_BYTES = 64, 2**25
 """From so many on, or so much to read, starting processes pays."""
 
-Counted = tuple[ImageCounts, ScoreCounts | None]
+Counted = tuple[ImageCounts, Packed | None]
 
 
 def run(options: EvalOptions, console: Console) -> int:

@@ -31,7 +31,7 @@ from segcli.options import TrainOptions
 from segcli.raster.faults import faults_of_writing
 from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.findings import as_record, tables, warnings
-from segcli.training.folder import LAST, OPTIONS, begin, leave_no_other
+from segcli.training.folder import BEST, LAST, OPTIONS, begin, leave_no_other
 from segcli.training.history import row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
@@ -222,6 +222,8 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                     kept.state(training, progress)
                 kept.console.say(f"stopped in epoch {progress.epoch + 1}; --resume goes on from here")
                 return interrupt.exit_code
+            if processes.is_first and progress.epoch == 0 and not (kept.out / BEST).exists():
+                kept.state(training, progress)  # before its first weights, with which alone nothing could go on
             speed = (progress.seen - seen) / max(progress.seconds - seconds, 1e-9)
             kept_beside = [name for name, _ in shown.named_buffers()]
             processes.as_in_first(training.averaged.tensors[name] for name in kept_beside)

@@ -1,5 +1,7 @@
 """Scores, against scikit-learn and torchmetrics."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes
     counts.add(truth[:half], levels(shares[:, :half]))
     rest = ScoreCounts(classes)
     rest.add(truth[half:], levels(shares[:, half:]))
-    counts.merge(rest)
+    counts.merge(rest.packed())
     # 250 steps keep every difference; other numbers are told apart down to 1 / 65535.
     tolerance = 1e-12 if steps else 1e-3
     for n in range(classes):
@@ -72,3 +74,15 @@ def test_a_class_that_is_nowhere_has_no_curve() -> None:
         assert np.isnan([curves.average_precision, curves.roc_auc, *curves.best_threshold()]).all()
         assert curves.sampled() == []
     assert np.isnan(ScoreCounts(2).expected_calibration_error())
+
+
+def test_what_one_image_has_counted_is_small() -> None:
+    """Results of many images wait for each other: with 25 MB each, 200 small images of 24 classes took 1.3 GB."""
+    truth, shares = some(0, 4096, 24, 250)
+    counts, total = ScoreCounts(24), ScoreCounts(24)
+    counts.add(truth, levels(shares))
+    assert len(pickle.dumps(counts.packed())) < 2**18
+    for _ in range(2):
+        total.merge(counts.packed())
+    for name in ("positive", "negative", "right", "wrong"):
+        np.testing.assert_array_equal(getattr(total, name), 2 * getattr(counts, name))

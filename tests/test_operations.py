@@ -239,18 +239,21 @@ def test_a_terminal_may_go_where_nohup_says_so() -> None:
         assert process.wait(60) == 143
 
 
-def test_a_training_hears_that_the_terminal_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.signal(signal.SIGHUP, signal.default_int_handler)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_training_hears_what_is_not_kept_from_it(number: signal.Signals, code: int) -> None:
+    """The terminal that has gone, but for nohup; Ctrl-C, but for what a script has put behind it."""
+    before = signal.signal(number, signal.default_int_handler)
     try:
         with noticed() as interrupt:
-            signal.raise_signal(signal.SIGHUP)
-            assert interrupt.exit_code == 129
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.raise_signal(number)
+            assert interrupt.exit_code == code
+        signal.signal(number, signal.SIG_IGN)
         with noticed() as interrupt:
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(number)
             assert not interrupt
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 def test_names_are_bytes_whatever_stdout_can_say(tmp_path: Path) -> None:

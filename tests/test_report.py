@@ -31,6 +31,9 @@ from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
 from segcli.evaluation.tables import all_tables
+from segcli.measures import report
+from segcli.measures.confusion import Totals, mean_iou
+from segcli.measures.report import ImageCounts, by_group, entries_of, per_image_rows
 from segcli.network import checkpoint
 from segcli.options import EvalOptions
 from segcli.raster.grid import Grid
@@ -298,6 +301,23 @@ def test_groups(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     assert found["groups"][0]["mean_iou"] == alone["dataset"]["mean_iou"]["value"]
     found = evaluated(tmp_path / "r", *folders, group_by="_[24]|nothing")
     assert [row["group"] for row in found["groups"]] == ["(no group)", "_2", "_4"]
+
+
+def test_figures_of_groups_and_images_are_computed_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one 10 000 images of 20 classes took 50 s, and as many groups more than a minute."""
+    calls, whole = [], report.overall_figures
+    monkeypatch.setattr(report, "overall_figures", lambda absent: calls.append(absent) or whole(absent))
+    matrices = np.random.default_rng(0).integers(0, 9, (5, 3, 3))
+    matrices[:, 2] = matrices[:, :, 2] = 0
+    images = [ImageCounts(f"{n}", entries_of(matrix), Totals.of(matrix)) for n, matrix in enumerate(matrices)]
+    rows, groups = per_image_rows(images, "abc", "skip"), by_group(images, "abc", "skip", "yxzxy")
+    assert len(calls) == 2
+    for n, matrix in enumerate(matrices):
+        assert (rows[n]["pixels"], rows[n]["mean_iou"]) == (matrix.sum(), pytest.approx(mean_iou(matrix)))
+    assert rows[1]["iou c"] is None
+    assert [(row["group"], row["images"]) for row in groups] == [("x", 2), ("y", 2), ("z", 1)]
+    assert groups[0]["mean_iou"] == pytest.approx(mean_iou(matrices[1] + matrices[3]))
+    assert (groups[2]["pixels"], groups[2]["iou"]["c"]) == (matrices[2].sum(), None)
 
 
 def test_a_comparison_names_what_changed(tmp_path: Path, folders: tuple[Path, Path]) -> None:

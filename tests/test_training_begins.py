@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_picture
+from safetensors.torch import load_file
 
 from segcli import train
 from segcli.console import Console
@@ -144,3 +145,27 @@ def test_a_job_that_is_put_back_goes_on_if_there_is_anything(
         train.run(again, QUIET)
     with pytest.raises(UsageError, match="--resume-if-any: with --overwrite"):
         train.run(replace(again, overwrite=True), QUIET)
+
+
+def test_a_job_that_is_killed_at_its_first_weights_goes_on(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or that finds the disk full at the state, which is larger than the weights: with these alone the same command
+    was refused, and --resume, too."""
+    again, out = replace(options, batch=1, epochs=2, resume_if_any=True), tmp_path / "out"
+    assert train.run(replace(again, out=tmp_path / "whole"), QUIET) == 0
+    with monkeypatch.context() as patch:
+        whole = train.Kept.best
+
+        def best(*arguments: object) -> None:
+            whole(*arguments)  # type: ignore[arg-type]
+            killed_in(patch, "save_state", 1)
+
+        patch.setattr(train.Kept, "best", best)
+        with pytest.raises(Killed):
+            train.run(again, QUIET)
+    assert (out / "best.safetensors").exists()
+    assert train.run(again, QUIET) == 0
+    assert epochs(out) == ["1", "2"]
+    states = [load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "out")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -16,7 +16,7 @@ from segcli.evaluation.objects import ObjectMatcher
 from segcli.evaluation.outlines import Outlines
 from segcli.evaluation.pairs import Pair
 from segcli.evaluation.scores import count_scores
-from segcli.measures.calibration import ScoreCounts
+from segcli.measures.calibration import Packed
 from segcli.measures.confusion import Matrix, Totals, count_values
 from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
@@ -32,7 +32,7 @@ EXACT_FLOAT = 2**53
 """A float beyond that stands for several whole numbers."""
 
 
-def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCounts, ScoreCounts | None]:
+def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCounts, Packed | None]:
     """Count one pair, row by row; images of a stack together.
 
     Raises InputError where the grids differ or a value is no class.
@@ -50,7 +50,7 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
                 true.rest()
                 found.rest()
         image = counts.of_pair(pair)
-    scores = count_scores(pair, meaning, options.align) if pair.scores is not None else None
+    scores = count_scores(pair, meaning, options.align).packed() if pair.scores is not None else None
     return image, scores
 
 

@@ -15,6 +15,9 @@ BINS = 15
 
 CURVE_POINTS = 101
 
+Packed = tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
+"""Of each array of `ScoreCounts` the places that are not zero, and what is counted there."""
+
 
 def levels(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     """Which step each probability falls on."""
@@ -49,12 +52,19 @@ class ScoreCounts:
         self.right += hits
         self.wrong += np.bincount(highest, minlength=LEVELS) - hits
 
-    def merge(self, other: "ScoreCounts") -> None:
+    @property
+    def _arrays(self) -> tuple[NDArray[np.int64], ...]:
+        return self.positive, self.negative, self.right, self.wrong
+
+    def packed(self) -> Packed:
+        """Without the zeros: one image has few steps, and all of them for 24 classes are 25 MB, of which those of many
+        images would wait for each other."""
+        return tuple((places := np.flatnonzero(array), array.ravel()[places]) for array in self._arrays)
+
+    def merge(self, other: Packed) -> None:
         """Count what another one has counted, too."""
-        self.positive += other.positive
-        self.negative += other.negative
-        self.right += other.right
-        self.wrong += other.wrong
+        for array, (places, counts) in zip(self._arrays, other, strict=True):
+            array.reshape(-1)[places] += counts
 
     def reliability(self, bins: int = BINS) -> list[tuple[int, float, float]]:
         """Of each bin of confidence, the upper end belonging to it: pixels, mean confidence, share that is right."""

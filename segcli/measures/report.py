@@ -244,13 +244,18 @@ def of_scores(counts: ScoreCounts, names: Sequence[str]) -> dict[str, Any]:
 
 def by_group(images: Sequence[ImageCounts], names: Sequence[str], absent: Absent, groups: Sequence[str]) -> list[Any]:
     """Figures of each group of images, in the order of their names; `groups` has one for each image."""
+    members: dict[str, list[ImageCounts]] = {}
+    for image, group in zip(images, groups, strict=True):
+        members.setdefault(group, []).append(image)
+    order = sorted(members)
+    totals = Totals(np.stack([stacked(members[group]).sum().counts for group in order]))
+    overall = {name: figure(totals) for name, figure in overall_figures(absent).items()}
+    ious, pixels = PER_CLASS["iou"](totals), totals.pixels.tolist()
     rows = []
-    for group in sorted(set(groups)):
-        members = [image for image, of in zip(images, groups, strict=True) if of == group]
-        total = stacked(members).sum()
-        row: dict[str, Any] = {"group": group, "images": len(members), "pixels": int(total.pixels)}
-        row |= {name: _number(figure(total)) for name, figure in overall_figures(absent).items()}
-        row["iou"] = {name: _number(iou) for name, iou in zip(names, PER_CLASS["iou"](total), strict=True)}
+    for place, group in enumerate(order):
+        row: dict[str, Any] = {"group": group, "images": len(members[group]), "pixels": pixels[place]}
+        row |= {name: _number(values[place]) for name, values in overall.items()}
+        row["iou"] = {name: _number(iou) for name, iou in zip(names, ious[place], strict=True)}
         rows.append(row)
     return rows
 
@@ -272,13 +277,15 @@ def _number(value: Any) -> float | None:
 
 def per_image_rows(images: Sequence[ImageCounts], names: Sequence[str], absent: Absent) -> list[dict[str, Any]]:
     """A row an image: pixels, overall figures, and the IoU of each class."""
+    totals = stacked(images)
+    overall = {name: figure(totals) for name, figure in overall_figures(absent).items()}
+    ious, pixels = PER_CLASS["iou"](totals), totals.pixels.tolist()
     rows = []
-    for image in images:
-        totals = image.totals
-        row: dict[str, Any] = {"image": image.name, "pixels": int(totals.pixels), "unpredicted": image.unpredicted}
-        row |= {name: _number(figure(totals)) for name, figure in overall_figures(absent).items()}
+    for place, image in enumerate(images):
+        row: dict[str, Any] = {"image": image.name, "pixels": pixels[place], "unpredicted": image.unpredicted}
+        row |= {name: _number(values[place]) for name, values in overall.items()}
         for n, name in enumerate(names):
-            row[f"iou {name}"] = _number(PER_CLASS["iou"](totals)[n])
+            row[f"iou {name}"] = _number(ious[place, n])
             if image.boundaries is not None:
                 row |= {f"{key.replace('_', ' ')} {name}": _number(of(image.boundaries[n])) for key, of in
                         BOUNDARIES.items()}  # fmt: skip

@@ -30,9 +30,9 @@ def noticed() -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {number: signal.getsignal(number) for number in EXIT_CODES}
-    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup: the terminal may go
-        del before[signal.SIGHUP]
+    handlers = {number: signal.getsignal(number) for number in EXIT_CODES}
+    # nohup lets the terminal go, and a script's & keeps Ctrl-C from what runs behind it.
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.signal = number

@@ -29,8 +29,9 @@ from segcli.validity import Valid, written_out
 CELL = 64
 """Side of the squares for which it is noted which classes occur there, in pixels."""
 
-SAMPLED = 2**14
-"""Pixels of an image that stand for it where percentiles are asked for."""
+SAMPLED, MOST_SAMPLED = 2**14, 2**23
+"""Pixels, about so many, of an image that stand for it where percentiles are asked for, and of all images together:
+they are in memory as long as the training goes on."""
 
 WGS_84 = "EPSG:4326"
 
@@ -49,8 +50,8 @@ class Facts:
     the image has data; `hidden` those of them that are no data by the mask's `nodata`, where that is 0 or the value of
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are, by band, the number of values that are data, of the values and
-    of squares; `sample` is NaN where a band has none. `stray_polygons` counts those of a mask that has none on the
-    image."""
+    of squares; `sample` has a pixel of every `step`th row and column, NaN where a band has no data. `stray_polygons`
+    counts those of a mask that has none on the image."""
 
     height: int
     width: int
@@ -69,6 +70,7 @@ class Facts:
     high: float
     sums: NDArray[np.float64]  # (band, 3)
     sample: NDArray[np.float32]  # (band, pixel)
+    step: int
     stray_polygons: int = 0
 
 
@@ -86,7 +88,8 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
     """Look at everything once. `fail` is told of each pair that cannot be used; UsageError if there is one."""
     facts: dict[Pair, Facts] = {}
     missing = 0
-    with closing(shared(lambda pair: _attempt(pair, labels), splits.all, cores())) as found:
+    sampled = max(1, min(SAMPLED, MOST_SAMPLED // len(splits.all)))
+    with closing(shared(lambda pair: _attempt(pair, labels, sampled), splits.all, cores())) as found:
         for pair, seen in zip(splits.all, found, strict=True):
             if isinstance(seen, InputError):
                 missing += 1
@@ -130,14 +133,14 @@ def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable
         )  # fmt: skip
 
 
-def _attempt(pair: Pair, labels: Labels) -> Facts | InputError:
+def _attempt(pair: Pair, labels: Labels, sampled: int) -> Facts | InputError:
     try:
-        return _look(pair, labels)
+        return _look(pair, labels, sampled)
     except InputError as error:
         return error
 
 
-def _look(pair: Pair, labels: Labels) -> Facts:
+def _look(pair: Pair, labels: Labels, sampled: int) -> Facts:
     for path in (pair.image, pair.mask):
         if path.is_dir():
             raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
@@ -152,7 +155,7 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
         nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
         may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
-        found = _Values(image)
+        found = _Values(image, max(1, math.isqrt(height * width // sampled)))
         for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL)):
             found.add(first_row, strip, valid)
             places = labels.positions(pair.mask, values, known)
@@ -173,7 +176,7 @@ def _look(pair: Pair, labels: Labels) -> Facts:
         return Facts(
             height, width, image.bands, image.dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
             pixels, marked, unlabelled, hidden, nodata, present,
-            found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1),
+            found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
@@ -204,18 +207,12 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
                                  "is it a map of distances or scores?")  # fmt: skip
 
 
-def _step_of(height: int, width: int) -> int:
-    """Every so many rows and columns of an image a pixel is sampled."""
-    return max(1, math.isqrt(height * width // SAMPLED))
-
-
 class _Values:
     """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of what is data in a band; of
-    all pixels a hash."""
+    all pixels a hash. Every `step`th row and column is sampled."""
 
-    def __init__(self, image: Source) -> None:
-        self._bands = image.bands
-        self._step = _step_of(image.grid.height, image.grid.width)
+    def __init__(self, image: Source, step: int) -> None:
+        self._bands, self.step = image.bands, step
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
         self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
         self.sums = np.zeros((image.bands, 3))
@@ -234,10 +231,10 @@ class _Values:
             self.sums[n] += values.size, values.sum(), np.square(values).sum()
         if not self._is_sampled:
             return
-        rows = slice(-first_row % self._step, None, self._step)
-        part = strip[:, rows, :: self._step].reshape(self._bands, -1).astype(np.float32)
+        rows = slice(-first_row % self.step, None, self.step)
+        part = strip[:, rows, :: self.step].reshape(self._bands, -1).astype(np.float32)
         part[~np.isfinite(part)] = np.nan
-        self.samples.append(part[:, written_out(valid, strip.shape[1:])[rows, :: self._step].ravel()])
+        self.samples.append(part[:, written_out(valid, strip.shape[1:])[rows, :: self.step].ravel()])
 
 
 def normalisation(found: Survey) -> Normalisation:
@@ -254,7 +251,7 @@ def normalisation(found: Survey) -> Normalisation:
     figures = [_by_sums(*of_band) for of_band in sums]
     if found.dtype != "uint8":
         sample = np.concatenate([np.resize(fact.sample, (found.bands, fact.sample.shape[1])) for fact in facts], axis=1)
-        stands_for = np.array([_step_of(fact.height, fact.width) ** 2 for fact in facts])  # pixels
+        stands_for = np.array([fact.step**2 for fact in facts])  # pixels
         weights = None
         if len(set(stands_for)) > 1:  # else, as of tiles, of which there may be very many, nothing is to be sorted
             weights = np.repeat(stands_for, [fact.sample.shape[1] for fact in facts])
