@@ -108,6 +108,17 @@ def test_a_busy_folder_of_one_raster_says_so(tmp_path: Path, tile: Tile, capsys:
     assert tile("a.tif") == 0
 
 
+def test_a_name_that_is_no_text_does_not_end_a_sample(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is one bad input, which GDAL does not open; the others are cut."""
+    write_raster(tmp_path / "d" / "a.tif")
+    shutil.copy(tmp_path / "d" / "a.tif", os.fsdecode(b"d/b\xe9.tif"))
+    assert tile("d", "--size", 50, "--sample", 3, "--out", "tiles") == 1
+    assert "b\\udce9.tif: " in capsys.readouterr().err
+    assert len(tiles_of(tmp_path / "tiles")) == 3
+
+
 def test_tiles_are_not_written_over_inputs(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever --overwrite says."""
     one, other = (write_raster(tmp_path / "d" / name) for name in ("a.tif", "a_r00000_c00000.tif"))
