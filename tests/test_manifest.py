@@ -210,6 +210,24 @@ def test_what_cannot_be_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytes
         again(out).guard_another(files[1], mask, files[1:])
 
 
+def test_what_cannot_be_looked_at_is_told_as_missing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the folder that it is in is closed: --verify and --dry-run have the others to tell of."""
+    out = write(tmp_path / "closed" / "a.png")
+    with opened(tmp_path, "predict", Options()) as manifest:
+        manifest.add(source, [out], [source])
+    stat = os.stat
+
+    def forbidden(path: object, **more: object) -> os.stat_result:
+        if str(path) == str(out):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    assert again(tmp_path).why(source, out, [source]) == "output missing"
+
+
 def test_what_lies_beside_another_s_mask_is_kept_too(tmp_path: Path) -> None:
     """Two sources whose masks end otherwise may share the names of what lies beside them."""
     out, files = tmp_path / "out", [write(tmp_path / folder / "1.tif", folder) for folder in "ab"]
