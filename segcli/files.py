@@ -25,6 +25,9 @@ file systems take 255."""
 _HASHED = 16
 """Hexadecimal digits that stand for a name."""
 
+_NAMES = 2**40
+"""The first of the bytes of a record, far behind its end, that are locked for names."""
+
 _STAGE = re.compile(rf"\.[0-9a-f]{{{_HASHED}}}{re.escape(PART)}")
 
 
@@ -144,10 +147,16 @@ def size_and_time(path: Path) -> tuple[int, int] | None:
 
 
 def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
-    """Hold an open file as flock has it, until it is closed. BusyError, of the folder that it stands for, where another
-    run holds it."""
+    """Hold an open file, or a folder, as flock has it, until it is closed. BusyError, of the folder that it stands for,
+    where another run holds it.
+
+    Of a file one byte is locked, before those of `name_held`: over NFS flock locks all bytes of a file (flock(2)), so
+    that runs which share it would keep each other from every name.
+    """
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        is_folder = stat.S_ISDIR(os.fstat(file if isinstance(file, int) else file.fileno()).st_mode)
+        if is_folder or not _byte_locked(file, kind):
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BusyError(
             folder, "another run of segcli writes there", "", "wait for it, or choose another --out"
@@ -160,13 +169,13 @@ def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:
 def name_held(file: BinaryIO, name: str, path: Path) -> Iterator[None]:
     """Keep a name, that of `path`, from other runs while the block lasts. BusyError where another run has it.
 
-    `file` is open for all of them. One byte of it, far behind its end, is locked for each name: where a run is killed
-    nothing is left of that. Only Linux has such locks that other threads and files do not let go.
+    `file` is open for all of them. One byte of it is locked for each name: where a run is killed nothing is left of
+    that. Only Linux has such locks that other threads and files do not let go.
     """
     if not hasattr(fcntl, "F_OFD_SETLK"):
         yield
         return
-    byte = 2**40 + int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6])
+    byte = _NAMES + int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6])
     try:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _lock_of_one(fcntl.F_WRLCK, byte))
     except BlockingIOError as error:
@@ -179,6 +188,21 @@ def name_held(file: BinaryIO, name: str, path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             fcntl.fcntl(file, fcntl.F_OFD_SETLK, _lock_of_one(fcntl.F_UNLCK, byte))
+
+
+def _byte_locked(file: BinaryIO | int, kind: int) -> bool:
+    """Whether the byte that stands for all of a file is locked; not where there are no such locks. BlockingIOError
+    where another holds it."""
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        return False
+    try:
+        kind = fcntl.F_WRLCK if kind == fcntl.LOCK_EX else fcntl.F_RDLCK
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _lock_of_one(kind, _NAMES - 1))
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _lock_of_one(kind: int, byte: int) -> bytes:

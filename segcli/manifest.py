@@ -102,7 +102,8 @@ class Manifest:
                 if (outputs, now) != (done.outputs, done.sources):  # or all would be read again tomorrow
                     self._renewed.append(replace(done, outputs=outputs, sources=now))
                 return None
-            is_there = all((self.folder / name).exists() for name, _ in done.outputs)
+            # Path's raise where a folder is closed.
+            is_there = all(os.path.exists(self.folder / name) for name, _ in done.outputs)  # noqa: PTH110
             states.append("output changed" if is_there else "output missing")
         if states:
             return states[0]

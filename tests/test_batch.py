@@ -2,6 +2,7 @@ import errno
 import gc
 import json
 import os
+import shutil
 import threading
 import weakref
 from collections.abc import Callable
@@ -409,6 +410,26 @@ def test_a_folder_that_is_closed_ends_no_run(tmp_path: Path, monkeypatch: pytest
     assert str(report) == "done 1  up to date 0  failed 1"
     assert "closed" in report.failures[0]
     assert "cannot be written" in report.failures[0]
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder_is_said_before_the_work(tmp_path: Path, kind: str) -> None:
+    """As a link to a disk that is not there; the mask of the night before stays, too."""
+    job = batch.Job(tmp_path / "a", tmp_path / "a.png", (tmp_path / "overlays" / "a.png",), ())
+
+    def run(content: str) -> batch.Report:
+        steps = batch.Steps(prepare, all_alike, written(content), lambda job, _: list(job.files))
+        with opened(tmp_path, "predict", Options()) as manifest:
+            return batch.run([job], steps, Console(quiet=True), manifest, overwrite=True)
+
+    assert run("earlier").done == 1
+    shutil.rmtree(tmp_path / "overlays")
+    if kind == "link":
+        (tmp_path / "overlays").symlink_to(tmp_path / "gone")
+    else:
+        (tmp_path / "overlays").write_text("")
+    assert "overlays: no folder, or a link that leads to none" in run("later").failures[0]
+    assert job.output.read_text() == "earlier"
 
 
 def test_outputs_on_another_file_system_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

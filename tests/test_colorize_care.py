@@ -348,6 +348,13 @@ def test_a_changed_class_table_beside_the_masks_makes_pictures_stale(
     assert colorize(tmp_path, mask.parent, out=tmp_path / "out", verify=True) == 0
 
 
+def test_what_is_read_twice_for_one_picture_is_recorded_once(tmp_path: Path) -> None:
+    """As the masks themselves, given as the truth; it was done again each time."""
+    mask = write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    assert colorize(tmp_path, mask.parent, out=tmp_path / "both", compare=mask.parent) == 0
+    assert colorize(tmp_path, mask.parent, out=tmp_path / "both", compare=mask.parent, verify=True) == 0
+
+
 def test_a_changed_class_table_beside_the_truth_makes_comparisons_stale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,10 @@
 import fcntl
 import json
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -12,6 +14,7 @@ from segcli.batch import Job, due
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import PART, Watched, sha256_of
 from segcli.manifest import MANIFEST, Manifest, key_of, opened
+from segcli.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,24 @@ def test_what_cannot_be_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "stat", stale)
     with pytest.raises(InputError, match="was made of"):
         again(out).guard_another(files[1], mask, files[1:])
+
+
+def test_what_cannot_be_looked_at_is_told_as_missing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the folder that it is in is closed: --verify and --dry-run have the others to tell of."""
+    out = write(tmp_path / "closed" / "a.png")
+    with opened(tmp_path, "predict", Options()) as manifest:
+        manifest.add(source, [out], [source])
+    stat = os.stat
+
+    def forbidden(path: object, **more: object) -> os.stat_result:
+        if str(path) == str(out):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    assert again(tmp_path).why(source, out, [source]) == "output missing"
 
 
 def test_what_lies_beside_another_s_mask_is_kept_too(tmp_path: Path) -> None:
@@ -444,6 +465,7 @@ def test_folders_that_cannot_be_written_or_locked(tmp_path: Path, monkeypatch: p
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "fcntl", unsupported)
     again(tmp_path / "out")
 
 
@@ -470,6 +492,28 @@ def test_a_file_is_one_run_s_at_a_time(tmp_path: Path) -> None:
                 pass
         with other.alone_with([a, b]):
             pass
+
+
+def test_shards_over_a_network_keep_each_other_from_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes of flock a lock of all bytes of a file."""
+
+    def flock(file: BinaryIO, kind: int) -> None:
+        of_bytes = fcntl.F_RDLCK if kind & fcntl.LOCK_SH else fcntl.F_WRLCK
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", of_bytes, os.SEEK_SET, 0, 0, 0))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        opened(tmp_path, "predict", Options(), shard=Shard(1, 2)) as one,
+        opened(tmp_path, "predict", Options(), shard=Shard(2, 2)) as other,
+    ):
+        with (
+            one.alone_with([tmp_path / "a.png"]), other.alone_with([tmp_path / "b.png"]),
+            pytest.raises(BusyError, match=r"a\.png: another run of segcli writes it"),
+        ):  # fmt: skip
+            other.alone_with([tmp_path / "a.png"]).__enter__()
+        for more in ({}, {"shard": Shard(1, 2)}, {"shard": Shard(1, 3)}):
+            with pytest.raises(BusyError, match="another run of segcli writes there"):
+                again(tmp_path, **more)
 
 
 def test_what_another_run_is_writing_is_no_leftover(tmp_path: Path) -> None:

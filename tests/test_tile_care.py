@@ -108,6 +108,17 @@ def test_a_busy_folder_of_one_raster_says_so(tmp_path: Path, tile: Tile, capsys:
     assert tile("a.tif") == 0
 
 
+def test_a_name_that_is_no_text_does_not_end_a_sample(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is one bad input, which GDAL does not open; the others are cut."""
+    write_raster(tmp_path / "d" / "a.tif")
+    shutil.copy(tmp_path / "d" / "a.tif", os.fsdecode(b"d/b\xe9.tif"))
+    assert tile("d", "--size", 50, "--sample", 3, "--out", "tiles") == 1
+    assert "b\\udce9.tif: " in capsys.readouterr().err
+    assert len(tiles_of(tmp_path / "tiles")) == 3
+
+
 def test_tiles_are_not_written_over_inputs(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever --overwrite says."""
     one, other = (write_raster(tmp_path / "d" / name) for name in ("a.tif", "a_r00000_c00000.tif"))
@@ -742,3 +753,17 @@ def test_a_tile_that_somebody_changed_is_not_cut_anew(
     assert "a_r00000_c00000.tif: was changed since segcli wrote it; choose another --out" in capsys.readouterr().err
     assert changed.read_bytes() == before
     assert tile("a.tif", "--size", 50, "--out", "t", "--overwrite") == 0
+
+
+def test_many_small_rasters_are_dealt_out_at_once() -> None:
+    """Not each compared with each: of 20 000 that took minutes."""
+    side, began = 100, time.monotonic()
+    placed = [(5e5 + 10 * (n % side), 10.0 * (n // side), 5e5 + 10 * (n % side + 1), 10.0 * (n // side + 1))
+              for n in range(side**2)]  # fmt: skip
+    for places in ([None] * side**2, placed):
+        splits = deal([4] * side**2, (0.8, 0.2), 0, places, [None] * side**2)
+        pairs = meeting(places, splits, [(64, 64)] * side**2)
+        beside = {(n, n + step) for n in range(side**2) for step in (1, side - 1, side, side + 1)}
+        assert {*pairs} <= beside
+        assert bool(pairs) == (places is placed)
+    assert time.monotonic() - began < 30

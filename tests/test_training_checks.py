@@ -1,5 +1,6 @@
 """What is refused before a training begins, and in which words."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_all_that_cannot_be_used_is_named_the_first_mask_too(data: Path, refused
         assert "masks/0.png" in said
         assert "images/3.png" in said
         assert "2 of 5 pairs cannot be used; nothing was started" in said
+
+
+def test_a_name_that_is_no_text_is_named(data: Path, refused: Callable[..., str]) -> None:
+    for folder in ("images", "masks"):
+        (data / folder / "3.png").rename(data / folder / os.fsdecode(b"b\xe9.png"))
+    said = refused("train", "data", *SMALL)
+    assert "b\\udce9.png: " in said
+    assert "1 of 5 pairs cannot be used; nothing was started" in said
 
 
 def test_masks_in_colours_without_a_table(data: Path, rng: np.random.Generator, refused: Callable[..., str]) -> None:

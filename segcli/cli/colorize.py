@@ -81,7 +81,7 @@ def colorize(
         int | None, typer.Option("--jobs", "-j", min=1, help="Small masks to draw at once (default: one a core).")
     ] = ColorizeOptions.jobs,
     format: Annotated[
-        Format, typer.Option(help="auto: PNG for pictures, GeoTIFF for all else. cog: cloud-optimised GeoTIFF.")
+        Format, typer.Option(help="auto: PNG for pictures without a place, GeoTIFF for all else. cog: cloud-optimised.")
     ] = ColorizeOptions.format,
     compress: Annotated[Compression, typer.Option(help="Of GeoTIFFs.")] = ColorizeOptions.compress,
     recursive: Recursive = False,

@@ -51,7 +51,7 @@ def predict(
         float | None, typer.Option(min=1e-6, help="The level with about so many micrometres a pixel.")
     ] = PredictOptions.mpp,
     format: Annotated[
-        Format, typer.Option(help="auto: PNG for pictures, GeoTIFF for all else. cog: cloud-optimised GeoTIFF.")
+        Format, typer.Option(help="auto: PNG for pictures without a place, GeoTIFF for all else. cog: cloud-optimised.")
     ] = PredictOptions.format,
     compress: Annotated[Compression, typer.Option(help="Of GeoTIFFs.")] = PredictOptions.compress,
     probabilities: Annotated[

@@ -64,7 +64,8 @@ class Setting:
         known_of = [job.made_of, *map(origins, others)]
         masks = (job.source, *self.truths.get(job.source, ())) if self.given is None or is_nameless(self.given) else ()
         tables = {table for mask in masks if isinstance(mask, Path) and (table := self._table_beside(mask.parent))}
-        return None if None in known_of else (*chain(*(files or () for files in known_of)), *sorted(tables))
+        found = (*chain(*(files or () for files in known_of)), *sorted(tables))
+        return None if None in known_of else tuple(dict.fromkeys(found))  # the record has each once
 
     @cached_property
     def _table_beside(self) -> Callable[[Path], Path | None]:

@@ -40,9 +40,13 @@ def faults_of_writing(path: Path, root: Path | None = None) -> Iterator[None]:
 
 
 def check_open(folder: Path) -> None:
-    """InputError where nothing can be written in a folder, or where it is to be made: said before much is computed."""
+    """InputError where nothing can be written in a folder, or where it is to be made, or where it is no folder, as a
+    link to a disk that is not there: said before much is computed."""
     if _is_closed(folder):
         raise InputError(folder, "cannot be written to", "", "give permission, or choose another --out")
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if os.path.lexists(there) and not os.path.isdir(there):  # noqa: PTH112
+        raise InputError(there, "no folder, or a link that leads to none", "", "move it away, or choose another --out")
 
 
 def _existing(folder: Path) -> Path:

@@ -46,7 +46,8 @@ def _files(name: Name) -> Sequence[Path] | None:
 def drawn_from(names: Iterable[str]) -> str:
     """What tells sets of rasters apart: a sample of other ones is another sample."""
     known = sorted(names)
-    return f"{len(known)} rasters ({hashlib.sha256(chr(10).join(known).encode()).hexdigest()[:8]})"
+    digest = hashlib.sha256("\n".join(known).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{len(known)} rasters ({digest[:8]})"
 
 
 def seen_from(folder: Path, name: Name) -> str:

@@ -81,6 +81,7 @@ def overlapping(places: Sequence[Box | None], around: float = 0.0) -> list[int]:
     """A number for each place, that of the first one that it is linked with by overlaps; those that only touch, or of
     which nothing is known, are alone. `around` is the whole circle where the places are longitudes, else 0."""
     boxes = _boxes(places)
+    near = _Near(boxes, -_rounded(boxes), around)
     out = list(range(len(boxes)))
     waiting = set(out)
     for first in range(len(boxes)):
@@ -89,7 +90,7 @@ def overlapping(places: Sequence[Box | None], around: float = 0.0) -> list[int]:
             n = found.pop()
             waiting.discard(n)
             out[n] = first
-            found += [int(m) for m in np.flatnonzero(_near_place(boxes, n, -_rounded(boxes), around)) if m in waiting]
+            found += [m for m in near.of(n).tolist() if m in waiting]
             waiting.difference_update(found)
     return out
 
@@ -101,14 +102,14 @@ def meeting(
     size in pixels, whose tiles are split alike. `around` is as for `overlapping`."""
     boxes = _boxes(places)
     margin = _rounded(boxes)
+    near = _Near(boxes, margin, around)
     pixels = np.array(sizes).reshape(-1, 2)
     pairs = []
     for n, box in enumerate(boxes):
-        alike = (np.abs(boxes - box).max(axis=1) <= margin) & (pixels == pixels[n]).all(axis=1)
-        near = _near_place(boxes, n, margin, around) & ~alike
-        pairs += [
-            (n, int(m)) for m in np.flatnonzero(near) if m > n and (splits[n] is None or splits[n] != splits[int(m)])
-        ]
+        those = near.of(n)
+        those = those[those > n]
+        alike = (np.abs(boxes[those] - box).max(axis=1) <= margin[those]) & (pixels[those] == pixels[n]).all(axis=1)
+        pairs += [(n, m) for m in those[~alike].tolist() if splits[n] is None or splits[n] != splits[m]]
     return pairs
 
 
@@ -123,13 +124,32 @@ def _rounded(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1e-6 * np.minimum(east - west, north - south)
 
 
-def _near_place(boxes: NDArray[np.float64], n: int, margin: NDArray[np.float64], around: float) -> NDArray[np.bool_]:
-    """Which boxes lie at most `margin` from box `n`; overlap by so much, where it is negative."""
-    west, south, east, north = boxes.T
-    found = np.zeros(len(boxes), bool)
-    for turn in {-around, 0.0, around}:
-        found |= (west + turn - margin <= east[n]) & (east + turn + margin >= west[n])
-    return found & (south - margin <= north[n]) & (north + margin >= south[n])
+class _Near:
+    """Which boxes lie near another: at most each one's `margin` from it, or overlapping it by so much, where that is
+    negative. Of those that are sorted by their south only a few are compared: there may be tens of thousands."""
+
+    def __init__(self, boxes: NDArray[np.float64], margin: NDArray[np.float64], around: float) -> None:
+        west, south, east, north = boxes.T
+        self._boxes, self._turns = boxes, {-around, 0.0, around}
+        self._reach = np.stack([west - margin, south - margin, east + margin, north + margin], axis=1)
+        known = np.flatnonzero(~np.isnan(south))
+        self._order = known[np.argsort(self._reach[known, 1], kind="stable")]
+        self._souths = self._reach[self._order, 1]
+        highest = (self._reach[self._order, 3] - self._souths).max(initial=0.0)
+        self._below = highest * (1 + 1e-6)  # of a box that begins so far south of another none reaches it
+
+    def of(self, n: int) -> NDArray[np.intp]:
+        """Their numbers, ascending, that of the box itself among them."""
+        west, south, east, north = self._boxes[n]
+        if np.isnan(south):
+            return self._order[:0]
+        first, end = np.searchsorted(self._souths, south - self._below), np.searchsorted(self._souths, north, "right")
+        those = np.sort(self._order[first:end])
+        wests, _, easts, norths = self._reach[those].T
+        found = np.zeros(len(those), bool)
+        for turn in self._turns:
+            found |= (wests + turn <= east) & (easts + turn >= west)
+        return those[found & (norths >= south)]
 
 
 def _dealt(rows: int, cols: int, side: int, shares: Sequence[float], rng: np.random.Generator) -> NDArray[np.int8]:

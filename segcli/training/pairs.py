@@ -109,8 +109,12 @@ def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
     if len(groups) < 2:
         raise UsageError(data, f"all pairs are of group {next(iter(groups))!r}", "expected at least 2 groups",
                          "give another --group-by, or name the parts in train/ and val/")  # fmt: skip
+
     # Sorting by hash gives the same split whatever else lies in the folder.
-    order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+    def place(group: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{group}".encode("utf-8", "surrogateescape")).digest()
+
+    order = sorted(groups, key=place)
     wanted, taken = val * len(pairs), 0
     chosen: list[str] = []
     for group in order[:-1]:
