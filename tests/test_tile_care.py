@@ -26,6 +26,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
+from scipy.sparse.csgraph import connected_components
 
 from segcli import manifest
 from segcli.classes import ClassTable
@@ -755,15 +756,26 @@ def test_a_tile_that_somebody_changed_is_not_cut_anew(
     assert tile("a.tif", "--size", 50, "--out", "t", "--overwrite") == 0
 
 
-def test_many_small_rasters_are_dealt_out_at_once() -> None:
-    """Not each compared with each: of 20 000 that took minutes."""
-    side, began = 100, time.monotonic()
-    placed = [(5e5 + 10 * (n % side), 10.0 * (n // side), 5e5 + 10 * (n % side + 1), 10.0 * (n // side + 1))
-              for n in range(side**2)]  # fmt: skip
-    for places in ([None] * side**2, placed):
-        splits = deal([4] * side**2, (0.8, 0.2), 0, places, [None] * side**2)
-        pairs = meeting(places, splits, [(64, 64)] * side**2)
-        beside = {(n, n + step) for n in range(side**2) for step in (1, side - 1, side, side + 1)}
-        assert {*pairs} <= beside
-        assert bool(pairs) == (places is placed)
-    assert time.monotonic() - began < 30
+@pytest.mark.parametrize("around", [0.0, 360.0])
+def test_neighbours_are_those_that_comparing_each_with_each_finds(rng: np.random.Generator, around: float) -> None:
+    """Of boxes that overlap, adjoin, or lie nowhere; of longitudes also over the antimeridian."""
+    low = rng.integers(-18, 18, (300, 2)) * (10.0, 5.0)
+    boxes = np.concatenate([low, low + rng.choice([5.0, 10.0, 40.0], (300, 2))], axis=1)
+    boxes[rng.random(300) < 0.1] = np.nan
+    places = [None if np.isnan(box[0]) else tuple(box.tolist()) for box in boxes]
+    within = 1e-6 * np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    west, south, east, north = boxes.T
+
+    def reached(n: int, margin: np.ndarray) -> np.ndarray:
+        found = [(west + turn - margin <= east[n]) & (east + turn + margin >= west[n]) for turn in (-around, 0, around)]
+        return np.any(found, axis=0) & (south - margin <= north[n]) & (north + margin >= south[n])
+
+    splits = rng.integers(0, 2, 300).tolist()
+    expected = [(n, int(m)) for n in range(300) for m in np.flatnonzero(reached(n, within))
+                if m > n and splits[n] != splits[m] and np.abs(boxes[n] - boxes[m]).max() > within[m]]  # fmt: skip
+    assert len(expected) > 100
+    assert meeting(places, splits, [(64, 64)] * 300, around) == expected
+    pieces = connected_components(np.array([reached(n, -within) for n in range(300)]), connection="weak")[1]
+    first = [int(np.flatnonzero(pieces == piece)[0]) for piece in pieces]
+    assert len(set(first)) > 30
+    assert overlapping(places, around) == first
