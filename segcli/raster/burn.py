@@ -17,8 +17,9 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
 from segcli.raster.contents import Contents, faults_of
+from segcli.raster.ellipsoid import around
 from segcli.raster.gdal import deaf_to
-from segcli.raster.grid import Grid, around
+from segcli.raster.grid import Grid
 from segcli.raster.source import Source
 
 VECTORS = frozenset({".geojson", ".json", ".gpkg", ".fgb", ".shp"})

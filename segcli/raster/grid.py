@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
-from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
 from rasterio.warp import transform_bounds
 
-from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, in_space, transformed
+from segcli.raster.ellipsoid import around, degrees_on, ellipsoid_of, in_space, transformed
 
 TRUE = 0.01
 """By how much the scale of a projection may be off where its metres are taken for those on the ground: those of UTM are
@@ -125,12 +124,6 @@ class Grid:
             values = rpcs.to_dict()
             rpcs = RPC(**(values | {"line_off": values["line_off"] - row, "samp_off": values["samp_off"] - col}))
         return replace(self, height=height, width=width, transform=transform, gcps=points, rpcs=rpcs)
-
-
-def around(crs: Any) -> float:
-    """The whole circle in units of a reference system's coordinates; 0 where these are no angles."""
-    system = CRS.from_user_input(crs)
-    return 2 * math.pi / float(system.units_factor[1]) if system.is_geographic else 0.0
 
 
 def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:
