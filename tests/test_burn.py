@@ -15,6 +15,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.network.normalise import Normalisation
 from segcli.raster.burn import burnt, kinds_in, table_of_kinds
+from segcli.raster.ellipsoid import in_other_degrees, transformed
 from segcli.raster.grid import Grid
 from segcli.raster.source import Source
 from segcli.training.labels import Labels, find_classes
@@ -89,6 +90,35 @@ def test_the_world_covers_an_image_wherever_it_lies(tmp_path: Path, crs: str) ->
     found = whole(burnt(path, grid, TABLE))[40] == 5
     assert (found == is_east).mean() > 0.98
     assert crs == "EPSG:32633" or 0.1 < found.mean() < 0.9
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:32701", "EPSG:2193", "EPSG:3460", "EPSG:4322"])
+def test_polygons_over_the_antimeridian_are_burnt_whole(tmp_path: Path, crs: str) -> None:
+    """On an image in degrees that go on after 180, whatever system the polygons are in."""
+    grid = Grid(40, 100, rasterio.crs.CRS.from_epsg(4326), from_origin(179.5, -17, 0.01, 0.01))
+    edges = np.array(shapely.segmentize(shapely.box(179.7, -17.3, 180.3, -17.1), 0.01).exterior.coords)
+    placed = in_other_degrees(edges, grid.crs, crs)
+    box = shapely.Polygon(placed if placed is not None else transformed(edges, grid.crs, crs))
+    expected = np.zeros((40, 100), np.uint8)
+    expected[10:30, 20:80] = 5
+    path = write_shapes(tmp_path / "a.gpkg", [(box, "5")], crs, key="label")
+    found = whole(burnt(path, grid, TABLE))
+    assert np.count_nonzero(found != expected) <= 40  # whose middles lie on an edge
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4269", "EPSG:3857", "+proj=longlat +R=6371000"])
+def test_polygons_on_longitudes_from_0_to_360(tmp_path: Path, crs: str) -> None:
+    """As models of the weather have them."""
+    grid = Grid(40, 360, rasterio.crs.CRS.from_user_input(crs if crs != "EPSG:3857" else "EPSG:4326"),
+                from_origin(0, 20, 1, 1))  # fmt: skip
+    assert grid.bounds_in("EPSG:4326") == pytest.approx((0, -20, 360, 20), abs=0.2)
+    boxes = [shapely.box(west, -10, west + 10, 10) for west in (-100, -5, 20)]
+    if crs == "EPSG:3857":
+        boxes = [shapely.transform(box, lambda at: transformed(at, grid.crs, crs)) for box in boxes]
+    path = write_shapes(tmp_path / "a.gpkg", [(box, "5") for box in boxes], crs if crs == "EPSG:3857" else "EPSG:4326",
+                        key="label")  # fmt: skip
+    row = whole(burnt(path, grid, TABLE))[20]
+    assert np.flatnonzero(row).tolist() == [*range(5), *range(20, 30), *range(260, 270), *range(355, 360)]
 
 
 def test_what_is_wrong_with_polygons_is_said(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from segcli.options import PredictOptions
 from segcli.predict import run as predict
 from segcli.raster import vectors
 from segcli.raster.align import difference, is_elsewhere
-from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, signed_area, surface, transformed
-from segcli.raster.grid import Grid, around
+from segcli.raster.ellipsoid import around, degrees_on, ellipsoid_of, signed_area, surface, transformed
+from segcli.raster.grid import Grid
 from segcli.raster.measuring import in_degrees, in_plane, measure_of
 from segcli.raster.source import Source, open_images
 from segcli.tiling.splits import meeting, overlapping
@@ -212,6 +212,38 @@ def test_geojson_is_cut_at_the_antimeridian_and_goes_round_counterclockwise(tmp_
         for way in (slice(None), slice(None, None, -1)):
             shape = shapely.geometry.shape(written(tmp_path, grid, square(left, top, 5_000)[way]))
             assert all(part.exterior.is_ccw for part in shapely.get_parts(shape))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3995", "EPSG:2193", "EPSG:28478", "EPSG:4284", "EPSG:32660"])
+def test_geojson_is_cut_at_the_antimeridian_in_any_system(tmp_path: Path, crs: str) -> None:
+    """Polar ones, grids of countries near it, degrees of another datum: none goes round the other side of the earth."""
+    system = CRS.from_user_input(crs)
+    (x,), (y,) = transform("EPSG:4326", system, [180], [70 if crs != "EPSG:3031" else -70])
+    half = 0.1 if system.is_geographic else 5_000
+    (x, y) = (180, 70) if system.is_geographic else (x, y)
+    found = shapely.geometry.shape(written(tmp_path, on(system), square(x - half, y + half, 2 * half)))
+    assert found.is_valid
+    assert len(shapely.get_parts(found)) == 2
+    assert (found.bounds[0], found.bounds[2]) == (-180, 180)
+    assert found.area < 0.1
+    assert found.distance(shapely.Point(0, y)) > 50
+
+
+def test_geojson_of_a_pole_reaches_up_to_it(tmp_path: Path) -> None:
+    """With the hole that it has around the pole, and with others."""
+    polar, ring = on("EPSG:3995"), square(-100_000, 100_000, 200_000)
+    cap = shapely.geometry.shape(written(tmp_path, polar, ring))
+    cut = shapely.geometry.shape(written(tmp_path, polar, ring, square(-50_000, 50_000, 100_000)))
+    aside = shapely.geometry.shape(written(tmp_path, polar, ring, square(-20_000, 60_000, 40_000)))
+    longitudes = np.arange(-175, 180, 10)
+    whole = (89.9, 89.2)
+    for shape, inside, outside in ((cap, whole, (88.5,)), (cut, whole[1:], (89.9, 88.5)), (aside, whole, ())):
+        assert shape.is_valid
+        for latitude in inside:
+            assert sum(shape.contains(shapely.Point(one, latitude)) for one in longitudes) == 36
+        for latitude in outside:
+            assert not any(shape.contains(shapely.Point(one, latitude)) for one in longitudes)
+    assert not aside.contains(shapely.Point(180, 89.6))
 
 
 def test_geojson_of_a_building_site_is_refused_before_the_work() -> None:

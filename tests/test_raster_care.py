@@ -360,3 +360,15 @@ def test_tiles_of_what_is_read_from_other_files_follow_these(
     make(2)
     assert tile(name, "--size", 30, "--out", "t", "--verify") == 1
     assert "source changed" in capsys.readouterr().out
+
+
+def test_planes_that_gdal_cannot_decode_are_more_than_files_may_be_open(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    pytest.importorskip("imagecodecs")
+    path, planes = tmp_path / "a.tif", rng.integers(0, 255, (140, 12, 16), np.uint8)
+    tifffile.imwrite(path, planes, photometric="minisblack", metadata={"axes": "ZYX"}, compression="jpeg2000",
+                     compressionargs={"level": 0})  # fmt: skip
+    with few_open_files(), closing(open_images(path)) as images:
+        found = [np.concatenate([strip.pixels[0] for strip in plane.strips(5)]) for plane in images.planes]
+    assert np.array_equal(found, planes)

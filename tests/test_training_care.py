@@ -241,6 +241,18 @@ def test_one_picture_in_two_formats_is_the_same(scenes: Path) -> None:
     assert all(name in said for name in ("a.tif", "c.tif", "e.png"))
 
 
+def test_so_is_one_with_holes_in_blocks_of_another_height(scenes: Path) -> None:
+    """Which decide how many of its rows are read as floats."""
+    pixels = np.full((2, 80, 40), 100, np.uint16)
+    pixels[1, 66, :9], pixels[:, :5] = 65535, 65535
+    for name, height in (("a", 16), ("c", 7)):
+        write_scene(scenes / "images" / f"{name}.tif", pixels, nodata=65535, blockysize=height)
+        write_scene(scenes / "masks" / f"{name}.tif", np.arange(3200).reshape(80, 40).astype(np.uint8) % 2)
+    rows = ["images/a.tif,masks/a.tif,train", "images/c.tif,masks/c.tif,val"]
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    assert any("the same image" in line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+
+
 def test_a_group_on_both_sides_is_said(scenes: Path) -> None:
     """Where the table has a split of its own, nobody has kept its groups together."""
     sides = ("a", "train", "p1"), ("b", "train", "p2"), ("c", "val", "p2"), ("d", "val", "p3")

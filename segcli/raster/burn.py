@@ -17,8 +17,10 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
 from segcli.raster.contents import Contents, faults_of
+from segcli.raster.ellipsoid import around
 from segcli.raster.gdal import deaf_to
-from segcli.raster.grid import Grid, around
+from segcli.raster.grid import Grid
+from segcli.raster.longitudes import in_degrees, polygons_in, turns_onto
 from segcli.raster.source import Source
 
 VECTORS = frozenset({".geojson", ".json", ".gpkg", ".fgb", ".shp"})
@@ -206,7 +208,9 @@ def _in_pixels(polygon: Any, crs: Any, grid: Grid, there: Elsewhere | None) -> d
         polygon = _fine(polygon, there)
         if polygon.is_empty:
             return None
-        shape = transform_geom(crs, grid.crs, _mapping(polygon))
+        shape = _in_the_system_of(grid, polygon, crs)
+        if not shape["coordinates"]:
+            return None
     else:
         shape = _mapping(polygon)
     back = ~grid.transform
@@ -215,6 +219,21 @@ def _in_pixels(polygon: Any, crs: Any, grid: Grid, there: Elsewhere | None) -> d
         return back @ tuple(part[:2]) if isinstance(part[0], int | float) else [moved(inner) for inner in part]
 
     return {"type": shape["type"], "coordinates": moved(shape["coordinates"])}
+
+
+def _in_the_system_of(grid: Grid, polygon: Any, crs: Any) -> dict[str, Any]:
+    """As GeoJSON has it. Longitudes are counted as those of the image are, which may go on after 180."""
+    import shapely
+
+    if circle := around(grid.crs):
+        placed = [in_degrees(part, CRS.from_user_input(crs), grid.crs) for part in shapely.get_parts(polygon)]
+        bounds = grid.bounds_in(grid.crs)
+        if bounds is not None and all(part is not None for part in placed):
+            parts = [turned for shape in placed for part in polygons_in(shape)
+                     for turned in turns_onto(bounds, part, circle)]  # fmt: skip
+            return _mapping(shapely.MultiPolygon(parts))
+    found: dict[str, Any] = transform_geom(crs, grid.crs, _mapping(polygon))
+    return found
 
 
 def _fine(polygon: Any, there: Elsewhere) -> Any:

@@ -14,6 +14,9 @@ from rasterio.warp import transform
 EQUATOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563
 """Of WGS 84."""
 
+STEADY = 0.01
+"""By how much of the circle longitudes are moved more here than there by another datum, but close to the poles."""
+
 Body = tuple[float, float]
 """Radius at the equator in metres, and flattening."""
 
@@ -35,6 +38,25 @@ def transformed(points: NDArray[np.float64], crs: Any, other: Any) -> NDArray[np
     except (CRSError, CPLE_BaseError):
         return np.full_like(points, np.nan)
     return np.where(np.isfinite(found).all(1, keepdims=True), found, np.nan)
+
+
+def in_other_degrees(points: NDArray[np.float64], crs: Any, other: Any) -> NDArray[np.float64] | None:
+    """The same of longitudes and latitudes in others, of another datum or meridian: those that go on where longitudes
+    begin anew do so there, too. None where these are none, have other poles, or nobody can tell."""
+    if not (around(crs) and around(other)):
+        return None
+    found = transformed(points, crs, other)
+    turns = points[:, 0] / around(crs) - found[:, 0] / around(other)
+    whole = np.rint(turns - turns[0] % 1)
+    if not np.ptp(turns - whole) < STEADY:
+        return None
+    return found + np.stack([whole * around(other), np.zeros(len(whole))], axis=1)
+
+
+def around(crs: Any) -> float:
+    """The whole circle in units of a reference system's coordinates; 0 where these are no angles."""
+    system = CRS.from_user_input(crs)
+    return 2 * math.pi / float(system.units_factor[1]) if system.is_geographic else 0.0
 
 
 def is_on_earth(crs: Any) -> bool:

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
-from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
 from rasterio.warp import transform_bounds
 
-from segcli.raster.ellipsoid import degrees_on, ellipsoid_of, in_space, transformed
+from segcli.raster.ellipsoid import around, degrees_on, ellipsoid_of, in_other_degrees, in_space, transformed
 
 TRUE = 0.01
 """By how much the scale of a projection may be off where its metres are taken for those on the ground: those of UTM are
 by a thousandth, those of the web's Mercator by a factor of two at 60 degrees north."""
+
+LOOKS = 21
+"""Places along each side of a raster at which it is seen where it lies."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,18 @@ class Grid:
         if self.transform is None or self.crs is None:
             return None
         x, y = zip(*(self.transform @ (c, r) for c in (0, self.width) for r in (0, self.height)), strict=True)
-        try:
-            found = transform_bounds(self.crs, crs, min(x), min(y), max(x), max(y))
-        except (CRSError, CPLE_BaseError):
-            return None
-        west, south, east, north = found
+        edges = [(a, b) for a in np.linspace(min(x), max(x), LOOKS) for b in np.linspace(min(y), max(y), LOOKS)]
+        if (placed := in_other_degrees(np.array(edges), self.crs, crs)) is not None:
+            # GDAL takes longitudes beyond 180 for others.
+            west, south, east, north = map(float, (*placed.min(0), *placed.max(0)))
+        else:
+            try:
+                west, south, east, north = transform_bounds(self.crs, crs, min(x), min(y), max(x), max(y))
+            except (CRSError, CPLE_BaseError):
+                return None
         if east < west:
             east += around(crs)
-        is_there = all(map(math.isfinite, found)) and west < east and south < north
+        is_there = all(map(math.isfinite, (west, south, east, north))) and west < east and south < north
         return (west, south, east, north) if is_there else None
 
     def at(self, height: int, width: int) -> "Grid":
@@ -125,12 +131,6 @@ class Grid:
             values = rpcs.to_dict()
             rpcs = RPC(**(values | {"line_off": values["line_off"] - row, "samp_off": values["samp_off"] - col}))
         return replace(self, height=height, width=width, transform=transform, gcps=points, rpcs=rpcs)
-
-
-def around(crs: Any) -> float:
-    """The whole circle in units of a reference system's coordinates; 0 where these are no angles."""
-    system = CRS.from_user_input(crs)
-    return 2 * math.pi / float(system.units_factor[1]) if system.is_geographic else 0.0
 
 
 def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:

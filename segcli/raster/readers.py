@@ -197,6 +197,8 @@ class DecodedReader:
         """One decoded tile or strip, (row, col, sample)."""
         offset, size = self._page.dataoffsets[index], self._page.databytecounts[index]
         handle = self._file.filehandle
+        if handle.closed:
+            handle.open()
         if offset + size > handle.size:  # before memory is taken for it
             raise OSError("the file ends inside a block")
         handle.seek(offset)
@@ -215,7 +217,7 @@ class DecodedReader:
         return self.read(colors, row, col, height, width) != nodata
 
     def rest(self) -> None:
-        """It stays open: such files have few pages."""
+        self._file.filehandle.close()
 
     def close(self) -> None:
         self.dataset.close()

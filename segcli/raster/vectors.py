@@ -27,6 +27,7 @@ from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.grid import Grid
+from segcli.raster.longitudes import in_degrees, moved, polygons_in
 from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
 from segcli.raster.source import Source
@@ -204,9 +205,7 @@ def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features):
-            geometry = feature.geometry
-            if crs is not None:
-                geometry = _within_180(transform_geom(crs, WGS84, geometry, precision=DIGITS))
+            geometry = feature.geometry if crs is None else _within_180(feature.geometry, crs)
             geometry = geometry | {"coordinates": _oriented(geometry["coordinates"])}
             record = {"type": "Feature", "properties": feature.attributes, "geometry": geometry}
             file.write(",\n" if number else "\n")
@@ -214,22 +213,33 @@ def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
         file.write("\n]}\n")
 
 
-def _within_180(geometry: dict[str, Any]) -> dict[str, Any]:
-    """A polygon of longitudes that go on after 180, or before -180, in parts that do not. GDAL cuts what it projects,
-    not what has been degrees before."""
+def _within_180(geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
+    """A polygon of a reference system in longitudes and latitudes, in parts that do not go on after 180 or before
+    -180."""
     import shapely
 
-    shape = shapely.geometry.shape(geometry)
+    shape = in_degrees(shapely.geometry.shape(geometry), crs, WGS84)
+    if shape is None:
+        return dict(transform_geom(crs, WGS84, geometry, precision=DIGITS))
+    shape = _rounded(shape)  # what lies on the meridian is on neither side of it
     west, south, east, north = shape.bounds
-    if west >= -180 and east <= 180:
-        return geometry
-    parts = []
-    for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
-        found = shapely.intersection(shape, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
-        moved = shapely.transform(found, lambda points, turn=turn: np.round(points - (360 * turn, 0), DIGITS))
-        parts += [part for part in shapely.get_parts(moved) if part.area > 0]
-    cut: dict[str, Any] = shapely.geometry.mapping(shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0])
+    parts = [shape] if shape.geom_type == "Polygon" else polygons_in(shape)
+    if west < -180 or east > 180:
+        whole, parts = shape if shape.is_valid else shapely.make_valid(shape), []
+        for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
+            found = shapely.intersection(whole, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
+            parts += polygons_in(moved(found, -360 * turn))
+        parts = polygons_in(shapely.union_all(parts))  # around a pole they meet where the ring began
+    cut: dict[str, Any] = shapely.geometry.mapping(
+        _rounded(shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0])
+    )
     return cut
+
+
+def _rounded(shape: Any) -> Any:
+    import shapely
+
+    return shapely.transform(shape, lambda points: np.round(points, DIGITS))
 
 
 def _oriented(coordinates: Any) -> Any:

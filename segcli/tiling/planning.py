@@ -17,9 +17,10 @@ from segcli.options import TileOptions
 from segcli.raster.align import difference
 from segcli.raster.burn import BurntReader
 from segcli.raster.contents import TURNED_BYTES
+from segcli.raster.ellipsoid import around
 from segcli.raster.exact import not_kept
 from segcli.raster.faults import faults_of_writing
-from segcli.raster.grid import Grid, around
+from segcli.raster.grid import Grid
 from segcli.raster.names import Name
 from segcli.raster.origins import origins
 from segcli.raster.sidecars import tables_beside
@@ -218,8 +219,7 @@ def dealt(targets: list[Target], ledgers: dict[Path, Ledger], options: TileOptio
         known = [None if scene is None else SPLITS.index(scene.split) if scene.split else NONE for scene in scenes]
         splits = deal(counts, options.split, options.seed, places, known, circle)
         out += [replace(target, split=split) for target, split in zip(those, splits, strict=True)]
-        pairs = meeting(places, splits, sizes, circle)
-        if pairs:
+        if pairs := meeting(places, splits, sizes, circle):
             one, other = (those[n].source for n in pairs[0])
             more = f", and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
             console.say(f"--split: {one} and {other} adjoin or overlap on earth{more}; their tiles of different splits "

@@ -209,10 +209,10 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
 
 class _Values:
     """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of what is data in a band; of
-    all pixels a hash. Every `step`th row and column is sampled."""
+    all that is data a hash. Every `step`th row and column is sampled."""
 
     def __init__(self, image: Source, step: int) -> None:
-        self._bands, self.step = image.bands, step
+        self._bands, self._dtype, self.step = image.bands, image.dtype, step
         self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
         self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
         self.sums = np.zeros((image.bands, 3))
@@ -221,7 +221,10 @@ class _Values:
 
     def add(self, first_row: int, strip: NDArray[np.generic], valid: Valid) -> None:
         """The next rows, as many at a time of each file."""
-        self.content.update(np.ascontiguousarray(strip).data)
+        data = strip if valid is None else np.where(valid, strip, strip.dtype.type(0))
+        # Strips are floats where a band has holes, and then more of them in files of higher blocks.
+        data = data if data.dtype == self._dtype else np.nan_to_num(data).astype(self._dtype)
+        self.content.update(np.ascontiguousarray(data).data)
         for n, band in enumerate(strip):
             known = band.ravel() if valid is None else band[valid]
             known = known if known.dtype.kind != "f" else known[np.isfinite(known)]
