@@ -194,7 +194,11 @@ class Manifest:
         called when all files have been looked at, and raises where the sources are not any more what was read. Not kept
         here: no job comes twice."""
         made = tuple((self._name(destination(path)), Mark.of(path)) for path in outputs)
-        of = tuple((absolute(path), Mark.of(path, link_of(path, self._places))) for path in sources)
+        try:
+            of = tuple((absolute(path), Mark.of(path, link_of(path, self._places))) for path in sources)
+        except OSError:  # it is gone
+            check()
+            raise
         check()
         self._write(Done(str(source), self._key, made, of).to_json(), to_disk=True)
 

@@ -390,6 +390,13 @@ def test_a_folder_that_is_a_source_counts_by_all_that_is_in_it(tmp_path: Path) -
     assert why() == "source changed"
 
 
+def test_a_source_that_goes_while_it_is_read(tmp_path: Path, source: Path) -> None:
+    out, watched = write(tmp_path / "out" / "a.png"), Watched([source])
+    source.unlink()
+    with opened(out.parent, "predict", Options()) as manifest, pytest.raises(InputError, match="changed while it was"):
+        manifest.add(source, [out], [source], watched.check)
+
+
 def test_a_source_that_changes_while_it_is_recorded(tmp_path: Path, source: Path) -> None:
     out = write(tmp_path / "out" / "a.png")
     watched = Watched([source])
