@@ -106,6 +106,8 @@ def faults_of(name: Name, expected: str) -> Iterator[None]:
             yield
     except (SegcliError, MemoryError):
         raise
+    except UnicodeEncodeError as error:
+        raise InputError(name, "its name is no UTF-8", "GDAL opens no other", "rename it") from error
     except Exception as error:  # decoders and parsers of damaged files raise anything
         raise InputError(name, reason(error), expected, "fetch or export it again") from error
 
