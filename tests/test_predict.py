@@ -354,7 +354,7 @@ def test_what_ran_out_of_memory_once_is_not_tried_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     for name in "abc":
-        write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (1200, 2500, 3), np.uint8))
+        write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (300, 2500, 3), np.uint8))
 
     def starved(*given: object) -> None:
         if given[3].strip_height > 8:  # type: ignore[attr-defined]
