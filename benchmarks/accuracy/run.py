@@ -67,7 +67,11 @@ RECIPES: dict[str, dict[str, str]] = {
         "nuclei in few": f"--weights {{out}}/nuclei_again/run/best.safetensors {FEW} --minutes 25 --augment full"
         " --learning-rate 0.0003",
         "nuclei in light": f"--weights {{out}}/nuclei_in_few/run/best.safetensors {FEW} --minutes 105 --augment light"
-        " --learning-rate 0.0005 --seed 2 --half",
+        " --learning-rate 0.0005 --seed 2",
+        "nuclei in all sizes": f"--weights {{out}}/nuclei_in_light/run/best.safetensors {FEW} --minutes 110"
+        " --augment geometric --learning-rate 0.0005 --seed 3",
+        "nuclei in all sizes again": f"--weights {{out}}/nuclei_in_all_sizes/run/best.safetensors {FEW} --minutes 112"
+        " --augment geometric --learning-rate 0.0005 --seed 5 --half",
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
