@@ -4,6 +4,7 @@ A start takes three seconds on a slow machine, nearly all of it for torch's modu
 such as streams that are closed and variables that libraries look at when they are loaded, is for tests that start one.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -112,12 +114,31 @@ def become(arguments: Sequence[str], folder: str, environment: Mapping[str, str]
     sys.argv = ["segcli", *arguments]
 
 
+def leave(code: object) -> None:
+    """As Python ends, but for taking its modules apart, which copies all that this process shares with its parent."""
+    assert isinstance(code, int)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     import torchvision  # noqa: F401  # what takes its time
 
+    with suppress(ImportError):  # Typer looks at options with it, where it has it
+        from pydantic import TypeAdapter  # noqa: F401
+
+    import segcli.colorize
+    import segcli.evaluate
     import segcli.predict
+    import segcli.tile
     import segcli.train  # noqa: F401
     from segcli.cli import program
 
     serve(socket.socket(fileno=int(sys.argv[1])))
-    program()
+    try:
+        program()
+    except SystemExit as ended:
+        leave(ended.code)

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -23,6 +23,7 @@ def some(seed: int, pixels: int, classes: int, steps: int | None) -> tuple[np.nd
 
 
 @settings(deadline=None, max_examples=25)
+@example(863, 916, 4, None)
 @given(st.integers(0, 999), st.integers(200, 3000), st.integers(2, 5), st.sampled_from([None, 250]))
 def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes: int, steps: int | None) -> None:
     truth, shares = some(seed, pixels, classes, steps)
@@ -37,12 +38,13 @@ def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes
         curves, is_class = counts.curves(n), truth == n
         assert curves.average_precision == pytest.approx(average_precision_score(is_class, shares[n]), abs=tolerance)
         assert curves.roc_auc == pytest.approx(roc_auc_score(is_class, shares[n]), abs=tolerance)
-        precision, recall, thresholds = precision_recall_curve(is_class, shares[n])
+        known = levels(shares[n]) / (LEVELS - 1)  # of few pixels one more or less moves F1 by more than that
+        precision, recall, thresholds = precision_recall_curve(is_class, known)
         with np.errstate(invalid="ignore"):
             f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
         threshold, best = curves.best_threshold()
-        assert best == pytest.approx(f1.max(), abs=tolerance)
-        assert np.isclose(thresholds, threshold, atol=1e-4).any()
+        assert best == pytest.approx(f1.max(), abs=1e-12)
+        assert np.isclose(thresholds, threshold, atol=1e-12).any()
         reached = levels(shares[n]) >= round(threshold * (LEVELS - 1))
         assert best == pytest.approx(2 * (is_class & reached).sum() / (is_class.sum() + reached.sum()))
         for threshold, *along in curves.sampled():

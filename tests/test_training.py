@@ -22,6 +22,7 @@ from helpers import write_picture
 from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.warp import transform
+from ready import Ready
 from safetensors import safe_open
 from scipy import ndimage
 
@@ -810,7 +811,7 @@ def test_a_run_leaves_all_that_one_asks_for_later(tmp_path: Path, segcli: Progra
 
 
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, segcli: Program, refused: Callable[..., str]
+    tmp_path: Path, segcli: Program, ready: Ready, refused: Callable[..., str]
 ) -> None:
     """By SIGTERM in the middle of an epoch, and by a kill: the same history, the same weights."""
     blobs(tmp_path / "data", 6)
@@ -818,15 +819,16 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     assert segcli("train", "data", "--out", "whole", *options).returncode == 0
     for way in (signal.SIGTERM, signal.SIGKILL):
         out = tmp_path / f"stopped{way}"
-        command = [sys.executable, "-m", "segcli", "train", "data", "--out", out.name, *map(str, options)]
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
+        said, its = os.pipe()
+        with os.fdopen(said) as lines, Path(os.devnull).open("wb") as nowhere:
+            running = ready.start(("train", "data", "--out", out.name, *options), tmp_path, nowhere.fileno(), its)
+            os.close(its)
+            for line in lines:
                 if line.startswith("epoch 2"):
-                    process.send_signal(way)
+                    os.kill(running.pid, way)
                     break
-            rest = process.stderr.read()
-        assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[way], rest
+            rest = lines.read()
+        assert running.wait() == {signal.SIGTERM: 143, signal.SIGKILL: -9}[way], rest
         assert (out / "last.safetensors").exists()
         assert len(history_of(out / "history.csv")) < 6
         other = refused("train", "data", "--out", out.name, *options, "--learning-rate", 0.1, "--resume")
@@ -968,17 +970,17 @@ def test_no_two_steps_draw_the_same() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one(tmp_path: Path) -> None:
+def test_two_processes_learn_as_one(tmp_path: Path, segcli: Program) -> None:
     """By torchrun on the CPU: the same losses as one process with the same global batch."""
     blobs(tmp_path / "data", 8)
     options = ["--width", 4, "--depth", 2, "--norm", "none", "--crop", 32, "--batch", 4, "--epochs", 3,
                "--loss", "ce+dice", "--class-weights", "1,3"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     several = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
-    for name, start in (("one", [sys.executable]), ("two", several)):
-        command = [*start, "-m", "segcli", "train", "data", "--out", name, *map(str, options), "--debug"]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr
+    command = [*several, "-m", "segcli", "train", "data", "--out", "two", *map(str, options), "--debug"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert segcli("train", "data", "--out", "one", *options).returncode == 0
     histories = [history_of(tmp_path / name / "history.csv") for name in ("one", "two")]
     for one, two in zip(*histories, strict=True):
         assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
