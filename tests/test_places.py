@@ -229,6 +229,20 @@ def test_geojson_is_cut_at_the_antimeridian_in_any_system(tmp_path: Path, crs: s
     assert found.distance(shapely.Point(0, y)) > 50
 
 
+@pytest.mark.parametrize("crs", ["EPSG:3832", "EPSG:3857", "EPSG:6933", "EPSG:8859", "ESRI:54034"])
+def test_geojson_of_what_goes_round_the_earth_does_so(tmp_path: Path, crs: str) -> None:
+    """Both ends are one meridian, and the corners alone say nothing of what lies between."""
+    system = CRS.from_user_input(crs)
+    middle = 150 if crs in ("EPSG:3832", "EPSG:8859") else 0
+    away = 1e-6  # where the ends are the very same, GDAL may take either for the other
+    (west, east), (south, north) = transform("EPSG:4326", system, [middle - 180 + away, middle + 180 - away], [10, 20])
+    ring = np.array([(west, south), (east, south), (east, north), (west, north), (west, south)])
+    found = shapely.geometry.shape(written(tmp_path, on(system), ring))
+    assert found.is_valid
+    assert all(found.contains(shapely.Point(one + 0.5, 15)) for one in range(-180, 180))
+    assert found.area == pytest.approx(3600, rel=0.01)
+
+
 def test_geojson_of_a_pole_reaches_up_to_it(tmp_path: Path) -> None:
     """With the hole that it has around the pole, and with others."""
     polar, ring = on("EPSG:3995"), square(-100_000, 100_000, 200_000)

@@ -5,11 +5,15 @@ import math
 from typing import Any
 
 import numpy as np
+from rasterio.crs import CRS
 
 from segcli.raster.ellipsoid import around, in_other_degrees, transformed
 
 EDGES = 64
 """So many edges at least lie along a polygon that may reach over the end of longitudes or a pole."""
+
+LONG_M = 5e6
+"""No edge under this goes round the earth in a projection of all of it."""
 
 
 def in_degrees(polygon: Any, crs: Any, degrees: Any) -> Any:
@@ -23,7 +27,7 @@ def in_degrees(polygon: Any, crs: Any, degrees: Any) -> Any:
     placed = [ring if ring is not None else transformed(rings[n], crs, degrees) for n, ring in enumerate(kept)]
     if not all(np.isfinite(ring).all() for ring in placed):
         return None
-    if all(ring is not None for ring in kept) or np.ptp(placed[0][:, 0]) < circle / 4:
+    if all(ring is not None for ring in kept) or (np.ptp(placed[0][:, 0]) < circle / 4 and not _is_long(rings[0], crs)):
         return shapely.Polygon(placed[0], placed[1:])
     west, south, east, north = polygon.bounds
     fine = shapely.segmentize(polygon, max(east - west, north - south) / EDGES)
@@ -31,6 +35,12 @@ def in_degrees(polygon: Any, crs: Any, degrees: Any) -> Any:
     # Each ring goes on from where it begins.
     turned = [shift for hole in holes for shift in turns_onto(outline.bounds, hole, circle)]
     return shapely.difference(outline, shapely.union_all(turned)) if turned else outline
+
+
+def _is_long(ring: Any, crs: Any) -> bool:
+    """Whether an edge may go all the way around the earth, to the longitude that it comes from."""
+    longest = around(crs) / 4 or LONG_M / CRS.from_user_input(crs).linear_units_factor[1]
+    return bool(np.abs(np.diff(ring, axis=0)).max() > longest)
 
 
 def turns_onto(bounds: tuple[float, float, float, float], shape: Any, circle: float) -> list[Any]:
