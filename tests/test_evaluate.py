@@ -223,6 +223,21 @@ def test_what_is_not_predicted_counts_as_wrong_where_it_is_to(
     assert (code, report["dataset"]["mean_iou"]["value"]) == (4, 0)  # type: ignore[index]
 
 
+def test_a_true_value_that_is_no_class_is_named_where_nothing_is_predicted_counts(tmp_path: Path) -> None:
+    """There it is in no prediction's way, and would have been in no figure either."""
+    truth, found = np.zeros((2, 6, 6), np.uint8)
+    found[:2] = 255
+    truth[0, 0], found[3] = 9, 1
+    truth[3:5] = 1
+    (tmp_path / "classes.csv").write_text("index,name\n0,background\n1,disc\n")
+    place = 500_000, 5_300_000, 5
+    files = write_mask(tmp_path / "p.tif", found, *place, nodata=255), write_mask(tmp_path / "t.tif", truth, *place)
+    code, report = evaluated(tmp_path, *files, classes=tmp_path / "classes.csv")
+    assert (code, report["pixels"], report["unpredicted_pixels"]) == (0, 24, 11)
+    with pytest.raises(NothingDoneError):
+        run(EvalOptions(*files, classes=tmp_path / "classes.csv", unpredicted="wrong"), Console(quiet=True))
+
+
 def test_another_grid_is_refused_or_aligned(tmp_path: Path, rng: np.random.Generator) -> None:
     """A prediction of half the resolution, shifted by ten metres, that covers a part of the truth."""
     coarse = rng.integers(0, 3, (30, 30), np.uint8)

@@ -162,8 +162,9 @@ class Counts:
 
     def of_pair(self, pair: Pair) -> ImageCounts:
         """All that was counted. InputError where a value is no class."""
-        matrix, missed = by_class(pair, self._values, self._lost, self._meaning)
-        unpredicted, is_wrong = int(missed.sum()), self._options.unpredicted == "wrong"
+        is_wrong = self._options.unpredicted == "wrong"
+        matrix, missed = by_class(pair, self._values, self._lost, self._meaning, is_wrong)
+        unpredicted = int(missed.sum())
         unlabelled = self._meaning.true == -1
         without = int(self._values[unlabelled].sum() + self._lost[unlabelled].sum()) + self._void
         truth, prediction = self._marked
@@ -187,12 +188,16 @@ def class_of_nodata(source: Source, positions: NDArray[np.int16], classes: Class
     return classes.names[positions[int(value)]]
 
 
-def by_class(pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning) -> tuple[Matrix, Matrix]:
+def by_class(
+    pair: Pair, values: Matrix, lost: NDArray[np.int64], meaning: Meaning, is_lost_wrong: bool
+) -> tuple[Matrix, Matrix]:
     """Counts of values as a confusion matrix, and by true class, (class,), pixels without a predicted one.
 
-    `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class.
+    `lost` counts the true values of pixels where the prediction has no data. InputError on values that are no class,
+    among these where they are to count.
     """
-    tables = (values.sum(1), meaning.true, pair.truth), (values.sum(0), meaning.predicted, pair.predicted)
+    seen = values.sum(1) + lost if is_lost_wrong else values.sum(1)
+    tables = (seen, meaning.true, pair.truth), (values.sum(0), meaning.predicted, pair.predicted)
     for counts, positions, path in tables:
         foreign = np.flatnonzero((counts > 0) & (positions == -2))
         if foreign.size:
