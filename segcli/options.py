@@ -159,6 +159,7 @@ class TrainOptions:
     batch: int = 8
     augment: Augment = "light"
     upright: bool = False
+    keep_values: bool = False  # of pixels, which measure something
     balance: bool = False
     loss: LossKind = "ce+dice"
     class_weights: Literal["none", "auto"] | tuple[float, ...] = "none"

@@ -272,6 +272,7 @@ def _prepared(
         options.seed,
         options.augment,
         options.upright,
+        options.keep_values,
         options.balance,
         options.border_weight,
         options.border_gap,

@@ -586,8 +586,23 @@ def test_what_is_upright_stays_so() -> None:
         assert any(one.target[:20].mean() > 0.8 for one in turned_over), level
 
 
+def test_values_that_measure_something_are_moved_alone() -> None:
+    """No value appears that lies not between those of the crop, and a plane stays what it was."""
+    rng = np.random.default_rng(0)
+    image = np.stack([rng.normal(0, 1, (48, 48)), np.full((48, 48), 0.7)]).astype(np.float32)
+    crop = Crop(image, (image[0] > 0).astype(np.int16))
+    for _ in range(30):
+        light = augment(crop, rng, "light", keep_values=True)
+        np.testing.assert_array_equal(np.sort(light.image.reshape(2, -1)), np.sort(image.reshape(2, -1)))
+        warped = augment(crop, rng, "geometric", keep_values=True).image
+        assert image[0].min() <= warped[0].min() < warped[0].max() <= image[0].max()
+        np.testing.assert_allclose(warped[1], 0.7, rtol=1e-6)
+    assert any(augment(crop, rng, "light").image[1, 0, 0] != image[1, 0, 0] for _ in range(3))
+
+
 def test_options_of_crops_reach_the_crops(found: Survey) -> None:
-    chosen = {"augment": "full", "upright": True, "balance": True, "border_weight": 3.0, "border_gap": 1, "seed": 7}
+    chosen = {"augment": "light", "upright": True, "keep_values": True, "balance": True, "border_weight": 3.0}
+    chosen |= {"border_gap": 1, "seed": 7}
     options = TrainOptions(Path(), width=2, depth=1, crop=32, **chosen)  # type: ignore[arg-type]
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
     network = UNet(NetworkConfig(1, 2, 2, 1))
@@ -1169,6 +1184,8 @@ def test_options_that_do_nothing_or_do_not_fit_are_refused(tmp_path: Path) -> No
         ({"class_weights": (1.0, 2.0, 3.0)}, "3 weights; expected 2"),
         ({"encoder": "resnet18", "pretrained": False, "depth": 5}, "depth 5 needs 64"),
         ({"upright": True, "augment": "none"}, "--upright: with --augment none"),
+        ({"keep_values": True, "augment": "none"}, "--keep-values: with --augment none"),
+        ({"keep_values": True, "augment": "full"}, "--keep-values: with --augment full.*geometric or light"),
         ({"resume": True, "overwrite": True}, "--resume: with --overwrite"),
     ):
         with pytest.raises(UsageError, match=text):

@@ -50,7 +50,7 @@ def main() -> None:
     names = labels.classes.names
     reading = Reading(labels, normalisation(found))
     crops = Crops(found, reading, like["crop"], like["seed"], like["augment"],
-                  like["upright"], like["balance"], like["border_weight"],
+                  like["upright"], like.get("keep_values", False), like["balance"], like["border_weight"],
                   like.get("border_gap", TrainOptions.border_gap))  # fmt: skip
     by_class = None
     if like["class_weights"] == "auto":

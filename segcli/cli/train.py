@@ -94,6 +94,13 @@ def train(
         bool,
         typer.Option("--upright", help="Images have an up, as streets do: mirrored left to right only, hardly turned."),
     ] = False,
+    keep_values: Annotated[
+        bool,
+        typer.Option(
+            "--keep-values",
+            help="Pixels measure something (reflectance, Hounsfield units, heights): brightness and contrast stay.",
+        ),
+    ] = False,
     balance: Annotated[
         bool, typer.Option("--balance", help="Take every other crop where a class is that is drawn from all.")
     ] = TrainOptions.balance,
@@ -144,9 +151,9 @@ def train(
     options = TrainOptions(
         data, out, classes, val, split_seed, texts.pattern("--group-by", group_by), check, epochs, minutes, patience,
         weights, width, depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze,
-        freeze_norms, crop, batch, augment, upright, balance, loss, texts.class_weights(class_weights), border_weight,
-        border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half,
-        workers, resume, resume_if_any, overwrite, device, json, quiet, debug,
+        freeze_norms, crop, batch, augment, upright, keep_values, balance, loss, texts.class_weights(class_weights),
+        border_weight, border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision,
+        compile, half, workers, resume, resume_if_any, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -30,13 +30,16 @@ class Crop:
     void: NDArray[np.bool_] | None = None
 
 
-def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool = False) -> Crop:
+def augment(
+    crop: Crop, rng: np.random.Generator, level: Augment, upright: bool = False, keep_values: bool = False
+) -> Crop:
     """A square crop changed at random.
 
     light: one of the eight symmetries of the square; contrast and brightness, the same for all bands. geometric: also
     turned by any angle, scaled and deformed (mirrored at the border). full: also more or less colour, gain by band,
     blur and noise.
-    `upright` is for images that have an up: mirrored left to right only, and turned by a few degrees.
+    `upright` is for images that have an up: mirrored left to right only, and turned by a few degrees. `keep_values` is
+    for pixels that measure something: they are moved, and no light is changed.
     Where there are no data the image is 0 again in the end, the mean, as the network will see it in predicting.
     """
     if level == "none":
@@ -44,8 +47,16 @@ def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool 
     crop = turned(crop, 0 if upright else int(rng.integers(4)), bool(rng.integers(2)))
     if level in ("geometric", "full") and rng.random() < 0.7:
         crop = warped(crop, rng, UPRIGHT_TURN_DEGREES if upright else MOST_TURN_DEGREES)
+    image = crop.image if keep_values else relit(crop.image, rng, level)
+    if crop.void is not None:
+        image = np.where(crop.void, np.float32(0), image)
+    return Crop(image, crop.target, crop.objects, crop.void)
+
+
+def relit(image: NDArray[np.float32], rng: np.random.Generator, level: Augment) -> NDArray[np.float32]:
+    """An image (band, row, col) as another exposure, instrument or day might have it."""
     contrast, brightness = rng.uniform(0.75, 1.25), rng.uniform(-0.25, 0.25)
-    image = crop.image * np.float32(contrast) + np.float32(brightness)
+    image = image * np.float32(contrast) + np.float32(brightness)
     if level == "full":
         grey = image.mean(0, keepdims=True)
         image = grey + np.float32(rng.uniform(0.6, 1.4)) * (image - grey)
@@ -55,9 +66,7 @@ def augment(crop: Crop, rng: np.random.Generator, level: Augment, upright: bool 
             image = np.stack([cv2.GaussianBlur(np.ascontiguousarray(band), (0, 0), sigma) for band in image])
         if rng.random() < 0.3:
             image = image + rng.normal(0, rng.uniform(0.02, 0.15), image.shape).astype(np.float32)
-    if crop.void is not None:
-        image = np.where(crop.void, np.float32(0), image)
-    return Crop(image, crop.target, crop.objects, crop.void)
+    return image
 
 
 def turned(crop: Crop, turns: int, flip: bool) -> Crop:

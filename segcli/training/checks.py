@@ -38,8 +38,12 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.freeze_norms and start is not None and not batch_norms(start.network):
         raise UsageError("--freeze-norms", f"{options.weights} has no batch norm", "there is nothing to freeze",
                          "leave --freeze-norms out")  # fmt: skip
-    if options.upright and options.augment == "none":
-        raise UsageError("--upright", "with --augment none", "nothing is mirrored or turned", "leave it out")
+    for name, given in (("--upright", options.upright), ("--keep-values", options.keep_values)):
+        if given and options.augment == "none":
+            raise UsageError(name, "with --augment none", "nothing is mirrored, turned or changed", "leave it out")
+    if options.keep_values and options.augment == "full":
+        raise UsageError("--keep-values", "with --augment full", "which changes colours, blurs and adds noise",
+                         "expected --augment geometric or light")  # fmt: skip
     if (options.resume or options.resume_if_any) and options.overwrite:
         name = "--resume-if-any" if options.resume_if_any else "--resume"
         raise UsageError(name, "with --overwrite", "the one goes on, the other begins anew", "give one of them")

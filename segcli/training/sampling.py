@@ -156,6 +156,7 @@ class Crops:
     seed: int
     augment: Augment = "light"
     upright: bool = False
+    keep_values: bool = False
     balance: bool = False
     border_weight: float = 0.0
     border_gap: int = 2
@@ -237,7 +238,7 @@ class Crops:
             void = None if void is None else np.pad(void, ((0, 0), *around), "symmetric")
             target = np.pad(target, around, constant_values=-1)
             objects = None if objects is None else np.pad(objects, around)
-        crop = augment(Crop(image, target, objects, void), rng, self.augment, self.upright)
+        crop = augment(Crop(image, target, objects, void), rng, self.augment, self.upright, self.keep_values)
         target, weights = self._with_borders(crop)
         seen = (slice(margin - self.context, margin + self.size + self.context),) * 2
         inner = (slice(margin, margin + self.size),) * 2
