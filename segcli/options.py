@@ -143,6 +143,7 @@ class TrainOptions:
     minutes: float | None = None
     patience: int | None = None
     weights: Path | None = None  # or the name of bundled ones
+    bands: tuple[int, ...] | None = None  # counted from 1
     width: int = 32
     depth: int = 4
     norm: Norm = "batch"

@@ -223,7 +223,7 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
 def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int, ...]:
     """The bands that the network sees of a file that fits it, and says what its mask cannot hold of it."""
     first = images.planes[0]
-    bands = match_bands(first, setting.model.bands, setting.options.bands)
+    bands = match_bands(first, setting.model.bands, setting.options.bands, setting.model.learnt)
     other = next((plane.bands for plane in images.planes if plane.bands != first.bands), None)
     if other is not None:
         raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")

@@ -81,7 +81,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         if options.border_weight and numbered < count:
             console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
-        found = survey(splits, labels, console.fail)
+        found = survey(splits, labels, console.fail, options.bands)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
         odd = [*left_out(options.data), *warnings(found, labels.classes.names)]
@@ -134,7 +134,7 @@ def _train(
         console.say(f"{options.weights}: {take_over(network, start, classes)}")
     shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process
     shown = shown.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = _prepared(network, options, found, Reading(labels, normalisation), processes, device)
+    training = _prepared(network, options, found, Reading(labels, normalisation, found.chosen), processes, device)
     validation = Validation(training.crops.reading, found.facts, device, training.half, cache(console.say))
     same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count,

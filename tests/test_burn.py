@@ -170,7 +170,8 @@ def test_polygons_as_training_masks(tmp_path: Path, rng: np.random.Generator) ->
     assert labels.classes.names == ("background", "pond", "roof")
     found = survey(splits, labels, lambda error: pytest.fail(str(error)))
     assert [fact.pixels.tolist() for fact in found.facts.values()] == [[1010, 100, 90]] * 2
-    _, target = Reading(labels, Normalisation("uint8", (0.0,) * 3, (1.0,) * 3), 0).window(splits.train[0], 8, 2, 6, 9)
+    reading = Reading(labels, Normalisation("uint8", (0.0,) * 3, (1.0,) * 3), cache_bytes=0)
+    _, target = reading.window(splits.train[0], 8, 2, 6, 9)
     expected = np.zeros((6, 9), np.int16)
     expected[2:, 3:] = 1
     assert np.array_equal(target, expected)

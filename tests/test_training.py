@@ -423,7 +423,7 @@ def found(tmp_path: Path) -> Survey:
 
 def crops_of(found: Survey, cache: int = 2**20, **more: object) -> Crops:
     identity = Normalisation("uint8", (0.0,), (1.0,))
-    return Crops(found, Reading(Labels(ClassTable.from_indices([0, 1])), identity, cache), 20, 5, **more)  # type: ignore[arg-type]
+    return Crops(found, Reading(Labels(ClassTable.from_indices([0, 1])), identity, cache_bytes=cache), 20, 5, **more)  # type: ignore[arg-type]
 
 
 def test_an_epoch_covers_each_image_about_once(found: Survey) -> None:
@@ -1447,7 +1447,9 @@ def test_steps_are_counted_without_shuffling(found: Survey, monkeypatch: pytest.
 def test_threads_that_meet_one_file_share_its_place_in_memory(found: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one thread decodes it whole, another reads its own window; the cache is charged once."""
     pair = next(pair for pair in found.splits.train if pair.image.stem == "large")
-    reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)), 2 * 1600)
+    reading = Reading(
+        Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)), cache_bytes=2 * 1600
+    )
     whole = Source.patch
     asked: list[tuple[int, int]] = []
 

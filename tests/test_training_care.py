@@ -22,7 +22,8 @@ from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
-from segcli.options import Augment, TrainOptions
+from segcli.options import Augment, PredictOptions, TrainOptions
+from segcli.predict import run as predict
 from segcli.train import run
 from segcli.training.borders import border_weights
 from segcli.training.findings import as_record, tables, warnings
@@ -451,3 +452,46 @@ def test_clocks_of_several_processes_agree(monkeypatch: pytest.MonkeyPatch) -> N
     assert Processes(0, 2).mean(1.0) == 2.0
     monkeypatch.undo()
     assert Processes().mean(1.23456789) == 1.23456789
+
+
+def test_training_on_chosen_bands_is_training_on_files_of_them(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weight for weight; predict says which bands they were."""
+    mask = np.kron(rng.integers(0, 2, (2, 12, 12)), np.ones((4, 4), int)).astype(np.uint8)
+    for n in range(4):
+        scene = rng.integers(0, 90, (5, 48, 48)).astype(np.uint16) + 100 * np.uint16(mask[n % 2])
+        scene[4, :, :9] = 0  # no data there, in a band that is not chosen as in one that is
+        for folder, bands in (("all", scene), ("cut", scene[[3, 1, 4]])):
+            write_scene(tmp_path / folder / "images" / f"{n}.tif", bands, nodata=0)
+            write_scene(tmp_path / folder / "masks" / f"{n}.tif", mask[n % 2])
+    monkeypatch.setattr("segcli.training.validation.WHOLE_PIXELS", 1)  # in rows, as large images are
+    options = TrainOptions(tmp_path / "all", tmp_path / "a", width=2, depth=1, crop=32, batch=2, epochs=2, val=0.5)
+    for out, more in ((tmp_path / "a", {"bands": (4, 2, 5)}), (tmp_path / "b", {"data": tmp_path / "cut"})):
+        assert run(dataclasses.replace(options, out=out, **more), Console(quiet=True)) == 0  # type: ignore[arg-type]
+    one, other = (checkpoint.load(tmp_path / name / "best.safetensors") for name in "ab")
+    assert one.normalisation == other.normalisation
+    assert (one.learnt, other.learnt) == ((4, 2, 5), None)
+    for name, tensor in one.network.state_dict().items():
+        torch.testing.assert_close(tensor, other.network.state_dict()[name], rtol=0, atol=0)
+
+    weights = str(tmp_path / "a" / "best.safetensors")
+    whole = PredictOptions((tmp_path / "all" / "images" / "0.tif",), tmp_path / "whole.tif", weights)
+    capsys.readouterr()
+    assert predict(whole, Console()) == 1
+    assert "5 bands; the weights expect 3 or 1 (grey); choose with --bands 4,2,5, as in training" in (
+        capsys.readouterr().err
+    )
+    assert predict(dataclasses.replace(whole, bands=(4, 2, 5)), Console(quiet=True)) == 0
+    cut = dataclasses.replace(whole, inputs=(tmp_path / "cut" / "images" / "0.tif",), out=tmp_path / "cut.tif")
+    assert predict(cut, Console(quiet=True)) == 0
+    with rasterio.open(whole.out) as seen, rasterio.open(cut.out) as expected:
+        assert np.array_equal(seen.read(), expected.read())
+
+    again = dataclasses.replace(options, out=tmp_path / "c", epochs=1, weights=Path(weights))
+    with pytest.raises(UsageError, match=r"5 bands.*the weights expect 3; give --bands 4,2,5, as they had, or leave"):
+        run(again, Console(quiet=True))
+    assert run(dataclasses.replace(again, bands=(4, 2, 5)), Console(quiet=True)) == 0
+    with pytest.raises(UsageError, match="4 of 4 pairs cannot be used"):
+        run(dataclasses.replace(options, out=tmp_path / "d", bands=(6, 1)), Console(quiet=True))
+    assert not (tmp_path / "d").exists()

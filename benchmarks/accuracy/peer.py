@@ -45,10 +45,10 @@ def main() -> None:
     keep_freed_memory()
     splits = find_pairs(chosen.data, like["val"], like.get("split_seed", like["seed"]), like["group_by"])
     labels = Labels(find_classes(chosen.data, None, splits.all))
-    found = survey(splits, labels, print)
+    found = survey(splits, labels, print, like.get("bands"))
     facts = found.facts
     names = labels.classes.names
-    reading = Reading(labels, normalisation(found))
+    reading = Reading(labels, normalisation(found), found.chosen)
     crops = Crops(found, reading, like["crop"], like["seed"], like["augment"],
                   like["upright"], like.get("keep_values", False), like["balance"], like["border_weight"],
                   like.get("border_gap", TrainOptions.border_gap))  # fmt: skip

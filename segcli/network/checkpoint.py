@@ -41,6 +41,15 @@ class Model:
     def bands(self) -> int:
         return self.network.config.bands
 
+    @property
+    def learnt(self) -> tuple[int, ...] | None:
+        """Which bands of its files, from 1, a training chose; None: all of them, or nobody knows."""
+        options = self.training.get("options")
+        chosen = options.get("bands") if isinstance(options, dict) else None
+        if not isinstance(chosen, list | tuple) or not all(isinstance(band, int) for band in chosen):
+            return None
+        return tuple(chosen)
+
 
 def save(model: Model, path: Path, half: bool = False) -> None:
     """Write `model`; with `half`, convolution weights as float16 (norm layers stay float32: their range needs it)."""
@@ -113,7 +122,7 @@ def _load(path: Path) -> Model:
             f"{config.bands} bands with {len(normalisation.mean)} constants, "
             f"{config.classes} classes with {len(classes.entries)} names"
         )
-    return Model(network, normalisation, classes, record["pixel_size_m"], record["training"])
+    return Model(network, normalisation, classes, record["pixel_size_m"], dict(record["training"]))
 
 
 def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

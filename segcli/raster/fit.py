@@ -10,11 +10,14 @@ from segcli.raster.source import Source
 CAMERA_BITS = (8, 10, 12, 14, 16)
 
 
-def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def match_bands(
+    source: Source, wanted: int, chosen: tuple[int, ...] | None = None, learnt: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
     """Bands of the file, from 0, for a network of `wanted` bands; InputError where they do not fit.
 
     The same number fits, leaving alpha out; so does, for a network of three, a grey one repeated, also one that was
     `chosen` of several, and red, green and blue with one band more (near infrared, or alpha not marked as such).
+    `learnt` are those that training chose of its files, for the message.
     """
     found = source.bands
     if chosen is not None:
@@ -35,8 +38,13 @@ def match_bands(source: Source, wanted: int, chosen: tuple[int, ...] | None = No
         source.path,
         f"{found} band{'s' * (found != 1)}",
         f"the weights expect {wanted}{_or_grey(wanted)}",
-        "choose with --bands, or other weights",
+        f"choose with --bands{'' if learnt is None else f' {written(learnt)}, as in training'}, or other weights",
     )
+
+
+def written(bands: tuple[int, ...]) -> str:
+    """As --bands takes them."""
+    return ",".join(map(str, bands))
 
 
 def _or_grey(wanted: int) -> str:

@@ -1,5 +1,6 @@
 """Crops to learn from, read as windows, each fixed by (seed, epoch, number) alone."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Generator
@@ -60,8 +61,12 @@ Kind = Literal["image", "mask", "instances"]
 class Reading:
     """Windows of images and their labels as the network sees them; small files are decoded once and kept."""
 
-    def __init__(self, labels: Labels, constants: Normalisation, cache_bytes: int = CACHE_BYTES) -> None:
-        self.labels, self.constants = labels, constants
+    def __init__(
+        self, labels: Labels, constants: Normalisation, chosen: tuple[int, ...] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:  # fmt: skip
+        """`chosen` are the bands to read, counted from 1; None: all."""
+        self.labels, self.constants, self._chosen = labels, constants, chosen
         self._left = cache_bytes
         self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
         self._reserved: set[tuple[Pair, Kind]] = set()
@@ -96,6 +101,10 @@ class Reading:
             target = np.where(valid, target, np.int16(-1))
         return image, target, void
 
+    def bands_of(self, image: Source) -> tuple[int, ...]:
+        """Those that the network sees, from 0."""
+        return match_bands(image, len(self.constants.mean), self._chosen)
+
     def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
         """Class positions of a window, (row, col), -1 without a label."""
         values, valid = self._patch(pair, "mask", row, col, height, width)
@@ -123,8 +132,9 @@ class Reading:
         kept = self._kept.get((pair, kind))
         if kept is None:
             with self._open(pair, kind) as source:
-                bands = match_bands(source, len(self.constants.mean)) if kind == "image" else None
-                if not self._reserve((pair, kind), source.size_bytes):
+                bands = self.bands_of(source) if kind == "image" else None
+                share = 1.0 if bands is None else len(set(bands)) / source.bands
+                if not self._reserve((pair, kind), math.ceil(source.size_bytes * share)):
                     height, width = min(height, source.grid.height - row), min(width, source.grid.width - col)
                     return source.patch(row, col, height, width, bands)
                 kept = source.patch(0, 0, source.grid.height, source.grid.width, bands)

@@ -12,7 +12,7 @@ from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
-from segcli.raster.fit import match_bands
+from segcli.raster.fit import match_bands, written
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.survey import Survey, normalisation
@@ -41,19 +41,24 @@ def encoder_weights(options: TrainOptions) -> Path | None:
 
 def seen_as(found: Survey, model: Model) -> Survey:
     """The data set with the bands that the weights know: grey repeated, alpha left out. UsageError where none fit."""
-    unfit = [pair for pair in found.splits.all if found.facts[pair].bands != model.bands and not _fits(pair, model)]
+    unfit = [
+        pair
+        for pair in found.splits.all
+        if found.facts[pair].bands != model.bands and not _fits(pair, model, found.chosen)
+    ]
     if unfit:
         bands = found.facts[unfit[0]].bands
         more = f", as {len(unfit) - 1} more" if len(unfit) > 1 else ""
+        learnt = "" if model.learnt is None else f"give --bands {written(model.learnt)}, as they had, or "
         raise UsageError(unfit[0].image, f"{bands} band{'s' * (bands != 1)}{more}", f"the weights expect {model.bands}",
-                         "leave --weights out, or give others")  # fmt: skip
+                         f"{learnt}leave --weights out, or give others")  # fmt: skip
     return replace(found, bands=model.bands)
 
 
-def _fits(pair: Pair, model: Model) -> bool:
+def _fits(pair: Pair, model: Model, chosen: tuple[int, ...] | None) -> bool:
     with Source(pair.image) as image:
         try:
-            match_bands(image, model.bands)
+            match_bands(image, model.bands, chosen)
         except InputError:
             return False
     return True

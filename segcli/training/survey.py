@@ -82,14 +82,18 @@ class Survey:
     facts: dict[Pair, Facts]
     dtype: str
     bands: int
+    chosen: tuple[int, ...] | None = None
 
 
-def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -> Survey:
-    """Look at everything once. `fail` is told of each pair that cannot be used; UsageError if there is one."""
+def survey(
+    splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[int, ...] | None = None
+) -> Survey:
+    """Look at everything once: of images at the `chosen` bands, counted from 1, or at all. `fail` is told of each pair
+    that cannot be used; UsageError if there is one."""
     facts: dict[Pair, Facts] = {}
     missing = 0
     sampled = max(1, min(SAMPLED, MOST_SAMPLED // len(splits.all)))
-    with closing(shared(lambda pair: _attempt(pair, labels, sampled), splits.all, cores())) as found:
+    with closing(shared(lambda pair: _attempt(pair, labels, chosen, sampled), splits.all, cores())) as found:
         for pair, seen in zip(splits.all, found, strict=True):
             if isinstance(seen, InputError):
                 missing += 1
@@ -103,7 +107,7 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
         raise UsageError("", f"dtypes differ: {', '.join(f'{path} has {name}' for name, path in dtypes.items())}",
                          "expected one", "convert them, or train on each kind by itself")  # fmt: skip
     count = max(bands)
-    for path in bands.values():
+    for path in bands.values() if len(bands) > 1 else ():
         with Source(path) as image:
             try:
                 match_bands(image, count)
@@ -118,7 +122,7 @@ def survey(splits: Splits, labels: Labels, fail: Callable[[InputError], None]) -
             raise UsageError(pairs[0].mask.parent, f"not one labelled pixel in the {name} masks",
                              "expected some where the images have data")  # fmt: skip
     _check_classes(splits, facts, labels.classes)
-    return Survey(splits, facts, next(iter(dtypes)), count)
+    return Survey(splits, facts, next(iter(dtypes)), count, chosen)
 
 
 def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable) -> None:
@@ -133,14 +137,14 @@ def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable
         )  # fmt: skip
 
 
-def _attempt(pair: Pair, labels: Labels, sampled: int) -> Facts | InputError:
+def _attempt(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int) -> Facts | InputError:
     try:
-        return _look(pair, labels, sampled)
+        return _look(pair, labels, chosen, sampled)
     except InputError as error:
         return error
 
 
-def _look(pair: Pair, labels: Labels, sampled: int) -> Facts:
+def _look(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int) -> Facts:
     for path in (pair.image, pair.mask):
         if path.is_dir():
             raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
@@ -149,14 +153,15 @@ def _look(pair: Pair, labels: Labels, sampled: int) -> Facts:
         if mask.bands >= 3:
             check_colors([*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)], pair.mask)
         _check_sizes(pair, image, mask)
-        height, width = image.grid.height, image.grid.width
+        bands = range(image.bands) if chosen is None else match_bands(image, len(chosen), chosen)
+        height, width, dtype = image.grid.height, image.grid.width, image.dtype_of(bands)
         classes = len(labels.classes.entries)
         present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
         pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
         nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
         may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
-        found = _Values(image, max(1, math.isqrt(height * width // sampled)))
-        for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL)):
+        found = _Values((height, width), len(bands), dtype, max(1, math.isqrt(height * width // sampled)))
+        for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL, bands)):
             found.add(first_row, strip, valid)
             places = labels.positions(pair.mask, values, known)
             if may_mark:
@@ -171,10 +176,10 @@ def _look(pair: Pair, labels: Labels, sampled: int) -> Facts:
                 counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                 present[first_row // CELL, col // CELL] = counts[1:] > 0
                 pixels += counts[1:]
-        none = np.empty((image.bands, 0), np.float32)
+        none = np.empty((len(bands), 0), np.float32)
         bounds = image.grid.bounds_in(WGS_84)
         return Facts(
-            height, width, image.bands, image.dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
+            height, width, len(bands), dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
             pixels, marked, unlabelled, hidden, nodata, present,
             found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
@@ -211,11 +216,11 @@ class _Values:
     """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of what is data in a band; of
     all that is data a hash. Every `step`th row and column is sampled."""
 
-    def __init__(self, image: Source, step: int) -> None:
-        self._bands, self._dtype, self.step = image.bands, image.dtype, step
-        self._is_sampled = image.dtype != "uint8"  # sums are all that these are normalised by
-        self.content = hashlib.sha256(repr((image.grid.height, image.grid.width, image.dtype)).encode())
-        self.sums = np.zeros((image.bands, 3))
+    def __init__(self, size: tuple[int, int], bands: int, dtype: str, step: int) -> None:
+        self._bands, self._dtype, self.step = bands, dtype, step
+        self._is_sampled = dtype != "uint8"  # sums are all that these are normalised by
+        self.content = hashlib.sha256(repr((*size, dtype)).encode())
+        self.sums = np.zeros((bands, 3))
         self.low, self.high = math.inf, -math.inf
         self.samples: list[NDArray[np.float32]] = []
 
