@@ -258,7 +258,7 @@ def test_polygons_are_the_sets_of_pixels(
 ) -> None:
     """Against scipy's labels: area, mean confidence and number; over the borders of strips and batches."""
     monkeypatch.setattr("segcli.raster.vectors.BATCH", 7)
-    monkeypatch.setattr("segcli.raster.vectors.STRIP_PIXELS", 83 * 5)
+    monkeypatch.setattr("segcli.raster.objects.STRIP_PIXELS", 83 * 5)
     scene = np.full((3, 61, 83), 30, np.uint8)
     blobs = ndimage.gaussian_filter(rng.random((61, 83)), 2) > 0.5
     scene[0] = np.where(blobs, 128 + rng.integers(1, 120, (61, 83)), scene[0])

@@ -19,7 +19,6 @@ from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
 from segcli.classes import ClassTable
-from segcli.components import Components
 from segcli.errors import InputError, SegcliError, UsageError
 from segcli.files import part_of, to_disk
 from segcli.options import PolygonFormat
@@ -30,13 +29,12 @@ from segcli.raster.grid import Grid
 from segcli.raster.longitudes import in_degrees, moved, polygons_in
 from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
-from segcli.raster.source import Source
+from segcli.raster.objects import Objects, find_objects
 
 POLYGONS = "polygons"
 """The folder inside the output folder."""
 
 BATCH = 5000
-STRIP_PIXELS = 2**20
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
 WGS84 = "EPSG:4326"
 DIGITS = 8
@@ -90,7 +88,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
     where it lies, nor of which level of a pyramid it is. The file is there when it is whole.
     """
     names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
-    sure = mean_confidence(mask, confidence, names)
+    objects = find_objects(mask, confidence, list(names))
     part = part_of(output)
     part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
@@ -98,7 +96,7 @@ def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTab
         _remove(part)
         try:
             with gdal(), opened(mask) as dataset:
-                features = _features(dataset, grid, names, sure, wanted)
+                features = _features(dataset, grid, names, objects, wanted)
                 if wanted.format == "geojson":
                     _write_geojson(part, features, grid.crs)
                 else:
@@ -149,9 +147,7 @@ def _pixel_um(grid: Grid) -> NDArray[np.float64] | None:
     return np.array([grid.calibration["X"], grid.calibration["Y"]]) / grid.level_step[::-1]
 
 
-def _features(
-    dataset: Any, grid: Grid, names: dict[int, str], sure: "MeanConfidence", wanted: Shapes
-) -> Iterator[Feature]:
+def _features(dataset: Any, grid: Grid, names: dict[int, str], objects: Objects, wanted: Shapes) -> Iterator[Feature]:
     import shapely
 
     measured = measure_of(grid)
@@ -162,7 +158,7 @@ def _features(
             continue
         rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]
         top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
-        mean = sure.of(int(top[0, 1]), int(top[:, 0].min()))
+        mean = float(objects.confidence[objects.at(int(top[0, 1]), int(top[:, 0].min()))])
         placed = [_placed(ring, grid) for ring in rings]
         area, perimeter = measured(placed)
         if area < wanted.min_area:
@@ -277,48 +273,3 @@ def _write_batch(path: Path, group: list[Feature], grid: Grid, chosen: PolygonFo
             geometry_type="Polygon", crs=grid.crs.to_wkt() if grid.crs is not None else None, driver=DRIVERS[chosen],
             layer=POLYGONS, append=append,
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class MeanConfidence:
-    """Means by the first pixel, in reading order, of each set of pixels."""
-
-    width: int
-    first: NDArray[np.int64]  # ascending
-    mean: NDArray[np.float64]
-
-    def of(self, row: int, col: int) -> float:
-        """Of the set whose topmost row is `row`, and in it the leftmost pixel `col`."""
-        return float(self.mean[np.searchsorted(self.first, row * self.width + col)])
-
-
-def mean_confidence(mask: Path, confidence: Path, names: dict[int, str]) -> MeanConfidence:
-    """Mean top probability of each set of pixels of one class that touch at edges, strip by strip."""
-    counted = np.zeros(256, bool)
-    counted[list(names)] = True
-    components = Components(counted)
-    counts: list[NDArray[Any]] = []
-    sums: list[NDArray[Any]] = []
-    firsts: list[NDArray[Any]] = []
-    with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
-        width = labels.grid.width
-        strip_height = max(1, STRIP_PIXELS // width)
-        for (first_row, values), (_, shares) in zip(
-            labels.rows(strip_height), sure.rows(strip_height, [0]), strict=True
-        ):
-            flat = components.add(values[0]).ravel()
-            inside = np.flatnonzero(flat >= 0)
-            base = int(flat[inside].min()) if inside.size else 0  # numbers of a strip are its own
-            numbers = flat[inside] - base
-            weights = np.nan_to_num(shares[0].ravel()[inside].astype(np.float64)) * sure.scales[0]
-            counts.append(np.bincount(numbers))
-            sums.append(np.bincount(numbers, weights))
-            first = np.zeros(len(counts[-1]), np.int64)
-            first[numbers[::-1]] = inside[::-1]  # the last one written is the first pixel
-            firsts.append(first + first_row * width)
-    objects, values_of = components.objects()
-    first = np.full(len(values_of), np.iinfo(np.int64).max)
-    np.minimum.at(first, objects, np.concatenate(firsts))
-    means = np.bincount(objects, np.concatenate(sums)) / np.maximum(1, np.bincount(objects, np.concatenate(counts)))
-    order = np.argsort(first)
-    return MeanConfidence(width, first[order], means[order])
