@@ -47,6 +47,7 @@ class PredictOptions:
     probabilities: bool = False
     confidence: bool = False
     quantity: Quantity = "uint8"
+    objects: bool = False
     polygons: PolygonFormat | None = None
     min_area: float = 0.0
     simplify: float = 0.0

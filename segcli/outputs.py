@@ -1,4 +1,4 @@
-"""What predict writes beside a mask, where, and how: probabilities, confidence, overlays, polygons."""
+"""What predict writes beside a mask, where, and how: probabilities, confidence, overlays, objects, polygons."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +15,7 @@ from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
 from segcli.raster.names import Name
+from segcli.raster.objects import OBJECTS, find_objects, write_objects
 from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
@@ -26,7 +27,7 @@ def check(options: PredictOptions) -> None:
     """UsageError where options ask for what cannot be had."""
     if options.polygons is not None:
         check_polygons(options.polygons)
-    measured = options.probabilities or options.confidence or options.polygons is not None
+    measured = options.probabilities or needs_confidence(options)
     for name, is_idle, without in (
         ("--min-area", options.min_area and options.polygons is None, "--polygons"),
         ("--simplify", options.simplify and options.polygons is None, "--polygons"),
@@ -37,6 +38,11 @@ def check(options: PredictOptions) -> None:
             raise UsageError(name, f"without {without}", "it does nothing")
     if options.level is not None and options.mpp is not None:
         raise UsageError("--level and --mpp", "both given", "expected one of them")
+
+
+def needs_confidence(options: PredictOptions) -> bool:
+    """Objects and polygons say how sure the network was of each."""
+    return options.confidence or options.objects or options.polygons is not None
 
 
 def encoding(options: PredictOptions) -> Encoding:
@@ -53,36 +59,33 @@ def beside(options: PredictOptions) -> list[Beside]:
         found.append(Beside(PROBABILITIES, ".tif"))
     if options.confidence:
         found.append(Beside(CONFIDENCE, ".tif"))
+    if options.objects:
+        found += [Beside(OBJECTS, ".tif"), Beside(OBJECTS, ".csv")]
     if options.polygons is not None:
         found.append(Beside(POLYGONS, f".{options.polygons}"))
     return found
 
 
 def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Product, ...]:
-    """The mask first. Polygons need confidence, too: it goes to a file that is removed if nobody asked for it."""
+    """The mask first. Where confidence is needed, and nobody asked for it, it goes to a file that is removed."""
     found = [products.mask(classes)]
     if options.probabilities:
         found.append(products.probabilities(classes, options.quantity))
-    if options.confidence or options.polygons is not None:
+    if needs_confidence(options):
         found.append(products.confidence(options.quantity))
     return tuple(found)
 
 
-def _beside(job: Job, options: PredictOptions) -> dict[str, Path]:
-    """The files beside a job's mask, by the folder that is theirs."""
-    return {one.folder: path for one, path in zip(beside(options), job.beside, strict=True)}
-
-
 def places(job: Job, wanted: Sequence[Product], options: PredictOptions) -> tuple[Path, ...]:
-    """The file of each product; confidence that only polygons need has a hidden one."""
-    others = _beside(job, options)
+    """The file of each product; confidence that nobody asked for has a hidden one beside what needs it."""
+    others = {one.folder: path for one, path in zip(beside(options), job.beside, strict=True)}
 
     def place(product: Product) -> Path:
         if product.folder is None:
             return job.output
         if product.folder in others:
             return others[product.folder]
-        part = part_of(others[POLYGONS])
+        part = part_of(job.beside[-1])
         return part.with_name(f"{part.name}.confidence.tif")
 
     return tuple(map(place, wanted))
@@ -92,14 +95,14 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
     """What is lost of an image in its mask and beside it, in lines for people. InputError where these cannot be."""
     grid, stack = images.planes[0].grid, bool(images.axes)
     said = []
-    if stack and (options.overlay or options.polygons):
-        said.append("a stack; overlays and polygons are drawn for single images only")
+    if stack and (options.overlay or options.objects or options.polygons):
+        said.append("a stack; overlays, objects and polygons are made of single images only")
     if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
         said.append("placed by control points or polynomials; its polygons are in columns and rows")
     if options.polygons == "geojson" and grid.crs is not None:
         check_on_earth(path, grid.crs)
     if images.in_pages and images.dialect == "ome" and options.quantity == "float16" and (
-        options.probabilities or options.confidence or options.polygons
+        options.probabilities or needs_confidence(options)
     ):  # fmt: skip
         raise InputError(path, "--quantity float16", "OME-TIFF has no such numbers", "expected uint8 or float32")
     return [*lost_in(path, images, output, encoding(options)), *(f"{path}: {line}" for line in said)]
@@ -110,17 +113,26 @@ def add_drawings(
 ) -> list[Path]:
     """Draw what is drawn from the finished mask of a `single` image, and give all files that were written beside it."""
     files = {product.folder: path for product, path in zip(wanted, places(job, wanted, options), strict=True)}
-    others = _beside(job, options)
+    others = dict(zip(beside(options), job.beside, strict=True))
     confidence = files.get(CONFIDENCE)
     written = [files[PROBABILITIES]] if options.probabilities else []
     try:
         if options.overlay and single is not None:
-            draw_overlay(single, job.output, others[OVERLAYS], classes, options)
-            written.append(others[OVERLAYS])
-        if options.polygons is not None and confidence is not None and single is not None:
-            settings = Shapes(options.polygons, options.min_area, options.simplify)
-            write_polygons(job.output, confidence, others[POLYGONS], classes, single.grid, settings)
-            written.append(others[POLYGONS])
+            overlay = others[Beside(OVERLAYS)]
+            draw_overlay(single, job.output, overlay, classes, options)
+            written.append(overlay)
+        if (options.objects or options.polygons) and confidence is not None and single is not None:
+            names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
+            objects = find_objects(job.output, confidence, list(names))
+            if options.objects:
+                numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))
+                write_objects(job.output, objects, numbers, table, names, single.grid, encoding(options))
+                written += [numbers, table]
+            if options.polygons is not None:
+                polygons = others[Beside(POLYGONS, f".{options.polygons}")]
+                settings = Shapes(options.polygons, options.min_area, options.simplify)
+                write_polygons(job.output, objects, polygons, names, single.grid, settings)
+                written.append(polygons)
     finally:
         if confidence is not None and not options.confidence:
             confidence.unlink()

@@ -63,6 +63,9 @@ def predict(
     quantity: Annotated[
         Quantity, typer.Option(help="How these are stored: uint8 counts in steps of 0.004.")
     ] = PredictOptions.quantity,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Also number the objects: a raster and a table, into OUT/objects.")
+    ] = PredictOptions.objects,
     polygons: Annotated[
         PolygonFormat | None, typer.Option(help="Also polygons of the classes, into OUT/polygons.")
     ] = PredictOptions.polygons,
@@ -146,7 +149,7 @@ def predict(
 
     options = PredictOptions(
         named(inputs, nul), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
-        probabilities, confidence, quantity, polygons, min_area, simplify, overlay, alpha,
+        probabilities, confidence, quantity, objects, polygons, min_area, simplify, overlay, alpha,
         texts.number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
         device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run, verify,
         on_error, quiet, debug,

@@ -23,6 +23,8 @@ OBJECTS = "objects"
 """The folder inside the output folder."""
 
 STRIP_PIXELS = 2**20
+LINES = 2**16
+"""Of the table, that are numbers of Python's at a time."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,11 @@ def _lines(objects: Objects, names: dict[int, str], grid: Grid) -> Iterator[list
         pixel_um2 = grid.calibration["X"] * grid.calibration["Y"]
     head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
     yield [*head, *(["x", "y"] if transform is not None else []), *(["area_um2"] if pixel_um2 is not None else [])]
-    for n in range(len(objects)):
-        value, count, (row, column) = int(objects.values[n]), int(objects.pixels[n]), objects.centre[n].tolist()
-        line = [n + 1, value, names[value], count, round(row, 2), round(column, 2), *objects.box[n].tolist()]
-        line.append(round(float(objects.confidence[n]), 4))
-        if transform is not None:
-            line += transform @ (column + 0.5, row + 0.5)
-        yield line if pixel_um2 is None else [*line, count * pixel_um2]
+    columns = objects.values, objects.pixels, objects.centre, objects.box, objects.confidence
+    for first in range(0, len(objects), LINES):
+        part = (column[first : first + LINES].tolist() for column in columns)
+        for number, (value, count, (row, column), box, sure) in enumerate(zip(*part, strict=True), first + 1):
+            line = [number, value, names[value], count, round(row, 2), round(column, 2), *box, round(sure, 4)]
+            if transform is not None:
+                line += transform @ (column + 0.5, row + 0.5)
+            yield line if pixel_um2 is None else [*line, count * pixel_um2]

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
-from segcli.classes import ClassTable
 from segcli.errors import InputError, SegcliError, UsageError
 from segcli.files import part_of, to_disk
 from segcli.options import PolygonFormat
@@ -29,7 +28,7 @@ from segcli.raster.grid import Grid
 from segcli.raster.longitudes import in_degrees, moved, polygons_in
 from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
-from segcli.raster.objects import Objects, find_objects
+from segcli.raster.objects import Objects
 
 POLYGONS = "polygons"
 """The folder inside the output folder."""
@@ -81,14 +80,14 @@ def check_on_earth(path: Name, crs: Any) -> None:
                          "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
-def write_polygons(mask: Path, confidence: Path, output: Path, classes: ClassTable, grid: Grid, wanted: Shapes) -> None:
-    """Polygons of every class but the background, with class, name, area, perimeter and mean confidence.
+def write_polygons(
+    mask: Path, objects: Objects, output: Path, names: dict[int, str], grid: Grid, wanted: Shapes
+) -> None:
+    """Polygons of the classes with these `names`, with class, name, area, perimeter and mean confidence.
 
-    A polygon is a set of pixels of one class that touch at edges. `grid` is the image's: a mask may not be able to say
-    where it lies, nor of which level of a pyramid it is. The file is there when it is whole.
+    A polygon is one of the mask's `objects`. `grid` is the image's: a mask may not be able to say where it lies, nor of
+    which level of a pyramid it is. The file is there when it is whole.
     """
-    names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
-    objects = find_objects(mask, confidence, list(names))
     part = part_of(output)
     part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
