@@ -155,7 +155,8 @@ def _train(
             if progress.history:  # a kill may have come between the state and its last row
                 write_history(progress.history, classes.names, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
-        "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__})  # fmt: skip
+        "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__},
+        found.chosen)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip

@@ -243,6 +243,29 @@ def test_geojson_of_what_goes_round_the_earth_does_so(tmp_path: Path, crs: str) 
     assert found.area == pytest.approx(3600, rel=0.01)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:4087", "EPSG:6933", "ESRI:54034", "+proj=eqc +lon_0=150"])
+def test_geojson_reaches_a_pole_that_is_a_line(tmp_path: Path, crs: str) -> None:
+    """In projections in which it is as long as the equator; also of all of the world."""
+    system = CRS.from_user_input(crs)
+    middle = 150 if "150" in crs else 0
+    for west, east, south in ((0, 50, -30), (-150, 100, 30), (-179.999999, 179.999999, -90)):
+        (left, right), (bottom, top) = transform("EPSG:4326", system, [middle + west, middle + east], [south, 90])
+        ring = np.array([(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)])
+        found = shapely.geometry.shape(written(tmp_path, on(system), ring))
+        assert found.is_valid
+        assert found.bounds[1::2] == pytest.approx((south, 90), abs=1e-6)
+        assert found.area == pytest.approx((east - west) * (90 - south), rel=1e-3)
+
+
+def test_geojson_of_less_than_its_last_digit(tmp_path: Path) -> None:
+    """On both sides of 180 degrees, where nothing of it is left."""
+    system = CRS.from_epsg(32660)
+    (x,), (y,) = transform("EPSG:4326", system, [180], [-17])
+    shape = shapely.geometry.shape(written(tmp_path, on(system), square(x - 2e-4, y, 4e-4)))
+    assert not shape.is_empty
+    assert abs(abs(shape.bounds[0]) - 180) < 1e-6
+
+
 def test_geojson_of_a_pole_reaches_up_to_it(tmp_path: Path) -> None:
     """With the hole that it has around the pole, and with others."""
     polar, ring = on("EPSG:3995"), square(-100_000, 100_000, 200_000)

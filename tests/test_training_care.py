@@ -19,11 +19,13 @@ from rasterio.transform import from_origin
 
 from segcli.classes import ClassTable
 from segcli.console import Console
-from segcli.errors import NothingDoneError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.options import Augment, PredictOptions, TrainOptions
 from segcli.predict import run as predict
+from segcli.raster.fit import match_bands
+from segcli.raster.source import Source
 from segcli.train import run
 from segcli.training.borders import border_weights
 from segcli.training.findings import as_record, tables, warnings
@@ -457,11 +459,12 @@ def test_clocks_of_several_processes_agree(monkeypatch: pytest.MonkeyPatch) -> N
 def test_training_on_chosen_bands_is_training_on_files_of_them(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Weight for weight; predict says which bands they were."""
+    """Weight for weight; a label counts where a chosen band has data, whatever others have. Later nothing is guessed."""
     mask = np.kron(rng.integers(0, 2, (2, 12, 12)), np.ones((4, 4), int)).astype(np.uint8)
     for n in range(4):
         scene = rng.integers(0, 90, (5, 48, 48)).astype(np.uint16) + 100 * np.uint16(mask[n % 2])
-        scene[4, :, :9] = 0  # no data there, in a band that is not chosen as in one that is
+        scene[4, :, :9] = 0  # a hole in one that is chosen
+        scene[[1, 3, 4], 10:20, 30:] = 0  # and nothing in any of these
         for folder, bands in (("all", scene), ("cut", scene[[3, 1, 4]])):
             write_scene(tmp_path / folder / "images" / f"{n}.tif", bands, nodata=0)
             write_scene(tmp_path / folder / "masks" / f"{n}.tif", mask[n % 2])
@@ -479,9 +482,8 @@ def test_training_on_chosen_bands_is_training_on_files_of_them(
     whole = PredictOptions((tmp_path / "all" / "images" / "0.tif",), tmp_path / "whole.tif", weights)
     capsys.readouterr()
     assert predict(whole, Console()) == 1
-    assert "5 bands; the weights expect 3 or 1 (grey); choose with --bands 4,2,5, as in training" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "5 bands; the weights learnt from bands 4,2,5 of such files; give --bands 4,2,5, or those that" in said
     assert predict(dataclasses.replace(whole, bands=(4, 2, 5)), Console(quiet=True)) == 0
     cut = dataclasses.replace(whole, inputs=(tmp_path / "cut" / "images" / "0.tif",), out=tmp_path / "cut.tif")
     assert predict(cut, Console(quiet=True)) == 0
@@ -489,9 +491,48 @@ def test_training_on_chosen_bands_is_training_on_files_of_them(
         assert np.array_equal(seen.read(), expected.read())
 
     again = dataclasses.replace(options, out=tmp_path / "c", epochs=1, weights=Path(weights))
-    with pytest.raises(UsageError, match=r"5 bands.*the weights expect 3; give --bands 4,2,5, as they had, or leave"):
+    with pytest.raises(
+        UsageError, match=r"5 bands; the weights learnt from bands 4,2,5 .*; 3 more do not fit; without"
+    ):
         run(again, Console(quiet=True))
     assert run(dataclasses.replace(again, bands=(4, 2, 5)), Console(quiet=True)) == 0
+    with pytest.raises(UsageError, match="--bands names 2 bands; the weights expect 3 or 1"):
+        run(dataclasses.replace(again, out=tmp_path / "f", bands=(4, 2)), Console(quiet=True))
+    assert run(dataclasses.replace(again, out=tmp_path / "d", data=tmp_path / "cut"), Console(quiet=True)) == 0
     with pytest.raises(UsageError, match="4 of 4 pairs cannot be used"):
-        run(dataclasses.replace(options, out=tmp_path / "d", bands=(6, 1)), Console(quiet=True))
-    assert not (tmp_path / "d").exists()
+        run(dataclasses.replace(options, out=tmp_path / "e", bands=(6, 1)), Console(quiet=True))
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(3, (3, 2, 1)), (4, (4, 1, 2)), (3, (2,)), (3, (1, 2, 3)), (4, (1, 2, 3))]
+)
+def test_bands_that_may_be_other_ones_than_those_learnt_from_are_refused(
+    tmp_path: Path, rng: np.random.Generator, count: int, chosen: tuple[int, ...]
+) -> None:
+    """Colours and near infrared would else be taken in the file's order, without a word."""
+    scan = write_scene(tmp_path / "a.tif", rng.integers(0, 255, (count, 20, 20), np.uint8), photometric="RGB")
+    with Source(scan) as image:
+        assert image.bands == count
+        if chosen == (1, 2, 3):
+            assert match_bands(image, 3, None, chosen) == (0, 1, 2)
+        else:
+            text = ",".join(map(str, chosen))
+            with pytest.raises(InputError, match=f"learnt from bands {text} of such files; give --bands {text}, or"):
+                match_bands(image, 3, None, chosen)
+        assert match_bands(image, 3, (2, 1, 3), chosen) == (1, 0, 2)
+    with Source(write_scene(tmp_path / "b.tif", rng.integers(0, 255, (20, 20), np.uint8))) as grey:
+        if chosen == (2,):
+            assert match_bands(grey, 3, None, chosen) == (0, 0, 0)  # it has no second one
+        assert match_bands(grey, 3, None, (1,)) == (0, 0, 0)
+
+
+def test_an_empty_band_is_named_as_the_file_has_it(tmp_path: Path, rng: np.random.Generator) -> None:
+    scene = rng.integers(1, 90, (4, 48, 48)).astype(np.uint16)
+    scene[3] = 0
+    for n in range(4):
+        write_scene(tmp_path / "images" / f"{n}.tif", scene + np.uint16(n) * (scene > 0), nodata=0)
+        write_scene(tmp_path / "masks" / f"{n}.tif", rng.integers(0, 2, (48, 48)).astype(np.uint8))
+    options = TrainOptions(tmp_path, tmp_path / "out", width=2, depth=1, crop=32, batch=2, epochs=1, bands=(4, 2))
+    with pytest.raises(UsageError, match="no training image has data in band 4; expected"):
+        run(options, Console(quiet=True))

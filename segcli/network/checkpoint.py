@@ -36,19 +36,11 @@ class Model:
     classes: ClassTable
     pixel_size_m: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    learnt: tuple[int, ...] | None = None  # which bands of its files, from 1, a training chose; None: all
 
     @property
     def bands(self) -> int:
         return self.network.config.bands
-
-    @property
-    def learnt(self) -> tuple[int, ...] | None:
-        """Which bands of its files, from 1, a training chose; None: all of them, or nobody knows."""
-        options = self.training.get("options")
-        chosen = options.get("bands") if isinstance(options, dict) else None
-        if not isinstance(chosen, list | tuple) or not all(isinstance(band, int) for band in chosen):
-            return None
-        return tuple(chosen)
 
 
 def save(model: Model, path: Path, half: bool = False) -> None:
@@ -66,6 +58,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         **model.classes.to_json(),
         "pixel_size_m": model.pixel_size_m,
         "training": model.training,
+        "bands": model.learnt,
     }
     with replacing(path) as part:
         part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
@@ -122,7 +115,10 @@ def _load(path: Path) -> Model:
             f"{config.bands} bands with {len(normalisation.mean)} constants, "
             f"{config.classes} classes with {len(classes.entries)} names"
         )
-    return Model(network, normalisation, classes, record["pixel_size_m"], dict(record["training"]))
+    learnt = record.get("bands")  # earlier versions had none
+    if learnt is not None and not (learnt and all(type(band) is int and band > 0 for band in learnt)):
+        raise ValueError(f"bands {learnt!r:.60}")
+    return Model(network, normalisation, classes, record["pixel_size_m"], record["training"], learnt and tuple(learnt))
 
 
 def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -17,7 +17,8 @@ def match_bands(
 
     The same number fits, leaving alpha out; so does, for a network of three, a grey one repeated, also one that was
     `chosen` of several, and red, green and blue with one band more (near infrared, or alpha not marked as such).
-    `learnt` are those that training chose of its files, for the message.
+    `learnt` are those that training chose of its files: of a file that has them nobody knows whether it is such a one,
+    or has them in the network's order already, so that they are to be chosen again.
     """
     found = source.bands
     if chosen is not None:
@@ -25,24 +26,33 @@ def match_bands(
         if len(chosen) != wanted and not is_grey:
             count = f"{len(chosen)} band{'s' * (len(chosen) != 1)}"
             raise InputError(source.path, f"--bands names {count}", f"the weights expect {wanted}{_or_grey(wanted)}")
-        places = [source.band_of(number) for number in chosen]
-        if None in places:
-            missing = chosen[places.index(None)]
-            raise InputError(source.path, f"band {missing} is alpha, or not there", "--bands names it", "name others")
-        return tuple(place for place in places if place is not None) * (3 if is_grey else 1)
+        if missing := [number for number in chosen if source.band_of(number) is None]:
+            raise InputError(source.path, f"band {missing[0]} is alpha, or not there", "--bands names it",
+                             "name others")  # fmt: skip
+        return _places(source, chosen, wanted)
+    taken: tuple[int, ...] | None = None
     if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
-        return tuple(range(wanted))
-    if found == 1 and wanted == 3:
-        return (0, 0, 0)
-    raise InputError(
-        source.path,
-        f"{found} band{'s' * (found != 1)}",
-        f"the weights expect {wanted}{_or_grey(wanted)}",
-        f"choose with --bands{'' if learnt is None else f' {written(learnt)}, as in training'}, or other weights",
-    )
+        taken = tuple(range(wanted))
+    elif found == 1 and wanted == 3:
+        taken = (0, 0, 0)
+    has_them = learnt is not None and all(source.band_of(number) is not None for number in learnt)
+    if taken is not None and not (learnt and has_them and _places(source, learnt, wanted) != taken):
+        return taken
+    count = f"{found} band{'s' * (found != 1)}"
+    if learnt and has_them:
+        raise InputError(source.path, count, f"the weights learnt from bands {_written(learnt)} of such files",
+                         f"give --bands {_written(learnt)}, or those that show the same here")  # fmt: skip
+    raise InputError(source.path, count, f"the weights expect {wanted}{_or_grey(wanted)}",
+                     "choose with --bands, or other weights")  # fmt: skip
 
 
-def written(bands: tuple[int, ...]) -> str:
+def _places(source: Source, numbers: tuple[int, ...], wanted: int) -> tuple[int, ...]:
+    """Those bands, from 0; a single one repeated for a network of three."""
+    places = tuple(place for number in numbers if (place := source.band_of(number)) is not None)
+    return places * (3 if len(places) == 1 and wanted == 3 else 1)
+
+
+def _written(bands: tuple[int, ...]) -> str:
     """As --bands takes them."""
     return ",".join(map(str, bands))
 

@@ -13,7 +13,8 @@ EDGES = 64
 """So many edges at least lie along a polygon that may reach over the end of longitudes or a pole."""
 
 LONG_M = 5e6
-"""No edge under this goes round the earth in a projection of all of it."""
+"""No edge under this goes round the earth, but for a few degrees around poles that are drawn as points or short
+lines."""
 
 
 def in_degrees(polygon: Any, crs: Any, degrees: Any) -> Any:
@@ -39,8 +40,9 @@ def in_degrees(polygon: Any, crs: Any, degrees: Any) -> Any:
 
 def _is_long(ring: Any, crs: Any) -> bool:
     """Whether an edge may go all the way around the earth, to the longitude that it comes from."""
-    longest = around(crs) / 4 or LONG_M / CRS.from_user_input(crs).linear_units_factor[1]
-    return bool(np.abs(np.diff(ring, axis=0)).max() > longest)
+    system = CRS.from_user_input(crs)
+    longest = LONG_M / system.linear_units_factor[1] if system.is_projected else around(crs) / 4
+    return longest > 0 and bool(np.abs(np.diff(ring, axis=0)).max() > longest)
 
 
 def turns_onto(bounds: tuple[float, float, float, float], shape: Any, circle: float) -> list[Any]:
@@ -53,8 +55,11 @@ def _closed(ring: Any, crs: Any, degrees: Any, circle: float) -> Any:
     """The area inside a ring of a projection."""
     import shapely
 
-    points = transformed(shapely.get_coordinates(ring), crs, degrees)
-    points = points[np.abs(points[:, 1]) < circle / 4 - 1e-9]  # a pole has no longitude
+    places = shapely.get_coordinates(ring)
+    points = transformed(places, crs, degrees)
+    for is_there in (points[:, 1] > circle / 4 - 1e-9, points[:, 1] < 1e-9 - circle / 4):
+        if is_there.any() and not np.ptp(places[is_there], axis=0).any():  # a pole that is a point has no longitude
+            places, points = places[~is_there], points[~is_there]
     points[:, 0] = np.unwrap(points[:, 0], period=circle)
     ends = points[[-1, 0]]
     if abs(ends[0, 0] - ends[1, 0]) > circle / 2:  # it goes round a pole

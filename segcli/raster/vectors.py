@@ -225,6 +225,8 @@ def _within_180(geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
             found = shapely.intersection(whole, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
             parts += polygons_in(moved(found, -360 * turn))
         parts = polygons_in(shapely.union_all(parts))  # around a pole they meet where the ring began
+    if not parts:  # smaller than the last digit
+        return dict(transform_geom(crs, WGS84, geometry, precision=DIGITS))
     cut: dict[str, Any] = shapely.geometry.mapping(
         _rounded(shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0])
     )

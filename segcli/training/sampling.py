@@ -133,7 +133,7 @@ class Reading:
         if kept is None:
             with self._open(pair, kind) as source:
                 bands = self.bands_of(source) if kind == "image" else None
-                share = 1.0 if bands is None else len(set(bands)) / source.bands
+                share = 1.0 if bands is None else len(bands) / source.bands  # repeated ones, too
                 if not self._reserve((pair, kind), math.ceil(source.size_bytes * share)):
                     height, width = min(height, source.grid.height - row), min(width, source.grid.width - col)
                     return source.patch(row, col, height, width, bands)

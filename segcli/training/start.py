@@ -12,7 +12,7 @@ from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
-from segcli.raster.fit import match_bands, written
+from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.survey import Survey, normalisation
@@ -41,27 +41,23 @@ def encoder_weights(options: TrainOptions) -> Path | None:
 
 def seen_as(found: Survey, model: Model) -> Survey:
     """The data set with the bands that the weights know: grey repeated, alpha left out. UsageError where none fit."""
-    unfit = [
-        pair
-        for pair in found.splits.all
-        if found.facts[pair].bands != model.bands and not _fits(pair, model, found.chosen)
-    ]
+    is_known = model.learnt is None or found.chosen is not None  # what bands of as many as the network's are
+    asked = [pair for pair in found.splits.all if not (is_known and found.facts[pair].bands == model.bands)]
+    unfit = [error for pair in asked if (error := _fault(pair, model, found.chosen)) is not None]
     if unfit:
-        bands = found.facts[unfit[0]].bands
-        more = f", as {len(unfit) - 1} more" if len(unfit) > 1 else ""
-        learnt = "" if model.learnt is None else f"give --bands {written(model.learnt)}, as they had, or "
-        raise UsageError(unfit[0].image, f"{bands} band{'s' * (bands != 1)}{more}", f"the weights expect {model.bands}",
-                         f"{learnt}leave --weights out, or give others")  # fmt: skip
+        more = f"{len(unfit) - 1} more do not fit" if len(unfit) > 1 else ""
+        raise UsageError(unfit[0].subject, unfit[0].reason, more, "without --weights all begins anew")
     return replace(found, bands=model.bands)
 
 
-def _fits(pair: Pair, model: Model, chosen: tuple[int, ...] | None) -> bool:
+def _fault(pair: Pair, model: Model, chosen: tuple[int, ...] | None) -> InputError | None:
+    """What is wrong with its bands, if anything."""
     with Source(pair.image) as image:
         try:
-            match_bands(image, model.bands, chosen)
-        except InputError:
-            return False
-    return True
+            match_bands(image, model.bands, chosen, model.learnt)
+        except InputError as error:
+            return error
+    return None
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:

@@ -253,7 +253,8 @@ def normalisation(found: Survey) -> Normalisation:
     """
     facts = [found.facts[pair] for pair in found.splits.train]
     sums = np.sum([np.resize(fact.sums, (found.bands, 3)) for fact in facts], axis=0)
-    if empty := ", ".join(str(n) for n, (number, _, _) in enumerate(sums, start=1) if not number):
+    numbers = found.chosen or range(1, found.bands + 1)
+    if empty := ", ".join(str(numbers[n % len(numbers)]) for n, (number, _, _) in enumerate(sums) if not number):
         raise UsageError(found.splits.train[0].image.parent, f"no training image has data in band {empty}",
                          "expected some in each")  # fmt: skip
     figures = [_by_sums(*of_band) for of_band in sums]
