@@ -459,7 +459,7 @@ def test_clocks_of_several_processes_agree(monkeypatch: pytest.MonkeyPatch) -> N
 def test_training_on_chosen_bands_is_training_on_files_of_them(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Weight for weight; a label counts where a chosen band has data, whatever others have. Later nothing is guessed."""
+    """Weight for weight; labels count where a chosen band has data, whatever others have. Later nothing is guessed."""
     mask = np.kron(rng.integers(0, 2, (2, 12, 12)), np.ones((4, 4), int)).astype(np.uint8)
     for n in range(4):
         scene = rng.integers(0, 90, (5, 48, 48)).astype(np.uint16) + 100 * np.uint16(mask[n % 2])
