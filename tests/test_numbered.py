@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import tifffile
@@ -106,7 +107,7 @@ def test_objects_lie_where_the_image_does_and_are_taken_by_eval(
     place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
     with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 50, 40, 3, dtype="uint8", **place) as file:
         file.write(scene)
-    assert predict(tmp_path, weights, tmp_path / "a.tif", format="cog") == 0
+    assert predict(tmp_path, weights, tmp_path / "a.tif", format="cog", polygons="gpkg", min_area=2000.0) == 0
     path = tmp_path / "masks" / "objects" / "a.tif"
     numbers, lines = numbered(path)
     with rasterio.open(path) as file:
@@ -115,7 +116,11 @@ def test_objects_lie_where_the_image_does_and_are_taken_by_eval(
     assert [line["pixels"] for line in lines] == ["16", "16", "300"]
     assert numbers[6, 6] == 1 and numbers[6, 21] == 2 and numbers[25, 25] == 3
     left = {str(one.relative_to(tmp_path / "masks")) for one in (tmp_path / "masks").rglob("*") if one.is_file()}
-    assert left == {"a.tif", "objects/a.tif", "objects/a.csv", "segcli.jsonl"}
+    assert left == {"a.tif", "objects/a.tif", "objects/a.csv", "polygons/a.gpkg", "segcli.jsonl"}
+    meta, _, geometry, columns = pyogrio.raw.read(tmp_path / "masks" / "polygons" / "a.gpkg")  # small ones left out
+    polygon = dict(zip(meta["fields"], (column[0] for column in columns), strict=True))
+    assert (len(geometry), polygon["object"], polygon["area"]) == (1, 3, 30_000)
+    assert polygon["confidence"] == pytest.approx(float(lines[2]["confidence"]))
     options = EvalOptions(path.parent, path.parent, tmp_path / "report", objects="labels", min_miou=1.0)
     assert evaluate(options, Console(quiet=True)) == 0
 

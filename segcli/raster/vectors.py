@@ -83,10 +83,10 @@ def check_on_earth(path: Name, crs: Any) -> None:
 def write_polygons(
     mask: Path, objects: Objects, output: Path, names: dict[int, str], grid: Grid, wanted: Shapes
 ) -> None:
-    """Polygons of the classes with these `names`, with class, name, area, perimeter and mean confidence.
+    """Polygons of the classes with these `names`, with number, class, name, area, perimeter and mean confidence.
 
-    A polygon is one of the mask's `objects`. `grid` is the image's: a mask may not be able to say where it lies, nor of
-    which level of a pyramid it is. The file is there when it is whole.
+    A polygon is one of the mask's `objects`, which are counted from 1. `grid` is the image's: a mask may not be able to
+    say where it lies, nor of which level of a pyramid it is. The file is there when it is whole.
     """
     part = part_of(output)
     part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
@@ -130,8 +130,8 @@ class Feature:
 
 
 TYPES = {
-    "class": np.int32, "name": object, "area": np.float64, "perimeter": np.float64, "area_um2": np.float64,
-    "perimeter_um": np.float64, "confidence": np.float64,
+    "object": np.int64, "class": np.int32, "name": object, "area": np.float64, "perimeter": np.float64,
+    "area_um2": np.float64, "perimeter_um": np.float64, "confidence": np.float64,
 }  # fmt: skip
 """Of the attributes, in their order."""
 
@@ -157,13 +157,13 @@ def _features(dataset: Any, grid: Grid, names: dict[int, str], objects: Objects,
             continue
         rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]
         top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
-        mean = float(objects.confidence[objects.at(int(top[0, 1]), int(top[:, 0].min()))])
+        number = objects.at(int(top[0, 1]), int(top[:, 0].min()))
         placed = [_placed(ring, grid) for ring in rings]
         area, perimeter = measured(placed)
         if area < wanted.min_area:
             continue
         values: dict[str, Any] = {
-            "class": int(value), "name": names[int(value)], "area": area, "perimeter": perimeter
+            "object": number + 1, "class": int(value), "name": names[int(value)], "area": area, "perimeter": perimeter
         }  # fmt: skip
         if pixel_um is not None:
             measures = in_plane([ring * pixel_um for ring in placed])
@@ -172,7 +172,7 @@ def _features(dataset: Any, grid: Grid, names: dict[int, str], objects: Objects,
             polygon = shapely.simplify(shapely.Polygon(placed[0], placed[1:]), wanted.simplify)
             placed = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
         geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in placed]}
-        yield Feature(geometry, values | {"confidence": round(mean, 4)})
+        yield Feature(geometry, values | {"confidence": round(float(objects.confidence[number]), 4)})
 
 
 def _placed(ring: NDArray[np.int64], grid: Grid) -> NDArray[np.float64]:
