@@ -27,19 +27,27 @@ class Components:
 
     def add(self, values: NDArray[np.uint8]) -> Numbers:
         """The next rows, (row, col): the number of each pixel's set for now, from 0; -1 where there is no object."""
-        found = np.full(values.shape, -1, np.int64)
-        for value in np.unique(values):
-            if self._counted[value]:
-                mask = (values == value).view(np.uint8)
-                count, labelled = cv2.connectedComponents(mask, connectivity=self._connectivity)
-                base = self._sets.add(count - 1)
-                inside = labelled > 0
-                found[inside] = labelled[inside] + (base - 1)
-                self._values.append(np.full(count - 1, value, np.uint8))
+        found, kinds = self.within(values, self._sets.count)
+        self._sets.add(len(kinds))
+        self._values.append(kinds)
         if self._above is not None:
             self._unite(*self._above, found[0], values[0])
         self._above = found[-1], values[-1].copy()
         return found
+
+    def within(self, values: NDArray[np.uint8], first: int) -> tuple[Numbers, NDArray[np.uint8]]:
+        """The sets of some rows by themselves, numbered from `first` on as `add` would, and the value of each."""
+        found = np.full(values.shape, -1, np.int64)
+        kinds = [np.zeros(0, np.uint8)]
+        for value in np.unique(values):
+            if self._counted[value]:
+                mask = (values == value).view(np.uint8)
+                count, labelled = cv2.connectedComponents(mask, connectivity=self._connectivity)
+                inside = labelled > 0
+                found[inside] = labelled[inside] + (first - 1)
+                first += count - 1
+                kinds.append(np.full(count - 1, value, np.uint8))
+        return found, np.concatenate(kinds)
 
     def _unite(self, ids: Numbers, values: NDArray[np.uint8], below: Numbers, values_below: NDArray[np.uint8]) -> None:
         width = len(ids)
@@ -62,11 +70,13 @@ class _Sets:
     def __init__(self) -> None:
         self._parent: list[int] = []
 
-    def add(self, count: int) -> int:
-        """So many new ones; the number of the first."""
-        base = len(self._parent)
-        self._parent.extend(range(base, base + count))
-        return base
+    @property
+    def count(self) -> int:
+        return len(self._parent)
+
+    def add(self, count: int) -> None:
+        """So many new ones, numbered on."""
+        self._parent.extend(range(self.count, self.count + count))
 
     def unite(self, one: int, other: int) -> None:
         a, b = self._root(one), self._root(other)

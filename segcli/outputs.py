@@ -32,7 +32,11 @@ def check(options: PredictOptions) -> None:
         ("--min-area", options.min_area and options.polygons is None, "--polygons"),
         ("--simplify", options.simplify and options.polygons is None, "--polygons"),
         ("--alpha", options.alpha != PredictOptions.alpha and not options.overlay, "--overlay"),
-        ("--quantity", options.quantity != PredictOptions.quantity and not measured, "--probabilities or --confidence"),
+        (
+            "--quantity",
+            options.quantity != PredictOptions.quantity and not measured,
+            "--probabilities, --confidence or --objects",
+        ),
     ):
         if is_idle:
             raise UsageError(name, f"without {without}", "it does nothing")
@@ -72,7 +76,8 @@ def wanted_products(classes: ClassTable, options: PredictOptions) -> tuple[Produ
     if options.probabilities:
         found.append(products.probabilities(classes, options.quantity))
     if needs_confidence(options):
-        found.append(products.confidence(options.quantity))
+        is_hidden_half = options.quantity == "float16" and not options.confidence  # which OME-TIFF has not
+        found.append(products.confidence("float32" if is_hidden_half else options.quantity))
     return tuple(found)
 
 
@@ -97,12 +102,13 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
     said = []
     if stack and (options.overlay or options.objects or options.polygons):
         said.append("a stack; overlays, objects and polygons are made of single images only")
-    if options.polygons and grid.transform is None and (grid.gcps or grid.rpcs is not None):
-        said.append("placed by control points or polynomials; its polygons are in columns and rows")
+    if (options.objects or options.polygons) and grid.transform is None and (grid.gcps or grid.rpcs is not None):
+        drawn = " and ".join(["objects"] * options.objects + ["polygons"] * (options.polygons is not None))
+        said.append(f"placed by control points or polynomials; its {drawn} are in columns and rows")
     if options.polygons == "geojson" and grid.crs is not None:
         check_on_earth(path, grid.crs)
     if images.in_pages and images.dialect == "ome" and options.quantity == "float16" and (
-        options.probabilities or needs_confidence(options)
+        options.probabilities or options.confidence
     ):  # fmt: skip
         raise InputError(path, "--quantity float16", "OME-TIFF has no such numbers", "expected uint8 or float32")
     return [*lost_in(path, images, output, encoding(options)), *(f"{path}: {line}" for line in said)]
@@ -122,22 +128,36 @@ def add_drawings(
             draw_overlay(single, job.output, overlay, classes, options)
             written.append(overlay)
         if (options.objects or options.polygons) and confidence is not None and single is not None:
-            names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
-            objects = find_objects(job.output, confidence, list(names))
-            if options.objects:
-                numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))
-                write_objects(job.output, objects, numbers, table, names, single.grid, encoding(options))
-                written += [numbers, table]
-            if options.polygons is not None:
-                polygons = others[Beside(POLYGONS, f".{options.polygons}")]
-                settings = Shapes(options.polygons, options.min_area, options.simplify)
-                write_polygons(job.output, objects, polygons, names, single.grid, settings)
-                written.append(polygons)
+            try:
+                written += add_objects(job.output, confidence, others, classes, single, options)
+            except MemoryError as error:
+                raise InputError(job.source, "too many objects for the memory", "",
+                                 "leave out --objects and --polygons") from error  # fmt: skip
     finally:
         if confidence is not None and not options.confidence:
             confidence.unlink()
             remove_aux(confidence)
     return [*written, confidence] if confidence is not None and options.confidence else written
+
+
+def add_objects(
+    mask: Path, confidence: Path, others: dict[Beside, Path], classes: ClassTable, source: Source,
+    options: PredictOptions,
+) -> list[Path]:  # fmt: skip
+    """Numbers, a table and polygons of a finished mask's objects, as they are asked for: the files written."""
+    names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
+    objects = find_objects(mask, confidence, names)
+    written: list[Path] = []
+    if options.objects:
+        numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))
+        write_objects(mask, objects, numbers, table, source.grid, encoding(options))
+        written += [numbers, table]
+    if options.polygons is not None:
+        polygons = others[Beside(POLYGONS, f".{options.polygons}")]
+        settings = Shapes(options.polygons, options.min_area, options.simplify)
+        write_polygons(mask, objects, polygons, source.grid, settings)
+        written.append(polygons)
+    return written
 
 
 def _shown(source: Source, options: PredictOptions) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """predict --objects: a number for each object, and a line for each number, beside scikit-image's."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import tifffile
 from helpers import brightness_model, write_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 from skimage.measure import label, regionprops
 
@@ -64,10 +67,11 @@ def in_reading_order(mask: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
 def test_numbers_and_lines_are_those_of_scikit_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, height: int, width: int, strip: int
 ) -> None:
-    """Whatever the strips: objects of two classes, a third that has none, and pixels without data."""
+    """Whatever the strips: objects of two classes, a third that has none, and maybe pixels without data."""
     rng = np.random.default_rng(seed)
     monkeypatch.setattr("segcli.raster.objects.STRIP_PIXELS", strip * width)
-    mask = rng.choice(np.array([0, 3, 3, 5, 255], np.uint8), (height, width))
+    monkeypatch.setattr("segcli.raster.objects.LINES", 7)
+    mask = rng.choice(np.array([0, 3, 3, 5, 255 if seed % 2 else 0], np.uint8), (height, width))
     sure = rng.integers(0, 251, (height, width), np.uint8)
     place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 2, 4)}
     size = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": "uint8"} | place
@@ -77,12 +81,14 @@ def test_numbers_and_lines_are_those_of_scikit_image(
         grid = source.grid
     with create(tmp_path / "c.tif", grid, Layout(1, "uint8", scale=1 / 250)) as sink:
         sink.write(0, sure)
-    objects = find_objects(tmp_path / "m.tif", tmp_path / "c.tif", [3, 5])
     names = {3: "three", 5: "five"}
-    write_objects(tmp_path / "m.tif", objects, tmp_path / "n.tif", tmp_path / "n.csv", names, grid, Encoding())
+    objects = find_objects(tmp_path / "m.tif", tmp_path / "c.tif", names)
+    write_objects(tmp_path / "m.tif", objects, tmp_path / "n.tif", tmp_path / "n.csv", grid, Encoding())
     numbers, lines = numbered(tmp_path / "n.tif")
     expected = in_reading_order(mask, (3, 5))
-    np.testing.assert_array_equal(numbers, expected)
+    np.testing.assert_array_equal(numbers, np.where(mask == 255, 65535, expected))
+    with rasterio.open(tmp_path / "n.tif") as file:
+        assert file.nodata == (65535 if (mask == 255).any() else None)
     regions = regionprops(expected, sure / 250)
     assert len(lines) == len(regions) == len(objects)
     for line, region in zip(lines, regions, strict=True):
@@ -125,6 +131,32 @@ def test_objects_lie_where_the_image_does_and_are_taken_by_eval(
     assert evaluate(options, Console(quiet=True)) == 0
 
 
+def test_what_was_not_seen_is_as_unknown_to_eval_as_in_the_mask(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A true object without data in the image is missed by neither; nodata of a mask is not taken for background."""
+    scene = np.full((3, 60, 60), 20, np.uint8)
+    scene[:, 5:15, 5:15] = scene[:, 40:50, 40:50] = 240
+    truth = np.zeros((60, 60), np.uint16)
+    truth[5:15, 5:15], truth[22:30, 5:20], truth[40:50, 38:48] = 1, 2, 3
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
+    scene[:, 20:32] = 0
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 60, 60, 3, dtype="uint8", nodata=0, **place) as file:
+        file.write(scene)
+    with rasterio.open(tmp_path / "t.tif", "w", "GTiff", 60, 60, 1, dtype="uint16", **place) as file:
+        file.write(truth, 1)
+    assert predict(tmp_path, weights, tmp_path / "a.tif") == 0
+    found = []
+    for prediction, kind in ((tmp_path / "masks" / "a.tif", "against-labels"),
+                             (tmp_path / "masks" / "objects" / "a.tif", "labels")):  # fmt: skip
+        options = EvalOptions(prediction, tmp_path / "t.tif", tmp_path / kind, objects=kind)  # type: ignore[arg-type]
+        assert evaluate(options, Console()) == 0
+        found.append(json.loads((tmp_path / kind / "report.json").read_text())["per_class"][1]["objects"])
+    assert found[0] == found[1]
+    assert (found[0]["true"], found[0]["predicted"], found[0]["average_precision_50"]["value"]) == (2, 2, 1)
+    assert "nodata" not in capsys.readouterr().err
+
+
 def test_pixels_of_known_size_have_areas_and_stacks_no_objects(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,14 +177,78 @@ def test_pixels_of_known_size_have_areas_and_stacks_no_objects(
 
 
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, weights: Path) -> None:
-    scene = np.full((520, 520, 3), 20, np.uint8)
+    """The highest number of 16 bits is an object's, or stands for no data."""
+    scene = np.full((512, 512, 4), 20, np.uint8)
     scene[::2, ::2] = 240
-    write_picture(tmp_path / "few.png", scene[:512, :510])
-    write_picture(tmp_path / "many.png", scene)
-    assert predict(tmp_path, weights, tmp_path / "few.png", tmp_path / "many.png") == 0
-    for name, count, dtype in (("few", 256 * 255, np.uint16), ("many", 260 * 260, np.uint32)):
+    scene[..., 3] = 255
+    cases = []
+    for name, dark, clear, dtype in (("a", 1, 0, np.uint16), ("b", 0, 0, np.uint32), ("c", 1, 1, np.uint32)):
+        picture = scene.copy()
+        picture[0, : 2 * dark, :3] = 20  # one object less
+        picture[-1, -clear:, 3] = 255 * (1 - clear)
+        write_picture(tmp_path / f"{name}.png", picture)
+        cases.append((name, 2**16 - dark, bool(clear), dtype))
+    assert predict(tmp_path, weights, *(tmp_path / f"{name}.png" for name, *_ in cases)) == 0
+    for name, count, is_clear, dtype in cases:
         numbers, lines = numbered(tmp_path / "masks" / "objects" / f"{name}.tif")
-        assert (numbers.max(), len(lines), numbers.dtype) == (count, count, dtype)
+        assert (len(lines), numbers.dtype) == (count, dtype)
+        assert len(np.unique(numbers)) == count + 1 + is_clear
+        assert [int(line["object"]) for line in lines] == list(range(1, count + 1))
+
+
+def test_overviews_and_places_are_those_of_the_image(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
+    """No numbers are made up for the former; a PNG of a mask has no place, a print's resolution is no pixel's size."""
+    scene = np.kron(rng.choice(np.array([20, 240], np.uint8), (60, 80)), np.ones((20, 20), np.uint8))
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 1600, 1200, 3, dtype="uint8", **place) as file:
+        file.write(np.stack([scene] * 3))
+        file.update_tags(TIFFTAG_XRESOLUTION="72", TIFFTAG_YRESOLUTION="72", TIFFTAG_RESOLUTIONUNIT="2 (pixels/inch)")
+    assert predict(tmp_path, weights, tmp_path / "a.tif", format="png") == 0
+    numbers, lines = numbered(tmp_path / "masks" / "objects" / "a.tif")
+    assert "x" in lines[0] and "area_um2" not in lines[0]
+    with rasterio.open(tmp_path / "masks" / "objects" / "a.tif") as file:
+        assert (file.crs, file.transform) == ("EPSG:32633", place["transform"])
+        assert file.overviews(1)
+        assert set(np.unique(file.read(1, out_shape=(600, 800)))) <= set(np.unique(numbers))
+
+
+def test_what_control_points_place_has_no_x_and_y(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = [GroundControlPoint(row, col, 10 + col / 100, 50 - row / 100) for row in (0, 30) for col in (0, 40)]
+    with (
+        pytest.warns(NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "a.tif", "w", "GTiff", 40, 30, 3, dtype="uint8") as file,
+    ):
+        file.write(np.full((3, 30, 40), 240, np.uint8))
+        file.gcps = (points, rasterio.CRS.from_epsg(4326))
+    assert run(PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", str(weights), objects=True), Console()) == 0
+    assert "a.tif: placed by control points or polynomials; its objects are in columns and rows" in (
+        capsys.readouterr().err
+    )
+    _, (line,) = numbered(tmp_path / "masks" / "objects" / "a.tif")
+    assert "x" not in line
+
+
+def test_too_many_objects_for_the_memory_are_said(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    scan = write_picture(tmp_path / "a.png", np.full((20, 20, 3), 240, np.uint8))
+    monkeypatch.setattr("segcli.outputs.find_objects", full)
+    assert run(PredictOptions((scan,), tmp_path / "masks", str(weights), objects=True), Console()) == 1
+    assert "a.png: too many objects for the memory; leave out --objects and --polygons" in capsys.readouterr().err
+    assert not list((tmp_path / "masks").rglob("*.*if*"))
+
+
+def test_what_objects_need_of_confidence_is_no_output_in_half_floats(tmp_path: Path, weights: Path) -> None:
+    """Which OME-TIFF has not."""
+    scene = np.full((40, 50), 240, np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", scene, metadata={"axes": "YX"}, photometric="minisblack", ome=True)
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", quantity="float16") == 0
+    assert predict(tmp_path / "b", weights, tmp_path / "a.ome.tif", quantity="float16", confidence=True) == 1
 
 
 def test_no_objects_and_what_somebody_else_wrote(tmp_path: Path, weights: Path) -> None:

@@ -61,7 +61,10 @@ def predict(
         bool, typer.Option("--confidence", help="Also the top probability and the entropy, into OUT/confidence.")
     ] = PredictOptions.confidence,
     quantity: Annotated[
-        Quantity, typer.Option(help="How these are stored: uint8 counts in steps of 0.004.")
+        Quantity,
+        typer.Option(
+            help="How these are stored, and the means of objects and polygons taken: uint8 counts in steps of 0.004."
+        ),
     ] = PredictOptions.quantity,
     objects: Annotated[
         bool, typer.Option("--objects", help="Also number the objects: a raster and a table, into OUT/objects.")

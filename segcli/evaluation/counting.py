@@ -119,7 +119,10 @@ class Counts:
         self._labels = options.is_numbered, options.objects == "labels"
         self._values, self._lost = np.zeros((256, 256), np.int64), np.zeros(256, np.int64)
         self._void = 0  # pixels of the truth without data
-        sides = (truth, meaning.true), (prediction, meaning.predicted)
+        predicted = meaning.predicted.copy()
+        if meaning.of_objects:  # 0 stands for no label, too
+            predicted[1:][predicted[1:] == 0] = -1
+        sides = (truth, meaning.true), (prediction, predicted)
         self._marked = [class_of_nodata(source, positions, meaning.classes, is_numbered)
                         for (source, positions), is_numbered in zip(sides, self._labels, strict=True)]  # fmt: skip
         width = _in_pixels(truth, *options.boundary) if options.boundary is not None else None

@@ -58,6 +58,12 @@ class Grid:
             return self.calibration["Y"] / 1e6, self.calibration["X"] / 1e6
         return None
 
+    def pixel_um(self) -> tuple[float, float] | None:
+        """Width and height in micrometres of a pixel under the microscope, where both are known."""
+        if self.is_georeferenced or not {"X", "Y"} <= self.calibration.keys():
+            return None
+        return self.calibration["X"], self.calibration["Y"]
+
     def pixels_per_cm(self) -> tuple[float, float] | None:
         """Along X and Y, as resolution tags of TIFF say it, where it is known under the microscope."""
         sizes_um = [self.calibration.get(axis, 0.0) for axis in "XY"]  # 0 by who does not know it

@@ -5,7 +5,6 @@ known of each object."""
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,12 @@ class Objects:
 
     `first` is the place of that pixel, row * width + column, `pixels` how many there are, `centre` the mean row and
     column, `box` the first row and column and those after the last, `confidence` the mean top probability. `of` tells
-    the object, from 0, of each number that `Components` gives of this mask in the same strips.
+    the object, from 0, of each number that `Components` gives of this mask in strips of the same height. `is_whole`
+    says that all pixels of the mask have data.
     """
 
     width: int
+    names: dict[int, str]  # of the classes, by value
     first: NDArray[np.int64]  # ascending
     values: NDArray[np.uint8]
     pixels: NDArray[np.int64]
@@ -44,6 +45,7 @@ class Objects:
     box: NDArray[np.int64]  # (object, 4)
     confidence: NDArray[np.float64]
     of: NDArray[np.int64]
+    is_whole: bool
 
     def __len__(self) -> int:
         return len(self.first)
@@ -53,38 +55,64 @@ class Objects:
         return int(np.searchsorted(self.first, row * self.width + col))
 
 
-def find_objects(mask: Path, confidence: Path, values: list[int]) -> Objects:
-    """Those of pixels of these values, in one pass over the mask and over how sure the network was."""
-    components = _components(values)
-    parts: list[tuple[NDArray[Any], ...]] = []
+@dataclass(frozen=True)
+class _Parts:
+    """What of each set lies in one strip: pixels, sums of how sure the network was, of rows and of columns, the first
+    and the last place, row * width + column, and the first and the last column."""
+
+    pixels: NDArray[Any]
+    sure: NDArray[Any]
+    rows: NDArray[Any]
+    cols: NDArray[Any]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
+def find_objects(mask: Path, confidence: Path, names: dict[int, str]) -> Objects:
+    """Those of pixels of the classes with these names, by value, in one pass over the mask and over how sure the
+    network was."""
+    components = _components(names)
+    parts: list[_Parts] = []
+    is_whole = True
     with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
         width, height = labels.grid.width, _strip_height(labels)
-        for (first_row, pixels), (_, shares) in zip(labels.rows(height), sure.rows(height, [0]), strict=True):
-            numbers = components.add(pixels[0]).ravel()
-            inside = np.flatnonzero(numbers >= 0)
-            base = int(numbers[inside].min()) if inside.size else 0  # numbers of a strip are its own
-            weights = np.nan_to_num(shares[0].ravel()[inside].astype(np.float64)) * sure.scales[0]
-            parts.append(_of_strip(numbers[inside] - base, inside + first_row * width, width, weights))
-    of, found = components.objects()
-    count = len(found)
-    counts, weighted, rows, cols, first, last, left, right = map(np.concatenate, zip(*parts, strict=True))
-    least = partial(_gathered, np.minimum, of, count, np.iinfo(np.int64).max)
-    most = partial(_gathered, np.maximum, of, count, 0)
-    sums = [np.bincount(of, part, count) for part in (counts, weighted, rows, cols)]
-    first, total = least(first), np.maximum(1, sums[0])
-    box = np.stack([first // width, least(left), most(last) // width + 1, most(right) + 1], axis=1)
+        strips = zip(labels.strips(height), sure.rows(height, [0]), strict=True)
+        for (first_row, pixels, valid), (_, (shares,)) in strips:
+            weights = np.nan_to_num(shares.astype(np.float64)) * sure.scales[0]
+            parts.append(_of_strip(components.add(pixels[0]), weights, first_row))
+            is_whole = is_whole and (valid is None or bool(valid.all()))
+    of, values = components.objects()
+    count = len(values)
+
+    def of_all(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def summed(name: str) -> NDArray[Any]:
+        return np.bincount(of, of_all(name), count)
+
+    def gathered(ufunc: np.ufunc, name: str, start: int) -> NDArray[np.int64]:
+        found = np.full(count, start, np.int64)
+        ufunc.at(found, of, of_all(name))
+        return found
+
+    pixels, first = summed("pixels"), gathered(np.minimum, "first", np.iinfo(np.int64).max)
+    centre = np.stack([summed("rows"), summed("cols")], axis=1) / pixels[:, None]
+    left, right = gathered(np.minimum, "left", width), gathered(np.maximum, "right", 0)
+    box = np.stack([first // width, left, gathered(np.maximum, "last", 0) // width + 1, right + 1], axis=1)
     order = np.argsort(first)
     place = np.empty(count, np.int64)
     place[order] = np.arange(count)
     return Objects(
-        width, first[order], found[order], sums[0].astype(np.int64)[order],
-        (np.stack(sums[2:], axis=1) / total[:, None])[order], box[order], (sums[1] / total)[order], place[of],
+        width, names, first[order], values[order], pixels[order].astype(np.int64), centre[order], box[order],
+        (summed("sure") / pixels)[order], place[of], is_whole,
     )  # fmt: skip
 
 
-def _components(values: list[int]) -> Components:
+def _components(names: dict[int, str]) -> Components:
     counted = np.zeros(256, bool)
-    counted[values] = True
+    counted[list(names)] = True
     return Components(counted)
 
 
@@ -92,66 +120,70 @@ def _strip_height(mask: Source) -> int:
     return max(1, STRIP_PIXELS // mask.grid.width)
 
 
-def _of_strip(
-    numbers: NDArray[np.int64], places: NDArray[np.int64], width: int, weights: NDArray[np.float64]
-) -> tuple[NDArray[Any], ...]:
-    """Of each number in a strip, from 0: pixels, sums of weights, rows and columns, first and last place, first and
-    last column. `places` ascend."""
-    rows, cols = places // width, places % width
-    counts = np.bincount(numbers)
-    first, last, left, right = np.zeros((4, len(counts)), np.int64)
-    first[numbers[::-1]] = places[::-1]  # the last one written is the first pixel
-    last[numbers] = places
-    left[:] = width
-    np.minimum.at(left, numbers, cols)
-    np.maximum.at(right, numbers, cols)
-    return counts, np.bincount(numbers, weights), np.bincount(numbers, rows), np.bincount(numbers, cols), \
-        first, last, left, right  # fmt: skip
+def _of_strip(numbers: NDArray[np.int64], sure: NDArray[np.float64], first_row: int) -> _Parts:
+    """By runs, the pixels of one number that lie side by side in a row: there are far fewer of them than pixels."""
+    width = numbers.shape[1]
+    flat = numbers.ravel()
+    is_start = np.append(True, flat[1:] != flat[:-1])
+    is_start[::width] = True
+    starts = np.flatnonzero(is_start)
+    lengths, sums, of = np.diff(starts, append=flat.size), np.add.reduceat(sure.ravel(), starts), flat[starts]
+    inside = of >= 0
+    starts, lengths, sums, of = starts[inside], lengths[inside], sums[inside], of[inside]
+    of = of - (of.min() if of.size else 0)  # numbers of a strip are its own
+    rows, cols = starts // width + first_row, starts % width
+    pixels = np.bincount(of, lengths)
+    first, last, right = np.zeros((3, len(pixels)), np.int64)
+    left = np.full(len(pixels), width)
+    places = starts + first_row * width
+    first[of[::-1]] = places[::-1]  # the last one written is the first run
+    last[of] = places
+    np.minimum.at(left, of, cols)
+    np.maximum.at(right, of, cols + lengths - 1)
+    return _Parts(
+        pixels, np.bincount(of, sums), np.bincount(of, rows * lengths),
+        np.bincount(of, (cols + (lengths - 1) / 2) * lengths), first, last, left, right,
+    )  # fmt: skip
 
 
-def _gathered(
-    ufunc: np.ufunc, of: NDArray[np.int64], count: int, start: int, parts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The least or the most of each object's parts."""
-    found = np.full(count, start, np.int64)
-    ufunc.at(found, of, parts)
-    return found
+def write_objects(mask: Path, objects: Objects, output: Path, table: Path, grid: Grid, encoding: Encoding) -> None:
+    """Every object's number, from 1, as a raster of the mask's size, in 16 bits where they suffice, and a table with a
+    line for each. 0 is no object; where the mask has no data stands the highest number of the type, and only then.
+    Both files are there when they are whole.
 
-
-def write_objects(
-    mask: Path, objects: Objects, output: Path, table: Path, names: dict[int, str], grid: Grid, encoding: Encoding
-) -> None:
-    """Every object's number, from 1, as a raster of the mask's size (0: none), in 16 bits where they suffice, and a
-    table with a line for each. Both files are there when they are whole.
-
-    `names` are those of the classes that have objects; `grid` is the image's: a mask may not be able to say where it
-    lies.
+    `objects` are the mask's, found in strips as high as now; `grid` is the image's: a mask may not be able to say where
+    it lies.
     """
-    layout = Layout(1, "uint16" if len(objects) < 2**16 else "uint32", names=("object",), overviews="nearest")
-    numbers = np.append(objects.of + 1, 0).astype(layout.dtype)  # -1 takes the last
-    components = _components(list(names))
+    bits = 16 if len(objects) + (not objects.is_whole) < 2**16 else 32
+    dtype, empty = f"uint{bits}", 2**bits - 1
+    layout = Layout(1, dtype, None, None if objects.is_whole else empty, ("object",), overviews="nearest")
+    numbers = np.append(objects.of + 1, 0).astype(dtype)  # -1 takes the last
+    components, seen = _components(objects.names), 0
     with Source(mask, "mask") as labels, create(output, grid, layout, encoding) as sink:
-        for first_row, pixels in labels.rows(_strip_height(labels)):
-            sink.write(first_row, numbers[components.add(pixels[0])])
+        for first_row, pixels, valid in labels.strips(_strip_height(labels)):
+            found, kinds = components.within(pixels[0], seen)
+            seen += len(kinds)
+            rows = numbers[found]
+            if valid is not None:
+                rows[~valid] = empty
+            sink.write(first_row, rows)
     with (
         replacing(table, faults_of_writing) as part,
         faults_of_writing(table),
         part.open("w", encoding="utf-8", newline="") as file,
     ):
-        csv.writer(file).writerows(_lines(objects, names, grid))
+        csv.writer(file, lineterminator="\n").writerows(_lines(objects, grid))
 
 
-def _lines(objects: Objects, names: dict[int, str], grid: Grid) -> Iterator[list[object]]:
-    transform, pixel_um2 = grid.transform, None
-    if not grid.is_georeferenced and {"X", "Y"} <= grid.calibration.keys():
-        pixel_um2 = grid.calibration["X"] * grid.calibration["Y"]
+def _lines(objects: Objects, grid: Grid) -> Iterator[list[object]]:
+    transform, pixel_um = grid.transform, grid.pixel_um()
     head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
-    yield [*head, *(["x", "y"] if transform is not None else []), *(["area_um2"] if pixel_um2 is not None else [])]
+    yield [*head, *(["x", "y"] if transform is not None else []), *(["area_um2"] if pixel_um is not None else [])]
     columns = objects.values, objects.pixels, objects.centre, objects.box, objects.confidence
     for first in range(0, len(objects), LINES):
         part = (column[first : first + LINES].tolist() for column in columns)
         for number, (value, count, (row, column), box, sure) in enumerate(zip(*part, strict=True), first + 1):
-            line = [number, value, names[value], count, round(row, 2), round(column, 2), *box, round(sure, 4)]
+            line = [number, value, objects.names[value], count, round(row, 2), round(column, 2), *box, round(sure, 4)]
             if transform is not None:
                 line += transform @ (column + 0.5, row + 0.5)
-            yield line if pixel_um2 is None else [*line, count * pixel_um2]
+            yield line if pixel_um is None else [*line, float(f"{count * pixel_um[0] * pixel_um[1]:.6g}")]

@@ -80,13 +80,11 @@ def check_on_earth(path: Name, crs: Any) -> None:
                          "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
-def write_polygons(
-    mask: Path, objects: Objects, output: Path, names: dict[int, str], grid: Grid, wanted: Shapes
-) -> None:
-    """Polygons of the classes with these `names`, with number, class, name, area, perimeter and mean confidence.
+def write_polygons(mask: Path, objects: Objects, output: Path, grid: Grid, wanted: Shapes) -> None:
+    """Polygons of the mask's `objects`, with number (from 1), class, name, area, perimeter and mean confidence.
 
-    A polygon is one of the mask's `objects`, which are counted from 1. `grid` is the image's: a mask may not be able to
-    say where it lies, nor of which level of a pyramid it is. The file is there when it is whole.
+    `grid` is the image's: a mask may not be able to say where it lies, nor of which level of a pyramid it is. The file
+    is there when it is whole.
     """
     part = part_of(output)
     part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
@@ -95,7 +93,7 @@ def write_polygons(
         _remove(part)
         try:
             with gdal(), opened(mask) as dataset:
-                features = _features(dataset, grid, names, objects, wanted)
+                features = _features(dataset, grid, objects, wanted)
                 if wanted.format == "geojson":
                     _write_geojson(part, features, grid.crs)
                 else:
@@ -139,16 +137,15 @@ UNDER_THE_MICROSCOPE = ("area_um2", "perimeter_um")
 
 
 def _pixel_um(grid: Grid) -> NDArray[np.float64] | None:
-    """Width and height in micrometres of a pixel of the whole size, where that is known and the raster lies nowhere on
-    earth."""
-    if grid.is_georeferenced or not {"X", "Y"} <= grid.calibration.keys():
-        return None
-    return np.array([grid.calibration["X"], grid.calibration["Y"]]) / grid.level_step[::-1]
+    """Width and height in micrometres of a pixel of the whole size, where these are known."""
+    size = grid.pixel_um()
+    return None if size is None else np.array(size) / grid.level_step[::-1]
 
 
-def _features(dataset: Any, grid: Grid, names: dict[int, str], objects: Objects, wanted: Shapes) -> Iterator[Feature]:
+def _features(dataset: Any, grid: Grid, objects: Objects, wanted: Shapes) -> Iterator[Feature]:
     import shapely
 
+    names = objects.names
     measured = measure_of(grid)
     pixel_um = _pixel_um(grid)
     to_pixels = ~dataset.transform  # GDAL has applied it

@@ -41,7 +41,7 @@ def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Pa
     """history.csv, a line an epoch, and its picture."""
     fields = ["epoch", "loss", "mean_iou", "learning_rate", "crops_per_second", "seconds"]
     with replacing(out / "history.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*fields[:3], *(f"iou {name}" for name in names), *fields[3:]])
         for row in history:
             cells = [*(row[field] for field in fields[:3]), *(row["iou"][name] for name in names)]
