@@ -1,4 +1,4 @@
-"""How weights take images that are larger, smaller, blurred, noisy or darker than those that they learnt from.
+"""How weights take images that are larger, smaller, blurred, noisy, darker or brighter than those they learnt from.
 
     python benchmarks/accuracy/changed.py ../data/nuclei --out runs/changed --weights nuclei runs/mine/best.safetensors
 
@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCALES = {"0.6 times as large": 0.6, "0.75": 0.75, "1.5": 1.5, "2": 2.0}
-CHANGES = ("as they are", *SCALES, "blurred", "noisy", "dimmed")
+LIGHT = {"dimmed to 0.6": (0.6, 0), "dimmed to 0.3": (0.3, 0), "1.5 times as bright": (1.5, 0), "raised by 25": (1, 25)}
+"""By what values are multiplied, and what is added."""
+
+CHANGES = ("as they are", *SCALES, "blurred", "noisy", *LIGHT)
 
 
 def changed(image: NDArray[np.uint8], how: str, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -28,7 +31,10 @@ def changed(image: NDArray[np.uint8], how: str, rng: np.random.Generator) -> NDA
         return cv2.GaussianBlur(image, (0, 0), 1.5)
     if how == "noisy":
         return np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
-    return (image * 0.6).astype(np.uint8) if how == "dimmed" else image
+    if how in LIGHT:
+        times, more = LIGHT[how]
+        return np.clip(image * times + more, 0, 255).astype(np.uint8)
+    return image
 
 
 def prepared(data: Path, folder: Path, how: str) -> None:
