@@ -35,6 +35,14 @@ LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]
 
 
 @dataclass(frozen=True)
+class Percentiles:
+    """Two values of each image, by the share of its values that are lower, in percent."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     inputs: tuple[Path | str, ...]  # text for what GDAL opens and is no file of this machine
     out: Path
@@ -53,7 +61,7 @@ class PredictOptions:
     simplify: float = 0.0
     overlay: bool = False
     alpha: float = 0.5
-    input_range: tuple[float, float] | None = None
+    input_range: tuple[float, float] | Percentiles | None = None
     stitch: Stitch = "auto"
     window: int = 512
     overlap: float = 0.25

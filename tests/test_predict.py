@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -34,10 +35,11 @@ from segcli.network.plan import Plan
 from segcli.network.scorer import Scorer, first_scorer, make_scorer
 from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import PredictOptions
+from segcli.options import Percentiles, PredictOptions
 from segcli.outputs import encoding, wanted_products
 from segcli.predict import Setting, flow, run
-from segcli.raster.source import Source
+from segcli.raster.fit import percentiles
+from segcli.raster.source import Source, open_images
 
 CPU = torch.device("cpu")
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -92,6 +94,61 @@ def test_input_range_is_what_it_says(tmp_path: Path, weights: Path) -> None:
     write_picture(tmp_path / "a.png", values)
     assert predict(tmp_path, weights, tmp_path / "a.png", input_range=(1000.0, 2000.0)) == 0
     assert mask_of(tmp_path / "masks" / "a.png").tolist() == [[2, 2, 7, 7]]
+
+
+def test_percentiles_of_each_image_are_its_range(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
+    """As the two values by hand, of floats, too; of one value nothing is bright. A second run has nothing to do."""
+    scenes = {
+        "dim": rng.integers(0, 9, (40, 50), np.uint16),
+        "floats": rng.normal(-2, 0.01, (40, 50)).astype(np.float32),
+        "blank": np.full((40, 50), 777, np.uint16),
+    }
+    scenes["floats"][3, 3] = np.nan
+    more = {"input_range": Percentiles(2, 98)}
+    (tmp_path / "scans").mkdir()
+    for name, scene in scenes.items():
+        tifffile.imwrite(tmp_path / "scans" / f"{name}.tif", scene, photometric="minisblack")
+    assert predict(tmp_path, weights, tmp_path / "scans", **more) == 0
+    for name in ("dim", "floats"):
+        low, high = np.nanpercentile(scenes[name].astype(np.float64), (2, 98))
+        file = tmp_path / "scans" / f"{name}.tif"
+        assert predict(tmp_path / "by hand", weights, file, input_range=(float(low), float(high))) == 0
+        found = mask_of(tmp_path / "masks" / f"{name}.tif")
+        assert np.array_equal(found, mask_of(tmp_path / "by hand" / "masks" / f"{name}.tif"))
+        assert (found == 7).mean() == pytest.approx(0.5, abs=0.1)
+    assert set(np.unique(mask_of(tmp_path / "masks" / "blank.tif"))) == {2}
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(weights), **more)  # type: ignore[arg-type]
+    assert run(replace(options, verify=True), Console(quiet=True)) == 0
+    assert run(replace(options, verify=True, input_range=Percentiles(1, 98)), Console(quiet=True)) == 1
+
+
+@pytest.mark.parametrize("sampled", [2**20, 900, 1])
+def test_percentiles_are_of_all_data_of_a_file(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, sampled: int
+) -> None:
+    """Of the images of a stack together, in the bands that are seen; of large ones of a regular grid."""
+    monkeypatch.setattr("segcli.raster.fit.SAMPLED", sampled)
+    stack = rng.integers(1, 60_000, (3, 90, 70), np.uint16)
+    stack[1, :40] = 0
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": "ZYX"})
+    step = {2**20: 1, 900: 5, 1: 138}[sampled]
+    with closing(open_images(tmp_path / "a.tif", "image")) as images:
+        found = percentiles(images.planes, (0, 0, 0), Percentiles(1, 99))
+    assert found == pytest.approx(tuple(np.percentile(stack[:, ::step, ::step], (1, 99))))
+    scene = rng.normal(0, 1, (4, 90, 70)).astype(np.float32)
+    scene[:, 5:9] = np.nan
+    with rasterio.open(tmp_path / "b.tif", "w", "GTiff", 70, 90, 4, "EPSG:32632",
+                       from_origin(5e5, 5e6, 1, 1), "float32") as file:  # fmt: skip
+        file.write(scene)
+    step = {2**20: 1, 900: 3, 1: 80}[sampled]
+    with closing(open_images(tmp_path / "b.tif", "image")) as images:
+        found = percentiles(images.planes, (3, 1), Percentiles(5, 95))
+    assert found == pytest.approx(tuple(np.nanpercentile(scene[[1, 3], ::step, ::step], (5, 95))), rel=1e-6)
+    scene[:] = np.nan
+    with rasterio.open(tmp_path / "b.tif", "r+") as file:
+        file.write(scene)
+    with closing(open_images(tmp_path / "b.tif", "image")) as images:
+        assert percentiles(images.planes, (0,), Percentiles(5, 95)) == (0, 1)
 
 
 def test_a_mask_lies_where_its_scene_lies(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
@@ -189,6 +246,9 @@ def test_the_program_does_the_good_ones_and_names_the_bad(
         (["predict", "a.png", "--out", "m", "--weigths", "x"], 2, "--weights"),
         (["predict", "a.png", "--out", "m", "--input-range", "5"], 2, "LOW,HIGH"),
         (["predict", "a.png", "--out", "m", "--input-range", "5,4"], 2, "LOW below HIGH"),
+        (["predict", "a.png", "--out", "m", "--input-range", "5,99%"], 2, "two numbers, LOW,HIGH, or two percentiles"),
+        (["predict", "a.png", "--out", "m", "--input-range", "1%,101%"], 2, "percentiles from 0% to 100%"),
+        (["predict", "a.png", "--out", "m", "--input-range", "9%,nan%"], 2, "LOW below HIGH"),
         (["predict", "a.png", "--out", "m", "--device", "abacus"], 2, "cuda:N"),
         (["predict", "a.png", "--out", "m", "--weights", "none"], 3, "no bundled weights"),
         (["predict", "empty", "--out", "m"], 3, "no images"),

@@ -90,7 +90,8 @@ def predict(
         typer.Option(
             metavar="LOW,HIGH",
             help="Values of the image that stand for the lowest and the highest that the weights know (0 and 255 for "
-            "8-bit weights). Left out, a 16-bit image is taken to use 8, 10, 12, 14 or 16 bits by its highest value.",
+            "8-bit weights), or percentiles of each image (1%,99%). Left out, a 16-bit image is taken to use 8, 10, "
+            "12, 14 or 16 bits by its highest value.",
         ),
     ] = None,
     stitch: Annotated[
@@ -153,7 +154,7 @@ def predict(
     options = PredictOptions(
         named(inputs, nul), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
         probabilities, confidence, quantity, objects, polygons, min_area, simplify, overlay, alpha,
-        texts.number_pair("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
+        texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
         device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run, verify,
         on_error, quiet, debug,
     )  # fmt: skip

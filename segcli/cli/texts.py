@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from segcli.errors import UsageError
-from segcli.options import BoundaryUnit
+from segcli.options import BoundaryUnit, Percentiles
 from segcli.shard import Shard
 
 
@@ -62,16 +62,23 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return found
 
 
-def number_pair(option: str, text: str | None) -> tuple[float, float] | None:
+def value_range(option: str, text: str | None) -> tuple[float, float] | Percentiles | None:
+    """Two values, or two percentiles."""
     if text is None:
         return None
+    parts = [part.strip() for part in text.split(",")]
+    are_shares = all(part.endswith("%") for part in parts)
     try:
-        low, high = map(float, text.split(","))
+        low, high = (float(part.removesuffix("%") if are_shares else part) for part in parts)
     except ValueError:
-        raise UsageError(option, f"found {text!r}", "expected two numbers, LOW,HIGH") from None
+        raise UsageError(
+            option, f"found {text!r}", "expected two numbers, LOW,HIGH, or two percentiles, 1%,99%"
+        ) from None
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
-    return low, high
+    if are_shares and not 0 <= low < high <= 100:
+        raise UsageError(option, f"found {text!r}", "expected percentiles from 0% to 100%")
+    return Percentiles(low, high) if are_shares else (low, high)
 
 
 def size_in_bytes(option: str, text: str | None) -> int | None:

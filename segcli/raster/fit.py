@@ -1,13 +1,19 @@
 """How a file fits what a network was trained on: which of its bands, and which range of its values."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from segcli.errors import InputError
+from segcli.options import Percentiles
 from segcli.raster.source import Source
+from segcli.validity import written_out
 
 CAMERA_BITS = (8, 10, 12, 14, 16)
+
+SAMPLED = 2**20
+"""Pixels of a file, about so many, of which percentiles are taken."""
 
 
 def match_bands(
@@ -62,17 +68,19 @@ def _or_grey(wanted: int) -> str:
 
 
 def match_ranges(
-    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | None,
+    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | Percentiles | None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[tuple[float, float] | None, ...]:  # fmt: skip
     """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on.
 
     None takes values as they are, which those of the same dtype are; floats of any width, where it was floats. Cameras
     of 10, 12 or 14 bits store uint16, so a uint16 file for 8-bit weights is taken to use the fewest of these bits that
-    hold its highest value, found in one pass over all its images, unless they are `stopped` meanwhile. Raises
-    InputError where that is no help and `given` is not there.
+    hold its highest value, found in one pass over all its images, unless they are `stopped` meanwhile; so are
+    percentiles that are `given`. Raises InputError where that is no help and `given` is not there.
     """
     wide = check_dtypes(sources, bands, trained, given)
+    if isinstance(given, Percentiles):
+        given = percentiles(sources, bands, given, stopped)
     if given is not None or np.dtype(trained).kind == "f":
         return (given,) * len(sources)
     highest = max((highest_of(source, bands, stopped) for source in wide), default=0.0)
@@ -81,7 +89,7 @@ def match_ranges(
 
 
 def check_dtypes(
-    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | None
+    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | Percentiles | None
 ) -> list[Source]:
     """InputError where values of these bands cannot be brought to the dtype `trained` on; gives the images of which the
     highest value is to be found for that."""
@@ -106,7 +114,7 @@ def check_dtypes(
             source.path,
             dtype,
             f"the weights expect {trained}",
-            "say with --input-range which values stand for its range",
+            "say with --input-range which values stand for its range, or which percentiles (1%,99%)",
         )
     return wide
 
@@ -120,3 +128,25 @@ def highest_of(source: Source, bands: Sequence[int], stopped: Callable[[], bool]
         data = pixels if valid is None else pixels[:, valid]
         high = max(high, float(np.nanmax(data, initial=0)))
     return high
+
+
+def percentiles(
+    sources: Sequence[Source], bands: Sequence[int], wanted: Percentiles, stopped: Callable[[], bool] = lambda: False
+) -> tuple[float, float]:
+    """Those of all values that are data in these bands of all images together; above some million pixels of a regular
+    grid. Where they are one value the second is one more, so that an image of one value is one of the lowest."""
+    pixels = sum(source.grid.height * source.grid.width for source in sources)
+    step = math.ceil(math.sqrt(pixels / SAMPLED))
+    parts = []
+    for source in sources:
+        for first_row, strip, valid in source.strips(256, sorted(set(bands))):
+            if stopped():
+                break
+            rows = slice(-first_row % step, None, step)
+            values = strip[:, rows, ::step][:, written_out(valid, strip.shape[1:])[rows, ::step]]
+            parts.append(values[np.isfinite(values)])
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    if not values.size:
+        return 0.0, 1.0
+    low, high = map(float, np.percentile(values, (wanted.low, wanted.high)))
+    return low, high if high > low else low + 1
