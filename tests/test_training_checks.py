@@ -81,7 +81,10 @@ def test_check_refuses_what_the_training_would(data: Path, refused: Callable[...
     weights(tmp_path / "four.safetensors", bands=4)
     for more, text in (
         (("--class-weights", "1,2,3"), "--class-weights: 3 weights; expected 2"),
-        (("-w", "four.safetensors"), ".png: 3 bands; the weights expect 4; choose with --bands, or other weights; 4 more do not fit"),
+        (
+            ("-w", "four.safetensors"),
+            ".png: 3 bands; the weights expect 4; choose with --bands, or other weights; 4 more",
+        ),
     ):
         for check in ((), ("--check",)):
             assert text in refused("train", "data", *more, *check)
