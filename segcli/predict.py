@@ -37,7 +37,7 @@ from segcli.network.device import (
 from segcli.network.normalise import normalise
 from segcli.network.plan import Panel, Plan
 from segcli.network.scorer import Scorer, first_scorer, in_numbers_of
-from segcli.options import PredictOptions
+from segcli.options import Percentiles, PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
@@ -214,6 +214,8 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
         ranges = match_ranges(images.planes, bands, dtype, options.input_range, lambda: setting.stopping.is_set)
+        if isinstance(options.input_range, Percentiles) and ranges[0] is not None:
+            setting.console.detail(f"{path}: --input-range {ranges[0][0]:.9g},{ranges[0][1]:.9g}")
         return Scan(images, bands, ranges)
     except BaseException:
         images.close()

@@ -18,7 +18,7 @@ import pytest
 import rasterio
 import tifffile
 import torch
-from helpers import random_model, write_picture
+from helpers import brightness_model, random_model, write_picture
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -102,7 +102,10 @@ def test_percentiles_of_each_image_are_its_range(tmp_path: Path, weights: Path, 
         "dim": rng.integers(0, 9, (40, 50), np.uint16),
         "floats": rng.normal(-2, 0.01, (40, 50)).astype(np.float32),
         "blank": np.full((40, 50), 777, np.uint16),
+        "huge": np.full((40, 50), 1e20, np.float32),
+        "spot": np.zeros((40, 50), np.float32),
     }
+    scenes["spot"][7:9, 7:9] = 0.01  # both percentiles are 0
     scenes["floats"][3, 3] = np.nan
     more = {"input_range": Percentiles(2, 98)}
     (tmp_path / "scans").mkdir()
@@ -117,9 +120,29 @@ def test_percentiles_of_each_image_are_its_range(tmp_path: Path, weights: Path, 
         assert np.array_equal(found, mask_of(tmp_path / "by hand" / "masks" / f"{name}.tif"))
         assert (found == 7).mean() == pytest.approx(0.5, abs=0.1)
     assert set(np.unique(mask_of(tmp_path / "masks" / "blank.tif"))) == {2}
+    assert set(np.unique(mask_of(tmp_path / "masks" / "huge.tif"))) == {2}
+    assert np.array_equal(mask_of(tmp_path / "masks" / "spot.tif") == 7, scenes["spot"] > 0)
     options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(weights), **more)  # type: ignore[arg-type]
     assert run(replace(options, verify=True), Console(quiet=True)) == 0
     assert run(replace(options, verify=True, input_range=Percentiles(1, 98)), Console(quiet=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [("uint16", "in percentiles; the weights expect uint16, not uint8"),
+     ("float32", "--input-range; the weights expect floats as they are")],
+)  # fmt: skip
+def test_percentiles_are_for_weights_of_8_bits(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], dtype: str, text: str
+) -> None:
+    """Of others nobody knows how much of their type's range training saw."""
+    model = replace(brightness_model(), normalisation=Normalisation(dtype, (500.0,) * 3, (100.0,) * 3))
+    checkpoint.save(model, tmp_path / "w.safetensors")
+    tifffile.imwrite(tmp_path / "a.tif", rng.integers(0, 900, (40, 50)).astype(dtype), photometric="minisblack")
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", str(tmp_path / "w.safetensors"),
+                             input_range=Percentiles(0, 100))  # fmt: skip
+    assert run(options, Console()) == 1
+    assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sampled", [2**20, 900, 1])

@@ -72,7 +72,7 @@ def value_range(option: str, text: str | None) -> tuple[float, float] | Percenti
         low, high = (float(part.removesuffix("%") if are_shares else part) for part in parts)
     except ValueError:
         raise UsageError(
-            option, f"found {text!r}", "expected two numbers, LOW,HIGH, or two percentiles, 1%,99%"
+            option, f"found {text!r}", "expected two numbers, LOW,HIGH, or two percentiles, 0%,100%"
         ) from None
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")

@@ -104,6 +104,9 @@ def check_dtypes(
                 "convert it to the values that they were trained on",
             )  # fmt: skip
         return []
+    if isinstance(given, Percentiles) and trained != "uint8":  # what others hold of their range nobody knows
+        raise InputError(sources[0].path, "--input-range in percentiles", f"the weights expect {trained}, not uint8",
+                         "say which values stand for the lowest and the highest of that type")  # fmt: skip
     if given is not None:
         return []
     other = next(((source, dtype) for source, dtype in found if dtype not in (trained, "uint16")), None)
@@ -114,7 +117,8 @@ def check_dtypes(
             source.path,
             dtype,
             f"the weights expect {trained}",
-            "say with --input-range which values stand for its range, or which percentiles (1%,99%)",
+            "say with --input-range which values stand for its range"
+            + (", or which percentiles (0%,100%)" if trained == "uint8" else ""),
         )
     return wide
 
@@ -134,7 +138,8 @@ def percentiles(
     sources: Sequence[Source], bands: Sequence[int], wanted: Percentiles, stopped: Callable[[], bool] = lambda: False
 ) -> tuple[float, float]:
     """Those of all values that are data in these bands of all images together; above some million pixels of a regular
-    grid. Where they are one value the second is one more, so that an image of one value is one of the lowest."""
+    grid. Where they are the same the lowest and the highest value instead, and of an image of one value a range above
+    it, so that all of it is as the lowest."""
     pixels = sum(source.grid.height * source.grid.width for source in sources)
     step = math.ceil(math.sqrt(pixels / SAMPLED))
     parts = []
@@ -149,4 +154,6 @@ def percentiles(
     if not values.size:
         return 0.0, 1.0
     low, high = map(float, np.percentile(values, (wanted.low, wanted.high)))
-    return low, high if high > low else low + 1
+    if low == high:
+        low, high = float(values.min()), float(values.max())
+    return low, high if high > low else low + max(1.0, abs(low))
