@@ -601,7 +601,7 @@ def test_values_that_measure_something_are_moved_alone() -> None:
 
 
 def test_options_of_crops_reach_the_crops(found: Survey) -> None:
-    chosen = {"augment": "light", "upright": True, "keep_values": True, "balance": True, "border_weight": 3.0}
+    chosen = {"augment": "geometric", "upright": True, "keep_values": True, "balance": True, "border_weight": 3.0}
     chosen |= {"border_gap": 1, "seed": 7}
     options = TrainOptions(Path(), width=2, depth=1, crop=32, **chosen)  # type: ignore[arg-type]
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
