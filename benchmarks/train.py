@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segcli.network.device import choose_device, keep_freed_memory
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.training.constants import normalisation
 from segcli.training.labels import Labels, find_classes
 from segcli.training.losses import Loss
 from segcli.training.pairs import find_pairs
 from segcli.training.sampling import Batch, Crops, Reading
-from segcli.training.survey import normalisation, survey
+from segcli.training.survey import survey
 
 
 def main() -> None:

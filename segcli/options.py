@@ -36,10 +36,19 @@ LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Two values of each image, by the share of its values that are lower, in percent."""
+    """Two values of each image, by the share of its values that are lower, in percent: of all its bands together, or of
+    each by itself. ValueError unless they lie between 0 and 100, the lower one first."""
 
     low: float
     high: float
+    per_band: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"percentiles {self.low:g} and {self.high:g}")
+
+    def __str__(self) -> str:
+        return f"{self.low:g}%,{self.high:g}%" + ",per-band" * self.per_band
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,7 @@ class TrainOptions:
     patience: int | None = None
     weights: Path | None = None  # or the name of bundled ones
     bands: tuple[int, ...] | None = None  # counted from 1
+    input_range: Percentiles | None = None
     width: int = 32
     depth: int = 4
     norm: Norm = "batch"

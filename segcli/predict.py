@@ -4,7 +4,7 @@ import gc
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -41,7 +41,7 @@ from segcli.options import Percentiles, PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
-from segcli.raster.fit import check_dtypes, match_bands, match_ranges
+from segcli.raster.fit import Range, check_dtypes, match_bands, match_ranges, written
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
 from segcli.raster.sink import BLOCK, Encoding, Sink, create
@@ -51,7 +51,6 @@ from segcli.validity import Valid, Validity, joined
 
 SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""
-
 
 STRIPS_TO_TRIM = 64
 """In images of so many strips holes in the heap are given back, after each 64 and, since the first strips, of all
@@ -65,7 +64,7 @@ class Scan:
 
     images: Images
     bands: tuple[int, ...]
-    ranges: tuple[tuple[float, float] | None, ...]
+    ranges: tuple[Range | None, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Work:
     """One image on its way: where it comes from and where its products go. `share` is its part of a file."""
 
     source: Source
-    value_range: tuple[float, float] | None
+    value_range: Range | None
     bands: tuple[int, ...]
     sinks: tuple[Sink | PlaneSink, ...]
     share: float
@@ -110,6 +109,7 @@ def run(options: PredictOptions, console: Console) -> int:
     if advice := advice_on_precision(device, options.precision):
         console.say(advice)
     model = checkpoint.load(path)
+    options = replace(options, input_range=options.input_range or model.normalisation.percentiles)
     keep_kernels_for(model.network)
     outputs.check(options)
     suffix = partial(endings.suffix, options.format)
@@ -206,7 +206,7 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
 def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
     """The file, if it fits the network and `output`, its mask; small images are read at once, and their file
     closed."""
-    options, dtype = setting.options, setting.model.normalisation.dtype
+    options, dtype = setting.options, setting.model.normalisation.needed_dtype
     images = open_images(path, "image", options.level, options.mpp)
     try:
         bands = fit(path, images, output, setting)
@@ -215,7 +215,7 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
                 plane.load()
         ranges = match_ranges(images.planes, bands, dtype, options.input_range, lambda: setting.stopping.is_set)
         if isinstance(options.input_range, Percentiles) and ranges[0] is not None:
-            setting.console.detail(f"{path}: --input-range {ranges[0][0]:.9g},{ranges[0][1]:.9g}")
+            setting.console.detail(f"{path}: {written(ranges[0])}")
         return Scan(images, bands, ranges)
     except BaseException:
         images.close()
@@ -229,7 +229,7 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     other = next((plane.bands for plane in images.planes if plane.bands != first.bands), None)
     if other is not None:
         raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")
-    check_dtypes(images.planes, bands, setting.model.normalisation.dtype, setting.options.input_range)
+    check_dtypes(images.planes, bands, setting.model.normalisation.needed_dtype, setting.options.input_range)
     for line in outputs.cannot_hold(path, images, output, setting.options):
         setting.console.say(line)
     return bands

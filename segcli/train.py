@@ -30,6 +30,7 @@ from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import TrainOptions
 from segcli.raster.faults import faults_of_writing
 from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
+from segcli.training.constants import ranges
 from segcli.training.findings import as_record, tables, warnings
 from segcli.training.folder import BEST, LAST, OPTIONS, begin, leave_no_other
 from segcli.training.history import row_of, write_history
@@ -66,6 +67,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
     start = None if options.weights is None else checkpoint.load(checkpoint.find(str(options.weights)))
     if start is not None:
         options = of_the_same_network(options, start.network.config, given)
+        options = replace(options, input_range=options.input_range or start.normalisation.percentiles)
     check_options(options, start)
     check_folder(options, out)
     keep_freed_memory()
@@ -81,7 +83,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         if options.border_weight and numbered < count:
             console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
-        found = survey(splits, labels, console.fail, options.bands)
+        found = survey(splits, labels, console.fail, options.bands, options.input_range is not None)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
         odd = [*left_out(options.data), *warnings(found, labels.classes.names)]
@@ -123,7 +125,9 @@ def _train(
     processes: Processes, device: torch.device,
 ) -> int:  # fmt: skip
     classes, splits = labels.classes, found.splits
-    normalisation = constants(found, start)
+    wanted = options.input_range
+    ends = {} if wanted is None else ranges(found, wanted)
+    normalisation = constants(found, start, wanted, ends)
     torch.manual_seed(options.seed)
     config = NetworkConfig(
         found.bands, len(classes.entries), options.width, depth_of(options), options.norm, options.dropout, options.up,
@@ -134,9 +138,9 @@ def _train(
         console.say(f"{options.weights}: {take_over(network, start, classes)}")
     shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process
     shown = shown.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = _prepared(network, options, found, Reading(labels, normalisation, found.chosen), processes, device)
+    training = _prepared(network, options, found, Reading(labels, normalisation, found.chosen, ends), processes, device)
     validation = Validation(training.crops.reading, found.facts, device, training.half, cache(console.say))
-    same = {key: value for key, value in _plain(asdict(options)).items() if key not in FREE}
+    same = {key: value for key, value in _plain(options).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count,
               "normalisation": asdict(normalisation)}  # fmt: skip
     record = json.loads(json.dumps(record))  # lists, not tuples, as they come back from the file
@@ -148,14 +152,14 @@ def _train(
     by_name = None if weights is None else dict(zip(classes.names, weights, strict=True))
     if by_name is not None and options.class_weights == "auto":
         console.say(f"weights of classes: {', '.join(f'{name} {weight:.3g}' for name, weight in by_name.items())}")
-    noted = {"segcli": segcli.__version__, **asdict(options), "weights_by_class": by_name}
+    noted = {"segcli": segcli.__version__, **vars(options), "weights_by_class": by_name}
     if processes.is_first:
         with _faults_of_folder(out):
             begin(out, noted, options.resume)
             if progress.history:  # a kill may have come between the state and its last row
                 write_history(progress.history, classes.names, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
-        "options": _plain(asdict(options)), "data": record["data"], "segcli": segcli.__version__},
+        "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
         found.chosen)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
@@ -309,6 +313,7 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(options: TrainOptions) -> dict[str, Any]:
     """Options for the record: of paths the name alone, since weights travel and where they were made is private."""
-    return {key: value.name if isinstance(value, Path) else value for key, value in values.items()}
+    values = {key: value.name if isinstance(value, Path) else value for key, value in vars(options).items()}
+    return values | {"input_range": options.input_range and str(options.input_range)}

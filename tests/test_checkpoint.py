@@ -66,7 +66,7 @@ def rewrite(path: Path, change: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
         ({"network": {"name": "unet", "bands": 4, "classes": 3, "width": 6, "depth": 2}}, "has shape"),
         ({"network": {"name": "unet", "bands": 4, "classes": 3, "width": 5, "depth": 3}}, "the network"),
         ({"network": {"name": "unet", "bands": 4, "classes": 3, "width": 10**9, "depth": 2}}, "out of range"),

@@ -17,10 +17,10 @@ from segcli.options import PredictOptions, Stitch
 from segcli.predict import run
 from segcli.raster.fit import highest_of
 from segcli.raster.source import Source
+from segcli.training.constants import normalisation as normalisation_of
 from segcli.training.labels import find_classes, without
 from segcli.training.pairs import find_pairs
 from segcli.training.sampling import Reading
-from segcli.training.survey import normalisation as normalisation_of
 from segcli.training.survey import survey
 
 NODATA = {"uint8": 255, "uint16": 65535, "int16": -9999, "int32": -9999, "float32": -9999}

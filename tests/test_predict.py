@@ -226,7 +226,7 @@ def test_normalising_is_the_formula() -> None:
     assert first == 3
     assert not empty
     assert values.tolist() == [[[[-0.25, 1.0]], [[0.0, 4.0]]], [[[-0.25, 2.25]], [[4.0, 12.0]]]]
-    assert scaling((-1.0, 1.0), "uint8") == (127.5, 127.5)
+    assert scaling((-1.0, 1.0), (0.0, 255.0)) == (127.5, 127.5)
 
 
 def test_the_program_does_the_good_ones_and_names_the_bad(

@@ -40,6 +40,7 @@ from segcli.train import Kept, _prepared, run
 from segcli.training import loop, sampling
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import border_weights, parted
+from segcli.training.constants import normalisation
 from segcli.training.findings import warnings
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
@@ -49,7 +50,7 @@ from segcli.training.pairs import Splits, find_pairs
 from segcli.training.processes import Processes
 from segcli.training.sampling import Crops, Reading
 from segcli.training.state import Averaged, Progress
-from segcli.training.survey import Survey, normalisation, survey
+from segcli.training.survey import Survey, survey
 from segcli.training.validation import Validation
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -133,14 +134,17 @@ def test_given_and_made_splits(tmp_path: Path) -> None:
 def test_many_images_are_split_in_time_that_follows_their_number(tmp_path: Path) -> None:
     """Of 40 000 tiles it took 40 s: each was looked for in a list of those that are for validation."""
     seconds = []
-    for count in (4_000, 24_000):
+    for count in (1_000, 32_000):
         lines = [f"images/{n:06}.png,masks/{n:06}.png" for n in range(count)]
         (tmp_path / "pairs.csv").write_text("\n".join(["image,mask", *lines]))
-        began = time.process_time()
-        splits = find_pairs(tmp_path / "pairs.csv", 0.2, 0)
-        seconds.append(time.process_time() - began)
+        attempts = []
+        for _ in range(2):
+            began = time.process_time()
+            splits = find_pairs(tmp_path / "pairs.csv", 0.2, 0)
+            attempts.append(time.process_time() - began)
+        seconds.append(min(attempts))
         assert (len(splits.train), len(splits.val)) == (count * 8 // 10, count * 2 // 10)
-    assert seconds[1] < 15 * seconds[0]
+    assert seconds[1] < 150 * seconds[0]  # for 32 times as many; their square is 1024
 
 
 @pytest.mark.parametrize("masks", ["labels", "gt", "annotations"])

@@ -28,6 +28,7 @@ from segcli.raster.fit import match_bands
 from segcli.raster.source import Source
 from segcli.train import run
 from segcli.training.borders import border_weights
+from segcli.training.constants import _percentiles, normalisation
 from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of
 from segcli.training.labels import find_classes, without
@@ -37,7 +38,7 @@ from segcli.training.processes import Processes
 from segcli.training.sampling import Crops, Reading
 from segcli.training.start import seen_as
 from segcli.training.state import Progress
-from segcli.training.survey import Survey, _percentiles, normalisation, survey
+from segcli.training.survey import Survey, survey
 
 
 def write_scene(path: Path, pixels: np.ndarray, left: float = 500_000, **more: object) -> Path:

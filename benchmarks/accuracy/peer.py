@@ -21,13 +21,14 @@ from torch import nn
 from segcli.measures.confusion import confusion_matrix, mean_iou
 from segcli.network.device import choose_device, gpu_has_bfloat16, keep_freed_memory
 from segcli.options import TrainOptions
+from segcli.training.constants import normalisation
 from segcli.training.labels import Labels, find_classes
 from segcli.training.loop import learning_rate
 from segcli.training.losses import Loss, class_weights
 from segcli.training.pairs import Pair, find_pairs
 from segcli.training.sampling import Crops, Reading
 from segcli.training.state import Averaged
-from segcli.training.survey import normalisation, survey
+from segcli.training.survey import survey
 
 STRIDE = 32
 

@@ -63,10 +63,12 @@ def names(text: str | None) -> tuple[str, ...] | None:
 
 
 def value_range(option: str, text: str | None) -> tuple[float, float] | Percentiles | None:
-    """Two values, or two percentiles."""
+    """Two values, or two percentiles, of all bands or of each."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
+    per_band = len(parts) == 3 and parts[2] == "per-band"
+    parts = parts[:2] if per_band else parts
     are_shares = all(part.endswith("%") for part in parts)
     try:
         low, high = (float(part.removesuffix("%") if are_shares else part) for part in parts)
@@ -76,9 +78,21 @@ def value_range(option: str, text: str | None) -> tuple[float, float] | Percenti
         ) from None
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
-    if are_shares and not 0 <= low < high <= 100:
-        raise UsageError(option, f"found {text!r}", "expected percentiles from 0% to 100%")
-    return Percentiles(low, high) if are_shares else (low, high)
+    if per_band and not are_shares:
+        raise UsageError(option, f"found {text!r}", "per-band goes with percentiles, 1%,99%,per-band")
+    try:
+        return Percentiles(low, high, per_band) if are_shares else (low, high)
+    except ValueError:
+        raise UsageError(option, f"found {text!r}", "expected percentiles from 0% to 100%") from None
+
+
+def percentiles(option: str, text: str | None) -> Percentiles | None:
+    """Two percentiles, of all bands or of each."""
+    found = value_range(option, text)
+    if isinstance(found, tuple):
+        raise UsageError(option, f"found {text!r}", "expected two percentiles, 1%,99% or 1%,99%,per-band",
+                         "values as they are need none: the data's mean and deviation are found")  # fmt: skip
+    return found
 
 
 def size_in_bytes(option: str, text: str | None) -> int | None:

@@ -56,6 +56,13 @@ def train(
         str | None,
         typer.Option(metavar="N,N,...", help="Learn from these bands of the images, from 1, in this order, not all."),
     ] = None,
+    input_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW%,HIGH%[,per-band]",
+            help="Bring each image to percentiles of its own values, now and in predict: for unlike exposures.",
+        ),
+    ] = None,
     width: Annotated[
         int, typer.Option(min=1, max=1024, help="Channels of the first level; doubled at each.")
     ] = TrainOptions.width,
@@ -154,11 +161,11 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, split_seed, texts.pattern("--group-by", group_by), check, epochs, minutes, patience,
-        weights, texts.band_numbers(bands), width, depth, norm, dropout, padding, up, skip, encoder, pretrained,
-        encoder_weights, freeze, freeze_norms, crop, batch, augment, upright, keep_values, balance, loss,
-        texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore, learning_rate,
-        weight_decay, ema, clip, seed, precision, compile, half, workers, resume, resume_if_any, overwrite, device,
-        json, quiet, debug,
+        weights, texts.band_numbers(bands), texts.percentiles("--input-range", input_range), width, depth, norm,
+        dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze, freeze_norms, crop, batch, augment,
+        upright, keep_values, balance, loss, texts.class_weights(class_weights), border_weight, border_gap,
+        label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers,
+        resume, resume_if_any, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -21,8 +21,11 @@ from segcli.errors import NothingDoneError
 from segcli.files import replacing
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import Percentiles
 
-FORMAT = 1
+FORMAT, FORMAT_WITH_PERCENTILES = 1, 2
+"""Who does not know of percentiles would take values as they are, without a word: hence a number of their own."""
+
 KEY, KEY_OF_STATE = "segcli", "segcli-training"
 """Of weights, and of a training that was stopped (training/state.py)."""
 
@@ -51,7 +54,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         keep = not half or not tensor.is_floating_point() or name.rpartition(".")[0] in norms
         tensors[name] = tensor.detach().cpu().to(tensor.dtype if keep else torch.float16).contiguous()
     record = {
-        "format": FORMAT,
+        "format": FORMAT_WITH_PERCENTILES if model.normalisation.percentiles else FORMAT,
         "segcli": segcli.__version__,
         "network": {"name": "unet", **asdict(model.network.config)},
         "normalisation": asdict(model.normalisation),
@@ -90,8 +93,9 @@ def _load(path: Path) -> Model:
         if text is None:
             raise ValueError(f"metadata has no key {KEY!r}")
         record = json.loads(text)
-        if record["format"] != FORMAT:
-            raise ValueError(f"checkpoint format {record['format']}, this segcli reads format {FORMAT}")
+        if record["format"] not in (FORMAT, FORMAT_WITH_PERCENTILES):
+            raise ValueError(f"checkpoint format {record['format']}, this segcli reads formats {FORMAT} to "
+                             f"{FORMAT_WITH_PERCENTILES}")  # fmt: skip
         settings = dict(record["network"])
         if settings.pop("name") != "unet":
             raise ValueError(f"network {record['network']['name']!r:.40} is not known")
@@ -108,7 +112,10 @@ def _load(path: Path) -> Model:
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(False).eval()
     constants = record["normalisation"]
-    normalisation = Normalisation(constants["dtype"], tuple(constants["mean"]), tuple(constants["deviation"]))
+    shares = constants.get("percentiles")  # format 1 has none
+    normalisation = Normalisation(
+        constants["dtype"], tuple(constants["mean"]), tuple(constants["deviation"]), shares and Percentiles(**shares)
+    )
     classes = ClassTable.from_json(record)
     if len(normalisation.mean) != config.bands or len(classes.entries) != config.classes:
         raise ValueError(

@@ -15,20 +15,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segcli.network.device import sent
+from segcli.options import Percentiles
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
 """What pixels can be of, by numpy's names."""
+
+
+Bound = float | tuple[float, ...]
+"""A value for all bands, or one for each."""
 
 
 @dataclass(frozen=True)
 class Normalisation:
     """Mean and standard deviation of each band, in units of `dtype` (a numpy name) as the training files held it.
 
+    With `percentiles` these stand for 0 and 1 in each image, files may be of any dtype, and mean and deviation are of
+    what that makes of the values.
+
     ValueError unless these are finite numbers, the deviations above 0, of a dtype that there is."""
 
     dtype: str
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    percentiles: Percentiles | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.deviation) or not self.mean:
@@ -41,14 +50,33 @@ class Normalisation:
         if not all(value > 0 for value in self.deviation):
             raise ValueError(f"deviations must be above 0: {self.deviation}")
 
+    @property
+    def needed_dtype(self) -> str | None:
+        """What files are to be of; None: of any."""
+        return None if self.percentiles else self.dtype
 
-def scaling(value_range: tuple[float, float] | None, trained: str) -> tuple[float, float]:
-    """Factor and summand that bring values in `value_range` to the range of the integer dtype `trained` on."""
-    if value_range is None:
-        return 1.0, 0.0
-    limits = np.iinfo(trained)
-    scale = (limits.max - limits.min) / (value_range[1] - value_range[0])
-    return scale, limits.min - value_range[0] * scale
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What the ends of an image's range stand for. ValueError where that is no range: floats as they are."""
+        if self.percentiles:
+            return 0.0, 1.0
+        limits = np.iinfo(self.dtype)
+        return float(limits.min), float(limits.max)
+
+    def of_values(self, value_range: tuple[Bound, Bound] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Factor and summand of each band that make the network's inputs of an image's values, of which those in
+        `value_range` stand for the limits; None takes them as they are."""
+        scale, offset = (1.0, 0.0) if value_range is None else scaling(value_range, self.limits)
+        deviation = np.array(self.deviation)
+        return scale / deviation, (offset - np.array(self.mean)) / deviation
+
+
+def scaling(value_range: tuple[Bound, Bound], limits: tuple[float, float]) -> tuple[Any, Any]:
+    """Factor and summand that bring values in `value_range` to the range between the `limits`; for each band, where it
+    has a range of its own."""
+    low, high = map(np.asarray, value_range)
+    scale = (limits[1] - limits[0]) / (high - low)
+    return scale, limits[0] - low * scale
 
 
 class Inputs(NamedTuple):
@@ -62,22 +90,19 @@ class Inputs(NamedTuple):
 def normalise(
     strips: Iterable[tuple[int, NDArray[Any], NDArray[np.bool_] | None]],
     constants: Normalisation,
-    ranges: Sequence[tuple[float, float] | None],
+    ranges: Sequence[tuple[Bound, Bound] | None],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Inputs]:
     """Images as the network was trained to see them: (image, band, row, col) in, the same of `dtype` on `device` out.
 
-    `ranges` has one entry an image: values in it are first brought to the range of the dtype trained on; None takes
+    `ranges` has one entry an image: values in it are first brought to the limits of what was trained on; None takes
     them as they are. The third part of a strip says where there are data, (image, row, col), None for everywhere: other
     pixels, and numbers that are not finite, become 0, the mean, which is what the network pads images with.
     """
-    scale, offset = torch.tensor([scaling(values, constants.dtype) for values in ranges], dtype=torch.float64).T
-    mean = torch.tensor(constants.mean, dtype=torch.float64)
-    deviation = torch.tensor(constants.deviation, dtype=torch.float64)
     # One multiplication and one addition a value, both constants computed in float64; (image, band, 1, 1).
-    factor = (scale[:, None] / deviation).float().to(device)[..., None, None]
-    summand = ((offset[:, None] - mean) / deviation).float().to(device)[..., None, None]
+    figures = np.array([constants.of_values(values) for values in ranges], np.float32)
+    factor, summand = torch.from_numpy(figures).to(device)[..., None, None].unbind(1)
     for first_row, pixels, valid in strips:
         values = _to_device(pixels, device)
         # The bytes of the file travel to the device, the larger floats are made there.

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segcli.errors import InputError
 from segcli.options import Percentiles
@@ -67,11 +69,19 @@ def _or_grey(wanted: int) -> str:
     return " or 1 (grey)" if wanted == 3 else ""
 
 
+Given = tuple[float, float] | Percentiles | None
+"""What was said of the range of values."""
+
+Range = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
+"""Its lowest and its highest value, of all bands or of each."""
+
+
 def match_ranges(
-    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | Percentiles | None,
+    sources: Sequence[Source], bands: tuple[int, ...], trained: str | None, given: Given,
     stopped: Callable[[], bool] = lambda: False,
-) -> tuple[tuple[float, float] | None, ...]:  # fmt: skip
-    """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on.
+) -> tuple[Range | None, ...]:  # fmt: skip
+    """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on; where
+    that is None, of a range that was `given` in training, too.
 
     None takes values as they are, which those of the same dtype are; floats of any width, where it was floats. Cameras
     of 10, 12 or 14 bits store uint16, so a uint16 file for 8-bit weights is taken to use the fewest of these bits that
@@ -79,20 +89,19 @@ def match_ranges(
     percentiles that are `given`. Raises InputError where that is no help and `given` is not there.
     """
     wide = check_dtypes(sources, bands, trained, given)
-    if isinstance(given, Percentiles):
-        given = percentiles(sources, bands, given, stopped)
-    if given is not None or np.dtype(trained).kind == "f":
-        return (given,) * len(sources)
+    if given is not None or trained is None or np.dtype(trained).kind == "f":
+        values = percentiles(sources, bands, given, stopped) if isinstance(given, Percentiles) else given
+        return (values,) * len(sources)
     highest = max((highest_of(source, bands, stopped) for source in wide), default=0.0)
     bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
     return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)
 
 
-def check_dtypes(
-    sources: Sequence[Source], bands: tuple[int, ...], trained: str, given: tuple[float, float] | Percentiles | None
-) -> list[Source]:
+def check_dtypes(sources: Sequence[Source], bands: tuple[int, ...], trained: str | None, given: Given) -> list[Source]:
     """InputError where values of these bands cannot be brought to the dtype `trained` on; gives the images of which the
     highest value is to be found for that."""
+    if trained is None:  # each file has the range that its own percentiles say
+        return []
     found = [(source, source.dtype_of(bands)) for source in sources]
     if np.dtype(trained).kind == "f":
         odd = next(((source, dtype) for source, dtype in found if np.dtype(dtype).kind != "f"), None)
@@ -136,21 +145,36 @@ def highest_of(source: Source, bands: Sequence[int], stopped: Callable[[], bool]
 
 def percentiles(
     sources: Sequence[Source], bands: Sequence[int], wanted: Percentiles, stopped: Callable[[], bool] = lambda: False
-) -> tuple[float, float]:
-    """Those of all values that are data in these bands of all images together; above some million pixels of a regular
-    grid. Where they are the same the lowest and the highest value instead, and of an image of one value a range above
-    it, so that all of it is as the lowest."""
+) -> Range:
+    """Those of all values that are data in all images together, of these bands or of each; above some million pixels of
+    a regular grid. Where they are the same the lowest and the highest value instead, and of an image of one value a
+    range above it, so that all of it is as the lowest."""
     pixels = sum(source.grid.height * source.grid.width for source in sources)
     step = math.ceil(math.sqrt(pixels / SAMPLED))
+    read = sorted(set(bands))
     parts = []
     for source in sources:
-        for first_row, strip, valid in source.strips(256, sorted(set(bands))):
+        for first_row, strip, valid in source.strips(256, read):
             if stopped():
                 break
             rows = slice(-first_row % step, None, step)
-            values = strip[:, rows, ::step][:, written_out(valid, strip.shape[1:])[rows, ::step]]
-            parts.append(values[np.isfinite(values)])
-    values = np.concatenate(parts) if parts else np.zeros(0)
+            parts.append(strip[:, rows, ::step][:, written_out(valid, strip.shape[1:])[rows, ::step]])
+    values = np.concatenate(parts, axis=1) if parts else np.zeros((len(read), 0))
+    if not wanted.per_band:
+        return _ends(values, wanted)
+    low, high = zip(*(_ends(values[read.index(band)], wanted) for band in bands), strict=True)
+    return low, high
+
+
+def written(values: Range) -> str:
+    """As --input-range takes it; of each band, as people read it."""
+    if not isinstance(values[0], tuple):
+        return f"--input-range {values[0]:.9g},{values[1]:.9g}"
+    return ", ".join(f"{low:.9g} to {high:.9g}" for low, high in np.array(values).T)
+
+
+def _ends(values: NDArray[Any], wanted: Percentiles) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
     low, high = map(float, np.percentile(values, (wanted.low, wanted.high)))

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from segcli.network.frame import beyond
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig
 from segcli.options import Augment
-from segcli.raster.fit import match_bands
+from segcli.raster.fit import Range, match_bands
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import REACH, border_weights, parted
@@ -63,10 +63,11 @@ class Reading:
 
     def __init__(
         self, labels: Labels, constants: Normalisation, chosen: tuple[int, ...] | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        ranges: Mapping[Pair, Range] | None = None, cache_bytes: int = CACHE_BYTES,
     ) -> None:  # fmt: skip
-        """`chosen` are the bands to read, counted from 1; None: all."""
-        self.labels, self.constants, self._chosen = labels, constants, chosen
+        """`chosen` are the bands to read, counted from 1; None: all. `ranges` are those of values that images have of
+        their own; None: they are taken as they are."""
+        self.labels, self.constants, self.ranges, self._chosen = labels, constants, ranges or {}, chosen
         self._left = cache_bytes
         self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
         self._reserved: set[tuple[Pair, Kind]] = set()
@@ -88,9 +89,10 @@ class Reading:
         """The same, and where the image is 0 for want of data: (band, row, col), or one plane for all bands."""
         pixels, valid = self._patch(pair, "image", row, col, height, width)
         target = self.target(pair, row, col, height, width)
-        mean = np.array(self.constants.mean, np.float32)[:, None, None]
-        deviation = np.array(self.constants.deviation, np.float32)[:, None, None]
-        image = (pixels.astype(np.float32) - mean) / deviation
+        factor, summand = (
+            part.astype(np.float32)[:, None, None] for part in self.constants.of_values(self.ranges.get(pair))
+        )
+        image = pixels.astype(np.float32) * factor + summand
         void = None if valid is None else ~valid[None]
         if pixels.dtype.kind == "f":
             odd = ~np.isfinite(image)

@@ -1,5 +1,6 @@
 """Training that goes on from weights of an earlier one: what of them is taken, and what is new."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from segcli.network.checkpoint import Model
 from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import TrainOptions
-from segcli.raster.fit import match_bands
+from segcli.options import Percentiles, TrainOptions
+from segcli.raster.fit import Range, match_bands
 from segcli.raster.source import Source
+from segcli.training.constants import normalisation
 from segcli.training.pairs import Pair
-from segcli.training.survey import Survey, normalisation
+from segcli.training.survey import Survey
 
 OF_NETWORK = ("width", "depth", "norm", "padding", "up", "skip", "encoder")
 """Options that weights have decided already."""
@@ -65,11 +67,15 @@ def batch_norms(network: nn.Module) -> list[nn.Module]:
     return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
-def constants(found: Survey, model: Model | None) -> Normalisation:
-    """Those of the weights, so that they see what they know; of other data types, or without weights, the data's."""
-    if model is not None and model.normalisation.dtype == found.dtype:
-        return model.normalisation
-    return normalisation(found)
+def constants(
+    found: Survey, model: Model | None, wanted: Percentiles | None, ends: Mapping[Pair, Range]
+) -> Normalisation:
+    """Those of the weights, so that they see what they know; of other data types, of other percentiles, or without
+    weights, the data's."""
+    known = None if model is None else model.normalisation
+    if known is not None and known.percentiles == wanted and known.needed_dtype in (None, found.dtype):
+        return known
+    return normalisation(found, wanted, ends)
 
 
 def take_over(network: UNet, model: Model, classes: ClassTable) -> str:

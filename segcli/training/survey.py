@@ -16,7 +16,6 @@ from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
 from segcli.machine import cores
-from segcli.network.normalise import Normalisation
 from segcli.raster.align import is_elsewhere
 from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.fit import match_bands
@@ -34,10 +33,6 @@ SAMPLED, MOST_SAMPLED = 2**14, 2**23
 they are in memory as long as the training goes on."""
 
 WGS_84 = "EPSG:4326"
-
-CLIPPED = (1.0, 99.0)
-"""Percentiles between which the mean and the deviation of 16-bit and float images are taken: a few dead or saturated
-pixels would else set them."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +81,18 @@ class Survey:
 
 
 def survey(
-    splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[int, ...] | None = None
-) -> Survey:
+    splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[int, ...] | None = None,
+    with_ranges: bool = False,
+) -> Survey:  # fmt: skip
     """Look at everything once: of images at the `chosen` bands, counted from 1, or at all. `fail` is told of each pair
-    that cannot be used; UsageError if there is one."""
+    that cannot be used; UsageError if there is one. `with_ranges`: each image is to have a range of its own, so that
+    dtypes may differ."""
     facts: dict[Pair, Facts] = {}
     missing = 0
     sampled = max(1, min(SAMPLED, MOST_SAMPLED // len(splits.all)))
-    with closing(shared(lambda pair: _attempt(pair, labels, chosen, sampled), splits.all, cores())) as found:
+    with closing(
+        shared(lambda pair: _attempt(pair, labels, chosen, sampled, with_ranges), splits.all, cores())
+    ) as found:
         for pair, seen in zip(splits.all, found, strict=True):
             if isinstance(seen, InputError):
                 missing += 1
@@ -103,9 +102,10 @@ def survey(
     if missing:
         raise UsageError("", f"{missing} of {len(splits.all)} pairs cannot be used", "nothing was started", "see above")
     dtypes, bands = ({getattr(fact, name): pair.image for pair, fact in facts.items()} for name in ("dtype", "bands"))
-    if len(dtypes) > 1:
+    if len(dtypes) > 1 and not with_ranges:
         raise UsageError("", f"dtypes differ: {', '.join(f'{path} has {name}' for name, path in dtypes.items())}",
-                         "expected one", "convert them, or train on each kind by itself")  # fmt: skip
+                         "expected one", "convert them, train on each kind by itself, or give --input-range 1%,99%"
+                         )  # fmt: skip
     count = max(bands)
     for path in bands.values() if len(bands) > 1 else ():
         with Source(path) as image:
@@ -137,14 +137,16 @@ def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable
         )  # fmt: skip
 
 
-def _attempt(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int) -> Facts | InputError:
+def _attempt(
+    pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int, with_ranges: bool
+) -> Facts | InputError:
     try:
-        return _look(pair, labels, chosen, sampled)
+        return _look(pair, labels, chosen, sampled, with_ranges)
     except InputError as error:
         return error
 
 
-def _look(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int) -> Facts:
+def _look(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int, with_ranges: bool) -> Facts:
     for path in (pair.image, pair.mask):
         if path.is_dir():
             raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
@@ -160,7 +162,8 @@ def _look(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: i
         pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
         nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
         may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
-        found = _Values((height, width), len(bands), dtype, max(1, math.isqrt(height * width // sampled)))
+        step = max(1, math.isqrt(height * width // sampled))
+        found = _Values((height, width), len(bands), dtype, step, with_ranges or dtype != "uint8")
         for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL, bands)):
             found.add(first_row, strip, valid)
             places = labels.positions(pair.mask, values, known)
@@ -214,11 +217,10 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
 
 class _Values:
     """Strip by strip, lowest and highest value, sums for mean and deviation, and samples, of what is data in a band; of
-    all that is data a hash. Every `step`th row and column is sampled."""
+    all that is data a hash. Every `step`th row and column is sampled, unless sums are all that is needed."""
 
-    def __init__(self, size: tuple[int, int], bands: int, dtype: str, step: int) -> None:
-        self._bands, self._dtype, self.step = bands, dtype, step
-        self._is_sampled = dtype != "uint8"  # sums are all that these are normalised by
+    def __init__(self, size: tuple[int, int], bands: int, dtype: str, step: int, is_sampled: bool) -> None:
+        self._bands, self._dtype, self.step, self._is_sampled = bands, dtype, step, is_sampled
         self.content = hashlib.sha256(repr((*size, dtype)).encode())
         self.sums = np.zeros((bands, 3))
         self.low, self.high = math.inf, -math.inf
@@ -243,69 +245,6 @@ class _Values:
         part = strip[:, rows, :: self.step].reshape(self._bands, -1).astype(np.float32)
         part[~np.isfinite(part)] = np.nan
         self.samples.append(part[:, written_out(valid, strip.shape[1:])[rows, :: self.step].ravel()])
-
-
-def normalisation(found: Survey) -> Normalisation:
-    """Mean and deviation of each band over the training images' data; of 16-bit and float values without the outliers.
-    Pixels count the same, whichever image they are of.
-
-    A grey image among others counts for every band. UsageError where a band has no data in any of them.
-    """
-    facts = [found.facts[pair] for pair in found.splits.train]
-    sums = np.sum([np.resize(fact.sums, (found.bands, 3)) for fact in facts], axis=0)
-    numbers = found.chosen or range(1, found.bands + 1)
-    if empty := ", ".join(str(numbers[n % len(numbers)]) for n, (number, _, _) in enumerate(sums) if not number):
-        raise UsageError(found.splits.train[0].image.parent, f"no training image has data in band {empty}",
-                         "expected some in each")  # fmt: skip
-    figures = [_by_sums(*of_band) for of_band in sums]
-    if found.dtype != "uint8":
-        sample = np.concatenate([np.resize(fact.sample, (found.bands, fact.sample.shape[1])) for fact in facts], axis=1)
-        stands_for = np.array([fact.step**2 for fact in facts])  # pixels
-        weights = None
-        if len(set(stands_for)) > 1:  # else, as of tiles, of which there may be very many, nothing is to be sorted
-            weights = np.repeat(stands_for, [fact.sample.shape[1] for fact in facts])
-        for n, values in enumerate(sample):
-            known = ~np.isnan(values)
-            if known.any():
-                figures[n] = _without_outliers(values[known], None if weights is None else weights[known])
-    # A constant band stays where it is: dividing by its zero deviation would make NaN.
-    mean, deviation = zip(*((mean, deviation or 1.0) for mean, deviation in figures), strict=True)
-    return Normalisation(found.dtype, mean, deviation)
-
-
-def _by_sums(number: float, total: float, squares: float) -> tuple[float, float]:
-    """Mean and deviation."""
-    mean = total / number
-    return float(mean), math.sqrt(max(0.0, squares / number - mean * mean))
-
-
-Weights = NDArray[np.int64] | None
-"""How many pixels each sample stands for, (pixel,); None where all stand for as many."""
-
-
-def _without_outliers(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
-    """Mean and deviation of values that are cut at percentiles; the whole deviation where that leaves none."""
-    mean, deviation = _weighted(np.clip(values, *_percentiles(values, weights)), weights)
-    return mean, deviation or _weighted(values, weights)[1]
-
-
-def _percentiles(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
-    """Those that values are clipped at: by linear interpolation between the middles of what they stand for."""
-    if weights is None:
-        low, high = np.percentile(values, CLIPPED)
-        return float(low), float(high)
-    order = np.argsort(values)
-    places = np.cumsum(weights[order]) - weights[order] / 2
-    places = (places - places[0]) / max(places[-1] - places[0], 1)
-    low, high = np.interp(np.array(CLIPPED) / 100, places, values[order])
-    return float(low), float(high)
-
-
-def _weighted(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
-    """Mean and deviation."""
-    exact = values.astype(np.float64)
-    mean = np.average(exact, weights=weights)
-    return float(mean), math.sqrt(np.average(np.square(exact - mean), weights=weights))
 
 
 def digest(found: Survey) -> dict[str, Any]:

@@ -96,7 +96,9 @@ class Predicted:
                 for row, pixels, valid in image.strips(STRIP_HEIGHT, bands)
             )
             with closing(read):
-                inputs = normalise(seen.noted(read), reading.constants, [None], scorer.device, scorer.dtype)
+                inputs = normalise(
+                    seen.noted(read), reading.constants, [reading.ranges.get(pair)], scorer.device, scorer.dtype
+                )
                 for first_row, scores in scorer.scores(inputs, image.grid.height):
                     found = scores[0].argmax(0).cpu().numpy()
                     true = reading.target(pair, first_row, 0, *found.shape)

@@ -1,0 +1,115 @@
+"""The constants that bring values of a data set to what a network learns from."""
+
+import math
+from collections.abc import Mapping
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segcli.ahead import shared
+from segcli.errors import UsageError
+from segcli.machine import cores
+from segcli.network.normalise import Normalisation, scaling
+from segcli.options import Percentiles
+from segcli.raster.fit import Range, match_bands, percentiles
+from segcli.raster.source import Source
+from segcli.training.pairs import Pair
+from segcli.training.survey import Facts, Survey
+
+CLIPPED = (1.0, 99.0)
+"""Percentiles between which the mean and the deviation of 16-bit and float images are taken: a few dead or saturated
+pixels would else set them."""
+
+
+def ranges(found: Survey, wanted: Percentiles) -> dict[Pair, Range]:
+    """Those of the values that each image has in the bands that are learnt from; read once more for it."""
+
+    def of_pair(pair: Pair) -> Range:
+        with Source(pair.image) as image:
+            return percentiles([image], match_bands(image, found.bands, found.chosen), wanted)
+
+    with closing(shared(of_pair, found.splits.all, cores())) as ends:
+        return dict(zip(found.splits.all, ends, strict=True))
+
+
+def normalisation(
+    found: Survey, wanted: Percentiles | None = None, ends: Mapping[Pair, Range] | None = None
+) -> Normalisation:
+    """Mean and deviation of each band over the training images' data; of 16-bit and float values, and of those that
+    have their own `ends` in each image by the percentiles `wanted`, without the outliers. Pixels count the same,
+    whichever image they are of.
+
+    A grey image among others counts for every band. UsageError where a band has no data in any of them.
+    """
+    facts = [found.facts[pair] for pair in found.splits.train]
+    seen = [_seen(found.facts[pair], found.bands, ends[pair] if ends else None) for pair in found.splits.train]
+    sums = np.sum([of_image for of_image, _ in seen], axis=0)
+    numbers = found.chosen or range(1, found.bands + 1)
+    if empty := ", ".join(str(numbers[n % len(numbers)]) for n, (number, _, _) in enumerate(sums) if not number):
+        raise UsageError(found.splits.train[0].image.parent, f"no training image has data in band {empty}",
+                         "expected some in each")  # fmt: skip
+    figures = [_by_sums(*of_band) for of_band in sums]
+    if found.dtype != "uint8" or ends:
+        sample = np.concatenate([of_image for _, of_image in seen], axis=1)
+        stands_for = np.array([fact.step**2 for fact in facts])  # pixels
+        weights = None
+        if len(set(stands_for)) > 1:  # else, as of tiles, of which there may be very many, nothing is to be sorted
+            weights = np.repeat(stands_for, [fact.sample.shape[1] for fact in facts])
+        for n, values in enumerate(sample):
+            known = ~np.isnan(values)
+            if known.any():
+                figures[n] = _without_outliers(values[known], None if weights is None else weights[known])
+    # A constant band stays where it is: dividing by its zero deviation would make NaN.
+    mean, deviation = zip(*((mean, deviation or 1.0) for mean, deviation in figures), strict=True)
+    return Normalisation(found.dtype, mean, deviation, wanted)
+
+
+def _seen(fact: Facts, bands: int, ends: Range | None) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Sums (band, 3) and sample (band, pixel) of an image, as they are or with its `ends` brought to 0 and 1."""
+    sums, sample = np.resize(fact.sums, (bands, 3)), np.resize(fact.sample, (bands, fact.sample.shape[1]))
+    if ends is None:
+        return sums, sample
+    scale, offset = (np.resize(part, bands) for part in scaling(ends, (0.0, 1.0)))
+    number, total, squares = sums.T
+    scaled = (
+        number,
+        scale * total + offset * number,
+        scale**2 * squares + 2 * scale * offset * total + offset**2 * number,
+    )
+    return np.stack(scaled, axis=1), (sample * scale[:, None] + offset[:, None]).astype(np.float32)
+
+
+def _by_sums(number: float, total: float, squares: float) -> tuple[float, float]:
+    """Mean and deviation."""
+    mean = total / number
+    return float(mean), math.sqrt(max(0.0, squares / number - mean * mean))
+
+
+Weights = NDArray[np.int64] | None
+"""How many pixels each sample stands for, (pixel,); None where all stand for as many."""
+
+
+def _without_outliers(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
+    """Mean and deviation of values that are cut at percentiles; the whole deviation where that leaves none."""
+    mean, deviation = _weighted(np.clip(values, *_percentiles(values, weights)), weights)
+    return mean, deviation or _weighted(values, weights)[1]
+
+
+def _percentiles(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
+    """Those that values are clipped at: by linear interpolation between the middles of what they stand for."""
+    if weights is None:
+        low, high = np.percentile(values, CLIPPED)
+        return float(low), float(high)
+    order = np.argsort(values)
+    places = np.cumsum(weights[order]) - weights[order] / 2
+    places = (places - places[0]) / max(places[-1] - places[0], 1)
+    low, high = np.interp(np.array(CLIPPED) / 100, places, values[order])
+    return float(low), float(high)
+
+
+def _weighted(values: NDArray[np.float32], weights: Weights) -> tuple[float, float]:
+    """Mean and deviation."""
+    exact = values.astype(np.float64)
+    mean = np.average(exact, weights=weights)
+    return float(mean), math.sqrt(np.average(np.square(exact - mean), weights=weights))
