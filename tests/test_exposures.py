@@ -27,6 +27,7 @@ from segcli.raster.fit import percentiles
 from segcli.raster.source import Source, open_images
 from segcli.train import run
 from segcli.training.constants import normalisation, ranges
+from segcli.training.findings import as_record
 from segcli.training.labels import Labels
 from segcli.training.pairs import Splits, find_pairs
 from segcli.training.sampling import Reading
@@ -221,7 +222,10 @@ def test_types_may_differ_with_percentiles_alone(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", ("uint16", "float32"))
     with pytest.raises(UsageError, match=r"dtypes differ: .*or give --input-range 1%,99%"):
         looked_at(data, with_ranges=False)
-    assert looked_at(data).dtype in ("uint16", "float32")
+    found = looked_at(data)
+    assert found.dtype in ("uint16", "float32")
+    seen = {part["split"]: part for part in as_record(found, ("0", "1"))["data"]}
+    assert (seen["train"]["dtype"], len(found.splits.train)) == ("float32, uint16", 3)
 
 
 def test_weights_say_what_a_second_training_does(tmp_path: Path, refused: Callable[..., str]) -> None:

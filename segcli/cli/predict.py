@@ -90,8 +90,8 @@ def predict(
         typer.Option(
             metavar="LOW,HIGH",
             help="Values of the image that stand for the lowest and the highest that the weights know (0 and 255 for "
-            "8-bit weights), or percentiles of each file (0%,100%). Left out, a 16-bit image is taken to use 8, 10, "
-            "12, 14 or 16 bits by its highest value.",
+            "8-bit weights), or percentiles of each file (0%,100%, or 0%,100%,per-band). Left out, those that the "
+            "weights learnt from; else a 16-bit image is taken to use 8, 10, 12, 14 or 16 bits by its highest value.",
         ),
     ] = None,
     stitch: Annotated[

@@ -138,7 +138,7 @@ def as_record(found: Survey, names: tuple[str, ...]) -> dict[str, Any]:
         data.append({
             "split": name, "images": len(facts), "heights": [min(heights), max(heights)],
             "widths": [min(widths), max(widths)], "megapixels": sum(fact.height * fact.width for fact in facts) / 1e6,
-            "bands": found.bands, "dtype": found.dtype,
+            "bands": found.bands, "dtype": ", ".join(sorted({fact.dtype for fact in facts})),
         })  # fmt: skip
         counts = np.stack([fact.pixels for fact in facts])  # (image, class)
         total = max(1, int(counts.sum()))
