@@ -155,6 +155,7 @@ class TrainOptions:
     classes: Path | None = None
     val: float = 0.2
     split_seed: int = 0
+    fold: tuple[int, int] | None = None  # which, from 1, of how many
     group_by: str | None = None
     check: bool = False
     epochs: int = 50

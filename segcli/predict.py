@@ -131,7 +131,6 @@ def run(options: PredictOptions, console: Console) -> int:
     always = scorer.always if scorer.device.type == "cpu" else 0.0  # a full GPU has no room to find out
     memory = Memory.of(options.memory_bytes, always, scorer.device)
     setting = Setting(model, products, encoding, options, console, memory)
-
     if options.dry_run:
         known = seen(folder, "predict", options, [path])
         with out_of_memory_named(scorer.device, "free some there, or choose another --device"):

@@ -77,7 +77,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
             console = Console(quiet=True)
         if options.resume_if_any and not options.resume:
             console.say(f"{out}: no training to go on with; it begins anew")
-        splits = find_pairs(options.data, options.val, options.split_seed, options.group_by)
+        splits = find_pairs(options.data, options.val, options.split_seed, options.group_by, options.fold)
         check_pairs(options, splits)
         numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
         if options.border_weight and numbered < count:

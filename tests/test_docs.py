@@ -143,6 +143,16 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix != ".jsonl"}
 
 
+def test_all_folds_in_one_report(reader: Path, pipeline: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Each image stands in it once."""
+    small = f"{reader / 'data'} --epochs 1 --width 2 --depth 1 --crop 32"
+    recipe = block("folds").replace("1 2 3 4 5", "1 2").replace("/5", "/2").replace("cells/", small)
+    done = pipeline(f"{recipe}\ncat runs/all_folds/report.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    assert (report["images"], report["pixels"]) == (4, 4 * 48 * 48)
+
+
 def test_make(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("no make")

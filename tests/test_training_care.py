@@ -14,6 +14,8 @@ import rasterio
 import shapely
 import torch
 from helpers import brightness_model, write_picture
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
@@ -33,7 +35,7 @@ from segcli.training.findings import as_record, tables, warnings
 from segcli.training.history import row_of
 from segcli.training.labels import find_classes, without
 from segcli.training.losses import Loss
-from segcli.training.pairs import find_pairs, left_out
+from segcli.training.pairs import Pair, _split, find_pairs, left_out
 from segcli.training.processes import Processes
 from segcli.training.sampling import Crops, Reading
 from segcli.training.start import seen_as
@@ -266,6 +268,43 @@ def test_a_group_on_both_sides_is_said(scenes: Path) -> None:
     assert any("group p2 is in training and in validation; keep the parts" in line for line in said)
     (scenes / "pairs.csv").write_text("\n".join(["image,mask,split,group", *rows]).replace("val,p2", "val,p4"))
     assert not any("group" in line for line in warnings(looked_at(scenes / "pairs.csv")[0], ("0", "1")))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=25), count=st.integers(2, 25), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_each_pair_is_validated_on_in_one_fold(sizes: list[int], count: int, seed: int) -> None:
+    """Groups stay whole, and no fold is larger than another by more than the largest group."""
+    pairs = [
+        Pair(Path(f"{g}_{n}.png"), Path("m.png"), group=str(g)) for g, size in enumerate(sizes) for n in range(size)
+    ]
+    if count > len(sizes):
+        with pytest.raises(UsageError, match=f"--fold: {count} folds; d has {len(sizes)} images or groups"):
+            _split(Path("d"), pairs, 0.2, seed, (1, count))
+        return
+    folds = [_split(Path("d"), pairs, 0.2, seed, (number, count)) for number in range(1, count + 1)]
+    assert sorted(str(pair.image) for fold in folds for pair in fold.val) == sorted(str(pair.image) for pair in pairs)
+    for fold in folds:
+        assert {pair.group for pair in fold.val}.isdisjoint(pair.group for pair in fold.train)
+        assert set(fold.train) | set(fold.val) == set(pairs)
+    lengths = [len(fold.val) for fold in folds]
+    assert min(lengths) > 0 and max(lengths) - min(lengths) <= max(sizes)
+    again = _split(Path("d"), pairs[::-1], 0.2, seed, (1, count))
+    assert again == folds[0]
+
+
+def test_folds_of_single_images_are_as_large_as_each_other(tmp_path: Path, refused: Callable[..., str]) -> None:
+    lines = [f"images/{n}.png,masks/{n}.png" for n in range(23)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,mask", *lines]))
+    folds = [find_pairs(tmp_path / "pairs.csv", 0.2, 0, fold=(n, 5)) for n in range(1, 6)]
+    assert [len(fold.val) for fold in folds] == [5, 5, 5, 4, 4]
+    assert find_pairs(tmp_path / "pairs.csv", 0.2, 1, fold=(1, 5)) != folds[0]  # --split-seed deals anew
+    assert "--val: with --fold" in refused("train", "pairs.csv", "--fold", "1/5", "--val", "0.3")
+    for text in ("0/5", "6/5", "1/1", "a", "1/5/2"):
+        assert f"--fold: found '{text}'" in refused("train", "pairs.csv", "--fold", text)
+    split = ["image,mask,split", "a.png,a.png,train", "b.png,b.png,val"]
+    (tmp_path / "pairs.csv").write_text("\n".join(split))
+    assert "--fold: pairs.csv says itself" in refused("train", "pairs.csv", "--fold", "1/2")
 
 
 @pytest.mark.parametrize("level", get_args(Augment))

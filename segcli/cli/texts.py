@@ -123,6 +123,16 @@ def shard(text: str | None) -> Shard | None:
     return Shard(int(found[1]), int(found[2]))
 
 
+def fold(text: str | None) -> tuple[int, int] | None:
+    """I/N: the I-th of N folds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
+        raise UsageError("--fold", f"found {text!r}", "expected I/N, I from 1 to N, such as 2/5")
+    return int(found[1]), int(found[2])
+
+
 def class_weights(text: str) -> Literal["none", "auto"] | tuple[float, ...]:
     """none, auto, or numbers from 0 on."""
     if text in ("none", "auto"):

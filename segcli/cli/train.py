@@ -34,6 +34,10 @@ def train(
     split_seed: Annotated[
         int, typer.Option(min=0, help="Another number validates on other images; by itself their names decide.")
     ] = TrainOptions.split_seed,
+    fold: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Cross-validation: validate on the I-th of N parts, learn from the others."),
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(metavar="PATTERN", help="Images in whose names it finds the same stay in one split."),
@@ -160,12 +164,12 @@ def train(
 ) -> None:
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
-        data, out, classes, val, split_seed, texts.pattern("--group-by", group_by), check, epochs, minutes, patience,
-        weights, texts.band_numbers(bands), texts.percentiles("--input-range", input_range), width, depth, norm,
-        dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze, freeze_norms, crop, batch, augment,
-        upright, keep_values, balance, loss, texts.class_weights(class_weights), border_weight, border_gap,
-        label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers,
-        resume, resume_if_any, overwrite, device, json, quiet, debug,
+        data, out, classes, val, split_seed, texts.fold(fold), texts.pattern("--group-by", group_by), check, epochs,
+        minutes, patience, weights, texts.band_numbers(bands), texts.percentiles("--input-range", input_range), width,
+        depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze, freeze_norms, crop,
+        batch, augment, upright, keep_values, balance, loss, texts.class_weights(class_weights), border_weight,
+        border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half,
+        workers, resume, resume_if_any, overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

@@ -16,6 +16,8 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
 
     `start` is the model of --weights.
     """
+    if options.fold is not None and options.val != TrainOptions.val:
+        raise UsageError("--val", "with --fold, which says what share it is", "expected one of them")
     if options.encoder != "plain" and options.up == "unpool":
         raise UsageError("--up unpool", "needs the positions of the plain encoder", "expected --encoder plain")
     if options.encoder != "plain" and options.padding == "valid":
@@ -88,7 +90,8 @@ def check_folder(options: TrainOptions, out: Path) -> None:
 def check_pairs(options: TrainOptions, splits: Splits) -> None:
     """UsageError where a split is asked for that the data have already, or borders without numbers of objects."""
     is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val,
-                "--split-seed": options.split_seed != TrainOptions.split_seed}  # fmt: skip
+                "--split-seed": options.split_seed != TrainOptions.split_seed,
+                "--fold": options.fold is not None}  # fmt: skip
     for name in (name for name, is_given in is_asked.items() if is_given and splits.is_given):
         raise UsageError(name, f"{options.data} says itself what is for validation", "there is nothing to split",
                          f"leave {name} out")  # fmt: skip

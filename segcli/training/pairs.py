@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import heapq
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -44,10 +45,13 @@ class Splits:
         return self.train + self.val
 
 
-def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -> Splits:
+def find_pairs(
+    data: Path, val: float, seed: int, group_by: str | None = None, fold: tuple[int, int] | None = None
+) -> Splits:
     """The pairs below `data`, or in the table that it is: by train/ and val/ or a column `split` where these are there,
     else split by a hash of `seed` and the group, or the name where there are no groups. Nothing else moves it: what
-    goes on from a training's weights is not to be judged by the images that these learnt from.
+    goes on from a training's weights is not to be judged by the images that these learnt from. A `fold`, (which, from
+    1, of how many), takes the place of the share `val`: each pair is for validation in one of them.
 
     Raises UsageError where there are none, or where an image or a mask has no partner.
     """
@@ -68,7 +72,7 @@ def find_pairs(data: Path, val: float, seed: int, group_by: str | None = None) -
             return Splits(tuple(pairs), _pairs_in(given), is_given=True)
     if group_by is not None:
         pairs = [replace(pair, group=_group(pair, group_by)) for pair in pairs]
-    return _split(data, pairs, val, seed)
+    return _split(data, pairs, val, seed, fold)
 
 
 def _folders(data: Path) -> tuple[Path, Path | None]:
@@ -99,8 +103,8 @@ def _folders_in(images: Path) -> str:
     return ", ".join(inner[:3]) + (f" and {len(inner) - 3} more" if len(inner) > 3 else "")
 
 
-def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
-    """Whole groups, in the order of their hash, until the share is reached as nearly as may be."""
+def _split(data: Path, pairs: list[Pair], val: float, seed: int, fold: tuple[int, int] | None) -> Splits:
+    """Whole groups, in the order of their hash, until the share is reached as nearly as may be; or those of a fold."""
     if len(pairs) < 2:
         raise UsageError(data, f"{len(pairs)} pairs", "expected at least 2, to train on some and validate on others")
     groups: dict[str, list[Pair]] = {}
@@ -115,19 +119,39 @@ def _split(data: Path, pairs: list[Pair], val: float, seed: int) -> Splits:
         return hashlib.sha256(f"{seed}/{group}".encode("utf-8", "surrogateescape")).digest()
 
     order = sorted(groups, key=place)
-    wanted, taken = val * len(pairs), 0
+    sizes = {group: len(groups[group]) for group in order}
+    if fold is not None and fold[1] > len(order):
+        raise UsageError("--fold", f"{fold[1]} folds", f"{data} has {len(order)} images or groups to share out")
+    chosen = _of_share(sizes, val * len(pairs)) if fold is None else _folds(sizes, fold[1])[fold[0] - 1]
+    held_out = frozenset(chosen)  # of a hundred thousand tiles a list would be looked through for minutes
+    rest = [group for group in order if group not in held_out]
+    return Splits(_sorted(pair for g in rest for pair in groups[g]), _sorted(p for g in chosen for p in groups[g]))
+
+
+def _of_share(sizes: dict[str, int], wanted: float) -> list[str]:
+    """Groups, in their order, that have as many pairs as are wanted, as nearly as may be."""
+    taken = 0
     chosen: list[str] = []
-    for group in order[:-1]:
-        if abs(taken + len(groups[group]) - wanted) >= abs(taken - wanted):
+    for group, size in list(sizes.items())[:-1]:
+        if abs(taken + size - wanted) >= abs(taken - wanted):
             if chosen:
                 break
             continue  # alone it is further from the share than nothing
         chosen.append(group)
-        taken += len(groups[group])
-    chosen = chosen or [min(order, key=lambda group: len(groups[group]))]
-    held_out = frozenset(chosen)  # of a hundred thousand tiles a list would be looked through for minutes
-    rest = [group for group in order if group not in held_out]
-    return Splits(_sorted(pair for g in rest for pair in groups[g]), _sorted(p for g in chosen for p in groups[g]))
+        taken += size
+    return chosen or [min(sizes, key=sizes.__getitem__)]
+
+
+def _folds(sizes: dict[str, int], count: int) -> list[list[str]]:
+    """Groups in so many parts, each in one, of as many pairs as may be alike: the larger ones first, always to the
+    smallest part so far."""
+    folds: list[list[str]] = [[] for _ in range(count)]
+    parts = [(0, number) for number in range(count)]
+    for group in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        taken, number = heapq.heappop(parts)
+        folds[number].append(group)
+        heapq.heappush(parts, (taken + sizes[group], number))
+    return folds
 
 
 def _names(images: list[Path]) -> list[str]:
