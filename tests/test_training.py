@@ -19,6 +19,9 @@ import pytest
 import rasterio
 import torch
 from helpers import write_picture
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.warp import transform
@@ -38,8 +41,8 @@ from segcli.options import Augment, TrainOptions
 from segcli.raster.source import Source
 from segcli.train import Kept, _prepared, run
 from segcli.training import loop, sampling
-from segcli.training.augmentation import Crop, augment
-from segcli.training.borders import border_weights, parted
+from segcli.training.augmentation import ELASTIC_STEP, Crop, _interpolation, augment
+from segcli.training.borders import border_weights, numbered, parted
 from segcli.training.constants import normalisation
 from segcli.training.findings import warnings
 from segcli.training.interrupts import noticed
@@ -731,6 +734,29 @@ def test_border_weights_are_those_of_the_paper(rng: np.random.Generator) -> None
     np.testing.assert_allclose(found, expected, atol=10 * np.exp(-8))
     assert found.max() > 1
     assert (border_weights(np.zeros((5, 5), np.uint8), 10) == 0).all()
+
+
+@given(
+    values=arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 30)),
+    kind=st.sampled_from([("uint8", 0), ("int16", 0), ("int16", -9), ("uint32", 2**21), ("uint64", 2**60),
+                          ("float32", 0.5), ("float64", -20)]),
+)  # fmt: skip
+def test_objects_are_numbered_as_sorting_does(values: np.ndarray, kind: tuple[str, float]) -> None:
+    """By the table and without it, as of negative, fractional or very large numbers, which is the slow way."""
+    dtype, shift = kind
+    instances = np.where(values > 0, values * 3 + np.array(shift).astype(dtype), 0).astype(dtype)
+    ranks = {value: n for n, value in enumerate(np.unique(instances[instances > 0]).tolist(), start=1)}
+    assert np.array_equal(numbered(instances), [[ranks.get(value, 0) for value in row] for row in instances.tolist()])
+
+
+@pytest.mark.parametrize("side", [16, 33, 100, 256, 403])
+def test_deformation_is_that_of_splines_in_two_dimensions(rng: np.random.Generator, side: int) -> None:
+    """By the matrix for each side, and by scipy's zoom of the grid."""
+    points = 3 + side // ELASTIC_STEP
+    shifts = rng.normal(0, 6, (points, points))
+    whole = ndimage.zoom(shifts, side / points, order=3, grid_mode=True, mode="nearest")[:side, :side]
+    matrix = _interpolation(side, points)
+    np.testing.assert_allclose(matrix @ shifts @ matrix.T, whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])

@@ -89,10 +89,10 @@ def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
     rows, cols = np.mgrid[:side, :side].astype(np.float32) - (side - 1) / 2
     across = (np.cos(angle) * cols - np.sin(angle) * rows) / scale + (side - 1) / 2
     down = (np.sin(angle) * cols + np.cos(angle) * rows) / scale + (side - 1) / 2
-    points = 3 + side // ELASTIC_STEP
+    between = _interpolation(side, 3 + side // ELASTIC_STEP)
     for moved in (across, down):
-        shifts = rng.normal(0, ELASTIC_SHIFT, (points, points))
-        moved += ndimage.zoom(shifts, side / points, order=3, grid_mode=True, mode="nearest")[:side, :side]
+        shifts = rng.normal(0, ELASTIC_SHIFT, (between.shape[1],) * 2)
+        moved += between @ shifts @ between.T
     across, down = across.astype(np.float32), down.astype(np.float32)
 
     def sample(array: NDArray[np.generic], how: int) -> NDArray[np.generic]:
@@ -104,3 +104,10 @@ def warped(crop: Crop, rng: np.random.Generator, most_degrees: float) -> Crop:
     if void is not None:
         void = np.stack([sample(plane.view(np.uint8), cv2.INTER_NEAREST) for plane in void]).astype(bool)
     return Crop(image, sample(crop.target, cv2.INTER_NEAREST), objects, void)  # type: ignore[arg-type]
+
+
+def _interpolation(side: int, points: int) -> NDArray[np.float64]:
+    """The matrix (side, points) that brings so many points to so many pixels by cubic splines. They are separable, so
+    that of a grid of points it is enough to multiply from both sides."""
+    units = np.eye(points)
+    return ndimage.zoom(units, (side / points, 1), order=3, grid_mode=True, mode="nearest")[:side]

@@ -21,7 +21,7 @@ from segcli.options import Augment
 from segcli.raster.fit import Range, match_bands
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
-from segcli.training.borders import REACH, border_weights, parted
+from segcli.training.borders import REACH, border_weights, numbered, parted
 from segcli.training.labels import Labels
 from segcli.training.pairs import Pair
 from segcli.training.survey import CELL, Survey
@@ -116,9 +116,7 @@ class Reading:
         """Objects of a window, (row, col), numbered from 1 on; 0 where there is none: below 0, or without data."""
         (numbers,), valid = self._patch(pair, "instances", row, col, height, width)
         there = numbers > 0 if valid is None else valid & (numbers > 0)
-        found = np.zeros(numbers.shape, np.int32)
-        found[there] = np.unique(numbers[there], return_inverse=True)[1] + 1
-        return found
+        return numbered(np.where(there, numbers, numbers.dtype.type(0)))
 
     def _open(self, pair: Pair, kind: Kind) -> Source:
         if kind == "image":
