@@ -44,7 +44,7 @@ class Percentiles:
     per_band: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high <= 100:
+        if not (0 <= self.low < self.high <= 100 and isinstance(self.per_band, bool)):
             raise ValueError(f"percentiles {self.low:g} and {self.high:g}")
 
     def __str__(self) -> str:

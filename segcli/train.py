@@ -47,9 +47,9 @@ from segcli.training.state import Averaged, Progress, load_state, save_state
 from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
 
-FREE = {"out", "epochs", "minutes", "patience", "check", "resume", "resume_if_any", "overwrite", "device", "workers",
-        "json", "quiet", "debug", "compile", "half"}  # fmt: skip
-"""Options that may change when a training is resumed."""
+FREE = {"data", "out", "epochs", "minutes", "patience", "check", "resume", "resume_if_any", "overwrite", "device",
+        "workers", "json", "quiet", "debug", "compile", "half"}  # fmt: skip
+"""Options that may change when a training is resumed; of data what is in them may not."""
 
 LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
 """What to do where the memory is too small for a step."""
@@ -143,6 +143,7 @@ def _train(
     same = {key: value for key, value in _plain(options).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count,
               "normalisation": asdict(normalisation)}  # fmt: skip
+    record["normalisation"].pop("percentiles")  # an option says them
     record = json.loads(json.dumps(record))  # lists, not tuples, as they come back from the file
     progress = Progress()
     if options.resume:
@@ -316,4 +317,5 @@ def _short(value: float | None) -> str:
 def _plain(options: TrainOptions) -> dict[str, Any]:
     """Options for the record: of paths the name alone, since weights travel and where they were made is private."""
     values = {key: value.name if isinstance(value, Path) else value for key, value in vars(options).items()}
-    return values | {"input_range": options.input_range and str(options.input_range)}
+    texts = {"input_range": str(options.input_range), "fold": "/".join(map(str, options.fold or ()))}
+    return values | {name: text for name, text in texts.items() if values[name] is not None}

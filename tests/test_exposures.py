@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from helpers import brightness_model, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from segcli import predict
 from segcli.classes import ClassTable
@@ -21,9 +23,9 @@ from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.measures.confusion import confusion_matrix
 from segcli.network import checkpoint
-from segcli.network.normalise import Normalisation, normalise
+from segcli.network.normalise import AROUND, Normalisation, normalise
 from segcli.options import Percentiles, PredictOptions, TrainOptions
-from segcli.raster.fit import percentiles
+from segcli.raster.fit import _ends, percentiles
 from segcli.raster.source import Source, open_images
 from segcli.train import run
 from segcli.training.constants import normalisation, ranges
@@ -74,12 +76,17 @@ def test_percentiles_on_the_command_line(text: str, expected: Percentiles) -> No
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("0,100", "two percentiles, 1%,99% or"), ("0,100,per-band", "per-band goes with percentiles"),
-     ("1%,99%,each", "expected two numbers"), ("1%,101%", "from 0% to 100%"), ("99%,1%", "LOW below HIGH")],
+    [("0,100", "two percentiles, 1%,99% or"), ("0,100,per-band", "two percentiles"),
+     ("1%,99%,each", "two percentiles"), ("1%,101%", "two percentiles"), ("99%,1%", "two percentiles")],
 )  # fmt: skip
 def test_what_are_no_percentiles(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         texts.percentiles("--input-range", text)
+
+
+def test_values_are_not_of_each_band() -> None:
+    with pytest.raises(UsageError, match="per-band goes with percentiles"):
+        texts.value_range("--input-range", "0,100,per-band")
 
 
 def test_each_band_has_percentiles_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -149,9 +156,12 @@ def test_values_may_be_said_instead(tmp_path: Path, rng: np.random.Generator) ->
 
 @pytest.mark.parametrize("wanted", [MOST, OF_EACH])
 @pytest.mark.parametrize("bands", [1, 3])
-def test_training_sees_what_predict_sees(tmp_path: Path, wanted: Percentiles, bands: int) -> None:
+@pytest.mark.parametrize("types", [("uint16", "float32", "uint8"), ("uint8",)])
+def test_training_sees_what_predict_sees(
+    tmp_path: Path, wanted: Percentiles, bands: int, types: tuple[str, ...]
+) -> None:
     """To the bit; with a mean of 0 and a deviation of 1 over the training images, whatever their types and light."""
-    data = write_scenes(tmp_path / "data", ("uint16", "float32", "uint8"), bands)
+    data = write_scenes(tmp_path / "data", types, bands)
     found = looked_at(data)
     ends = ranges(found, wanted)
     constants = normalisation(found, wanted, ends)
@@ -257,30 +267,107 @@ def test_a_training_goes_on_with_its_own_percentiles_alone(tmp_path: Path) -> No
         run(replace(options, epochs=3, resume=True, input_range=OF_EACH), QUIET)
 
 
-@pytest.mark.parametrize("shares", [{"low": 5, "high": 2}, {"low": "a", "high": 2}, {"lowest": 1}, [1, 99], 7])
-def test_weights_with_odd_percentiles_are_no_weights(tmp_path: Path, shares: object) -> None:
-    path = write_weights(tmp_path / "w.safetensors", MOST)
+def change_header(path: Path, key: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """The JSON text in the metadata of a safetensors file."""
     written = path.read_bytes()
     size = int.from_bytes(written[:8], "little")
     header = json.loads(written[8 : 8 + size])
-    record = json.loads(header["__metadata__"]["segcli"])
-    assert record["format"] == 2  # who reads only the first would take values as they are
-    assert record["normalisation"]["percentiles"] == {"low": 1, "high": 99, "per_band": False}
-    record["normalisation"]["percentiles"] = shares
-    header["__metadata__"]["segcli"] = json.dumps(record)
+    record = json.loads(header["__metadata__"][key])
+    change(record)
+    header["__metadata__"][key] = json.dumps(record)
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + written[8 + size :])
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{"low": 5, "high": 2}, {"low": "a", "high": 2}, {"lowest": 1}, [1, 99], 7, 0, {}, None,
+     {"low": 1, "high": 2, "per_band": "no"}],
+)  # fmt: skip
+def test_weights_with_odd_percentiles_are_no_weights(tmp_path: Path, shares: object) -> None:
+    path = write_weights(tmp_path / "w.safetensors", MOST)
+
+    def change(record: dict[str, Any]) -> None:
+        assert record["format"] == 2  # who reads only the first would take values as they are
+        assert record["normalisation"]["percentiles"] == {"low": 1, "high": 99, "per_band": False}
+        record["normalisation"]["percentiles"] = shares
+
+    change_header(path, "segcli", change)
     with pytest.raises(NothingDoneError, match="expected weights"):
         checkpoint.load(path)
 
 
-def test_splits_of_one_image_each(tmp_path: Path) -> None:
-    """Those of the bands that are chosen."""
-    data = write_scenes(tmp_path / "data", bands=3, count=2)
+def test_ends_are_those_of_the_bands_that_are_chosen(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", count=2)
     pairs = find_pairs(data, 0.5, 0)
+    for pair in pairs.all:  # each band in a light of its own
+        scene = tifffile.imread(pair.image) * np.array([1, 2, 5], np.uint16)[:, None, None]
+        tifffile.imwrite(pair.image, scene, photometric="minisblack", planarconfig="separate")
     labels = Labels(ClassTable.from_indices([0, 1]))
     found = survey(Splits(pairs.train, pairs.val), labels, lambda _: None, (3, 1), with_ranges=True)
     ends = ranges(found, Percentiles(0, 100, per_band=True))
     for pair in pairs.all:
         scene = tifffile.imread(pair.image)
         assert ends[pair] == (tuple(scene[[2, 0]].min((1, 2))), tuple(scene[[2, 0]].max((1, 2))))
+
+
+@pytest.mark.parametrize("wanted", [MOST, OF_EACH])
+@pytest.mark.parametrize(
+    ("dtype", "hot"), [("uint16", 65535), ("int32", -(2**31)), ("float32", 1e30), ("float32", -3.4e38)]
+)
+def test_a_few_hot_pixels_spoil_nothing(tmp_path: Path, wanted: Percentiles, dtype: str, hot: float) -> None:
+    """More of them in one band than the percentiles of all leave out: constants are much the same, and no input is
+    further away than one range."""
+    data = write_scenes(tmp_path / "data", (dtype,))
+    plain = looked_at(data)
+    usual = normalisation(plain, wanted, ranges(plain, wanted))
+    for path in (data / "images").iterdir():
+        scene = tifffile.imread(path)
+        scene[2, 3:4, :] = hot  # a 48th of the band
+        tifffile.imwrite(path, scene, photometric="minisblack", planarconfig="separate")
+    found = looked_at(data)
+    ends = ranges(found, wanted)
+    constants = normalisation(found, wanted, ends)
+    if not wanted.per_band:  # of each band by itself the hot ones are an end
+        assert np.allclose(constants.mean, usual.mean, atol=0.05)
+        assert (np.array(constants.deviation) / usual.deviation < 1.6).all()  # thousands, if they were not cut
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), constants, ranges=ends)
+    for pair in found.splits.all:
+        seen, _ = reading.window(pair, 0, 0, 48, 40)
+        with Source(pair.image) as image:
+            pixels = image.patch(0, 0, 48, 40)[0][None]
+            (strip,) = normalise([(0, pixels, None)], constants, [ends[pair]], torch.device("cpu"))
+        assert np.array_equal(strip.values[0].numpy(), seen)
+        low, high = ((np.array(end) - constants.mean) / constants.deviation for end in AROUND)
+        assert ((seen >= low[:, None, None] - 1e-5) & (seen <= high[:, None, None] + 1e-5)).all()
+
+
+def test_a_training_of_old_goes_on(tmp_path: Path) -> None:
+    """What was noted before there were percentiles says nothing of them."""
+    data = write_scenes(tmp_path / "data")
+    options = trained(data, tmp_path / "run", epochs=1)
+    assert run(options, QUIET) == 0
+    path = tmp_path / "run" / "last.safetensors"
+    change_header(path, "segcli-training", lambda state: state["record"].pop("input_range"))
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["segcli-training"])["record"]
+    assert set(record["normalisation"]) == {"dtype", "mean", "deviation"}
+    assert run(replace(options, epochs=2, resume=True), QUIET) == 0
+    with pytest.raises(UsageError, match=r"begun without --input-range; now with --input-range 1%,99%"):
+        run(replace(options, epochs=3, resume=True, input_range=MOST), QUIET)
+
+
+def test_a_fold_is_resumed_as_that_fold(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data")
+    options = trained(data, tmp_path / "run", epochs=1, val=0.2, fold=(1, 2))
+    assert run(options, QUIET) == 0
+    assert run(replace(options, epochs=2, resume=True), QUIET) == 0
+    with pytest.raises(UsageError, match="begun with --fold 1/2; now with --fold 2/2"):
+        run(replace(options, epochs=3, resume=True, fold=(2, 2)), QUIET)
+
+
+def test_ends_of_narrow_types(rng: np.random.Generator) -> None:
+    """Between two values of a type there may be more than it holds."""
+    assert _ends(np.array([-128] * 99 + [127], np.int8), MOST) == pytest.approx((-128, -125.45))
+    low, high = _ends(np.array([-3e38] * 99 + [3e38], np.float32), MOST)
+    assert low == pytest.approx(-3e38) and np.isfinite(high)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 from segcli.errors import UsageError
@@ -88,11 +89,12 @@ def value_range(option: str, text: str | None) -> tuple[float, float] | Percenti
 
 def percentiles(option: str, text: str | None) -> Percentiles | None:
     """Two percentiles, of all bands or of each."""
-    found = value_range(option, text)
-    if isinstance(found, tuple):
-        raise UsageError(option, f"found {text!r}", "expected two percentiles, 1%,99% or 1%,99%,per-band",
-                         "values as they are need none: the data's mean and deviation are found")  # fmt: skip
-    return found
+    with suppress(UsageError):
+        found = value_range(option, text)
+        if not isinstance(found, tuple):
+            return found
+    raise UsageError(option, f"found {text!r}", "expected two percentiles, 1%,99% or 1%,99%,per-band",
+                     "values as they are need none: the data's mean and deviation are found")  # fmt: skip
 
 
 def size_in_bytes(option: str, text: str | None) -> int | None:

@@ -112,10 +112,8 @@ def _load(path: Path) -> Model:
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(False).eval()
     constants = record["normalisation"]
-    shares = constants.get("percentiles")  # format 1 has none
-    normalisation = Normalisation(
-        constants["dtype"], tuple(constants["mean"]), tuple(constants["deviation"]), shares and Percentiles(**shares)
-    )
+    shares = Percentiles(**constants["percentiles"]) if record["format"] == FORMAT_WITH_PERCENTILES else None
+    normalisation = Normalisation(constants["dtype"], tuple(constants["mean"]), tuple(constants["deviation"]), shares)
     classes = ClassTable.from_json(record)
     if len(normalisation.mean) != config.bands or len(classes.entries) != config.classes:
         raise ValueError(

@@ -21,6 +21,10 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int6
 """What pixels can be of, by numpy's names."""
 
 
+AROUND = (-1.0, 2.0)
+"""Where the ends of an image's own range are 0 and 1, values are cut at these: one hot pixel may else be as far from
+the others as its type allows, and one such image spoils a training."""
+
 Bound = float | tuple[float, ...]
 """A value for all bands, or one for each."""
 
@@ -30,7 +34,7 @@ class Normalisation:
     """Mean and standard deviation of each band, in units of `dtype` (a numpy name) as the training files held it.
 
     With `percentiles` these stand for 0 and 1 in each image, files may be of any dtype, and mean and deviation are of
-    what that makes of the values.
+    what that makes of the values, cut at AROUND.
 
     ValueError unless these are finite numbers, the deviations above 0, of a dtype that there is."""
 
@@ -70,6 +74,13 @@ class Normalisation:
         deviation = np.array(self.deviation)
         return scale / deviation, (offset - np.array(self.mean)) / deviation
 
+    def cut(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """The lowest and the highest input of each band; None where there are no such bounds."""
+        if not self.percentiles:
+            return None
+        low, high = ((end - np.array(self.mean)) / np.array(self.deviation) for end in AROUND)
+        return low.astype(np.float32), high.astype(np.float32)
+
 
 def scaling(value_range: tuple[Bound, Bound], limits: tuple[float, float]) -> tuple[Any, Any]:
     """Factor and summand that bring values in `value_range` to the range between the `limits`; for each band, where it
@@ -103,12 +114,15 @@ def normalise(
     # One multiplication and one addition a value, both constants computed in float64; (image, band, 1, 1).
     figures = np.array([constants.of_values(values) for values in ranges], np.float32)
     factor, summand = torch.from_numpy(figures).to(device)[..., None, None].unbind(1)
+    bounds = None if (cut := constants.cut()) is None else torch.from_numpy(np.stack(cut)).to(device)[..., None, None]
     for first_row, pixels, valid in strips:
         values = _to_device(pixels, device)
         # The bytes of the file travel to the device, the larger floats are made there.
         inputs = values.float().mul_(factor).add_(summand)
         if pixels.dtype.kind == "f":
             inputs = torch.nan_to_num_(inputs, 0.0, 0.0, 0.0)
+        if bounds is not None:
+            inputs = inputs.clamp_(bounds[0], bounds[1])
         if valid is not None:
             inputs.masked_fill_(~_to_device(valid, device)[:, None], 0.0)
         empty = valid is not None and not valid.any()

@@ -174,7 +174,7 @@ def written(values: Range) -> str:
 
 
 def _ends(values: NDArray[Any], wanted: Percentiles) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
+    values = values[np.isfinite(values)].astype(np.float64)  # half of what a type holds may be more than it can hold
     if not values.size:
         return 0.0, 1.0
     low, high = map(float, np.percentile(values, (wanted.low, wanted.high)))

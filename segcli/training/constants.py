@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from segcli.ahead import shared
 from segcli.errors import UsageError
 from segcli.machine import cores
-from segcli.network.normalise import Normalisation, scaling
+from segcli.network.normalise import AROUND, Normalisation, scaling
 from segcli.options import Percentiles
 from segcli.raster.fit import Range, match_bands, percentiles
 from segcli.raster.source import Source
@@ -77,7 +77,8 @@ def _seen(fact: Facts, bands: int, ends: Range | None) -> tuple[NDArray[np.float
         scale * total + offset * number,
         scale**2 * squares + 2 * scale * offset * total + offset**2 * number,
     )
-    return np.stack(scaled, axis=1), (sample * scale[:, None] + offset[:, None]).astype(np.float32)
+    inside = np.clip(sample * scale[:, None] + offset[:, None], *AROUND)
+    return np.stack(scaled, axis=1), inside.astype(np.float32)
 
 
 def _by_sums(number: float, total: float, squares: float) -> tuple[float, float]:

@@ -92,13 +92,16 @@ class Reading:
         factor, summand = (
             part.astype(np.float32)[:, None, None] for part in self.constants.of_values(self.ranges.get(pair))
         )
-        image = pixels.astype(np.float32) * factor + summand
+        with np.errstate(over="ignore"):  # what is no number then is no data, as in predict
+            image = pixels.astype(np.float32) * factor + summand
         void = None if valid is None else ~valid[None]
         if pixels.dtype.kind == "f":
             odd = ~np.isfinite(image)
             void = odd if void is None else odd | void
         if void is not None:
             image = np.where(void, np.float32(0), image)
+        if (bounds := self.constants.cut()) is not None:
+            image = np.clip(image, *(bound[:, None, None] for bound in bounds))
         if valid is not None:
             target = np.where(valid, target, np.int16(-1))
         return image, target, void
