@@ -25,14 +25,14 @@ from segcli.measures.confusion import confusion_matrix
 from segcli.network import checkpoint
 from segcli.network.normalise import AROUND, Normalisation, normalise
 from segcli.options import Percentiles, PredictOptions, TrainOptions
-from segcli.raster.fit import _ends, percentiles
+from segcli.raster.fit import ends_of, percentiles
 from segcli.raster.source import Source, open_images
 from segcli.train import run
-from segcli.training.constants import normalisation, ranges
+from segcli.training.constants import brought_to_its_own, normalisation, ranges
 from segcli.training.findings import as_record
 from segcli.training.labels import Labels
 from segcli.training.pairs import Splits, find_pairs
-from segcli.training.sampling import Reading
+from segcli.training.sampling import Crops, Reading
 from segcli.training.survey import Survey, survey
 
 QUIET = Console(quiet=True)
@@ -100,6 +100,30 @@ def test_each_band_has_percentiles_of_its_own(tmp_path: Path, rng: np.random.Gen
         expected = np.nanpercentile(scene[[2, 0, 1]].reshape(3, -1).astype(np.float64), (0.5, 99.5), axis=1)
         assert np.allclose([low, high], expected, rtol=1e-5)
         assert percentiles(images.planes, (1, 1), OF_EACH) == ((low[2],) * 2, (high[2],) * 2)
+
+
+@pytest.mark.parametrize(("rows", "most", "sampled"), [(8, 3, 2**20), (8, 3, 500), (16, 64, 700), (7, 2, 9)])
+def test_of_large_images_a_grid_is_looked_at(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, rows: int, most: int, sampled: int
+) -> None:
+    """In strips that are spread over all of it, which alone are read, and the same whether the file is loaded."""
+    for name, value in (("ROWS", rows), ("MOST_STRIPS", most), ("SAMPLED", sampled)):
+        monkeypatch.setattr(f"segcli.raster.fit.{name}", value)
+    scene = rng.integers(0, 60_000, (2, 100, 70), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", scene, photometric="minisblack", planarconfig="separate", rowsperstrip=1)
+    every = int(np.ceil(100 / rows / most))
+    step = int(np.ceil(np.sqrt(100 * 70 / every / sampled)))
+    seen = [row for first in range(0, 100, rows * every) for row in range(first, min(first + rows, 100))]
+    expected = scene[:, [row for row in seen if row % step == 0], ::step].reshape(2, -1)
+    with Source(tmp_path / "a.tif") as image:
+        read: list[int] = []
+        whole = image.patch
+        monkeypatch.setattr(image, "patch", lambda row, *more: read.append(row) or whole(row, *more))
+        low, high = percentiles([image], (0, 1), OF_EACH)
+        image.load()
+        assert percentiles([image], (0, 1), OF_EACH) == (low, high)
+    assert np.allclose([low, high], np.percentile(expected, (0.5, 99.5), axis=1))
+    assert (len(read) > 0) == (every > 1)
 
 
 def write_weights(path: Path, wanted: Percentiles) -> Path:
@@ -179,6 +203,54 @@ def test_training_sees_what_predict_sees(
     values = np.stack(learnt).swapaxes(0, 1).reshape(bands, -1)
     assert values.mean(1) == pytest.approx(0, abs=0.02)  # constants are of values cut at percentiles
     assert values.std(1) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("wanted", [MOST, OF_EACH])
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_crop_by_itself_is_as_a_file_of_it(tmp_path: Path, wanted: Percentiles, holes: bool) -> None:
+    data = write_scenes(tmp_path / "data", ("float32",))
+    found = looked_at(data)
+    ends = ranges(found, wanted)
+    constants = normalisation(found, wanted, ends)
+    reading = Reading(Labels(ClassTable.from_indices([0, 1])), constants, ranges=ends)
+    for pair in found.splits.all:
+        seen, _ = reading.window(pair, 8, 4, 30, 30)
+        void = None
+        part = tifffile.imread(pair.image)[:, 8:38, 4:34]
+        if holes:
+            void = np.zeros((1, 30, 30), bool)
+            void[:, :5] = True
+            part = np.where(void, np.float32(np.nan), part)
+        tifffile.imwrite(tmp_path / "part.tif", part, photometric="minisblack", planarconfig="separate")
+        with Source(tmp_path / "part.tif") as image:
+            alone = percentiles([image], range(3), wanted)
+        (strip,) = normalise([(0, part[None], None)], constants, [alone], torch.device("cpu"))
+        inside = (seen > constants.cut()[0].max()) & (seen < constants.cut()[1].min())  # what was cut is lost
+        assert inside.mean() > 0.99
+        by_itself = brought_to_its_own(seen, void, constants)
+        np.testing.assert_allclose(by_itself[inside], strip.values[0].numpy()[inside], atol=2e-4)
+
+
+def test_every_other_crop_is_by_itself(tmp_path: Path) -> None:
+    """Where images have ranges of their own, and nowhere else. Of a crop that shows nothing noise fills the range."""
+    data = tmp_path / "data"
+    rng = np.random.default_rng(1)
+    for n in range(2):
+        scene = rng.integers(100, 104, (64, 64)).astype(np.uint16)
+        scene[:3, :3] = 60_000
+        (data / "images").mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(data / "images" / f"{n}.tif", scene, photometric="minisblack")
+        write_picture(data / "masks" / f"{n}.png", np.pad(np.ones((3, 3), np.uint8), ((0, 61), (0, 61))))
+    found, wanted = looked_at(data), Percentiles(0, 100)
+    ends = ranges(found, wanted)
+    for given_ends in (ends, {}):
+        constants = normalisation(found, wanted if given_ends else None, given_ends)
+        reading = Reading(Labels(ClassTable.from_indices([0, 1])), constants, ranges=given_ends)
+        crops = Crops(found, reading, 16, 0, "none")
+        images = [crops.crop(0, 0, number) for number in range(200)]
+        spread = np.array([np.ptp(crop.image) for crop in images if not (crop.target == 1).any()])
+        by_itself = spread * constants.deviation[0] > (0.9 if given_ends else 59_000)
+        assert by_itself.mean() == pytest.approx(0.5 if given_ends else 0, abs=0.1)
 
 
 def test_an_image_without_a_band_s_data_is_no_measure(tmp_path: Path) -> None:
@@ -368,6 +440,6 @@ def test_a_fold_is_resumed_as_that_fold(tmp_path: Path) -> None:
 
 def test_ends_of_narrow_types(rng: np.random.Generator) -> None:
     """Between two values of a type there may be more than it holds."""
-    assert _ends(np.array([-128] * 99 + [127], np.int8), MOST) == pytest.approx((-128, -125.45))
-    low, high = _ends(np.array([-3e38] * 99 + [3e38], np.float32), MOST)
+    assert ends_of(np.array([-128] * 99 + [127], np.int8), MOST) == pytest.approx((-128, -125.45))
+    low, high = ends_of(np.array([-3e38] * 99 + [3e38], np.float32), MOST)
     assert low == pytest.approx(-3e38) and np.isfinite(high)

@@ -1,7 +1,7 @@
 """How a file fits what a network was trained on: which of its bands, and which range of its values."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from segcli.errors import InputError
 from segcli.options import Percentiles
 from segcli.raster.source import Source
-from segcli.validity import written_out
+from segcli.validity import Valid, written_out
 
 CAMERA_BITS = (8, 10, 12, 14, 16)
 
 SAMPLED = 2**20
 """Pixels of a file, about so many, of which percentiles are taken."""
+
+ROWS, MOST_STRIPS = 256, 64
+"""They are read in strips of so many rows, of taller images in so many of these at most, evenly spread: to decode all
+of a large slide takes as long as a GPU needs to label it."""
 
 
 def match_bands(
@@ -147,23 +151,37 @@ def percentiles(
     sources: Sequence[Source], bands: Sequence[int], wanted: Percentiles, stopped: Callable[[], bool] = lambda: False
 ) -> Range:
     """Those of all values that are data in all images together, of these bands or of each; above some million pixels of
-    a regular grid. Where they are the same the lowest and the highest value instead, and of an image of one value a
-    range above it, so that all of it is as the lowest."""
-    pixels = sum(source.grid.height * source.grid.width for source in sources)
+    a regular grid, of tall images in strips of it. Where they are the same the lowest and the highest value instead,
+    and of an image of one value a range above it, so that all of it is as the lowest."""
+    pixels = sum(source.grid.height * source.grid.width / _every(source) for source in sources)
     step = math.ceil(math.sqrt(pixels / SAMPLED))
     read = sorted(set(bands))
     parts = []
     for source in sources:
-        for first_row, strip, valid in source.strips(256, read):
+        for first_row, strip, valid in _spread(source, read):
             if stopped():
                 break
             rows = slice(-first_row % step, None, step)
             parts.append(strip[:, rows, ::step][:, written_out(valid, strip.shape[1:])[rows, ::step]])
     values = np.concatenate(parts, axis=1) if parts else np.zeros((len(read), 0))
     if not wanted.per_band:
-        return _ends(values, wanted)
-    low, high = zip(*(_ends(values[read.index(band)], wanted) for band in bands), strict=True)
+        return ends_of(values, wanted)
+    low, high = zip(*(ends_of(values[read.index(band)], wanted) for band in bands), strict=True)
     return low, high
+
+
+def _every(source: Source) -> int:
+    """Of how many strips one is read."""
+    return math.ceil(source.grid.height / ROWS / MOST_STRIPS)
+
+
+def _spread(source: Source, bands: Sequence[int]) -> Iterator[tuple[int, NDArray[Any], Valid]]:
+    """Strips all over an image: the first row, (band, row, col), and where there are data."""
+    if _every(source) == 1:
+        yield from source.strips(ROWS, bands)
+        return
+    for row in range(0, source.grid.height, ROWS * _every(source)):
+        yield row, *source.patch(row, 0, min(ROWS, source.grid.height - row), source.grid.width, bands)
 
 
 def written(values: Range) -> str:
@@ -173,7 +191,8 @@ def written(values: Range) -> str:
     return ", ".join(f"{low:.9g} to {high:.9g}" for low, high in np.array(values).T)
 
 
-def _ends(values: NDArray[Any], wanted: Percentiles) -> tuple[float, float]:
+def ends_of(values: NDArray[Any], wanted: Percentiles) -> tuple[float, float]:
+    """Percentiles of these values, of which some may be no numbers."""
     values = values[np.isfinite(values)].astype(np.float64)  # half of what a type holds may be more than it can hold
     if not values.size:
         return 0.0, 1.0

@@ -12,7 +12,7 @@ from segcli.errors import UsageError
 from segcli.machine import cores
 from segcli.network.normalise import AROUND, Normalisation, scaling
 from segcli.options import Percentiles
-from segcli.raster.fit import Range, match_bands, percentiles
+from segcli.raster.fit import Range, ends_of, match_bands, percentiles
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.survey import Facts, Survey
@@ -31,6 +31,24 @@ def ranges(found: Survey, wanted: Percentiles) -> dict[Pair, Range]:
 
     with closing(shared(of_pair, found.splits.all, cores())) as ends:
         return dict(zip(found.splits.all, ends, strict=True))
+
+
+def brought_to_its_own(
+    image: NDArray[np.float32], void: NDArray[np.bool_] | None, constants: Normalisation
+) -> NDArray[np.float32]:
+    """Part of an image, (band, row, col), normalised by the image's percentiles, as if it were an image by itself.
+
+    `void` says where there are no data: (band, row, col), or one plane for all bands.
+    """
+    wanted = constants.percentiles
+    assert wanted is not None
+    mean, deviation = (np.array(part, np.float32)[:, None, None] for part in (constants.mean, constants.deviation))
+    values = image * deviation + mean
+    known = np.ones(image.shape, bool) if void is None else np.broadcast_to(~void, image.shape)
+    parts = zip(values, known, strict=True) if wanted.per_band else [(values, known)]
+    low, high = np.array([ends_of(band[there], wanted) for band, there in parts], np.float32).T[..., None, None]
+    image = (np.clip((values - low) / (high - low), *AROUND) - mean) / deviation
+    return image if void is None else np.where(void, np.float32(0), image)
 
 
 def normalisation(

@@ -22,6 +22,7 @@ from segcli.raster.fit import Range, match_bands
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import REACH, border_weights, numbered, parted
+from segcli.training.constants import brought_to_its_own
 from segcli.training.labels import Labels
 from segcli.training.pairs import Pair
 from segcli.training.survey import CELL, Survey
@@ -35,6 +36,11 @@ SIGHT = REACH + 3
 
 BALANCED = 0.5
 """Share of crops that are placed by class where `balance` is asked for."""
+
+
+BY_ITSELF = 0.5
+"""Share of crops that are brought to percentiles of their own where images are: as a tile would be that is cut there,
+of which many show nothing but noise."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +257,8 @@ class Crops:
             void = None if void is None else np.pad(void, ((0, 0), *around), "symmetric")
             target = np.pad(target, around, constant_values=-1)
             objects = None if objects is None else np.pad(objects, around)
+        if self.reading.ranges and rng.random() < BY_ITSELF:
+            image = brought_to_its_own(image, void, self.reading.constants)
         crop = augment(Crop(image, target, objects, void), rng, self.augment, self.upright, self.keep_values)
         target, weights = self._with_borders(crop)
         seen = (slice(margin - self.context, margin + self.size + self.context),) * 2
