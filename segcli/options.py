@@ -163,7 +163,7 @@ class TrainOptions:
     patience: int | None = None
     weights: Path | None = None  # or the name of bundled ones
     bands: tuple[int, ...] | None = None  # counted from 1
-    input_range: Percentiles | None = None
+    input_range: Percentiles | Literal["none"] | None = None  # None: as the weights that it begins with
     width: int = 32
     depth: int = 4
     norm: Norm = "batch"
@@ -204,6 +204,11 @@ class TrainOptions:
     json: bool = False
     quiet: bool = False
     debug: bool = False
+
+    @property
+    def percentiles(self) -> Percentiles | None:
+        """What each image is brought to."""
+        return None if self.input_range == "none" else self.input_range
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         if options.border_weight and numbered < count:
             console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
-        found = survey(splits, labels, console.fail, options.bands, options.input_range is not None)
+        found = survey(splits, labels, console.fail, options.bands, options.percentiles is not None)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
         odd = [*left_out(options.data), *warnings(found, labels.classes.names)]
@@ -125,7 +125,7 @@ def _train(
     processes: Processes, device: torch.device,
 ) -> int:  # fmt: skip
     classes, splits = labels.classes, found.splits
-    wanted = options.input_range
+    wanted = options.percentiles
     ends = {} if wanted is None else ranges(found, wanted)
     normalisation = constants(found, start, wanted, ends)
     torch.manual_seed(options.seed)

@@ -72,6 +72,7 @@ def test_percentiles_on_the_command_line(text: str, expected: Percentiles) -> No
     assert texts.percentiles("--input-range", text) == texts.value_range("--input-range", text) == expected
     assert texts.percentiles("--input-range", str(expected)) == expected
     assert texts.percentiles("--input-range", None) is None
+    assert texts.percentiles("--input-range", "none") == "none"
 
 
 @pytest.mark.parametrize(
@@ -326,6 +327,8 @@ def test_weights_say_what_a_second_training_does(tmp_path: Path, refused: Callab
     assert run(trained(data, tmp_path / "e", epochs=1, weights=plain, input_range=MOST), QUIET) == 0
     constants = checkpoint.load(tmp_path / "e" / "best.safetensors").normalisation
     assert constants == checkpoint.load(first).normalisation != checkpoint.load(plain).normalisation
+    assert run(trained(data, tmp_path / "f", epochs=1, weights=first, input_range="none"), QUIET) == 0
+    assert checkpoint.load(tmp_path / "f" / "best.safetensors").normalisation == checkpoint.load(plain).normalisation
 
 
 def test_a_training_goes_on_with_its_own_percentiles_alone(tmp_path: Path) -> None:

@@ -87,8 +87,10 @@ def value_range(option: str, text: str | None) -> tuple[float, float] | Percenti
         raise UsageError(option, f"found {text!r}", "expected percentiles from 0% to 100%") from None
 
 
-def percentiles(option: str, text: str | None) -> Percentiles | None:
-    """Two percentiles, of all bands or of each."""
+def percentiles(option: str, text: str | None) -> Percentiles | Literal["none"] | None:
+    """Two percentiles, of all bands or of each; or none."""
+    if text == "none":
+        return "none"
     with suppress(UsageError):
         found = value_range(option, text)
         if not isinstance(found, tuple):

@@ -63,8 +63,9 @@ def train(
     input_range: Annotated[
         str | None,
         typer.Option(
-            metavar="LOW%,HIGH%[,per-band]",
-            help="Bring each image to percentiles of its own values, now and in predict: for unlike exposures.",
+            metavar="LOW%,HIGH%[,per-band]|none",
+            help="Bring each image to percentiles of its own values, now and in predict: for unlike exposures "
+            "(default: none, or those of --weights).",
         ),
     ] = None,
     width: Annotated[
