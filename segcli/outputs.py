@@ -1,6 +1,6 @@
 """What predict writes beside a mask, where, and how: probabilities, confidence, overlays, objects, polygons."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from segcli.classes import ClassTable
 from segcli.drawing.overlay import over_picture
 from segcli.errors import InputError, UsageError
 from segcli.files import part_of
-from segcli.options import PredictOptions
+from segcli.options import Percentiles, PredictOptions
 from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
@@ -21,10 +21,11 @@ from segcli.raster.sink import Encoding, create
 from segcli.raster.source import Images, Source
 from segcli.raster.stretch import shown_bands
 from segcli.raster.vectors import POLYGONS, Shapes, check_on_earth, check_polygons, write_polygons
+from segcli.tiling.manifest import MANIFEST as TILES
 
 
-def check(options: PredictOptions) -> None:
-    """UsageError where options ask for what cannot be had."""
+def check(options: PredictOptions, say: Callable[[str], None]) -> None:
+    """UsageError where options ask for what cannot be had; says what is likely not meant."""
     if options.polygons is not None:
         check_polygons(options.polygons)
     measured = options.probabilities or needs_confidence(options)
@@ -42,6 +43,10 @@ def check(options: PredictOptions) -> None:
             raise UsageError(name, f"without {without}", "it does nothing")
     if options.level is not None and options.mpp is not None:
         raise UsageError("--level and --mpp", "both given", "expected one of them")
+    for folder in options.inputs if isinstance(options.input_range, Percentiles) else ():
+        if isinstance(folder, Path) and (folder / TILES).is_file():
+            say(f"{folder}: tiles have percentiles of their own each, so that one scene may be labelled in two ways "
+                "where they meet; --input-range LOW,HIGH gives all the same")  # fmt: skip
 
 
 def needs_confidence(options: PredictOptions) -> bool:

@@ -111,7 +111,7 @@ def run(options: PredictOptions, console: Console) -> int:
     model = checkpoint.load(path)
     options = replace(options, input_range=options.input_range or model.normalisation.percentiles)
     keep_kernels_for(model.network)
-    outputs.check(options)
+    outputs.check(options, console.say)
     suffix = partial(endings.suffix, options.format)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
     jobs = batch.of_shard(jobs, folder, options.shard)

@@ -179,6 +179,18 @@ def test_values_may_be_said_instead(tmp_path: Path, rng: np.random.Generator) ->
     assert (mask == 7).mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_tiles_of_one_scene_are_noticed(tmp_path: Path, segcli: Callable[..., Any], rng: np.random.Generator) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", rng.integers(0, 255, (64, 64, 3), np.uint8), photometric="rgb")
+    assert segcli("tile", "a.tif", "--size", "32", "--out", "tiles").returncode == 0
+    weights = write_weights(tmp_path / "w.safetensors", MOST)
+    done = segcli("predict", "tiles", "--out", "own", "--weights", weights)
+    assert done.returncode == 0
+    assert "tiles: tiles have percentiles of their own each" in done.stderr.replace("\n", " ")
+    for more in (("tiles", "--input-range", "0,255"), ("a.tif",)):
+        done = segcli("predict", *more, "--out", f"masks_{len(more)}", "--weights", weights)
+        assert (done.returncode, "of their own" in done.stderr) == (0, False)
+
+
 @pytest.mark.parametrize("wanted", [MOST, OF_EACH])
 @pytest.mark.parametrize("bands", [1, 3])
 @pytest.mark.parametrize("types", [("uint16", "float32", "uint8"), ("uint8",)])
