@@ -1,7 +1,7 @@
 """From values as files hold them to the numbers that a network was trained on.
 
-The constants are fixed at training and travel in the checkpoint. Nothing here is ever taken from a tile: two pixels
-of one value give one input wherever they stand.
+The constants are fixed at training and travel in the checkpoint; a range of values, where one is asked for, is of the
+whole image. Nothing here is ever taken from a tile: two pixels of one value give one input wherever they stand in it.
 """
 
 import math
