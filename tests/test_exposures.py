@@ -244,6 +244,20 @@ def test_a_crop_by_itself_is_as_a_file_of_it(tmp_path: Path, wanted: Percentiles
         np.testing.assert_allclose(by_itself[inside], strip.values[0].numpy()[inside], atol=2e-4)
 
 
+@pytest.mark.parametrize("step", [0, 1e-7, 1e-3])
+def test_a_crop_of_one_value_is_dark(step: float) -> None:
+    """All of it is as the lowest value, also where rounding makes two of one; what differs fills the range."""
+    constants = Normalisation("uint16", (0.25,), (0.5,), Percentiles(0, 100))
+    image = np.full((1, 8, 8), 0.7, np.float32)
+    image[0, :4] += np.float32(step)
+    values = brought_to_its_own(image, None, constants) * 0.5 + 0.25
+    assert np.isfinite(values).all()
+    assert values[0, 4:] == pytest.approx(0, abs=1e-6)
+    assert (values[0, :4] == pytest.approx(1, abs=1e-3)) == (step == 1e-3)
+    void = np.ones((1, 8, 8), bool)
+    assert (brought_to_its_own(image, void, constants) == 0).all()
+
+
 def test_every_other_crop_is_by_itself(tmp_path: Path) -> None:
     """Where images have ranges of their own, and nowhere else. Of a crop that shows nothing noise fills the range."""
     data = tmp_path / "data"

@@ -22,6 +22,10 @@ CLIPPED = (1.0, 99.0)
 pixels would else set them."""
 
 
+LEAST = np.float32(1e-6)
+"""A part of an image that has less of its range is taken to have so much: the rest is rounding."""
+
+
 def ranges(found: Survey, wanted: Percentiles) -> dict[Pair, Range]:
     """Those of the values that each image has in the bands that are learnt from; read once more for it."""
 
@@ -47,7 +51,8 @@ def brought_to_its_own(
     known = np.ones(image.shape, bool) if void is None else np.broadcast_to(~void, image.shape)
     parts = zip(values, known, strict=True) if wanted.per_band else [(values, known)]
     low, high = np.array([ends_of(band[there], wanted) for band, there in parts], np.float32).T[..., None, None]
-    image = (np.clip((values - low) / (high - low), *AROUND) - mean) / deviation
+    share = np.maximum(high - low, LEAST)
+    image = (np.clip((values - low) / share, *AROUND) - mean) / deviation
     return image if void is None else np.where(void, np.float32(0), image)
 
 
