@@ -72,6 +72,9 @@ RECIPES: dict[str, dict[str, str]] = {
         " --augment geometric --learning-rate 0.0005 --seed 3",
         "nuclei in all sizes again": f"--weights {{out}}/nuclei_in_all_sizes/run/best.safetensors {FEW} --minutes 112"
         " --augment geometric --learning-rate 0.0005 --seed 5 --half",
+        "nuclei in any light": f"--weights {{out}}/nuclei_in_all_sizes_again/run/best.safetensors {FEW} --minutes 65"
+        " --precision bf16 --augment geometric --keep-values --input-range 0.1%,99.9% --learning-rate 0.0005 --seed 11"
+        " --half",
     },
     "landcover": {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
