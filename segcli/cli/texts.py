@@ -119,21 +119,24 @@ def pattern(option: str, text: str | None) -> str | None:
 
 def shard(text: str | None) -> Shard | None:
     """I/N: the I-th of N parts."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError("--shard", f"found {text!r}", "expected I/N, I from 1 to N, such as 2/8")
-    return Shard(int(found[1]), int(found[2]))
+    found = _part_of("--shard", text, "2/8")
+    return None if found is None else Shard(*found)
 
 
 def fold(text: str | None) -> tuple[int, int] | None:
     """I/N: the I-th of N folds."""
+    found = _part_of("--fold", text, "2/5")
+    if found == (1, 1):
+        raise UsageError("--fold", "found '1/1'", "expected two folds at least, such as 2/5")
+    return found
+
+
+def _part_of(option: str, text: str | None, example: str) -> tuple[int, int] | None:
     if text is None:
         return None
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
-        raise UsageError("--fold", f"found {text!r}", "expected I/N, I from 1 to N, such as 2/5")
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(option, f"found {text!r}", f"expected I/N, I from 1 to N, such as {example}")
     return int(found[1]), int(found[2])
 
 
