@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from segcli.network.plan import PANEL_STEP, Costs, Plan, plans
 from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.options import Padding, Up
 
 
 @given(st.integers(1, 200_000), st.integers(1, 400), st.integers(0, 500))
@@ -162,9 +163,31 @@ def test_rows_are_held_no_longer_than_somebody_works_on_them() -> None:
     with Counted([]) as found:
         for _ in range(12):
             list(flow.push(torch.empty(1, 3, 16, 128, memory_format=torch.channels_last).zero_(), last=False))
-    kept = {held.untyped_storage()._cdata: held for operator in flow._operators for held in operator.held()}
+    held = [*(tensor for operator in flow._operators for tensor in operator.held()), *flow._scratch.held()]
+    kept = {tensor.untyped_storage()._cdata: tensor for tensor in held}
     image, feature = 16 * 128 * 3 * 4, 16 * 128 * 8 * 4
-    assert found.most - sum(held.untyped_storage().nbytes() for held in kept.values()) <= image + 2 * feature
+    assert found.most - sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) <= image + 2 * feature
+
+
+@pytest.mark.parametrize("up", ["transpose", "bilinear", "unpool"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_what_operators_keep_is_counted_as_it_changes(up: Up, padding: Padding) -> None:
+    """As by going through all of them after each."""
+    network = UNet(NetworkConfig(3, 2, 4, 3, up=up, padding=padding)).eval()
+    stream = Stream(network, 3, 8, torch.device("cpu"), method="scores", context=network.config.context)
+    counts: list[tuple[int, int]] = []
+
+    def compare(_: int) -> None:
+        held = (tensor for operator in flow._operators for tensor in operator.held())
+        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in held}
+        counts.append((flow._kept.bytes_with([]), sum(storages.values())))
+
+    flow = RowStream(stream._steps, compare)
+    height = 18 * 8 + 4 * (padding == "valid")
+    for row in range(0, height, 24):
+        list(flow.push(torch.zeros(1, 3, min(24, height - row), height), last=row + 24 >= height))
+    assert all(found == expected for found, expected in counts)
+    assert len({found for found, _ in counts}) > 10  # it does change
 
 
 @pytest.mark.parametrize("depth", [4, 5])

@@ -185,7 +185,7 @@ class Window:
         return self.function(block[:, :, : (count - 1) * stride + extent]) if count else None
 
     def held(self) -> list[Tensor]:
-        return [*([] if self._kept is None else [self._kept]), *self.scratch.held()]
+        return [] if self._kept is None else [self._kept]  # the scratch is not its own
 
     def unfinished(self) -> bool:
         return False

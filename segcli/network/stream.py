@@ -9,6 +9,7 @@ Larger than GPU Memory", J. Res. NIST 126:126009; keeping rows instead of comput
 Knows nothing of files, classes or colours.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
@@ -42,16 +43,17 @@ class RowStream:
     def __init__(self, steps: tuple[Step, ...], watch: Callable[[int], None] | None = None) -> None:
         self._steps = steps
         self._operators = [step.make() for step in steps]
-        scratch = Scratch()  # one for all, since they work one after the other
+        self._scratch = Scratch()  # one for all, since they work one after the other
         self._joins: dict[int, Join] = {}
         for number, operator in enumerate(self._operators):
             window = operator.window if isinstance(operator, JoinedWindow) else operator
             if isinstance(window, Window):
-                window.scratch = scratch
+                window.scratch = self._scratch
             join = operator.join if isinstance(operator, JoinedWindow) else operator
             if isinstance(join, Join):
                 self._joins[number] = join
         self._watch = watch
+        self._kept = _Kept()
         self._begun = False
         self._told: dict[int, bool] = {}  # which outputs had ended after the last pass
 
@@ -79,7 +81,7 @@ class RowStream:
         for number, (step, operator) in enumerate(zip(self._steps, self._operators, strict=True)):
             inputs = [None if source in step.early else values[source] for source in step.inputs]
             inputs_ended = all(known.get(source, False) for source in step.inputs)
-            given = [] if self._watch is None else [rows, *inputs, *operator.held()]
+            given = [] if self._watch is None else [rows, *inputs, *operator.held(), *self._scratch.held()]
             for source in step.frees:
                 del values[source]  # what of it has been copied may go while the operator works
             with torch.inference_mode():  # here, not in the generators: there it would hold for their callers, too
@@ -87,6 +89,8 @@ class RowStream:
                 for later, branch in step.waits:
                     self._joins[later].wait(branch, output)
             if self._watch is not None:
+                for changed in (number, *(later for later, _ in step.waits)):
+                    self._kept.note(changed, self._operators[changed].held())
                 self._watch(self._most(list(values.values()), given, inputs, output))
             values[number], ended[number] = output, inputs_ended and not operator.unfinished()
             del inputs, given, output
@@ -98,13 +102,37 @@ class RowStream:
         """Bytes alive at the most while an operator worked on what was `given`: the image, its inputs, and what it
         kept; what all others keep comes on top. Each storage counts once. Of the inputs none are `left` if it copied
         them before it made its output."""
-        kept = [tensor for operator in self._operators for tensor in operator.held()]
-        shared = _sizes([*values, *kept, given[0]])
+        shared = [*values, *self._scratch.held(), given[0]]
         if not left:
-            return max(sum((shared | _sizes(given)).values()), sum((shared | _sizes([output])).values()))
+            return max(self._kept.bytes_with([*shared, *given]), self._kept.bytes_with([*shared, output]))
         # What an operator that keeps its inputs puts before them is a copy of them, while it lasts.
         copies = sum(value.nbytes for value in left if value is not None)
-        return sum((shared | _sizes([*given, output])).values()) + copies
+        return self._kept.bytes_with([*shared, *given, output]) + copies
+
+
+class _Kept:
+    """Bytes of what all operators keep, each storage once; told anew of the operators alone that have changed it."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, dict[int, int]] = {}  # for each operator the bytes of its storages
+        self._users: Counter[int] = Counter()
+        self._total = 0
+
+    def note(self, operator: int, held: list[Tensor]) -> None:
+        """What an operator keeps by now."""
+        before, self._of[operator] = self._of.get(operator, {}), _sizes(held)
+        for storage, size in before.items():
+            self._users[storage] -= 1
+            if not self._users[storage]:
+                del self._users[storage]
+                self._total -= size
+        for storage, size in self._of[operator].items():
+            self._total += 0 if storage in self._users else size
+            self._users[storage] += 1
+
+    def bytes_with(self, others: list[Strip]) -> int:
+        """With those of others that are no operator's."""
+        return self._total + sum(size for storage, size in _sizes(others).items() if storage not in self._users)
 
 
 def _sizes(tensors: Iterable[Strip]) -> dict[int, int]:
