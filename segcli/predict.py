@@ -121,7 +121,7 @@ def run(options: PredictOptions, console: Console) -> int:
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, cores()))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
-    scorer = first_scorer(model.network, device, dtype, options, console.say)
+    scorer = first_scorer(model, device, dtype, options, console.say)
     if scorer.device.type == "cpu":
         model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights

@@ -12,6 +12,7 @@ from segcli.network.alive import most_alive
 from segcli.network.blend import Weighting, Windows, window_starts, window_weights
 from segcli.network.normalise import Inputs
 from segcli.network.unet import NetworkConfig, UNet
+from segcli.network.views import AS_IT_IS, EIGHT, MIRRORED, Views
 
 
 def strips_of(image: Tensor, height: int) -> Iterator[Inputs]:
@@ -29,29 +30,30 @@ def blended(windows: Windows, image: Tensor, strip: int) -> Tensor:
 
 
 weightings = st.sampled_from(["gaussian", "hann"])
+views = st.sampled_from([AS_IT_IS, MIRRORED, EIGHT])
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 60), st.integers(1, 60), st.integers(2, 24), st.floats(0, 0.9), weightings, st.booleans(),
+    st.integers(1, 60), st.integers(1, 60), st.integers(2, 24), st.floats(0, 0.9), weightings, views,
     st.integers(1, 70), st.sampled_from([1, 2, 4]),
 )  # fmt: skip
 def test_a_network_that_changes_nothing_gives_the_image_back(
-    height: int, width: int, size: int, overlap: float, weighting: Weighting, tta: bool, strip: int, stride: int
+    height: int, width: int, size: int, overlap: float, weighting: Weighting, views: Views, strip: int, stride: int
 ) -> None:
     image = torch.randn(2, 3, height, width)
     size = max(stride, size // stride * stride)
-    found = blended(Windows(lambda rows: rows, size, overlap, weighting, tta, stride), image, strip)
+    found = blended(Windows(lambda rows: rows, size, overlap, weighting, views, stride), image, strip)
     torch.testing.assert_close(found, image, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("tta", [False, True])
-def test_windows_are_added_up_in_float32_whatever_the_network_computes_in(dtype: torch.dtype, tta: bool) -> None:
+@pytest.mark.parametrize("views", [AS_IT_IS, EIGHT])
+def test_windows_are_added_up_in_float32_whatever_the_network_computes_in(dtype: torch.dtype, views: Views) -> None:
     """What changes nothing gives the image back as these numbers have it, and not once more rounded."""
     image = torch.randn(1, 2, 50, 41).to(dtype)
     cpu = torch.device("cpu")
-    found = blended(Windows(lambda rows: rows, 16, 0.75, "gaussian", tta, 1, device=cpu, dtype=dtype), image, 7)
+    found = blended(Windows(lambda rows: rows, 16, 0.75, "gaussian", views, 1, device=cpu, dtype=dtype), image, 7)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, image.float(), rtol=1e-5, atol=1e-6)
 
@@ -107,7 +109,7 @@ def test_augmentation_averages_the_eight_symmetries(width: int) -> None:
     mean = torch.stack(turned + [k.flip(3) for k in turned]).mean(0)
     image = torch.randn(1, 1, 12, width)
     expected = torch.nn.functional.conv2d(image, mean, padding=1)
-    torch.testing.assert_close(blended(Windows(network, 20, tta=True), image, 5), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(blended(Windows(network, 20, views=EIGHT), image, 5), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_window_is_the_whole_pass() -> None:
@@ -195,15 +197,15 @@ def test_bytes_alive_are_counted_once_and_while_they_are() -> None:
     assert most_alive(lambda: [torch.zeros(1000).sum() for _ in range(5)]) == 4020  # the sums stay
 
 
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("views", [AS_IT_IS, EIGHT])
 @pytest.mark.parametrize(
     "change", [{}, {"padding": "valid"}, {"up": "unpool"}, {"encoder": "resnet18"}, {"encoder": "efficientnet_b0"}]
 )
-def test_what_a_window_takes_is_known_before_it_is_scored(change: dict[str, str], tta: bool) -> None:
+def test_what_a_window_takes_is_known_before_it_is_scored(change: dict[str, str], views: Views) -> None:
     """From windows a fifth as large or smaller."""
     network = UNet(NetworkConfig(3, 4, 8, 3 if "encoder" not in change else 5, **change)).eval()  # type: ignore[arg-type]
     stride = network.config.total_stride
-    windows = Windows(network, 10 * stride, tta=tta, total_stride=stride, bands=3, classes=4)
+    windows = Windows(network, 10 * stride, views=views, total_stride=stride, bands=3, classes=4)
     shape = (1, 3, 10 * stride, 10 * stride)
     with torch.inference_mode():
         taken = most_alive(lambda: list(windows.scores([Inputs(0, torch.zeros(shape))], 10 * stride)))

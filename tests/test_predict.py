@@ -557,8 +557,8 @@ def test_a_full_device_is_left_for_the_rest_of_a_run(
         write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (600, 2500, 3), np.uint8))
     made, ways = [], []
 
-    def first(network: UNet, device: torch.device, dtype: torch.dtype, *more: object) -> Scorer:
-        return replace(make_scorer(network, device, dtype, *more), device=torch.device("meta"))  # type: ignore[arg-type]
+    def first(model: checkpoint.Model, device: torch.device, dtype: torch.dtype, *more: object) -> Scorer:
+        return replace(make_scorer(model.network, device, dtype, *more), device=torch.device("meta"))  # type: ignore[arg-type]
 
     def counted(*given: object) -> Scorer:
         made.append(given[1])
@@ -600,7 +600,7 @@ def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
         return make_scorer(network, device, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("segcli.network.scorer.make_scorer", full)
-    scorer = first_scorer(model.network, torch.device("meta"), torch.bfloat16, options, said.append)
+    scorer = first_scorer(model, torch.device("meta"), torch.bfloat16, options, said.append)
     assert (scorer.device.type, scorer.dtype) == ("cpu", torch.float32)
     assert said == ["out of memory on meta; going on on the CPU, in float32"]
     assert list(scorer.plans_within(99, 99, 1, 1e9))
@@ -609,7 +609,8 @@ def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
     monkeypatch.setattr(Stream, "plans", lambda *_: (_ for _ in ()).throw(RuntimeError("a fault")))
     with pytest.raises(RuntimeError, match="a fault"):
         list(scorer.plans_within(99, 99, 1, 1e9))
-    windows = make_scorer(model.network, torch.device("cpu"), torch.float32, replace(options, tta=True), said.append)
+    in_windows = replace(options, stitch="windows")
+    windows = make_scorer(model.network, torch.device("cpu"), torch.float32, in_windows, said.append)
     monkeypatch.setattr(Windows, "bytes_of", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
     assert windows.always == 0
     assert list(windows.plans_within(99, 99, 1, 1e9)) == []
@@ -651,12 +652,11 @@ def test_small_images_of_one_size_go_through_together(
 def test_windows_and_augmentation(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
     """The known model looks at single pixels, so every way must give the same mask."""
     write_picture(tmp_path / "a.png", scan)
-    ways = ({"stitch": "windows"}, {"tta": True}, {"stitch": "windows", "weighting": "hann", "overlap": 0.5})
+    in_windows: dict[str, object] = {"stitch": "windows"}
+    ways = (in_windows, {"tta": True}, in_windows | {"tta": True}, in_windows | {"weighting": "hann", "overlap": 0.5})
     for way in ways:
         assert predict(tmp_path, weights, tmp_path / "a.png", window=16, **way) == 0
         assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
-    with pytest.raises(UsageError, match="--tta: needs --stitch windows"):
-        predict(tmp_path, weights, tmp_path / "a.png", tta=True, stitch="stream")
 
 
 def scores_of(tmp_path: Path, weights: Path, scan: np.ndarray, **more: object) -> np.ndarray:
@@ -669,11 +669,13 @@ def scores_of(tmp_path: Path, weights: Path, scan: np.ndarray, **more: object) -
 def test_windows_and_augmentation_of_a_network_that_sees_more_than_a_pixel(
     tmp_path: Path, random_weights: Path, rng: np.random.Generator
 ) -> None:
-    """Each way is another one, and close to the whole pass; --tta, to the mean of those of the eight symmetries."""
+    """Each way is another one, and close to the whole pass; --tta, to the mean of those of the eight symmetries,
+    which it is where it streams."""
     scan = rng.integers(0, 255, (96, 128, 3), np.uint8)
     scores = partial(scores_of, tmp_path, random_weights, window=64, overlap=0.5)
     gaussian, hann, tta = (scores(scan, stitch="windows", **way) for way in ({}, {"weighting": "hann"}, {"tta": True}))
-    for one, other in combinations((gaussian, hann, tta), 2):
+    rows = scores(scan, tta=True)
+    for one, other in combinations((gaussian, hann, tta, rows), 2):
         assert abs(one - other).max() > 0.01
     streamed = []
     for turns in range(4):
@@ -687,6 +689,7 @@ def test_windows_and_augmentation_of_a_network_that_sees_more_than_a_pixel(
     }
     for way, (found, whole) in wholes.items():
         assert abs(found - whole).mean() < 0.01, way
+    np.testing.assert_allclose(rows, wholes["tta"][1], atol=1e-5)
 
 
 def test_a_network_that_does_not_stream_goes_through_windows(

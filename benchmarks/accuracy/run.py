@@ -100,7 +100,8 @@ WAYS = {
     "rows, exact": "",
     "windows, a quarter over": "--stitch windows --window 256 --overlap 0.25",
     "windows, half over, Hann": "--stitch windows --window 256 --overlap 0.5 --weighting hann",
-    "windows, turned and flipped": "--tta --window 256 --overlap 0.25",
+    "rows, turned and flipped": "--tta",
+    "windows, turned and flipped": "--tta --stitch windows --window 256 --overlap 0.25",
 }
 
 OBJECTS = {

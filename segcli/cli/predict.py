@@ -102,7 +102,7 @@ def predict(
         ),
     ] = PredictOptions.stitch,
     window: Annotated[
-        int, typer.Option(min=16, help="Side of the windows of --stitch windows and --tta, in pixels.")
+        int, typer.Option(min=16, help="Side of the windows of --stitch windows, in pixels.")
     ] = PredictOptions.window,
     overlap: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of a window that the next one covers again.")
@@ -111,7 +111,12 @@ def predict(
         Weighting, typer.Option(help="How windows that overlap are blended.")
     ] = PredictOptions.weighting,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over flips and quarter turns, in windows: eight times the work.")
+        bool,
+        typer.Option(
+            "--tta",
+            help="Average over flips and quarter turns, eight times the work (weights of train --upright: left and "
+            "right alone, twice).",
+        ),
     ] = PredictOptions.tta,
     recursive: Recursive = False,
     nul: Nul = False,

@@ -23,6 +23,7 @@ from torch.nn import functional
 from segcli.network.alive import most_alive
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Costs, Plan, plans
+from segcli.network.views import AS_IT_IS, Views
 
 Weighting = Literal["gaussian", "hann"]
 
@@ -53,16 +54,15 @@ class Windows:
     """A network that scores overlapping windows. `network` takes (image, band, row, col) of any size.
 
     `overlap` is the share of a window that the next one covers again; windows stand at multiples of `total_stride`
-    but for the last of a row or column. With `tta` each window is scored in its eight symmetries and the scores are
-    averaged. `bands` and `classes` tell how much memory a column takes; `device` and `dtype`
-    are those of the images.
+    but for the last of a row or column. Of several `views` of a window the scores are averaged. `bands` and `classes`
+    tell how much memory a column takes; `device` and `dtype` are those of the images.
     """
 
     network: Callable[[Tensor], Tensor]
     size: int = 512
     overlap: float = 0.25
     weighting: Weighting = "gaussian"
-    tta: bool = False
+    views: Views = AS_IT_IS
     total_stride: int = 1
     bands: int = 1
     classes: int = 2
@@ -159,17 +159,14 @@ class Windows:
         return self._known[key]
 
     def _score(self, window: Tensor) -> Tensor:
-        if not self.tta:
+        if self.views == AS_IT_IS:
             return self.network(window)
         total: Tensor | None = None
-        for turn in range(4):
-            for flipped in (False, True):
-                seen = window.rot90(turn, (2, 3))
-                scores = self.network(seen.flip(3) if flipped else seen)
-                back = (scores.flip(3) if flipped else scores).rot90(-turn, (2, 3)).float()
-                total = back if total is None else total + back
+        for view in self.views:
+            scores = view.back(self.network(view.of(window))).float()
+            total = scores if total is None else total + scores
         assert total is not None
-        return total / 8
+        return total / len(self.views)
 
 
 @dataclass

@@ -45,6 +45,12 @@ class Model:
     def bands(self) -> int:
         return self.network.config.bands
 
+    @property
+    def upright(self) -> bool:
+        """Whether it learnt from images that have an up (`train --upright`): turned ones would be new to it."""
+        options = self.training.get("options") if isinstance(self.training, dict) else None
+        return isinstance(options, dict) and options.get("upright") is True
+
 
 def save(model: Model, path: Path, half: bool = False) -> None:
     """Write `model`; with `half`, convolution weights as float16 (norm layers stay float32: their range needs it)."""

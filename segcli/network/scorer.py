@@ -9,12 +9,14 @@ from torch import Tensor
 
 from segcli.errors import UsageError
 from segcli.network.blend import Windows
+from segcli.network.checkpoint import Model
 from segcli.network.device import choose_precision, is_out_of_memory, name_of
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
 from segcli.network.stream import Stream
 from segcli.network.tracing import NotStreamableError
 from segcli.network.unet import UNet
+from segcli.network.views import AS_IT_IS, MeanOverViews, Views, views_for
 from segcli.options import PredictOptions
 
 TOGETHER = 64
@@ -24,15 +26,20 @@ TOGETHER_PIXELS = {"cuda": 2**23, "mps": 2**22}
 """At most so many pixels, too: enough to fill a GPU. On the CPU small images alone gain by company."""
 
 
+OF_WINDOWS = ("window", "overlap", "weighting")
+"""Options that change nothing where rows stream."""
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """A network on a device, in a precision, in one of the two ways."""
+    """A network on a device, in a precision, in one of the two ways, over one view of the image or several."""
 
     network: UNet
     way: Stream | Windows
     device: torch.device
     dtype: torch.dtype
     options: PredictOptions
+    views: Views
     _on_cpu: list["Scorer"] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
@@ -70,7 +77,7 @@ class Scorer:
             yield self
         if self.device.type != "cpu":
             if not self._on_cpu:
-                self._on_cpu.append(_on_the_cpu(self.network, self.device, self.options, say))
+                self._on_cpu.append(_on_the_cpu(self.network, self.device, self.options, say, self.views))
             yield self._on_cpu[0]
 
     def plans_within(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
@@ -95,47 +102,58 @@ def in_numbers_of(
 
 
 def first_scorer(
-    network: UNet, device: torch.device, dtype: torch.dtype, options: PredictOptions, say: Callable[[str], None]
+    model: Model, device: torch.device, dtype: torch.dtype, options: PredictOptions, say: Callable[[str], None]
 ) -> Scorer:
-    """As `make_scorer`; on the CPU where the device has no room for the weights."""
+    """As `make_scorer`, over the views that `--tta` means; on the CPU where the device has no room for the weights."""
+    views = views_for(options.tta, model.upright)
     try:
-        return make_scorer(network, device, dtype, options, say)
+        return make_scorer(model.network, device, dtype, options, say, views)
     except (RuntimeError, MemoryError) as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
-    return _on_the_cpu(network, device, options, say)
+    return _on_the_cpu(model.network, device, options, say, views)
 
 
-def _on_the_cpu(network: UNet, device: torch.device, options: PredictOptions, say: Callable[[str], None]) -> Scorer:
+def _on_the_cpu(
+    network: UNet, device: torch.device, options: PredictOptions, say: Callable[[str], None], views: Views
+) -> Scorer:
     say(f"out of memory on {device}; going on on the CPU, in float32")
-    return make_scorer(network, torch.device("cpu"), torch.float32, options, say)
+    return make_scorer(network, torch.device("cpu"), torch.float32, options, say, views)
 
 
 def make_scorer(
-    network: UNet, device: torch.device, dtype: torch.dtype, options: PredictOptions, say: Callable[[str], None]
+    network: UNet,
+    device: torch.device,
+    dtype: torch.dtype,
+    options: PredictOptions,
+    say: Callable[[str], None],
+    views: Views = AS_IT_IS,
 ) -> Scorer:
     """Streamed if the network can be and `--stitch` lets it, else in windows; `say` is told why not.
 
     Raises UsageError where `--stitch stream` is asked of a network that cannot be streamed.
     """
     config = network.config
-    if options.stitch != "windows" and not options.tta:
+    if options.stitch != "windows":
         try:
-            stream = Stream(network, config.bands, config.total_stride, device, dtype, "scores", config.context)
-            return Scorer(network, stream, device, dtype, options)
+            seen = network if views == AS_IT_IS else MeanOverViews(network, views)
+            stream = Stream(seen, config.bands, config.total_stride, device, dtype, "scores", config.context)
+            if any(getattr(options, name) != getattr(PredictOptions, name) for name in OF_WINDOWS):
+                say(
+                    "--window, --overlap and --weighting do nothing: there are no windows but with --stitch windows"
+                )
+            return Scorer(network, stream, device, dtype, options, views)
         except NotStreamableError as error:
             if options.stitch == "stream":
                 raise UsageError("--stitch stream", f"the network does not stream: {error}") from error
             say(f"the network does not stream ({error}); it is run in windows that overlap by {options.overlap:g}")
-    elif options.stitch == "stream":
-        raise UsageError("--tta", "needs --stitch windows", "turned images cannot be streamed in rows")
     # A copy of torchvision's encoders comes out in training mode, where norms take the statistics of the window.
     moved = copy.deepcopy(network).eval()
     moved = moved.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # A multiple of the total stride, so that windows are padded at the image's border alone.
     size = max(config.total_stride, options.window // config.total_stride * config.total_stride)
     windows = Windows(
-        moved, size, options.overlap, options.weighting, options.tta, config.total_stride, config.bands, config.classes,
+        moved, size, options.overlap, options.weighting, views, config.total_stride, config.bands, config.classes,
         device, dtype,
     )  # fmt: skip
     if (size, windows.step) != (options.window, round(options.window * (1 - options.overlap))):
@@ -143,4 +161,4 @@ def make_scorer(
         say(
             f"windows of {size} pixels every {windows.step}: multiples of {stride}, which the network divides images by"
         )
-    return Scorer(network, windows, device, dtype, options)
+    return Scorer(network, windows, device, dtype, options, views)

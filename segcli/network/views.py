@@ -1,0 +1,88 @@
+"""A network that looks at an image in several of its eight symmetries, and takes the mean of what it says
+("test-time augmentation").
+
+An image that is turned for a network with kernels as they are, and whose scores are turned back, has the scores of the
+image as it is for a network whose kernels are turned back: convolutions, pooling and ways up of the U-Net's own kind
+stand at the same places from either side. So nothing needs to be turned but kernels, and what comes out is one
+network, which streams in rows as any other does: no windows, no seams, eight times the work. That kernels may be
+turned in place of images is the ground of group convolutions (Cohen and Welling, 2016, "Group Equivariant
+Convolutional Networks").
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segcli.network.frame import frame
+from segcli.network.tracing import NotStreamableError, sharing_weights
+from segcli.network.unet import UNet
+
+
+class View(NamedTuple):
+    """An image by `turns` quarter turns to the left, then mirrored left to right if `flip` says so."""
+
+    turns: int
+    flip: bool
+
+    def of(self, image: Tensor) -> Tensor:
+        """(..., row, col) as it is seen."""
+        seen = image.rot90(self.turns, (-2, -1))
+        return seen.flip(-1) if self.flip else seen
+
+    def back(self, seen: Tensor) -> Tensor:
+        """(..., row, col) as it was."""
+        return (seen.flip(-1) if self.flip else seen).rot90(-self.turns, (-2, -1))
+
+
+Views = tuple[View, ...]
+
+AS_IT_IS: Views = (View(0, False),)
+MIRRORED: Views = (View(0, False), View(0, True))
+EIGHT: Views = tuple(View(turns, flip) for turns in range(4) for flip in (False, True))
+
+
+def views_for(tta: bool, upright: bool) -> Views:
+    """Those of `--tta`; where images have an up, a network knows none that are turned."""
+    return AS_IT_IS if not tta else MIRRORED if upright else EIGHT
+
+
+class MeanOverViews(nn.Module):
+    """The mean of a U-Net's scores over `views` of an image, framed as the U-Net itself frames it.
+
+    `networks` are the U-Net with other kernels, one for each view: as many times the weights. Raises
+    NotStreamableError for encoders of torchvision's, whose strides count from the first row and column: from the other
+    side they find other pixels.
+    """
+
+    def __init__(self, network: UNet, views: Views) -> None:
+        super().__init__()
+        self.config = network.config
+        if self.config.encoder != "plain":
+            raise NotStreamableError([f"{self.config.encoder}, whose strides find other pixels in an image turned"])
+        self.networks = nn.ModuleList(turned(network, view) for view in views)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As UNet.forward."""
+        height, width = image.shape[-2:]
+        framed = frame(image, self.config.total_stride, self.config.context)
+        return self.scores(framed)[..., :height, :width]
+
+    def scores(self, x: Tensor) -> Tensor:
+        """As UNet.scores."""
+        first, *others = self.networks
+        total: Tensor = first.scores(x)  # type: ignore[operator]  # a list of modules forgets their class
+        for network in others:
+            total = total + network.scores(x)  # type: ignore[operator]
+        return total * (1 / len(self.networks))
+
+
+def turned(network: UNet, view: View) -> UNet:
+    """The network that scores an image as `network` scores the view of it, turned back; it shares all other weights.
+
+    The sides of the image are those of a `frame`, so that pooling finds the same pixels together from either side.
+    """
+    copy = sharing_weights(network)
+    for module in copy.modules() if view != AS_IT_IS[0] else ():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.kernel_size != (1, 1):
+            module.weight = nn.Parameter(view.back(module.weight).contiguous(), requires_grad=False)
+    return copy
