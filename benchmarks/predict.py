@@ -255,7 +255,7 @@ def wait_for(device: torch.device) -> None:
 def segcli(case: Case) -> dict[str, float]:
     if not case.parity:
         source, where = (case.folder / "image.tif",), {"device": str(case.device), "precision": case.precision}
-        job = PredictOptions(source, case.folder / MASK, case.weights, overwrite=True, **where)
+        job = PredictOptions(source, case.folder / MASK, (case.weights,), overwrite=True, **where)
         network = [checkpoint.load(checkpoint.find(case.weights))]  # as the other ways have it when they begin
         return measured(case, network.clear, lambda _: run(job, Console(quiet=True)))
     model = checkpoint.load(checkpoint.find(case.weights))

@@ -55,7 +55,7 @@ class Percentiles:
 class PredictOptions:
     inputs: tuple[Path | str, ...]  # text for what GDAL opens and is no file of this machine
     out: Path
-    weights: str | None = None
+    weights: tuple[str, ...] = ()  # files, patterns or names of bundled ones; none: nuclei
     bands: tuple[int, ...] | None = None  # counted from 1
     level: int | None = None
     mpp: float | None = None  # micrometres a pixel

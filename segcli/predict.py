@@ -23,7 +23,6 @@ from segcli.manifest import opened, seen
 from segcli.network import checkpoint
 from segcli.network.budget import Memory
 from segcli.network.device import (
-    advice_on_precision,
     choose_device,
     copied_back,
     is_out_of_memory,
@@ -100,15 +99,14 @@ class Setting:
 def run(options: PredictOptions, console: Console) -> int:
     """Label every input and return the exit code."""
     device = choose_device(options.device)
-    path = checkpoint.find(options.weights)
+    paths = checkpoint.find_all(options.weights)
     map_large_blocks()
     keep_all_bits_of_float32()
     options, dtype = in_numbers_of(device, options, console.say)
-    if options.weights is None:
-        console.say(f"weights: {path.stem} (bundled; choose others with --weights)")
-    if advice := advice_on_precision(device, options.precision):
-        console.say(advice)
-    model = checkpoint.load(path)
+    if not options.weights:
+        console.say(f"weights: {paths[0].stem} (bundled; choose others with --weights)")
+    models = checkpoint.load_all(paths)
+    model = models[0]
     options = replace(options, input_range=options.input_range or model.normalisation.percentiles)
     keep_kernels_for(model.network)
     outputs.check(options, console.say)
@@ -116,14 +114,14 @@ def run(options: PredictOptions, console: Console) -> int:
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
     jobs = batch.of_shard(jobs, folder, options.shard)
     if options.verify:
-        return forecast.verify(jobs, seen(folder, "predict", options, [path]), console)
+        return forecast.verify(jobs, seen(folder, "predict", options, paths), console)
     products, encoding = outputs.wanted_products(model.classes, options), outputs.encoding(options)
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, cores()))
     gc.freeze()  # what is there by now, much of it torch's own, is not looked through below
-    scorer = first_scorer(model, device, dtype, options, console.say)
-    if scorer.device.type == "cpu":
-        model.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
+    scorer = first_scorer(models, device, dtype, options, console.say)
+    for one in models if scorer.device.type == "cpu" else ():
+        one.network.to("meta")  # the scorer has weights of its own; a second copy is one too many
     gc.collect()  # traces of the network refer to themselves, and hold weights
     gc.unfreeze()
     return_freed_memory()  # of which there were several copies on the way
@@ -132,7 +130,7 @@ def run(options: PredictOptions, console: Console) -> int:
     memory = Memory.of(options.memory_bytes, always, scorer.device)
     setting = Setting(model, products, encoding, options, console, memory)
     if options.dry_run:
-        known = seen(folder, "predict", options, [path])
+        known = seen(folder, "predict", options, paths)
         with out_of_memory_named(scorer.device, "free some there, or choose another --device"):
             return forecast.rehearse(jobs, known, options.overwrite, costs(setting, scorer), console)
 
@@ -142,7 +140,7 @@ def run(options: PredictOptions, console: Console) -> int:
         return (size, scorer.together(*size)) if first.is_loaded and not scan.images.axes else (id(scan), 1)
 
     with (
-        opened(folder, "predict", options, [path], folder == options.out, options.shard) as manifest,
+        opened(folder, "predict", options, paths, folder == options.out, options.shard) as manifest,
         console.progress(len(jobs)) as progress,
     ):
 

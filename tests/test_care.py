@@ -73,7 +73,7 @@ def test_polygons_lie_where_the_image_lies_whatever_the_mask_can_hold(
     placed = write_raster(tmp_path / "b.tif", scene, crs=None, transform=None)
     with rasterio.open(placed, "r+") as file:
         file.gcps = points, "EPSG:4326"
-    options = PredictOptions((placed,), tmp_path / "masks", str(weights), polygons="gpkg")
+    options = PredictOptions((placed,), tmp_path / "masks", (str(weights),), polygons="gpkg")
     assert run(options, Console()) == 0
     assert "its polygons are in columns and rows" in capsys.readouterr().err
     _, shapes, _ = polygons_of(tmp_path / "masks" / "polygons" / "b.gpkg")
@@ -508,7 +508,9 @@ def test_products_of_an_image_are_all_there_or_none(tmp_path: Path, monkeypatch:
     """A fault in the last moments, when the first of them has its name already."""
     checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
     write_picture(tmp_path / "a.png", np.full((20, 20, 3), 90, np.uint8))
-    options = PredictOptions((tmp_path / "a.png",), tmp_path / "out", str(tmp_path / "w.safetensors"), confidence=True)
+    options = PredictOptions(
+        (tmp_path / "a.png",), tmp_path / "out", (str(tmp_path / "w.safetensors"),), confidence=True
+    )
     whole = files.replacing
 
     @contextmanager

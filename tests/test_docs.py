@@ -144,13 +144,16 @@ def names(folder: Path) -> set[str]:
 
 
 def test_all_folds_in_one_report(reader: Path, pipeline: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """Each image stands in it once."""
+    """Each image stands in it once; and the weights of all folds label new ones together."""
     small = f"{reader / 'data'} --epochs 1 --width 2 --depth 1 --crop 32"
     recipe = block("folds").replace("1 2 3 4 5", "1 2").replace("/5", "/2").replace("cells/", small)
     done = pipeline(f"{recipe}\ncat runs/all_folds/report.json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout[done.stdout.index("{") :])
     assert (report["images"], report["pixels"]) == (4, 4 * 48 * 48)
+    done = pipeline(block("mean"))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(list((reader / "scans").iterdir()))
 
 
 def test_make(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

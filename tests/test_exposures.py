@@ -135,7 +135,7 @@ def write_weights(path: Path, wanted: Percentiles) -> Path:
 
 
 def masks(folder: Path, weights: Path, files: list[Path], **more: object) -> list[np.ndarray]:
-    options = PredictOptions(tuple(files), folder, str(weights), **more)  # type: ignore[arg-type]
+    options = PredictOptions(tuple(files), folder, (str(weights),), **more)  # type: ignore[arg-type]
     assert predict.run(options, QUIET) == 0
     return [tifffile.imread(folder / f"{path.stem}.tif") for path in files]
 

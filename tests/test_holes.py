@@ -118,7 +118,7 @@ def test_predict_takes_both_alike(tmp_path: Path, dtype: str, stitch: Stitch, rn
     model, paths = weights(tmp_path / "w.safetensors"), two_ways(tmp_path / "in", dtype, rng, side=64)
     for bands in ((1, 2, 3), (2, 2, 2)):
         options = PredictOptions(
-            paths, tmp_path / str(bands[0]), model, bands=bands, input_range=(0, 255), stitch=stitch, window=32,
+            paths, tmp_path / str(bands[0]), (model,), bands=bands, input_range=(0, 255), stitch=stitch, window=32,
             probabilities=True, quantity="float32",
         )  # fmt: skip
         assert run(options, Console(quiet=True)) == 0

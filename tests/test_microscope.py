@@ -26,7 +26,7 @@ PIXEL = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25
 
 
 def predict(tmp_path: Path, weights: Path, *inputs: Path, **more: Any) -> int:
-    return run(PredictOptions(inputs, tmp_path / "masks", str(weights), **more), Console())
+    return run(PredictOptions(inputs, tmp_path / "masks", (str(weights),), **more), Console())
 
 
 def blobs(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -38,7 +38,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def predict(tmp_path: Path, weights: Path, *inputs: Path, **more: object) -> int:
-    options = PredictOptions(inputs, tmp_path / "masks", str(weights), objects=True, **more)  # type: ignore[arg-type]
+    options = PredictOptions(inputs, tmp_path / "masks", (str(weights),), objects=True, **more)  # type: ignore[arg-type]
     return run(options, Console(quiet=True))
 
 
@@ -166,7 +166,7 @@ def test_pixels_of_known_size_have_areas_and_stacks_no_objects(
     pixel = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
     tifffile.imwrite(tmp_path / "one.ome.tif", scene[0], metadata={"axes": "YX", **pixel}, **more)
     tifffile.imwrite(tmp_path / "two.ome.tif", scene, metadata={"axes": "ZYX", **pixel}, **more)
-    options = PredictOptions((tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"), tmp_path / "masks", str(weights),
+    options = PredictOptions((tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"), tmp_path / "masks", (str(weights),),
                              objects=True)  # fmt: skip
     assert run(options, Console()) == 0
     assert "two.ome.tif: a stack; overlays, objects and polygons are made of single images" in capsys.readouterr().err
@@ -222,7 +222,7 @@ def test_what_control_points_place_has_no_x_and_y(
     ):
         file.write(np.full((3, 30, 40), 240, np.uint8))
         file.gcps = (points, rasterio.CRS.from_epsg(4326))
-    assert run(PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", str(weights), objects=True), Console()) == 0
+    assert run(PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", (str(weights),), objects=True), Console()) == 0
     assert "a.tif: placed by control points or polynomials; its objects are in columns and rows" in (
         capsys.readouterr().err
     )
@@ -238,7 +238,7 @@ def test_too_many_objects_for_the_memory_are_said(
 
     scan = write_picture(tmp_path / "a.png", np.full((20, 20, 3), 240, np.uint8))
     monkeypatch.setattr("segcli.outputs.find_objects", full)
-    assert run(PredictOptions((scan,), tmp_path / "masks", str(weights), objects=True), Console()) == 1
+    assert run(PredictOptions((scan,), tmp_path / "masks", (str(weights),), objects=True), Console()) == 1
     assert "a.png: too many objects for the memory; leave out --objects and --polygons" in capsys.readouterr().err
     assert not list((tmp_path / "masks").rglob("*.*if*"))
 

@@ -321,7 +321,7 @@ def test_pictures_with_a_place_beside_them_keep_it(
     (tmp_path / "in" / "viewed.png.aux.xml").write_text(f"<PAMDataset>{statistics}</PAMDataset>")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "aux.png").write_bytes(b"of an earlier run")
-    options = PredictOptions((tmp_path / "in",), tmp_path / "masks", str(weights))
+    options = PredictOptions((tmp_path / "in",), tmp_path / "masks", (str(weights),))
     assert predict(options, Console()) == 0
     masks = sorted(path.name for path in (tmp_path / "masks").iterdir() if path.suffix in (".png", ".tif"))
     assert masks == ["aux.png", "aux.tif", "plain.png", "viewed.png", "world.tif"]

@@ -63,7 +63,7 @@ def mask_of(path: Path) -> np.ndarray:
 
 
 def predict(tmp_path: Path, weights: Path, *inputs: Path, **more: object) -> int:
-    options = PredictOptions(inputs, tmp_path / "masks", str(weights), **more)  # type: ignore[arg-type]
+    options = PredictOptions(inputs, tmp_path / "masks", (str(weights),), **more)  # type: ignore[arg-type]
     return run(options, Console(quiet=True))
 
 
@@ -122,7 +122,7 @@ def test_percentiles_of_each_image_are_its_range(tmp_path: Path, weights: Path, 
     assert set(np.unique(mask_of(tmp_path / "masks" / "blank.tif"))) == {2}
     assert set(np.unique(mask_of(tmp_path / "masks" / "huge.tif"))) == {2}
     assert np.array_equal(mask_of(tmp_path / "masks" / "spot.tif") == 7, scenes["spot"] > 0)
-    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(weights), **more)  # type: ignore[arg-type]
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", (str(weights),), **more)  # type: ignore[arg-type]
     assert run(replace(options, verify=True), Console(quiet=True)) == 0
     assert run(replace(options, verify=True, input_range=Percentiles(1, 98)), Console(quiet=True)) == 1
 
@@ -139,7 +139,7 @@ def test_percentiles_are_for_weights_of_8_bits(
     model = replace(brightness_model(), normalisation=Normalisation(dtype, (500.0,) * 3, (100.0,) * 3))
     checkpoint.save(model, tmp_path / "w.safetensors")
     tifffile.imwrite(tmp_path / "a.tif", rng.integers(0, 900, (40, 50)).astype(dtype), photometric="minisblack")
-    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", str(tmp_path / "w.safetensors"),
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", (str(tmp_path / "w.safetensors"),),
                              input_range=Percentiles(0, 100))  # fmt: skip
     assert run(options, Console()) == 1
     assert text in capsys.readouterr().err
@@ -321,7 +321,9 @@ def test_too_little_memory_is_said_once(
         write_picture(tmp_path / "in" / f"{name}.png", rng.integers(0, 255, (40, 600, 3), np.uint8))
     more = {"device": "cpu", "stitch": stitch, "overwrite": True}
     for memory, lines in ((1_000_000, 1), (900_000_000, 0), (None, 0)):
-        options = PredictOptions((tmp_path / "in",), tmp_path / "m", str(random_weights), memory_bytes=memory, **more)
+        options = PredictOptions(
+            (tmp_path / "in",), tmp_path / "m", (str(random_weights),), memory_bytes=memory, **more
+        )
         assert run(options, Console()) == 0
         said = [line for line in capsys.readouterr().err.splitlines() if "--memory" in line]
         assert len(said) == lines
@@ -343,7 +345,7 @@ def test_rows_of_blocks_that_are_read_count_for_the_memory(
             assert source.column_bytes((1, 1)) == 2 * rows
             source.load()
             assert source.column_bytes((0, 1, 2)) == 0
-        options = PredictOptions((scan,), tmp_path / "m", str(random_weights), memory_bytes=40_000_000, dry_run=True)
+        options = PredictOptions((scan,), tmp_path / "m", (str(random_weights),), memory_bytes=40_000_000, dry_run=True)
         assert run(options, Console()) == 0
         found = re.search(r"(\d+) pieces", capsys.readouterr().out)
         pieces.append(int(found[1]) if found else 1)
@@ -355,7 +357,7 @@ def test_out_of_memory_makes_smaller_pieces_says_so_and_changes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     scan = write_picture(tmp_path / "wide.tif", rng.integers(0, 255, (300, 4000, 3), np.uint8))
-    options = PredictOptions((scan,), tmp_path / "masks", str(random_weights), overwrite=True)
+    options = PredictOptions((scan,), tmp_path / "masks", (str(random_weights),), overwrite=True)
     assert run(options, Console()) == 0
     expected = mask_of(tmp_path / "masks" / "wide.tif")
     push, begin = RowStream.push, RowStream.__init__
@@ -428,7 +430,7 @@ def test_what_fails_half_way_does_not_count_as_done(
         file.write(rng.integers(0, 255, (3, 2000, 1500), np.uint8))
     with scan.open("r+b") as file:
         file.truncate(scan.stat().st_size * 3 // 4)
-    assert run(PredictOptions((scan,), tmp_path / "masks", str(random_weights)), Console()) == 1
+    assert run(PredictOptions((scan,), tmp_path / "masks", (str(random_weights),)), Console()) == 1
     assert "0.00 Mpx" in capsys.readouterr().err
 
 
@@ -445,7 +447,7 @@ def test_what_ran_out_of_memory_once_is_not_tried_again(
         flow(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr("segcli.predict.flow", starved)
-    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(random_weights))
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", (str(random_weights),))
     assert run(options, Console()) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
     assert len(said) == len(set(said)) > 0
@@ -515,7 +517,7 @@ def test_a_dry_run_names_what_would_fail_for_its_type(
 ) -> None:
     for name, dtype in (("a", np.uint8), ("b", np.int16)):
         write_picture(tmp_path / "scans" / f"{name}.tif", np.zeros((40, 50), dtype))
-    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(random_weights), dry_run=True)
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", (str(random_weights),), dry_run=True)
     assert run(options, Console()) == 1
     said = capsys.readouterr().err
     assert "b.tif: int16; the weights expect uint8" in said
@@ -529,7 +531,7 @@ def test_a_dry_run_on_a_full_device_says_so(
     monkeypatch.setattr(
         Stream, "scores", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
     )
-    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", str(random_weights), dry_run=True)
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", (str(random_weights),), dry_run=True)
     with pytest.raises(NothingDoneError, match="out of memory; free some there, or choose another --device"):
         run(options, Console())
 
@@ -557,8 +559,8 @@ def test_a_full_device_is_left_for_the_rest_of_a_run(
         write_picture(tmp_path / "scans" / f"{name}.tif", rng.integers(0, 255, (600, 2500, 3), np.uint8))
     made, ways = [], []
 
-    def first(model: checkpoint.Model, device: torch.device, dtype: torch.dtype, *more: object) -> Scorer:
-        return replace(make_scorer(model.network, device, dtype, *more), device=torch.device("meta"))  # type: ignore[arg-type]
+    def first(models: list[checkpoint.Model], device: torch.device, dtype: torch.dtype, *more: object) -> Scorer:
+        return replace(make_scorer(models[0].network, device, dtype, *more), device=torch.device("meta"))  # type: ignore[arg-type]
 
     def counted(*given: object) -> Scorer:
         made.append(given[1])
@@ -570,7 +572,7 @@ def test_a_full_device_is_left_for_the_rest_of_a_run(
         ways.append(given[3])
         flow(*given)  # type: ignore[arg-type]
 
-    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", str(random_weights))
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", (str(random_weights),))
     monkeypatch.setattr("segcli.predict.flow", lambda *given: (ways.append(given[3]), flow(*given)))
     assert run(replace(options, out=tmp_path / "cpu"), Console()) == 0
     alone = ways.copy()
@@ -600,7 +602,7 @@ def test_a_device_without_room_for_weights_or_for_counting_leads_to_the_cpu(
         return make_scorer(network, device, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("segcli.network.scorer.make_scorer", full)
-    scorer = first_scorer(model, torch.device("meta"), torch.bfloat16, options, said.append)
+    scorer = first_scorer([model], torch.device("meta"), torch.bfloat16, options, said.append)
     assert (scorer.device.type, scorer.dtype) == ("cpu", torch.float32)
     assert said == ["out of memory on meta; going on on the CPU, in float32"]
     assert list(scorer.plans_within(99, 99, 1, 1e9))
@@ -701,7 +703,7 @@ def test_a_network_that_does_not_stream_goes_through_windows(
 
     monkeypatch.setattr(checkpoint, "UNet", Global)
     write_picture(tmp_path / "a.png", scan)
-    options = PredictOptions((tmp_path / "a.png",), tmp_path / "masks", str(weights))
+    options = PredictOptions((tmp_path / "a.png",), tmp_path / "masks", (str(weights),))
     assert run(options, Console()) == 0
     assert "does not stream (adaptive_avg_pool2d" in capsys.readouterr().err
     assert np.array_equal(mask_of(tmp_path / "masks" / "a.png"), expected(scan))
@@ -734,7 +736,9 @@ def test_a_precision_that_the_processor_has_to_imitate_is_named(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
     write_picture(tmp_path / "a.png", scan[:64, :64])
-    options = PredictOptions((tmp_path / "a.png",), tmp_path / "masks", str(weights), precision=precision, device="cpu")
+    options = PredictOptions(
+        (tmp_path / "a.png",), tmp_path / "masks", (str(weights),), precision=precision, device="cpu"
+    )
     assert run(options, Console()) == 0
     assert (f"has to imitate {precision}" in capsys.readouterr().err) == said
 

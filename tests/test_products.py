@@ -55,7 +55,7 @@ def write_raster(path: Path, pixels: np.ndarray, **profile: object) -> Path:
 
 
 def predict(tmp_path: Path, weights: Path, *inputs: Path | str, **more: object) -> int:
-    options = PredictOptions(inputs, tmp_path / "masks", str(weights), **more)  # type: ignore[arg-type]
+    options = PredictOptions(inputs, tmp_path / "masks", (str(weights),), **more)  # type: ignore[arg-type]
     return run(options, Console(quiet=True))
 
 
@@ -481,7 +481,7 @@ def test_that_png_cannot_hold_a_place_is_said(
     tmp_path: Path, weights: Path, scene: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = write_raster(tmp_path / "a.tif", scene)
-    options = PredictOptions((scan,), tmp_path / "masks", str(weights), format="png")
+    options = PredictOptions((scan,), tmp_path / "masks", (str(weights),), format="png")
     assert run(options, Console()) == 0
     assert "PNG cannot hold where it lies on earth" in capsys.readouterr().err
     with Image.open(tmp_path / "masks" / "a.png") as mask:

@@ -519,7 +519,7 @@ def test_training_on_chosen_bands_is_training_on_files_of_them(
         torch.testing.assert_close(tensor, other.network.state_dict()[name], rtol=0, atol=0)
 
     weights = str(tmp_path / "a" / "best.safetensors")
-    whole = PredictOptions((tmp_path / "all" / "images" / "0.tif",), tmp_path / "whole.tif", weights)
+    whole = PredictOptions((tmp_path / "all" / "images" / "0.tif",), tmp_path / "whole.tif", (weights,))
     capsys.readouterr()
     assert predict(whole, Console()) == 1
     said = capsys.readouterr().err

@@ -131,17 +131,14 @@ def test_strides_that_count_from_one_side_are_seen_in_windows(tmp_path: Path) ->
 
 
 def test_images_that_have_an_up_are_only_mirrored(tmp_path: Path) -> None:
-    """What `train --upright` writes says so; whatever else stands there means eight views."""
     assert [views_for(tta, upright) for tta in (False, True) for upright in (False, True)] == [
         AS_IT_IS, AS_IT_IS, EIGHT, MIRRORED,
     ]  # fmt: skip
     model, options = random_model(), PredictOptions((), tmp_path, tta=True, stitch="windows")
-    for training, views in (
-        ({"options": {"upright": True}}, MIRRORED), ({"options": {"upright": False}}, EIGHT), ({}, EIGHT),
-        ({"options": ["upright"]}, EIGHT), ({"options": {"upright": "yes"}}, EIGHT), ([], EIGHT),
-    ):  # fmt: skip
-        changed = replace(model, training=training)  # type: ignore[arg-type]
-        assert first_scorer(changed, CPU, torch.float32, options, print).views == views
+    for upright, views in ((True, MIRRORED), (False, EIGHT)):
+        assert first_scorer([replace(model, upright=upright)], CPU, torch.float32, options, print).views == views
+    both = [model, replace(random_model(), upright=True)]
+    assert first_scorer(both, CPU, torch.float32, options, print).views == MIRRORED
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -172,8 +169,10 @@ def test_what_train_writes_is_what_predict_averages(
     flow = predict.flow
     monkeypatch.setattr(predict, "flow", lambda *given: (widths.append(given[3].panel_width), flow(*given)))
     for memory in (None, 2**20):
-        options = PredictOptions((path,), tmp_path / "masks", out / "best.safetensors", tta=True, probabilities=True,
-                                 quantity="float32", overwrite=True, memory_bytes=memory)  # fmt: skip
+        options = PredictOptions(
+            (path,), tmp_path / "masks", (str(out / "best.safetensors"),), tta=True, probabilities=True,
+            quantity="float32", overwrite=True, memory_bytes=memory,
+        )  # fmt: skip
         assert predict.run(options, QUIET) == 0
         found = tifffile.imread(tmp_path / "masks/probabilities/scan.tif")
         np.testing.assert_allclose(found, expected, atol=1e-4)

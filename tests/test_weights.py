@@ -34,7 +34,7 @@ def test_bundled_weights_are_the_ones_on_the_card(name: str) -> None:
 def test_they_do_on_the_validation_part_what_the_card_says(tmp_path: Path, name: str, classes: int, bar: float) -> None:
     val = SHARED / "data" / name / "val"
     images = sorted((val / "images").iterdir())[::3]  # the card has the figure of all of them
-    assert run(PredictOptions(tuple(images), tmp_path, name), Console(quiet=True)) == 0
+    assert run(PredictOptions(tuple(images), tmp_path, (name,)), Console(quiet=True)) == 0
     total = np.zeros((classes, classes), np.int64)
     for path in sorted(tmp_path.glob("*.png")):
         with Image.open(val / "masks" / path.name) as expected, Image.open(path) as predicted:

@@ -52,6 +52,12 @@ def check_log(log: Path | None, values: Mapping[str, Any]) -> None:
         raise UsageError("--log-file", f"{log} is no text", "expected a file of messages, or none of that name")
 
 
+def tell_weights_among(inputs: list[str]) -> None:
+    """A line where the shell has made several files of a pattern after --weights: but for the first they are images."""
+    for name in [name for name in inputs if name.lower().endswith(".safetensors")][:1]:
+        tell(f"{name} is among the images: give --weights before each file of weights, or a pattern in quotes")
+
+
 def _are_same(one: Path, other: str | Path) -> bool:
     try:
         return one.is_file() and one.samefile(other)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
+from segcli.cli.checks import tell_weights_among
 from segcli.cli.shared import (
     Config,
     Debug,
@@ -36,11 +37,14 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; for one image, a file name too.")],
     weights: Annotated[
-        str | None,
+        list[Path] | None,
         typer.Option(
-            "--weights", "-w", help="A file that train wrote, or the name of bundled weights (default: nuclei)."
+            "--weights",
+            "-w",
+            help="A file that train wrote, or the name of bundled weights (default: nuclei). Given more than once, or "
+            "as a pattern in quotes ('runs/*/best.safetensors'): the mean of their scores.",
         ),
-    ] = PredictOptions.weights,
+    ] = None,
     bands: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Bands of the image, from 1, in the order of the weights.")
     ] = None,
@@ -156,9 +160,10 @@ def predict(
     """Label every pixel: one mask of class indices for each image."""
     from segcli.inputs import named
 
+    tell_weights_among(inputs)
     options = PredictOptions(
-        named(inputs, nul), out, weights, texts.band_numbers(bands), level, mpp, format, compress,
-        probabilities, confidence, quantity, objects, polygons, min_area, simplify, overlay, alpha,
+        named(inputs, nul), out, tuple(map(str, weights or ())), texts.band_numbers(bands), level, mpp, format,
+        compress, probabilities, confidence, quantity, objects, polygons, min_area, simplify, overlay, alpha,
         texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
         device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run, verify,
         on_error, quiet, debug,

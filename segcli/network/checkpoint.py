@@ -5,7 +5,9 @@ unpickled, and the sizes that it claims are checked against the tensors in the f
 values are looked at, too: NaN would go through a network without a word.
 """
 
+import glob
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from torch import nn
 
 import segcli
 from segcli.classes import ClassTable
-from segcli.errors import NothingDoneError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.files import replacing
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
@@ -40,16 +42,11 @@ class Model:
     pixel_size_m: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
     learnt: tuple[int, ...] | None = None  # which bands of its files, from 1, a training chose; None: all
+    upright: bool = False  # it learnt from images that have an up: turned ones would be new to it
 
     @property
     def bands(self) -> int:
         return self.network.config.bands
-
-    @property
-    def upright(self) -> bool:
-        """Whether it learnt from images that have an up (`train --upright`): turned ones would be new to it."""
-        options = self.training.get("options") if isinstance(self.training, dict) else None
-        return isinstance(options, dict) and options.get("upright") is True
 
 
 def save(model: Model, path: Path, half: bool = False) -> None:
@@ -68,6 +65,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         "pixel_size_m": model.pixel_size_m,
         "training": model.training,
         "bands": model.learnt,
+        "upright": model.upright,
     }
     with replacing(path) as part:
         part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
@@ -129,7 +127,10 @@ def _load(path: Path) -> Model:
     learnt = record.get("bands")  # earlier versions had none
     if learnt is not None and not (learnt and all(type(band) is int and band > 0 for band in learnt)):
         raise ValueError(f"bands {learnt!r:.60}")
-    return Model(network, normalisation, classes, record["pixel_size_m"], record["training"], learnt and tuple(learnt))
+    training = record["training"]
+    upright = record.get("upright", training.get("options", {}).get("upright"))  # earlier versions had it there alone
+    return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt),
+                 upright is True)  # fmt: skip
 
 
 def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -145,6 +146,35 @@ def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor
 
 
+def load_all(paths: Sequence[Path]) -> list[Model]:
+    """The models in the files, whose scores may be averaged. Raises NothingDoneError where one is none or is of another
+    kind, UsageError where one is named twice."""
+    for path in paths:
+        if sum(path == other for other in paths) > 1:
+            raise UsageError("--weights", f"{path}, twice", "expected each file once")
+    models = [load(path) for path in paths]
+    for path, model in zip(paths[1:], models[1:], strict=True):
+        for (what, found), (_, expected) in zip(_must_agree(model), _must_agree(models[0]), strict=True):
+            if found != expected:
+                raise NothingDoneError(path, f"{what} {found}", f"expected {expected}, as {paths[0]} has",
+                                       "scores can be averaged of weights for one task alone")  # fmt: skip
+    return models
+
+
+def _must_agree(model: Model) -> list[tuple[str, object]]:
+    """What is told from model to model, in the order in which it is looked at."""
+    config, constants = model.network.config, model.normalisation
+    return [
+        ("classes", ", ".join(f"{entry.index} {entry.name}" for entry in model.classes.entries)),
+        ("bands", config.bands),
+        ("bands of its files", "all" if model.learnt is None else ",".join(map(str, model.learnt))),
+        ("values of", constants.dtype if constants.percentiles is None else "any type"),
+        ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
+        ("depth", config.depth),
+        ("padding", config.padding),
+    ]
+
+
 def find(name: str | None) -> Path:
     """The file behind `--weights`: a path, or the name of weights that come with segcli (nuclei when left out)."""
     name = name or "nuclei"
@@ -156,6 +186,20 @@ def find(name: str | None) -> Path:
             path, "no such file, and no bundled weights of that name", f"bundled are {', '.join(known) or 'none'}"
         )
     return path
+
+
+def find_all(names: Sequence[str]) -> list[Path]:
+    """The files behind each `--weights`, which may be a pattern, too."""
+    found: list[Path] = []
+    for name in names:
+        if not glob.has_magic(name) or Path(name).exists():
+            found.append(find(name))
+            continue
+        files = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # a Path has no patterns that begin at the root
+        if not files:
+            raise NothingDoneError(name, "matches no file", "expected weights that segcli train wrote")
+        found += map(Path, files)
+    return found or [find(None)]
 
 
 def bundled() -> dict[str, Path]:

@@ -1,7 +1,7 @@
 """Which way a network is run: streamed in rows, exact, or in blended windows. Both take strips and give strips."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 from segcli.errors import UsageError
 from segcli.network.blend import Windows
 from segcli.network.checkpoint import Model
-from segcli.network.device import choose_precision, is_out_of_memory, name_of
+from segcli.network.device import advice_on_precision, choose_precision, is_out_of_memory, name_of
+from segcli.network.ensemble import Ensemble, Network
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Plan
 from segcli.network.stream import Stream
 from segcli.network.tracing import NotStreamableError
-from segcli.network.unet import UNet
 from segcli.network.views import AS_IT_IS, MeanOverViews, Views, views_for
 from segcli.options import PredictOptions
 
@@ -34,7 +34,7 @@ OF_WINDOWS = ("window", "overlap", "weighting")
 class Scorer:
     """A network on a device, in a precision, in one of the two ways, over one view of the image or several."""
 
-    network: UNet
+    network: Network
     way: Stream | Windows
     device: torch.device
     dtype: torch.dtype
@@ -98,31 +98,43 @@ def in_numbers_of(
         options = replace(options, precision="bf16")
     if device.type != "cpu":
         say(f"on {name_of(device)}, {str(dtype).removeprefix('torch.')}")
+    if advice := advice_on_precision(device, options.precision):
+        say(advice)
     return options, dtype
 
 
 def first_scorer(
-    model: Model, device: torch.device, dtype: torch.dtype, options: PredictOptions, say: Callable[[str], None]
+    models: Sequence[Model],
+    device: torch.device,
+    dtype: torch.dtype,
+    options: PredictOptions,
+    say: Callable[[str], None],
 ) -> Scorer:
-    """As `make_scorer`, over the views that `--tta` means; on the CPU where the device has no room for the weights."""
-    views = views_for(options.tta, model.upright)
+    """As `make_scorer`, for the mean of the models, over the views that `--tta` means; on the CPU where the device has
+    no room for the weights."""
+    network = (
+        models[0].network
+        if len(models) == 1
+        else Ensemble([model.network for model in models], [model.normalisation for model in models])
+    )
+    views = views_for(options.tta, any(model.upright for model in models))
     try:
-        return make_scorer(model.network, device, dtype, options, say, views)
+        return make_scorer(network, device, dtype, options, say, views)
     except (RuntimeError, MemoryError) as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
-    return _on_the_cpu(model.network, device, options, say, views)
+    return _on_the_cpu(network, device, options, say, views)
 
 
 def _on_the_cpu(
-    network: UNet, device: torch.device, options: PredictOptions, say: Callable[[str], None], views: Views
+    network: Network, device: torch.device, options: PredictOptions, say: Callable[[str], None], views: Views
 ) -> Scorer:
     say(f"out of memory on {device}; going on on the CPU, in float32")
     return make_scorer(network, torch.device("cpu"), torch.float32, options, say, views)
 
 
 def make_scorer(
-    network: UNet,
+    network: Network,
     device: torch.device,
     dtype: torch.dtype,
     options: PredictOptions,
@@ -139,9 +151,7 @@ def make_scorer(
             seen = network if views == AS_IT_IS else MeanOverViews(network, views)
             stream = Stream(seen, config.bands, config.total_stride, device, dtype, "scores", config.context)
             if any(getattr(options, name) != getattr(PredictOptions, name) for name in OF_WINDOWS):
-                say(
-                    "--window, --overlap and --weighting do nothing: there are no windows but with --stitch windows"
-                )
+                say("--window, --overlap and --weighting do nothing: there are no windows but with --stitch windows")
             return Scorer(network, stream, device, dtype, options, views)
         except NotStreamableError as error:
             if options.stitch == "stream":

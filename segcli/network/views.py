@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from segcli.network.ensemble import Network, mean_score
 from segcli.network.frame import frame
 from segcli.network.tracing import NotStreamableError, sharing_weights
 from segcli.network.unet import UNet
@@ -47,18 +48,19 @@ def views_for(tta: bool, upright: bool) -> Views:
 
 
 class MeanOverViews(nn.Module):
-    """The mean of a U-Net's scores over `views` of an image, framed as the U-Net itself frames it.
+    """The mean of a network's scores over `views` of an image, framed as the network itself frames it.
 
-    `networks` are the U-Net with other kernels, one for each view: as many times the weights. Raises
+    `networks` are the network with other kernels, one for each view: as many times the weights. Raises
     NotStreamableError for encoders of torchvision's, whose strides count from the first row and column: from the other
     side they find other pixels.
     """
 
-    def __init__(self, network: UNet, views: Views) -> None:
+    def __init__(self, network: Network, views: Views) -> None:
         super().__init__()
         self.config = network.config
-        if self.config.encoder != "plain":
-            raise NotStreamableError([f"{self.config.encoder}, whose strides find other pixels in an image turned"])
+        encoders = {part.config.encoder for part in network.modules() if isinstance(part, UNet)} - {"plain"}
+        if encoders:
+            raise NotStreamableError([f"{encoders.pop()}, whose strides find other pixels in an image turned"])
         self.networks = nn.ModuleList(turned(network, view) for view in views)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -69,14 +71,10 @@ class MeanOverViews(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """As UNet.scores."""
-        first, *others = self.networks
-        total: Tensor = first.scores(x)  # type: ignore[operator]  # a list of modules forgets their class
-        for network in others:
-            total = total + network.scores(x)  # type: ignore[operator]
-        return total * (1 / len(self.networks))
+        return mean_score(self.networks, [x] * len(self.networks))
 
 
-def turned(network: UNet, view: View) -> UNet:
+def turned(network: Network, view: View) -> Network:
     """The network that scores an image as `network` scores the view of it, turned back; it shares all other weights.
 
     The sides of the image are those of a `frame`, so that pooling finds the same pixels together from either side.
