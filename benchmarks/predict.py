@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compress", default="DEFLATE", help="Of the image, as GDAL calls it.")
-    parser.add_argument("--ways", nargs="*", default=[way for way in WAYS if way not in LARGE])
+    parser.add_argument("--ways", nargs="*", default=[way for way in WAYS if way not in RARE])
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--parity", action="store_true", help=argparse.SUPPRESS)
@@ -254,10 +254,7 @@ def wait_for(device: torch.device) -> None:
 
 def segcli(case: Case) -> dict[str, float]:
     if not case.parity:
-        source, where = (case.folder / "image.tif",), {"device": str(case.device), "precision": case.precision}
-        job = PredictOptions(source, case.folder / MASK, (case.weights,), overwrite=True, **where)
-        network = [checkpoint.load(checkpoint.find(case.weights))]  # as the other ways have it when they begin
-        return measured(case, network.clear, lambda _: run(job, Console(quiet=True)))
+        return end_to_end(case)
     model = checkpoint.load(checkpoint.find(case.weights))
     scorer = make_scorer(model.network, case.device, case.dtype, PredictOptions((), Path()), print)
     with rasterio.open(case.folder / "parity.tif") as file:
@@ -267,6 +264,19 @@ def segcli(case: Case) -> dict[str, float]:
     parts = [scores[0].float().cpu() for _, scores in scorer.scores(inputs, PARITY)]
     np.save(case.folder / "segcli.npy", torch.cat(parts, 1).numpy())
     return {}
+
+
+def end_to_end(case: Case, **options: object) -> dict[str, float]:
+    """From file to file."""
+    source, where = (case.folder / "image.tif",), {"device": str(case.device), "precision": case.precision}
+    job = PredictOptions(source, case.folder / MASK, (case.weights,), overwrite=True, **where, **options)
+    network = [checkpoint.load(checkpoint.find(case.weights))]  # as the other ways have it when they begin
+    return measured(case, network.clear, lambda _: run(job, Console(quiet=True)))
+
+
+def eight_views(**options: object) -> Way:
+    """With the mean over the symmetries of the image."""
+    return lambda case: {} if case.parity else end_to_end(case, tta=True, **options)
 
 
 def bare(tile: int) -> Way:
@@ -473,6 +483,8 @@ def status(key: str) -> float:
 WAYS: dict[str, Way] = {
     "whole image": whole,
     "segcli": segcli,
+    "segcli --tta": eight_views(),
+    "segcli --tta --stitch windows": eight_views(stitch="windows"),
     "bare forward, tiles of 256": bare(256),
     "bare forward, tiles of 512": bare(512),
     "bare forward, tiles of 1024": bare(1024),
@@ -485,8 +497,8 @@ WAYS: dict[str, Way] = {
     "geo-inference, 50 % Hann": geo_inference,
 }
 
-LARGE = ("bare forward, tiles of 4096",)
-"""What takes the memory of a large GPU: only if asked for."""
+RARE = ("bare forward, tiles of 4096", "segcli --tta", "segcli --tta --stitch windows")
+"""What takes the memory of a large GPU, or many times as long: only if asked for."""
 
 if __name__ == "__main__":
     main()
