@@ -34,16 +34,20 @@ IDLE = frozenset({
 })  # fmt: skip
 """Options that change nothing in an output; weights count by what is in the file."""
 
+LATER = {"min_pixels": 0}
+"""Options that earlier versions did not have, with what is as it was without: no reason to do anything again."""
+
 
 def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
     """What tells runs apart whose outputs may differ, and what stands behind it: the options that matter, as text, and
     the contents of files that serve all inputs, such as weights."""
-    wanted = {name: str(value) for name, value in asdict(options).items() if name not in IDLE}
+    counted = {name: value for name, value in asdict(options).items() if name not in IDLE}
+    wanted = {name: str(value) for name, value in counted.items() if name not in LATER or value != LATER[name]}
     contents = {str(path): sha256_of(path) for path in files}
     stated = {"verb": verb, "options": wanted, "files": contents}
     # A file counts by what is in it, not by where it lies.
-    counted = {**stated, "files": sorted(contents.values())}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16], stated
+    by_contents = {**stated, "files": sorted(contents.values())}
+    return hashlib.sha256(json.dumps(by_contents, sort_keys=True).encode()).hexdigest()[:16], stated
 
 
 class Manifest:

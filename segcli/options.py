@@ -66,6 +66,7 @@ class PredictOptions:
     quantity: Quantity = "uint8"
     objects: bool = False
     polygons: PolygonFormat | None = None
+    min_pixels: int = 0
     min_area: float = 0.0
     simplify: float = 0.0
     overlay: bool = False

@@ -30,6 +30,7 @@ def check(options: PredictOptions, say: Callable[[str], None]) -> None:
         check_polygons(options.polygons)
     measured = options.probabilities or needs_confidence(options)
     for name, is_idle, without in (
+        ("--min-pixels", options.min_pixels and not (options.objects or options.polygons), "--objects or --polygons"),
         ("--min-area", options.min_area and options.polygons is None, "--polygons"),
         ("--simplify", options.simplify and options.polygons is None, "--polygons"),
         ("--alpha", options.alpha != PredictOptions.alpha and not options.overlay, "--overlay"),
@@ -151,7 +152,7 @@ def add_objects(
 ) -> list[Path]:  # fmt: skip
     """Numbers, a table and polygons of a finished mask's objects, as they are asked for: the files written."""
     names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
-    objects = find_objects(mask, confidence, names)
+    objects = find_objects(mask, confidence, names, options.min_pixels)
     written: list[Path] = []
     if options.objects:
         numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))

@@ -2,8 +2,10 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyogrio
 import pytest
@@ -20,6 +22,7 @@ from skimage.measure import label, regionprops
 from segcli.classes import ClassEntry, ClassTable
 from segcli.console import Console
 from segcli.evaluate import run as evaluate
+from segcli.manifest import key_of
 from segcli.network import checkpoint
 from segcli.options import EvalOptions, PredictOptions
 from segcli.predict import run
@@ -63,11 +66,18 @@ def in_reading_order(mask: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 40), width=st.integers(1, 40), strip=st.integers(1, 41))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    strip=st.integers(1, 41),
+    least=st.integers(0, 9),
+)
 def test_numbers_and_lines_are_those_of_scikit_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, height: int, width: int, strip: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, height: int, width: int, strip: int, least: int
 ) -> None:
-    """Whatever the strips: objects of two classes, a third that has none, and maybe pixels without data."""
+    """Whatever the strips: objects of two classes, a third that has none, and maybe pixels without data; small ones
+    left out or not."""
     rng = np.random.default_rng(seed)
     monkeypatch.setattr("segcli.raster.objects.STRIP_PIXELS", strip * width)
     monkeypatch.setattr("segcli.raster.objects.LINES", 7)
@@ -82,10 +92,13 @@ def test_numbers_and_lines_are_those_of_scikit_image(
     with create(tmp_path / "c.tif", grid, Layout(1, "uint8", scale=1 / 250)) as sink:
         sink.write(0, sure)
     names = {3: "three", 5: "five"}
-    objects = find_objects(tmp_path / "m.tif", tmp_path / "c.tif", names)
+    objects = find_objects(tmp_path / "m.tif", tmp_path / "c.tif", names, least)
     write_objects(tmp_path / "m.tif", objects, tmp_path / "n.tif", tmp_path / "n.csv", grid, Encoding())
     numbers, lines = numbered(tmp_path / "n.tif")
     expected = in_reading_order(mask, (3, 5))
+    large = np.bincount(expected.ravel()) >= least
+    large[0] = False
+    expected = np.where(large, np.cumsum(large), 0)[expected]
     np.testing.assert_array_equal(numbers, np.where(mask == 255, 65535, expected))
     with rasterio.open(tmp_path / "n.tif") as file:
         assert file.nodata == (65535 if (mask == 255).any() else None)
@@ -102,6 +115,31 @@ def test_numbers_and_lines_are_those_of_scikit_image(
         assert float(line["confidence"]) == pytest.approx(region.intensity_mean, abs=6e-5)
         assert float(line["x"]) == pytest.approx(500_000 + 2 * (column + 0.5))
         assert float(line["y"]) == pytest.approx(5_300_000 - 4 * (row + 0.5))
+
+
+def test_small_objects_have_neither_number_nor_polygon(tmp_path: Path, weights: Path) -> None:
+    """One that touches the left border at its top, and one in the hole of another; the mask keeps them all."""
+    scene = np.full((40, 50, 3), 20, np.uint8)
+    for rows, cols in ((slice(0, 2), slice(0, 2)), (slice(5, 9), slice(5, 9)), (slice(20, 30), slice(10, 40))):
+        scene[rows, cols] = 240
+    scene[22:28, 12:38] = 20
+    scene[24:26, 20:23] = 240
+    path = write_picture(tmp_path / "a.png", scene)
+    assert predict(tmp_path, weights, path, min_pixels=16, polygons="gpkg") == 0
+    numbers, lines = numbered(tmp_path / "masks/objects/a.tif")
+    assert [(line["object"], line["pixels"]) for line in lines] == [("1", "16"), ("2", str(300 - 6 * 26))]
+    assert np.array_equal(np.bincount(numbers.ravel())[1:], [16, 300 - 6 * 26])
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "masks/polygons/a.gpkg")
+    polygons = dict(zip(meta["fields"], columns, strict=True))
+    assert sorted(zip(polygons["object"], polygons["area"], strict=True)) == [(1, 16), (2, 300 - 6 * 26)]
+    assert (cv2.imread(str(tmp_path / "masks/a.png"), cv2.IMREAD_UNCHANGED)[..., 0] > 0).sum() == 4 + 16 + 150
+
+
+def test_an_option_of_later_makes_nothing_stale(tmp_path: Path) -> None:
+    """Where it changes nothing; as it does, it counts."""
+    options = PredictOptions((), tmp_path)
+    assert "min_pixels" not in key_of("predict", options)[1]["options"]
+    assert key_of("predict", options)[0] != key_of("predict", replace(options, min_pixels=5))[0]
 
 
 def test_objects_lie_where_the_image_does_and_are_taken_by_eval(

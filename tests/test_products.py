@@ -437,7 +437,13 @@ def test_areas_are_those_of_the_body_that_a_raster_lies_on() -> None:
 
 def test_options_without_a_part_are_refused(tmp_path: Path, weights: Path, scene: np.ndarray) -> None:
     scan = write_raster(tmp_path / "a.tif", scene)
-    for option, value in (("min_area", 3.0), ("alpha", 0.3), ("simplify", 1.0), ("quantity", "float32")):
+    for option, value in (
+        ("min_area", 3.0),
+        ("alpha", 0.3),
+        ("simplify", 1.0),
+        ("quantity", "float32"),
+        ("min_pixels", 5),
+    ):
         with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: without --"):
             predict(tmp_path, weights, scan, **{option: value})
     assert not (tmp_path / "masks").exists()

@@ -76,6 +76,9 @@ def predict(
     polygons: Annotated[
         PolygonFormat | None, typer.Option(help="Also polygons of the classes, into OUT/polygons.")
     ] = PredictOptions.polygons,
+    min_pixels: Annotated[
+        int, typer.Option(min=0, help="Smallest object of --objects and --polygons, in pixels of the mask.")
+    ] = PredictOptions.min_pixels,
     min_area: Annotated[
         float,
         typer.Option(min=0, help="Smallest polygon: square metres, or pixels where the image is not georeferenced."),
@@ -163,10 +166,10 @@ def predict(
     tell_weights_among(inputs)
     options = PredictOptions(
         named(inputs, nul), out, tuple(map(str, weights or ())), texts.band_numbers(bands), level, mpp, format,
-        compress, probabilities, confidence, quantity, objects, polygons, min_area, simplify, overlay, alpha,
-        texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive, overwrite,
-        device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run, verify,
-        on_error, quiet, debug,
+        compress, probabilities, confidence, quantity, objects, polygons, min_pixels, min_area, simplify, overlay,
+        alpha, texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive,
+        overwrite, device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run,
+        verify, on_error, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.predict import run

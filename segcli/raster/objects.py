@@ -32,8 +32,8 @@ class Objects:
 
     `first` is the place of that pixel, row * width + column, `pixels` how many there are, `centre` the mean row and
     column, `box` the first row and column and those after the last, `confidence` the mean top probability. `of` tells
-    the object, from 0, of each number that `Components` gives of this mask in strips of the same height. `is_whole`
-    says that all pixels of the mask have data.
+    the object, from 0, of each number that `Components` gives of this mask in strips of the same height; -1 is one that
+    was left out. `is_whole` says that all pixels of the mask have data.
     """
 
     width: int
@@ -50,9 +50,11 @@ class Objects:
     def __len__(self) -> int:
         return len(self.first)
 
-    def at(self, row: int, col: int) -> int:
-        """The one whose topmost row is `row`, and in it the leftmost pixel `col`."""
-        return int(np.searchsorted(self.first, row * self.width + col))
+    def at(self, row: int, col: int) -> int | None:
+        """The one whose topmost row is `row`, and in it the leftmost pixel `col`; None where it was left out."""
+        place = row * self.width + col
+        number = int(np.searchsorted(self.first, place))
+        return number if number < len(self) and self.first[number] == place else None
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class _Parts:
     right: NDArray[np.int64]
 
 
-def find_objects(mask: Path, confidence: Path, names: dict[int, str]) -> Objects:
-    """Those of pixels of the classes with these names, by value, in one pass over the mask and over how sure the
-    network was."""
+def find_objects(mask: Path, confidence: Path, names: dict[int, str], least: int = 0) -> Objects:
+    """Those of pixels of the classes with these names, by value, and of at least so many, in one pass over the mask and
+    over how sure the network was."""
     components = _components(names)
     parts: list[_Parts] = []
     is_whole = True
@@ -102,8 +104,9 @@ def find_objects(mask: Path, confidence: Path, names: dict[int, str]) -> Objects
     left, right = gathered(np.minimum, "left", width), gathered(np.maximum, "right", 0)
     box = np.stack([first // width, left, gathered(np.maximum, "last", 0) // width + 1, right + 1], axis=1)
     order = np.argsort(first)
-    place = np.empty(count, np.int64)
-    place[order] = np.arange(count)
+    order = order[pixels[order] >= least]
+    place = np.full(count, -1)
+    place[order] = np.arange(len(order))
     return Objects(
         width, names, first[order], values[order], pixels[order].astype(np.int64), centre[order], box[order],
         (summed("sure") / pixels)[order], place[of], is_whole,

@@ -155,6 +155,8 @@ def _features(dataset: Any, grid: Grid, objects: Objects, wanted: Shapes) -> Ite
         rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]
         top = rings[0][rings[0][:, 1] == rings[0][:, 1].min()]
         number = objects.at(int(top[0, 1]), int(top[:, 0].min()))
+        if number is None:
+            continue
         placed = [_placed(ring, grid) for ring in rings]
         area, perimeter = measured(placed)
         if area < wanted.min_area:
