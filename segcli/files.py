@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import BinaryIO
 
-from segcli.errors import BusyError, InputError
+from segcli.errors import BusyError, InputError, NothingDoneError
 
 PART = ".segcli-part"
 """What the name of an unfinished file, or of a folder of them, ends with; a run removes such leftovers."""
@@ -241,3 +242,11 @@ class Digests:
         if seen not in self._known:
             self._known[seen] = sha256_of(path)
         return self._known[seen]
+
+
+def matching(pattern: str, expected: str) -> list[Path]:
+    """The files of a pattern, `*`, `?`, `[...]` and `**`, in order. Raises NothingDoneError where there is none."""
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # a Path has no patterns that begin at the root
+    if not found:
+        raise NothingDoneError(pattern, "matches no file", expected)
+    return [Path(name) for name in found]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from segcli.errors import NothingDoneError, UsageError
-from segcli.files import Places
+from segcli.files import Places, matching
 from segcli.manifest import companions, made_of_each_other
 from segcli.raster.names import SUFFIXES, Name, is_folder, parse, rasters_in, relative_name
 
@@ -32,7 +32,7 @@ def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None
         if text == STDIN:
             found.extend(_listed(stdin or sys.stdin.buffer, b"\0" if nul else b"\n"))
         elif glob.has_magic(text) and isinstance(parse(text), Path) and not os.path.exists(text):  # noqa: PTH110
-            found.extend(_matching(text))
+            found.extend(matching(text, "expected names of files, folders, or a pattern for them"))
         else:
             found.append(parse(text))
     return _once(found)
@@ -58,13 +58,6 @@ def _listed(stream: BinaryIO, end: bytes) -> Iterator[Name]:
         raise NothingDoneError("-", "no names came on standard input", "expected one a line")
     # As the system names files, whatever the bytes mean.
     yield from (parse(name.decode(sys.getfilesystemencoding(), "surrogateescape")) for name in names)
-
-
-def _matching(pattern: str) -> list[Name]:
-    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # a Path has no patterns that begin at the root
-    if not found:
-        raise NothingDoneError(pattern, "matches no file", "expected names of files, folders, or a pattern for them")
-    return [Path(name) for name in found]
 
 
 def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:

@@ -45,8 +45,8 @@ def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, di
     wanted = {name: str(value) for name, value in counted.items() if name not in LATER or value != LATER[name]}
     contents = {str(path): sha256_of(path) for path in files}
     stated = {"verb": verb, "options": wanted, "files": contents}
-    # A file counts by what is in it, not by where it lies.
-    by_contents = {**stated, "files": sorted(contents.values())}
+    # A file counts by what is in it, not by where it lies, and in its order: the first weights name the colours.
+    by_contents = {**stated, "files": list(contents.values())}
     return hashlib.sha256(json.dumps(by_contents, sort_keys=True).encode()).hexdigest()[:16], stated
 
 

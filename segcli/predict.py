@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from segcli import batch, forecast, outputs
 from segcli.ahead import Flag, ahead, behind
@@ -108,7 +108,7 @@ def run(options: PredictOptions, console: Console) -> int:
     models = checkpoint.load_all(paths)
     model = models[0]
     options = replace(options, input_range=options.input_range or model.normalisation.percentiles)
-    keep_kernels_for(model.network)
+    keep_kernels_for(nn.ModuleList(one.network for one in models))
     outputs.check(options, console.say)
     suffix = partial(endings.suffix, options.format)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
@@ -127,7 +127,7 @@ def run(options: PredictOptions, console: Console) -> int:
     return_freed_memory()  # of which there were several copies on the way
     keep_freed_memory()
     always = scorer.always if scorer.device.type == "cpu" else 0.0  # a full GPU has no room to find out
-    memory = Memory.of(options.memory_bytes, always, scorer.device)
+    memory = Memory.of(options.memory_bytes, always, scorer.device, scorer.networks)
     setting = Setting(model, products, encoding, options, console, memory)
     if options.dry_run:
         known = seen(folder, "predict", options, paths)
@@ -269,7 +269,7 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
     waiting = max(setting.waiting(work.source, work.bands) for work in works)
     for device_scorer in scorer.with_fallback(console.say):
         size = grid.height, grid.width, len(works)
-        setting.memory.move(device_scorer.device, device_scorer.always)
+        setting.memory.move(device_scorer.device, device_scorer.always, device_scorer.networks)
         for plan in device_scorer.plans_within(*size, setting.memory.budget, waiting):
             if more := setting.memory.exceeded(plan):
                 less = ", or a smaller --window," if device_scorer.always else ""

@@ -19,12 +19,16 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
+from segcli.network.budget import Memory
 from segcli.network.checkpoint import Model
 from segcli.network.ensemble import Ensemble
+from segcli.network.frame import frame
 from segcli.network.normalise import Inputs, Normalisation
+from segcli.network.scorer import Scorer, first_scorer, make_scorer
 from segcli.network.stream import Stream
+from segcli.network.tracing import NotStreamableError
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.network.views import AS_IT_IS, EIGHT, MeanOverViews
+from segcli.network.views import AS_IT_IS, EIGHT, MeanOverViews, Views
 from segcli.options import Percentiles, PredictOptions
 
 CPU, QUIET = torch.device("cpu"), Console(quiet=True)
@@ -36,15 +40,18 @@ def model_of(config: NetworkConfig, seed: int, mean: float = 120.0, deviation: f
     return Model(UNet(config).eval(), constants, ClassTable.from_indices(range(config.classes)))
 
 
-def alone(models: list[Model], values: torch.Tensor) -> torch.Tensor:
-    """The slow way: the mean of the scores of each network, of the values as it wants them."""
+def alone(models: list[Model], values: torch.Tensor, views: Views = AS_IT_IS) -> torch.Tensor:
+    """The slow way: the mean of the scores of each network, of the values as it wants them, turned and turned back."""
     scores = []
     for model in models:
         mean, deviation = (
             torch.tensor(constants).view(1, -1, 1, 1)
             for constants in (model.normalisation.mean, model.normalisation.deviation)
         )
-        scores.append(model.network((values - mean) / deviation))
+        config, (height, width) = model.network.config, values.shape[2:]
+        framed = frame((values - mean) / deviation, config.total_stride, config.context)
+        for view in views:
+            scores.append(view.back(model.network.scores(view.of(framed)))[..., :height, :width])
     return torch.stack(scores).mean(0)
 
 
@@ -75,12 +82,13 @@ def test_the_mean_of_the_scores_of_each(
     views = EIGHT if tta else AS_IT_IS
     if tta:
         network = MeanOverViews(network, views)
-        models = [replace(model, network=MeanOverViews(model.network, views)) for model in models]  # type: ignore[arg-type]
-    stream = Stream(network, bands, 4, CPU, method="scores", context=network.config.context)
+    stream = Stream(network, bands, 4, CPU, method="scores", context=models[0].network.config.context)
     strips = [Inputs(first, inputs[:, :, first : first + 8]) for first in range(0, height, 8)]
     with torch.inference_mode():
-        expected = alone(models, values)
-        whole = network.eval()(inputs)
+        expected = alone(models, values, views)
+        config = models[0].network.config
+        framed = frame(inputs, config.total_stride, config.context)
+        whole = network.eval().scores(framed)[..., :height, :width]
         streamed = torch.cat([part for _, part in stream.scores(strips, height)], 2)
     for found in (whole, streamed):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -139,10 +147,11 @@ def test_what_cannot_be_averaged_is_refused(tmp_path: Path, folds: list[Path]) -
         "classes 0 class 0!, 1 class 1!, 2 class 2!; expected 0 class 0, 1 class 1, 2 class 2": replace(
             first, classes=ClassTable(tuple(names))
         ),
+        "ignore index 250; expected 255": replace(first, classes=replace(first.classes, ignore=250)),
         "bands 1; expected 3": model_of(replace(config, bands=1), 0),
         "bands of its files 4,3,2; expected all": replace(first, learnt=(4, 3, 2)),
         "values of uint16; expected uint8": replace(first, normalisation=replace(constants, dtype="uint16")),
-        "values of any type; expected uint8": replace(
+        "images between 1%,99%; expected no percentiles": replace(
             first, normalisation=replace(constants, percentiles=Percentiles(1, 99))
         ),
         "depth 2; expected 3": model_of(replace(config, depth=2), 0),
@@ -159,7 +168,7 @@ def test_what_cannot_be_averaged_is_refused(tmp_path: Path, folds: list[Path]) -
     with pytest.raises(NothingDoneError, match=r"images between 2%,99%; expected 1%,99%"):
         checkpoint.load_all(folds)
     with pytest.raises(UsageError, match=r"--weights: .*best\.safetensors, twice"):
-        checkpoint.load_all([folds[0], folds[1], folds[0]])
+        checkpoint.load_all([folds[0], folds[1], folds[0].parent / ".." / "fold_1" / folds[0].name])
     with pytest.raises(NothingDoneError, match="matches no file"):
         checkpoint.find_all([str(tmp_path / "fold_[3-9]" / "*.safetensors")])
 
@@ -175,7 +184,7 @@ def test_a_name_with_a_star_is_a_file(tmp_path: Path) -> None:
 def test_from_the_command_line(
     tmp_path: Path, folds: list[Path], segcli: Callable[..., Any], rng: np.random.Generator
 ) -> None:
-    """Repeated, in the environment, in a file of options; the record knows one from two, and not their order."""
+    """Repeated, in the environment, in a file of options; the record knows one from two, and which is the first."""
     write_picture(tmp_path / "in" / "scan.png", rng.integers(0, 256, (40, 50, 3), np.uint8))
     one, two = map(str, folds)
     (tmp_path / "night.toml").write_text(f"[predict]\nweights = {json.dumps([one, two])}\n")
@@ -188,10 +197,75 @@ def test_from_the_command_line(
 
     assert status("--weights", one) == "done"
     assert status("--weights", one, "-w", two) == "done"
-    assert status("--weights", two, "--weights", one) == "up to date"
+    assert segcli("predict", "in", "--out", "m", "-w", one, "-w", two, "--verify").returncode == 0
+    assert segcli("predict", "in", "--out", "m", "-w", one, "--verify").returncode == 1
     assert status("--config", "night.toml") == "up to date"
     assert status(SEGCLI_PREDICT_WEIGHTS=f"{one}:{two}") == "up to date"
     assert status("--weights", "fold_*/best.safetensors") == "up to date"
-    done = segcli(*base, one, "--weights", two)
-    assert done.returncode == 1
-    assert f"{one} is among the images: give --weights before each" in done.stderr
+    assert status("--weights", two, "--weights", one) == "done"
+    for arguments, said in (
+        ((one, "--weights", two), f"{one}: weights among the images; expected images; give --weights before each"),
+        (("--config", "none.toml"), "none.toml: weights: an empty list"),
+        (("--weights", one, "--weights", ""), "--weights: an empty text"),
+    ):
+        (tmp_path / "none.toml").write_text("[predict]\nweights = []\n")
+        done = segcli(*base, *arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+    done = segcli(*base, SEGCLI_PREDICT_WEIGHTS=":")
+    assert done.returncode == 2
+    assert "SEGCLI_PREDICT_WEIGHTS: --weights: no name between its colons" in done.stderr
+
+
+def test_names_are_taken_as_they_are_written(tmp_path: Path, segcli: Callable[..., Any]) -> None:
+    """A file beside is not the bundled weights of its name; a space is part of one."""
+    write_picture(tmp_path / "in" / "scan.png", np.zeros((40, 50, 3), np.uint8))
+    for name in ("nuclei", "my weights"):
+        checkpoint.save(random_model(), tmp_path / name)
+        assert segcli("predict", "in", "--out", name[:2], SEGCLI_PREDICT_WEIGHTS=f"./{name}").returncode == 0
+        assert segcli("predict", "in", "--out", name[:2], "--weights", f"./{name}", "--verify").returncode == 0
+    assert segcli("predict", "in", "--out", "nu", "--weights", "nuclei", "--verify").returncode == 1
+
+
+@pytest.mark.parametrize("way", ["the first", "on the way"])
+def test_a_full_device_leaves_views_and_weights_to_the_cpu(
+    tmp_path: Path, folds: list[Path], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """All of them, whether the network has no room there or a strip."""
+    models = checkpoint.load_all(folds)
+    options = PredictOptions((), tmp_path, tta=True)
+
+    def full(network: Any, device: torch.device, *more: Any) -> Scorer:
+        if device.type != "cpu" and way == "the first":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return replace(make_scorer(network, CPU, *more), device=device)
+
+    monkeypatch.setattr("segcli.network.scorer.make_scorer", full)
+    asked = first_scorer(models, torch.device("meta"), torch.float32, options, print)
+    scorer = list(asked.with_fallback(print))[-1]
+    assert (scorer.device, scorer.views, scorer.networks) == (CPU, EIGHT, 16)
+    inputs = torch.randn(1, 3, 32, 40)
+    constants = [model.normalisation for model in models]
+    both = Ensemble([model.network for model in models], constants)
+    with torch.inference_mode():
+        expected = MeanOverViews(both, EIGHT).scores(inputs)
+        found = torch.cat([part for _, part in scorer.scores([Inputs(0, inputs)], 32)], 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_encoder_that_cannot_be_turned_is_enough() -> None:
+    """However the first network is made."""
+    plain = model_of(NetworkConfig(3, 2, 2, 5), 0)
+    other = model_of(NetworkConfig(3, 2, 2, 5, encoder="resnet18"), 0)
+    both = Ensemble([plain.network, other.network], [plain.normalisation] * 2)
+    with pytest.raises(NotStreamableError, match="resnet18, whose strides"):
+        MeanOverViews(both, EIGHT)
+
+
+def test_memory_follows_the_number_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that panels are as wide as of one; never more than half of what is free."""
+    monkeypatch.setattr("segcli.network.budget.free_memory", lambda _: 4 * 2**30)
+    one, eight = (Memory.of(None, 0.0, CPU, networks).budget for networks in (1, 4))
+    assert eight == pytest.approx(4 * one, rel=0.1)
+    assert Memory.of(None, 0.0, CPU, 100).budget == Memory.of(2 * 2**30, 0.0, CPU).budget
+    assert Memory.of(2**28, 0.0, CPU, 8).budget == Memory.of(2**28, 0.0, CPU).budget

@@ -1,7 +1,10 @@
 """The mean over an image's symmetries: kernels turned are images turned, and it streams."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +13,19 @@ import torch
 from helpers import random_model, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from segcli import predict, train
 from segcli.console import Console
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.frame import frame
 from segcli.network.normalise import Inputs
 from segcli.network.scorer import first_scorer, make_scorer
 from segcli.network.stream import Stream
-from segcli.network.tracing import NotStreamableError
+from segcli.network.tracing import NotStreamableError, fold
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.network.views import AS_IT_IS, EIGHT, MIRRORED, MeanOverViews, View, Views, turned, views_for
 from segcli.options import PredictOptions, TrainOptions
@@ -78,7 +83,8 @@ def test_turned_kernels_are_turned_images(
     image = torch.randn(2, config.bands, height, width)
     with torch.inference_mode():
         expected = by_turning_images(network, image, views)
-        found = MeanOverViews(network, views).eval()(image)
+        framed = frame(image, config.total_stride, config.context)
+        found = MeanOverViews(network, views).eval().scores(framed)[..., :height, :width]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -104,7 +110,7 @@ def test_weights_are_shared_but_for_turned_kernels() -> None:
     network = learnt(NetworkConfig(3, 2, 4, 2))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     mean = MeanOverViews(network, EIGHT)
-    own = {tensor.data_ptr() for tensor in network.state_dict().values()}
+    own = {tensor.data_ptr() for tensor in mean.networks[0].state_dict().values()}
     more = sum(
         tensor.nbytes for tensor in mean.state_dict().values() if tensor.numel() and tensor.data_ptr() not in own
     )
@@ -112,7 +118,19 @@ def test_weights_are_shared_but_for_turned_kernels() -> None:
     ups = sum(m.weight.nbytes for m in network.modules() if isinstance(m, nn.ConvTranspose2d))
     assert more == 7 * (kernels + ups)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert not torch.equal(turned(network, EIGHT[1]).encoder[0][0].weight, network.encoder[0][0].weight)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("view", EIGHT)
+def test_each_view_by_itself(view: View) -> None:
+    """A mean over all eight does not tell a turn to the left from one to the right."""
+    network = learnt(NetworkConfig(2, 2, 3, 2, up="transpose"))
+    image = torch.randn(1, 2, 20, 28)
+    with torch.inference_mode():
+        found = turned(fold(network, "scores"), view)(image)
+        torch.testing.assert_close(found, view.back(network.scores(view.of(image))), rtol=1e-4, atol=1e-5)
+        for other in EIGHT:
+            if other != view:
+                assert (other.back(network.scores(other.of(image))) - found).abs().max() > 1e-3
 
 
 def test_strides_that_count_from_one_side_are_seen_in_windows(tmp_path: Path) -> None:
@@ -139,6 +157,33 @@ def test_images_that_have_an_up_are_only_mirrored(tmp_path: Path) -> None:
         assert first_scorer([replace(model, upright=upright)], CPU, torch.float32, options, print).views == views
     both = [model, replace(random_model(), upright=True)]
     assert first_scorer(both, CPU, torch.float32, options, print).views == MIRRORED
+
+
+def change_record(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """What weights say of themselves, changed."""
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["segcli"])
+    change(record)
+    save_file(load_file(path), path, {"segcli": json.dumps(record)})
+
+
+def test_weights_say_that_their_images_have_an_up(tmp_path: Path) -> None:
+    """Those of earlier versions among the options of the training alone, if at all."""
+    path = tmp_path / "w.safetensors"
+    for upright in (True, False):
+        checkpoint.save(replace(random_model(), upright=upright), path)
+        assert checkpoint.load(path).upright is upright
+        change_record(path, lambda record: record.pop("upright"))
+        assert not checkpoint.load(path).upright
+    for training, found in (
+        ({"options": {"upright": True}}, True), ({"options": {"upright": False}}, False), ({}, False), ([], False),
+        ({"options": None}, False),
+    ):  # fmt: skip
+        change_record(path, lambda record, training=training: record.update(training=training))  # type: ignore[misc]
+        assert checkpoint.load(path).upright is found
+    change_record(path, lambda record: record.update(upright="true"))
+    with pytest.raises(NothingDoneError, match="upright 'true', which is true or false"):
+        checkpoint.load(path)
 
 
 @pytest.mark.parametrize("upright", [False, True])

@@ -52,10 +52,13 @@ def check_log(log: Path | None, values: Mapping[str, Any]) -> None:
         raise UsageError("--log-file", f"{log} is no text", "expected a file of messages, or none of that name")
 
 
-def tell_weights_among(inputs: list[str]) -> None:
-    """A line where the shell has made several files of a pattern after --weights: but for the first they are images."""
-    for name in [name for name in inputs if name.lower().endswith(".safetensors")][:1]:
-        tell(f"{name} is among the images: give --weights before each file of weights, or a pattern in quotes")
+def check_images(inputs: list[str]) -> None:
+    """UsageError where weights are among the images: of a pattern after --weights the shell makes several words, of
+    which the first alone belongs to it."""
+    for name in inputs:
+        if name.lower().endswith(".safetensors"):
+            raise UsageError(name, "weights among the images", "expected images",
+                             "give --weights before each file of weights, or a pattern in quotes")  # fmt: skip
 
 
 def _are_same(one: Path, other: str | Path) -> bool:

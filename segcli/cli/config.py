@@ -48,8 +48,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
                 wanted[_plain(key)] = value
     wanted |= {_plain(key): value for key, value in found.get(ours, {}).items()}
     for key, value in wanted.items():
-        if value == "" or (isinstance(value, list) and "" in value):  # a path would become the current folder
-            raise UsageError(path, f"{key}: an empty text", "expected a value", "leave it out for what is so by itself")
+        if value in ("", []) or (isinstance(value, list) and "" in value):  # a path would become the current folder
+            raise UsageError(path, f"{key}: an empty {'list' if value == [] else 'text'}", "expected a value",
+                             "leave it out for what is so by itself")  # fmt: skip
     for key, value in wanted.items():  # a list would count as true where there is something in it
         if options[ours][key].is_flag and not isinstance(value, bool):
             raise UsageError(path, f"{key}: {value!r}", "expected true or false")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.checks import tell_weights_among
+from segcli.cli.checks import check_images
 from segcli.cli.shared import (
     Config,
     Debug,
@@ -22,6 +22,7 @@ from segcli.cli.shared import (
     StopAt,
     Verbose,
     Verify,
+    between_colons,
     end_with,
 )
 from segcli.options import Compression, Format, PolygonFormat, Precision, PredictOptions, Quantity, Stitch, Weighting
@@ -37,10 +38,11 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; for one image, a file name too.")],
     weights: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--weights",
             "-w",
+            callback=between_colons,
             help="A file that train wrote, or the name of bundled weights (default: nuclei). Given more than once, or "
             "as a pattern in quotes ('runs/*/best.safetensors'): the mean of their scores.",
         ),
@@ -163,9 +165,9 @@ def predict(
     """Label every pixel: one mask of class indices for each image."""
     from segcli.inputs import named
 
-    tell_weights_among(inputs)
+    check_images(inputs)
     options = PredictOptions(
-        named(inputs, nul), out, tuple(map(str, weights or ())), texts.band_numbers(bands), level, mpp, format,
+        named(inputs, nul), out, tuple(weights or ()), texts.band_numbers(bands), level, mpp, format,
         compress, probabilities, confidence, quantity, objects, polygons, min_pixels, min_area, simplify, overlay,
         alpha, texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive,
         overwrite, device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run,

@@ -74,6 +74,18 @@ def given(context: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
 
 
+def between_colons(context: typer.Context, parameter: typer.CallbackParam, value: list[str] | None) -> list[str] | None:
+    """For an option that may be repeated: its variable in the environment holds names with : between them, as PATH
+    does; by itself it would be cut at spaces."""
+    source = context.get_parameter_source(str(parameter.name))
+    if source is None or source.name != "ENVIRONMENT":
+        return value
+    names = [name for name in str(parameter.resolve_envvar_value(context)).split(os.pathsep) if name]
+    if not names:
+        raise UsageError(parameter.opts[0], "no name between its colons", "expected names")
+    return names
+
+
 class Verb(TyperCommand):
     """A command that says where an option comes from which is refused, if not from the command line, and looks at what
     no option alone can tell."""

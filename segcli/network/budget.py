@@ -12,7 +12,7 @@ import torch
 from segcli.network.plan import Plan
 
 CPU_BUDGET = 400 * 2**20
-"""Bytes for rows on their way through the network on the CPU: enough for panels of the bundled weights whose margins
+"""Bytes for rows on their way through a network on the CPU: enough for panels of the bundled weights whose margins
 cost three percent of the time. More would only be more."""
 
 
@@ -29,14 +29,15 @@ class Memory:
     _is_told: bool = False
 
     @staticmethod
-    def of(asked: int | None, always: float, device: torch.device) -> "Memory":
-        """By what was asked for, or by what is free; `always` are bytes that the network takes in any case."""
-        return Memory(asked, _for_network(asked or default_budget(device, always), device), device)
+    def of(asked: int | None, always: float, device: torch.device, networks: int = 1) -> "Memory":
+        """By what was asked for, or by what is free; `always` are bytes that the network takes in any case, `networks`
+        how many are run side by side."""
+        return Memory(asked, _for_network(asked or default_budget(device, always, networks), device), device)
 
-    def move(self, device: torch.device, always: float) -> None:
+    def move(self, device: torch.device, always: float, networks: int = 1) -> None:
         """Go on on another device, whose memory has not run out."""
         if device != self.device:
-            other = Memory.of(self.asked, always, device)
+            other = Memory.of(self.asked, always, device, networks)
             self.budget, self.device = other.budget, device
 
     def run_out(self, plan: Plan) -> None:
@@ -52,11 +53,11 @@ class Memory:
         return f"takes about {needed / 1e6:.0f} MB in the smallest pieces, --memory says {self.asked / 1e6:.0f} MB"
 
 
-def default_budget(device: torch.device, always: float) -> float:
-    """What the network may use unless told otherwise: half of what is free, on the CPU no more than it profits from,
-    beside the bytes that it `always` takes."""
+def default_budget(device: torch.device, always: float, networks: int = 1) -> float:
+    """What the networks may use unless told otherwise: half of what is free, on the CPU no more than they profit from,
+    beside the bytes that they `always` take."""
     free = free_memory(device) / 2
-    return min(free, CPU_BUDGET + HOLES * always) if device.type == "cpu" else free
+    return min(free, networks * CPU_BUDGET + HOLES * always) if device.type == "cpu" else free
 
 
 def _for_network(memory: float, device: torch.device) -> float:

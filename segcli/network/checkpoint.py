@@ -20,7 +20,7 @@ from torch import nn
 import segcli
 from segcli.classes import ClassTable
 from segcli.errors import NothingDoneError, UsageError
-from segcli.files import replacing
+from segcli.files import matching, replacing
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import Percentiles
@@ -128,9 +128,16 @@ def _load(path: Path) -> Model:
     if learnt is not None and not (learnt and all(type(band) is int and band > 0 for band in learnt)):
         raise ValueError(f"bands {learnt!r:.60}")
     training = record["training"]
-    upright = record.get("upright", training.get("options", {}).get("upright"))  # earlier versions had it there alone
-    return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt),
-                 upright is True)  # fmt: skip
+    upright = record["upright"] if "upright" in record else _was_upright(training)
+    if not isinstance(upright, bool):
+        raise ValueError(f"upright {upright!r:.60}, which is true or false")
+    return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt), upright)
+
+
+def _was_upright(training: Any) -> bool:
+    """What earlier versions noted among the options of a training alone."""
+    options = training.get("options") if isinstance(training, dict) else None
+    return isinstance(options, dict) and options.get("upright") is True
 
 
 def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -150,7 +157,7 @@ def load_all(paths: Sequence[Path]) -> list[Model]:
     """The models in the files, whose scores may be averaged. Raises NothingDoneError where one is none or is of another
     kind, UsageError where one is named twice."""
     for path in paths:
-        if sum(path == other for other in paths) > 1:
+        if sum(path.resolve() == other.resolve() for other in paths) > 1:
             raise UsageError("--weights", f"{path}, twice", "expected each file once")
     models = [load(path) for path in paths]
     for path, model in zip(paths[1:], models[1:], strict=True):
@@ -166,10 +173,11 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
     config, constants = model.network.config, model.normalisation
     return [
         ("classes", ", ".join(f"{entry.index} {entry.name}" for entry in model.classes.entries)),
+        ("ignore index", model.classes.ignore),
         ("bands", config.bands),
         ("bands of its files", "all" if model.learnt is None else ",".join(map(str, model.learnt))),
-        ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
+        ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),
         ("padding", config.padding),
     ]
@@ -192,13 +200,8 @@ def find_all(names: Sequence[str]) -> list[Path]:
     """The files behind each `--weights`, which may be a pattern, too."""
     found: list[Path] = []
     for name in names:
-        if not glob.has_magic(name) or Path(name).exists():
-            found.append(find(name))
-            continue
-        files = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # a Path has no patterns that begin at the root
-        if not files:
-            raise NothingDoneError(name, "matches no file", "expected weights that segcli train wrote")
-        found += map(Path, files)
+        is_pattern = glob.has_magic(name) and not Path(name).exists()
+        found += matching(name, "expected weights that segcli train wrote") if is_pattern else [find(name)]
     return found or [find(None)]
 
 

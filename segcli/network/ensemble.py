@@ -2,7 +2,7 @@
 their scores. It streams as they do, so that many networks make no more seams than one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,26 +25,25 @@ class Ensemble(nn.Module):
         self.networks = nn.ModuleList(networks)
         self.inputs = nn.ModuleList(_between(constants[0], of_another) for of_another in constants)
 
-    def forward(self, image: Tensor, with_context: bool = False) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """As UNet.forward."""
-        if with_context and self.config.context:
-            return self.scores(image)
         height, width = image.shape[-2:]
         return self.scores(frame(image, self.config.total_stride, self.config.context))[..., :height, :width]
 
     def scores(self, x: Tensor) -> Tensor:
         """As UNet.scores."""
-        return mean_score(self.networks, [change(x) for change in self.inputs])
+        pairs = zip(self.networks, self.inputs, strict=True)
+        return mean(network.scores(change(x)) for network, change in pairs)  # type: ignore[operator]
 
 
-def mean_score(networks: nn.ModuleList, inputs: list[Tensor]) -> Tensor:
-    """Of what each network says of its own input."""
+def mean(scores: Iterable[Tensor]) -> Tensor:
+    """Of what several networks say, each added as it comes."""
     total: Tensor | None = None
-    for network, x in zip(networks, inputs, strict=True):
-        scores: Tensor = network.scores(x)  # type: ignore[operator]  # a list of modules forgets their class
-        total = scores if total is None else total + scores
+    count = 0
+    for one in scores:
+        total, count = (one if total is None else total + one), count + 1
     assert total is not None
-    return total * (1 / len(networks))
+    return total * (1 / count)
 
 
 class Scaled(nn.Module):

@@ -58,6 +58,12 @@ class Scorer:
                 raise
             return 0.0
 
+    @property
+    def networks(self) -> int:
+        """How many run side by side, each with rows of its own: one for each view and each of the weights."""
+        members = len(self.network.networks) if isinstance(self.network, Ensemble) else 1
+        return members * len(self.views) if isinstance(self.way, Stream) else 1
+
     def pixels_of(self, height: int, width: int) -> int:
         """How many are computed for an image: in windows more than it has, where they overlap."""
         return self.way.pixels_of(height, width)

@@ -11,11 +11,12 @@ Convolutional Networks").
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from segcli.network.ensemble import Network, mean_score
-from segcli.network.frame import frame
-from segcli.network.tracing import NotStreamableError, sharing_weights
+from segcli.network.ensemble import Network, mean
+from segcli.network.tracing import NotStreamableError, fold, sharing_weights
 from segcli.network.unet import UNet
 
 
@@ -48,7 +49,7 @@ def views_for(tta: bool, upright: bool) -> Views:
 
 
 class MeanOverViews(nn.Module):
-    """The mean of a network's scores over `views` of an image, framed as the network itself frames it.
+    """The mean of a network's scores over `views` of an image in the network's `frame`.
 
     `networks` are the network with other kernels, one for each view: as many times the weights. Raises
     NotStreamableError for encoders of torchvision's, whose strides count from the first row and column: from the other
@@ -57,30 +58,25 @@ class MeanOverViews(nn.Module):
 
     def __init__(self, network: Network, views: Views) -> None:
         super().__init__()
-        self.config = network.config
         encoders = {part.config.encoder for part in network.modules() if isinstance(part, UNet)} - {"plain"}
         if encoders:
             raise NotStreamableError([f"{encoders.pop()}, whose strides find other pixels in an image turned"])
-        self.networks = nn.ModuleList(turned(network, view) for view in views)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """As UNet.forward."""
-        height, width = image.shape[-2:]
-        framed = frame(image, self.config.total_stride, self.config.context)
-        return self.scores(framed)[..., :height, :width]
+        folded = fold(network, "scores")  # once, not in each view
+        self.networks = nn.ModuleList(turned(folded, view) for view in views)
 
     def scores(self, x: Tensor) -> Tensor:
         """As UNet.scores."""
-        return mean_score(self.networks, [x] * len(self.networks))
+        return mean(network(x) for network in self.networks)
 
 
-def turned(network: Network, view: View) -> Network:
-    """The network that scores an image as `network` scores the view of it, turned back; it shares all other weights.
+def turned(network: GraphModule, view: View) -> GraphModule:
+    """What scores an image as `network` scores the view of it, turned back; it shares all weights but kernels.
 
     The sides of the image are those of a `frame`, so that pooling finds the same pixels together from either side.
     """
     copy = sharing_weights(network)
     for module in copy.modules() if view != AS_IT_IS[0] else ():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.kernel_size != (1, 1):
-            module.weight = nn.Parameter(view.back(module.weight).contiguous(), requires_grad=False)
+            kernels = view.back(module.weight).contiguous(memory_format=torch.channels_last)
+            module.weight = nn.Parameter(kernels, requires_grad=False)
     return copy
