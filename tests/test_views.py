@@ -21,6 +21,7 @@ from segcli import predict, train
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
 from segcli.network import checkpoint
+from segcli.network.device import keep_all_bits_of_float32
 from segcli.network.frame import frame
 from segcli.network.normalise import Inputs
 from segcli.network.scorer import first_scorer, make_scorer
@@ -28,7 +29,7 @@ from segcli.network.stream import Stream
 from segcli.network.tracing import NotStreamableError, fold
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.network.views import AS_IT_IS, EIGHT, MIRRORED, MeanOverViews, View, Views, turned, views_for
-from segcli.options import PredictOptions, TrainOptions
+from segcli.options import Padding, PredictOptions, TrainOptions
 
 CPU, QUIET = torch.device("cpu"), Console(quiet=True)
 
@@ -102,6 +103,23 @@ def test_the_mean_streams(config: NetworkConfig, height: int, width: int, strip:
     with torch.inference_mode():
         expected = by_turning_images(network, image, views)
         found = torch.cat([part for _, part in stream.scores(strips, height)], 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_the_mean_streams_on_a_gpu(padding: Padding) -> None:
+    keep_all_bits_of_float32()
+    torch.manual_seed(0)
+    network = learnt(NetworkConfig(3, 4, 8, 3, padding=padding))
+    config = network.config
+    stream = Stream(MeanOverViews(network, EIGHT), 3, 8, torch.device("cuda"), method="scores", context=config.context)
+    image = torch.randn(1, 3, 201, 117)
+    strips = [Inputs(first, image[:, :, first : first + 64].cuda()) for first in range(0, 201, 64)]
+    with torch.inference_mode():
+        expected = by_turning_images(network, image, EIGHT)
+        found = torch.cat([part.cpu() for _, part in stream.scores(strips, 201)], 2)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
