@@ -74,7 +74,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(configs, st.integers(1, 40), st.integers(1, 40), st.sampled_from([MIRRORED, EIGHT]), st.integers(0, 2**20))
 def test_turned_kernels_are_turned_images(
     config: NetworkConfig, height: int, width: int, views: Views, seed: int
@@ -89,7 +89,7 @@ def test_turned_kernels_are_turned_images(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(configs, st.integers(1, 60), st.integers(1, 40), st.integers(1, 9), st.sampled_from([MIRRORED, EIGHT]))
 def test_the_mean_streams(config: NetworkConfig, height: int, width: int, strip: int, views: Views) -> None:
     """In strips of any height, as the slow way has it for the whole image."""
