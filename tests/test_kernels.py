@@ -47,7 +47,8 @@ def test_weights_laid_out_once_give_what_torch_gives(
     tolerance = (1e-2 if half else 1e-5) * max(1.0, float(exact.abs().max()))
     # Of grouped, strided and padded ones in bfloat16 oneDNN leaves out rows on processors with AMX, by torch's own call
     # as well, and what stands in memory there is the answer; no network here has any.
-    assume((expected - exact).abs().max() <= 2 * tolerance)
+    if half and groups > 1:
+        assume((expected - exact).abs().max() <= 2 * tolerance)
     assert (found - expected).abs().max() <= tolerance
 
 

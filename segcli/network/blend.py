@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segcli.network.alive import most_alive
+from segcli.network.ensemble import mean
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Costs, Plan, plans
 from segcli.network.views import AS_IT_IS, Views
@@ -161,12 +162,7 @@ class Windows:
     def _score(self, window: Tensor) -> Tensor:
         if self.views == AS_IT_IS:
             return self.network(window)
-        total: Tensor | None = None
-        for view in self.views:
-            scores = view.back(self.network(view.of(window))).float()
-            total = scores if total is None else total + scores
-        assert total is not None
-        return total / len(self.views)
+        return mean(view.back(self.network(view.of(window))).float() for view in self.views)
 
 
 @dataclass
