@@ -2,11 +2,13 @@
 
 A start takes three seconds on a slow machine, nearly all of it for torch's modules. What only a true start can show,
 such as streams that are closed and variables that libraries look at when they are loaded, is for tests that start one.
+Shells and makefiles start a script in its place, which asks for such a process and ends as that ends.
 """
 
 import atexit
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +21,24 @@ from pathlib import Path
 
 LONGEST = 2**17
 """Bytes of a request."""
+
+STAND_IN = """#!{python} -ISs
+import json, os, signal, socket, sys
+
+channel = socket.socket(fileno={channel})
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+request = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ), "limits": {limits}}}
+socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2, theirs.fileno()])
+theirs.close()
+program = int(ours.recv(32))
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(program, number))
+code = int(ours.recv(32))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
 
 
 class Running:
@@ -59,12 +79,27 @@ class Ready:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
 
+    @property
+    def channel(self) -> int:
+        """The open file that stand-ins have to inherit (`pass_fds`)."""
+        return self._channel.fileno()
+
+    def stand_in(self, path: Path, limits: Mapping[int, int] | None = None) -> Path:
+        """A script for `path` that does what the program would, with what a `setrlimit` is told."""
+        text = STAND_IN.format(python=sys.executable, channel=self.channel, limits=list((limits or {}).items()))
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
     def start(self, arguments: Sequence[object], folder: Path, out: int, err: int) -> Running:
         """The program in `folder`, with this process's environment; `out` and `err` are open files."""
-        request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": dict(os.environ)}
+        request = {
+            "arguments": list(map(str, arguments)), "folder": str(folder), "environment": dict(os.environ), "limits": []
+        }  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [out, err, theirs.fileno()])
+        with theirs, Path(os.devnull).open() as nothing:
+            files = [nothing.fileno(), out, err, theirs.fileno()]
+            socket.send_fds(self._channel, [json.dumps(request).encode()], files)
         return Running(ours)
 
     def run(self, arguments: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -86,7 +121,7 @@ def serve(channel: socket.socket) -> None:
     """Fork for each request. It returns in the process that is to be the program; another one tells how that ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell
     while True:
-        request, files, _, _ = socket.recv_fds(channel, LONGEST, 3)
+        request, files, _, _ = socket.recv_fds(channel, LONGEST, 4)
         if not request:
             sys.exit()
         if os.fork() == 0:
@@ -94,23 +129,30 @@ def serve(channel: socket.socket) -> None:
         for file in files:
             os.close(file)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    out, err, reply = files
+    *streams, reply = files
     if program := os.fork():
         os.write(reply, str(program).encode())
         _, status = os.waitpid(program, 0)
         os.write(reply, str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
+    for number, file in enumerate(streams):
+        os.dup2(file, number)
     for file in (*files, channel.fileno()):
         os.close(file)
+    # As Python opens them: what was open before could be sought in, which pipes cannot.
+    sys.stdin, sys.stdout = (open(number, mode, closefd=False) for number, mode in enumerate("rw"))  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     become(**json.loads(request))
 
 
-def become(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
+def become(
+    arguments: Sequence[str], folder: str, environment: Mapping[str, str], limits: Sequence[Sequence[int]]
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    for which, most in limits:
+        resource.setrlimit(which, (most, most))
     sys.argv = ["segcli", *arguments]
 
 

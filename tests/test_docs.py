@@ -16,6 +16,7 @@ import pytest
 import rasterio
 import shapely
 import tifffile
+from ready import Ready
 
 import segcli
 from segcli.classes import ClassTable
@@ -90,16 +91,30 @@ def made() -> dict[str, subprocess.CompletedProcess[str]]:
     return {}
 
 
-def in_a_shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
-    scripts = Path(sys.executable).parent
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", line], cwd=folder, capture_output=True, text=True, timeout=600, check=False,
-        env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-    )  # fmt: skip
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def in_a_shell(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Shell:
+    """Run text by a shell in a folder. `segcli` need not import torch there, unless it is to be the one installed."""
+    stand_in = ready.stand_in(tmp_path_factory.mktemp("bin") / "segcli").parent
+
+    def run(
+        folder: Path, text: str, *more: str, installed: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        path = [*([] if installed else [str(stand_in)]), str(Path(sys.executable).parent), os.environ["PATH"], *more]
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text], cwd=folder, capture_output=True, text=True, timeout=600,
+            check=False, env={**os.environ, "PATH": os.pathsep.join(path), **environment}, pass_fds=[ready.channel],
+        )  # fmt: skip
+
+    return run
 
 
 @pytest.mark.parametrize("command", AFTER_THESE)
-def test_a_command_of_the_readme(reader: Path, made: dict[str, subprocess.CompletedProcess[str]], command: str) -> None:
+def test_a_command_of_the_readme(
+    reader: Path, made: dict[str, subprocess.CompletedProcess[str]], in_a_shell: Shell, command: str
+) -> None:
     """After those above it, whose files it may need: of several processes that test, another may have run them."""
     for line in AFTER_THESE[: AFTER_THESE.index(command) + 1]:
         if line not in made:
@@ -114,7 +129,7 @@ def block(kind: str) -> str:
 
 
 @pytest.fixture
-def pipeline(reader: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def pipeline(reader: Path, tmp_path: Path, in_a_shell: Shell) -> Shell:
     """Run text by a shell beside the scans; where GNU parallel or mail is missing, something that does as they do."""
     standins = {
         "parallel": 'command=()\nwhile [ "$1" != ::: ]; do command+=("$1"); shift; done\nshift\n'
@@ -128,13 +143,9 @@ def pipeline(reader: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
         if not (tmp_path / path).exists():
             (tmp_path / path).symlink_to(reader / path)
     (tmp_path / "night.toml").write_text(block("toml"))
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(tmp_path)])
 
     def run(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
-            env={**os.environ, "PATH": path, **environment},
-        )  # fmt: skip
+        return in_a_shell(tmp_path, text, str(tmp_path), **environment)
 
     return run
 
@@ -143,7 +154,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix != ".jsonl"}
 
 
-def test_all_folds_in_one_report(reader: Path, pipeline: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_all_folds_in_one_report(reader: Path, pipeline: Shell) -> None:
     """Each image stands in it once; and the weights of all folds label new ones together."""
     small = f"{reader / 'data'} --epochs 1 --width 2 --depth 1 --crop 32"
     recipe = block("folds").replace("1 2 3 4 5", "1 2").replace("/5", "/2").replace("cells/", small)
@@ -156,7 +167,7 @@ def test_all_folds_in_one_report(reader: Path, pipeline: Callable[..., subproces
     assert len(done.stdout.splitlines()) == len(list((reader / "scans").iterdir()))
 
 
-def test_make(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_make(pipeline: Shell, tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("no make")
     (tmp_path / "Makefile").write_text(block("make"))
@@ -167,13 +178,13 @@ def test_make(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_pat
     assert "Nothing to be done" in pipeline("make").stdout
 
 
-def test_parallel(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_parallel(pipeline: Shell, tmp_path: Path) -> None:
     result = pipeline(block("parallel"))
     assert result.returncode == 0, result.stderr
     assert len(names(tmp_path / "parts")) == len(list((tmp_path / "scans").iterdir()))
 
 
-def test_a_slurm_array(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_a_slurm_array(pipeline: Shell, tmp_path: Path) -> None:
     text = block("slurm")
     assert "--array=1-2 " in text
     for n in range(1, 3):
@@ -183,7 +194,7 @@ def test_a_slurm_array(pipeline: Callable[..., subprocess.CompletedProcess[str]]
     assert len(names(tmp_path / "array")) == len(list((tmp_path / "scans").iterdir()))
 
 
-def test_cron(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_cron(pipeline: Shell, tmp_path: Path) -> None:
     line = block("cron").strip()
     minute, hour, *_, command = line.split(maxsplit=5)
     assert (minute, hour) == ("30", "22")
@@ -196,9 +207,9 @@ def test_cron(pipeline: Callable[..., subprocess.CompletedProcess[str]], tmp_pat
     assert "segcli ended with 1" in (tmp_path / "mail.txt").read_text()
 
 
-def test_the_first_command_s_second_half(reader: Path) -> None:
+def test_the_first_command_s_second_half(reader: Path, in_a_shell: Shell) -> None:
     """The rest of the fresh machine's first command: installing is what brought us here."""
-    result = in_a_shell(reader, FIRST.split("&&")[1])
+    result = in_a_shell(reader, FIRST.split("&&")[1], installed=True)
     assert result.returncode == 0, result.stderr
     masks = {path.name for path in (reader / "masks").iterdir()}
     assert masks >= {"dapi_12bit.tif", "dapi_8bit.png", "segcli.jsonl", "tissue.png"}
