@@ -31,7 +31,7 @@ EncoderName = Literal[
 Augment = Literal["none", "light", "geometric", "full"]
 Legend = Literal["none", "picture", "file"]
 OnError = Literal["skip", "stop"]
-LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz"]
+LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz", "ce+lovasz"]
 
 
 @dataclass(frozen=True)

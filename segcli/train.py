@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -32,8 +33,8 @@ from segcli.raster.faults import faults_of_writing
 from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.constants import ranges
 from segcli.training.findings import as_record, tables, warnings
-from segcli.training.folder import BEST, LAST, OPTIONS, begin, leave_no_other
-from segcli.training.history import row_of, write_history
+from segcli.training.folder import BEST, CURVES, LAST, OPTIONS, begin, leave_no_other
+from segcli.training.history import draw_history, row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import Training, train_epoch
@@ -50,6 +51,9 @@ from segcli.training.validation import Validation
 FREE = {"data", "out", "epochs", "minutes", "patience", "check", "resume", "resume_if_any", "overwrite", "device",
         "workers", "json", "quiet", "debug", "compile", "half"}  # fmt: skip
 """Options that may change when a training is resumed; of data what is in them may not."""
+
+CURVES_EVERY = 20.0
+"""Seconds between two pictures of the curves, each of which takes up to one: epochs may be shorter than that."""
 
 LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
 """What to do where the memory is too small for a step."""
@@ -172,6 +176,8 @@ def _train(
 
     kept = Kept(out, model, record, noted, console)
     code = _epochs(training, validation, progress, kept)
+    if processes.is_first and progress.history:
+        kept.curves(progress)
     if code:
         return code
     if processes.is_first:
@@ -204,6 +210,11 @@ class Kept:
             with faults_of_writing(self.out / OPTIONS):
                 leave_no_other(self.out, self.noted, with_weights=True)
 
+    def curves(self, progress: Progress) -> None:
+        """The picture of the history."""
+        with faults_of_writing(self.out / CURVES):
+            draw_history(progress.history, self.out)
+
     def best(self, row: dict[str, Any], half: bool) -> None:
         """The averaged weights of an epoch better than those before."""
         self.model.training["validation"] = {key: row[key] for key in ("epoch", "mean_iou", "iou")}
@@ -220,6 +231,7 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
     options, processes, names = training.options, training.processes, kept.model.classes.names
     splits, shown = training.crops.found.splits, kept.model.network
     columns = ["epoch", "loss", "mIoU", *names, "rate", "crops/s", "best"]
+    drawn = -math.inf
     with noticed() as interrupt, kept.console.growing_table(columns) as add_row:
         while not _is_done(training, progress):
             seconds, seen = progress.seconds, progress.seen
@@ -248,6 +260,9 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                 kept.state(training, progress)
                 with faults_of_writing(kept.out / "history.csv"):
                     write_history(progress.history, names, kept.out)
+                if monotonic() - drawn >= CURVES_EVERY:
+                    kept.curves(progress)
+                    drawn = monotonic()
             kept.console.record(row)
             if processes.any(bool(interrupt)) and not _is_done(training, progress):
                 kept.console.say(f"stopped after epoch {progress.epoch}; --resume goes on from here")

@@ -40,11 +40,11 @@ def ready() -> Iterator[Ready]:
 
 @pytest.fixture
 def segcli(tmp_path: Path, ready: Ready) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the program in `tmp_path`, as a shell would; with another environment it is started anew."""
+    """Run the program in `tmp_path`, as a shell would; started anew where libraries look at the environment."""
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        if not environment:
-            return ready.run(arguments, tmp_path)
+        if all(name.startswith("SEGCLI_") or name in ("COLUMNS", "TERM") for name in environment):
+            return ready.run(arguments, tmp_path, environment)
         return subprocess.run(
             [sys.executable, "-m", "segcli", *map(str, arguments)],
             cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,

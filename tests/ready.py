@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -18,16 +19,19 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 LONGEST = 2**17
 """Bytes of a request."""
 
 STAND_IN = """#!{python} -ISs
-import json, os, signal, socket, sys
+import json, os, resource, signal, socket, sys
 
 channel = socket.socket(fileno={channel})
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-request = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ), "limits": {limits}}}
+kinds = resource.RLIMIT_CORE, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE
+limits = [(kind, resource.getrlimit(kind)) for kind in kinds]
+request = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ), "limits": limits}}
 socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2, theirs.fileno()])
 theirs.close()
 program = int(ours.recv(32))
@@ -73,6 +77,8 @@ class Ready:
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._folder = tempfile.TemporaryDirectory()
+        self._stand_in = self.stand_in(Path(self._folder.name) / "segcli")
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()],
@@ -84,17 +90,25 @@ class Ready:
         """The open file that stand-ins have to inherit (`pass_fds`)."""
         return self._channel.fileno()
 
-    def stand_in(self, path: Path, limits: Mapping[int, int] | None = None) -> Path:
-        """A script for `path` that does what the program would, with what a `setrlimit` is told."""
-        text = STAND_IN.format(python=sys.executable, channel=self.channel, limits=list((limits or {}).items()))
-        path.write_text(text)
+    def stand_in(self, path: Path) -> Path:
+        """A script for `path` that does what the program would."""
+        path.write_text(STAND_IN.format(python=sys.executable, channel=self.channel))
         path.chmod(0o755)
         return path
 
-    def start(self, arguments: Sequence[object], folder: Path, out: int, err: int) -> Running:
-        """The program in `folder`, with this process's environment; `out` and `err` are open files."""
+    def popen(self, arguments: Sequence[object], folder: Path, **options: Any) -> "subprocess.Popen[Any]":
+        """A stand-in with options of `Popen`. It hands on signals, and has the program keep to its own limits of
+        resources; killed, it takes the program with it."""
+        command = [self._stand_in, *map(str, arguments)]
+        return subprocess.Popen(command, cwd=folder, pass_fds=[self.channel], **options)
+
+    def start(
+        self, arguments: Sequence[object], folder: Path, out: int, err: int, more: Mapping[str, str] | None = None
+    ) -> Running:
+        """The program in `folder`, with this process's environment and some more; `out` and `err` are open files."""
+        environment = {**os.environ, **(more or {})}
         request = {
-            "arguments": list(map(str, arguments)), "folder": str(folder), "environment": dict(os.environ), "limits": []
+            "arguments": list(map(str, arguments)), "folder": str(folder), "environment": environment, "limits": []
         }  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, Path(os.devnull).open() as nothing:
@@ -102,10 +116,12 @@ class Ready:
             socket.send_fds(self._channel, [json.dumps(request).encode()], files)
         return Running(ours)
 
-    def run(self, arguments: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, arguments: Sequence[object], folder: Path, more: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run` has it, with all that was written."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            code = self.start(arguments, folder, out.fileno(), err.fileno()).wait()
+            code = self.start(arguments, folder, out.fileno(), err.fileno(), more).wait()
             texts = []
             for file in (out, err):
                 file.seek(0)
@@ -115,6 +131,7 @@ class Ready:
     def close(self) -> None:
         self._channel.close()
         self._process.wait(60)
+        self._folder.cleanup()
 
 
 def serve(channel: socket.socket) -> None:
@@ -132,8 +149,14 @@ def serve(channel: socket.socket) -> None:
     *streams, reply = files
     if program := os.fork():
         os.write(reply, str(program).encode())
+        ended = select.poll()
+        ended.register(os.pidfd_open(program), select.POLLIN)
+        ended.register(reply, 0)  # it hangs up where a stand-in is killed
+        if any(number == reply for number, _ in ended.poll()):
+            os.kill(program, signal.SIGKILL)
         _, status = os.waitpid(program, 0)
-        os.write(reply, str(os.waitstatus_to_exitcode(status)).encode())
+        with suppress(BrokenPipeError):
+            os.write(reply, str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
     for number, file in enumerate(streams):
         os.dup2(file, number)
@@ -146,13 +169,13 @@ def serve(channel: socket.socket) -> None:
 
 
 def become(
-    arguments: Sequence[str], folder: str, environment: Mapping[str, str], limits: Sequence[Sequence[int]]
+    arguments: Sequence[str], folder: str, environment: Mapping[str, str], limits: Sequence[tuple[int, tuple[int, int]]]
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for which, most in limits:
-        resource.setrlimit(which, (most, most))
+    for which, bounds in limits:
+        resource.setrlimit(which, tuple(bounds))
     sys.argv = ["segcli", *arguments]
 
 
@@ -173,7 +196,9 @@ if __name__ == "__main__":
         from pydantic import TypeAdapter  # noqa: F401
 
     import segcli.colorize
+    import segcli.drawing.curves
     import segcli.evaluate
+    import segcli.evaluation.page
     import segcli.predict
     import segcli.tile
     import segcli.train  # noqa: F401

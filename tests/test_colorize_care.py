@@ -15,6 +15,7 @@ import rasterio
 import tifffile
 from helpers import write_picture
 from PIL import Image
+from ready import Ready
 
 from segcli import files
 from segcli.colorize import run
@@ -302,7 +303,7 @@ def test_the_output_of_a_folder_is_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_drawing_in_its_middle(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+def test_a_signal_ends_a_drawing_in_its_middle(tmp_path: Path, ready: Ready, sent: signal.Signals, code: int) -> None:
     height, width = 6000, 4000
     with rasterio.open(
         tmp_path / "m.tif", "w", "GTiff", width, height, 1, dtype="uint8", tiled=True, compress="deflate",
@@ -311,8 +312,7 @@ def test_a_signal_ends_a_drawing_in_its_middle(tmp_path: Path, sent: signal.Sign
         for row in range(0, height, 1000):
             noise = np.random.default_rng(row).integers(0, 9, (1, 1000, width), np.uint8)
             file.write(noise, window=rasterio.windows.Window(0, row, width, 1000))
-    program = [sys.executable, "-m", "segcli", "colorize", "m.tif", "--out", "out", "--contours", "3"]
-    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "80"})
+    process = ready.popen(("colorize", "m.tif", "--out", "out", "--contours", 3), tmp_path, stderr=subprocess.PIPE)
     part = files.part_of(files.stage_of(tmp_path / "out", "m.tif") / "m.tif")
     while process.poll() is None and not (part.exists() and part.stat().st_size):
         time.sleep(0.01)

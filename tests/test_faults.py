@@ -14,17 +14,25 @@ import numpy as np
 import pytest
 import tifffile
 from helpers import write_picture
+from ready import Ready
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 LIMIT = 100_000
 
 
-def cramped(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def cramped(tmp_path: Path, ready: Ready) -> Program:
     """The program where no file can be larger than `LIMIT`, which libraries see as a disk that takes no more."""
-    return subprocess.run(
-        [sys.executable, "-m", "segcli", *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300,
-        check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
-    )  # fmt: skip
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        process = ready.popen(
+            arguments, tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+        )  # fmt: skip
+        said = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(arguments, process.returncode, *said)
+
+    return run
 
 
 @pytest.fixture
@@ -39,10 +47,12 @@ def noise(tmp_path: Path, rng: np.random.Generator) -> Path:
     "command", ["colorize in/a.png", "colorize in/t.tif", "colorize in --palette-only", "tile in/t.tif --size 512",
                 "predict in/t.tif --compress none --probabilities"]
 )  # fmt: skip
-def test_a_file_that_cannot_be_written_to_its_end(tmp_path: Path, noise: Path, weights: Path, command: str) -> None:
+def test_a_file_that_cannot_be_written_to_its_end(
+    tmp_path: Path, noise: Path, cramped: Program, weights: Path, command: str
+) -> None:
     verb, *rest = command.split()
     more = ("--weights", weights) if verb == "predict" else ()
-    result = cramped(tmp_path, verb, *rest, "--out", "out", *more)
+    result = cramped(verb, *rest, "--out", "out", *more)
     assert result.returncode in (1, 3)  # 3 where it is known that no other file will do better
     ours = [line for line in result.stderr.splitlines() if line.startswith("segcli: ")]
     assert len(ours) == result.stderr.count("cannot be written") - result.stderr.count("\nfailed: ") >= 1
@@ -82,13 +92,14 @@ def test_a_source_that_has_gone(tmp_path: Path, noise: Path, segcli: Program) ->
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
 
 
-def test_a_source_that_goes_while_others_are_done(tmp_path: Path, noise: Path) -> None:
+def test_a_source_that_goes_while_others_are_done(tmp_path: Path, ready: Ready) -> None:
     """It was there when the run was planned."""
     for n in range(300):
         write_picture(tmp_path / "many" / f"{n:03}.png", np.full((64, 64), n % 5, np.uint8))
     last = tmp_path / "many" / "299.png"
-    process = subprocess.Popen([sys.executable, "-m", "segcli", "colorize", "many", "--out", "out"], cwd=tmp_path,
-                               stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    process = ready.popen(
+        ("colorize", "many", "--out", "out"), tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     while process.poll() is None and not (tmp_path / "out" / "000.png").exists():
         time.sleep(0.005)
     last.unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import write_picture
+from ready import Ready
 
 from segcli.manifest import MANIFEST, opened
 from segcli.options import ColorizeOptions
@@ -239,7 +240,7 @@ def test_a_plan_changes_nothing(segcli: Program, tmp_path: Path, masks: Path, we
     assert "out/c.png: exists, and segcli did not write it" in result.stderr
 
 
-def test_parts_of_a_run_share_a_folder(segcli: Program, tmp_path: Path) -> None:
+def test_parts_of_a_run_share_a_folder(segcli: Program, ready: Ready, tmp_path: Path) -> None:
     for n in range(20):
         write_picture(tmp_path / "masks" / f"{n}.png", np.full((3, 3), n, np.uint8))
     arguments = ("colorize", "masks", "--out", "out", "--legend", "file")
@@ -247,10 +248,8 @@ def test_parts_of_a_run_share_a_folder(segcli: Program, tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "up to date 0  missing or stale 20\n")
     assert not (tmp_path / "out").exists()
     running = [
-        subprocess.Popen([sys.executable, "-m", "segcli", *arguments, "--shard", f"{n}/3"], cwd=tmp_path,
-                         stdout=subprocess.PIPE, text=True)
-        for n in (1, 2, 3)
-    ]  # fmt: skip
+        ready.popen((*arguments, "--shard", f"{n}/3"), tmp_path, stdout=subprocess.PIPE, text=True) for n in (1, 2, 3)
+    ]
     done = [process.communicate()[0].split() for process in running]
     assert [process.returncode for process in running] == [0] * 3
     assert all(done)
@@ -326,13 +325,11 @@ def test_names_in_a_record_stay_in_the_folder(tmp_path: Path, segcli: Program, m
     assert (victim.read_bytes(), part.read_bytes()) == (b"mine", b"mine, too")
 
 
-def on_a_terminal(folder: Path, *arguments: object, **environment: str) -> tuple[str, int]:
+def on_a_terminal(ready: Ready, folder: Path, *arguments: object, **environment: str) -> tuple[str, int]:
     """What the program writes to a terminal."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "segcli", *map(str, arguments)], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", **environment},
-    )  # fmt: skip
+    environment = {**os.environ, "TERM": "xterm-256color", **environment}
+    process = ready.popen(arguments, folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     said = b""
     while select.select([ours], [], [], 60)[0]:
@@ -347,13 +344,13 @@ def on_a_terminal(folder: Path, *arguments: object, **environment: str) -> tuple
     return said.decode(), process.wait()
 
 
-def test_a_terminal_has_a_bar_in_colours_unless_told_otherwise(tmp_path: Path, masks: Path) -> None:
+def test_a_terminal_has_a_bar_in_colours_unless_told_otherwise(tmp_path: Path, masks: Path, ready: Ready) -> None:
     colors = re.compile(r"\x1b\[[\d;]*3[\d;]*m")
-    said, code = on_a_terminal(tmp_path, "colorize", "masks", "--out", "one")
+    said, code = on_a_terminal(ready, tmp_path, "colorize", "masks", "--out", "one")
     assert (code, bool(colors.search(said)), "━" in said) == (1, True, True)
-    said, code = on_a_terminal(tmp_path, "colorize", "masks", "--out", "two", NO_COLOR="1")
+    said, code = on_a_terminal(ready, tmp_path, "colorize", "masks", "--out", "two", NO_COLOR="1")
     assert (code, bool(colors.search(said)), "━" in said) == (1, False, True)
-    said, code = on_a_terminal(tmp_path, "colorize", "masks", "--out", "three", "--quiet")
+    said, code = on_a_terminal(ready, tmp_path, "colorize", "masks", "--out", "three", "--quiet")
     assert (code, said.count("\n"), "━" in said) == (1, 1, False)
 
 

@@ -14,7 +14,6 @@ import resource
 import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import write_picture
+from ready import Ready
 
 MEMORY, SECONDS = 4 << 30, 60
 """Bytes of data for a process that begins with half a GB of them; seconds on a busy machine."""
@@ -70,7 +70,7 @@ def below(folder: Path) -> Path:
     return inner
 
 
-def run(folder: Path, *arguments: object, stdin: bytes = b"") -> Ended:
+def run(ready: Ready, folder: Path, *arguments: object, stdin: bytes = b"") -> Ended:
     """The program in `folder`, as a shell would run it, with less memory."""
 
     def bounded() -> None:
@@ -78,14 +78,16 @@ def run(folder: Path, *arguments: object, stdin: bytes = b"") -> Ended:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     before = files(folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "segcli", *map(str, arguments)], cwd=folder, input=stdin, capture_output=True,
-        timeout=SECONDS, check=False, preexec_fn=bounded, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    lines = done.stderr.decode(errors="backslashreplace").splitlines()
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with ready.popen(arguments, folder, preexec_fn=bounded, **pipes) as process:
+        try:
+            _, said = process.communicate(stdin, SECONDS)
+        finally:
+            process.kill()
+    lines = said.decode(errors="backslashreplace").splitlines()
     refusals = [line for line in lines if line.startswith("segcli: ")]
     assert not ESCAPED.exists()
-    return Ended(done.returncode, refusals, [line for line in lines if line not in refusals], files(folder) - before)
+    return Ended(process.returncode, refusals, [line for line in lines if line not in refusals], files(folder) - before)
 
 
 def files(folder: Path) -> set[str]:
@@ -93,9 +95,9 @@ def files(folder: Path) -> set[str]:
     return {os.path.relpath(path, folder) for path in folder.parents[1].rglob("*") if path.is_file()}
 
 
-def refused(folder: Path, *arguments: object, words: str, stdin: bytes = b"") -> str:
+def refused(ready: Ready, folder: Path, *arguments: object, words: str, stdin: bytes = b"") -> str:
     """The one line that a run ends with that does nothing."""
-    ended = run(folder, *arguments, stdin=stdin)
+    ended = run(ready, folder, *arguments, stdin=stdin)
     assert ended.code in (1, 2, 3), ended
     assert len(ended.refusals) == 1, ended
     assert all(NOTES.match(line) for line in ended.said), ended
@@ -244,13 +246,13 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_images(tmp_path: Path, name: str) -> None:
+def test_images(tmp_path: Path, name: str, ready: Ready) -> None:
     file, make, words = IMAGES[name]
     (tmp_path / file).write_bytes(make())
-    refused(tmp_path, "tile", file, "--size", 64, "--out", "out", words=words)
+    refused(ready, tmp_path, "tile", file, "--size", 64, "--out", "out", words=words)
 
 
-def test_a_night_among_them(tmp_path: Path, weights: Path) -> None:
+def test_a_night_among_them(tmp_path: Path, weights: Path, ready: Ready) -> None:
     """Each is one line, and the good file among them is done."""
     (tmp_path / "scans").mkdir()
     for number, (file, make, _) in enumerate(IMAGES.values()):
@@ -258,7 +260,7 @@ def test_a_night_among_them(tmp_path: Path, weights: Path) -> None:
     names = sorted(path.relative_to(tmp_path) for path in (tmp_path / "scans").iterdir())
     write_picture(tmp_path / "good.png", np.full((20, 20, 3), 200, np.uint8))
     listed = "\n".join(map(str, names)).encode()
-    ended = run(tmp_path, "predict", "-", "good.png", "--out", "out", "--weights", weights, stdin=listed)
+    ended = run(ready, tmp_path, "predict", "-", "good.png", "--out", "out", "--weights", weights, stdin=listed)
     assert ended.code == 1, ended
     assert len(ended.refusals) == len(names), ended
     assert not any("--debug" in line for line in ended.refusals), ended
@@ -266,7 +268,9 @@ def test_a_night_among_them(tmp_path: Path, weights: Path) -> None:
     assert ended.made == {"out/good.png", "out/segcli.jsonl"}
 
 
-def test_pixels_that_ome_metadata_place_in_another_file_are_not_read(tmp_path: Path, weights: Path) -> None:
+def test_pixels_that_ome_metadata_place_in_another_file_are_not_read(
+    tmp_path: Path, weights: Path, ready: Ready
+) -> None:
     """Only the planes that lie in the file itself are, whatever the other is called."""
     (tmp_path / "other.ome.tif").write_bytes(tiff(grey(8, 8, 64), b"\xc8" * 64))
     for name in ("../other.ome.tif", str(tmp_path / "other.ome.tif")):
@@ -278,7 +282,7 @@ def test_pixels_that_ome_metadata_place_in_another_file_are_not_read(tmp_path: P
         text = OME.format(pixels).replace("<OME ", '<OME UUID="urn:uuid:a" ')
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / "a.ome.tif").write_bytes(ome(8, 8, text))
-        refused(tmp_path, "tile", "in/a.ome.tif", "--out", "out", words="0 of them lie in this file")
+        refused(ready, tmp_path, "tile", "in/a.ome.tif", "--out", "out", words="0 of them lie in this file")
 
 
 class _Touch:
@@ -321,11 +325,11 @@ WEIGHTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_weights(tmp_path: Path, weights: Path, name: str) -> None:
+def test_weights(tmp_path: Path, weights: Path, name: str, ready: Ready) -> None:
     change, words = WEIGHTS[name]
     (tmp_path / "w.safetensors").write_bytes(change(weights.read_bytes()))
     write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
-    refused(tmp_path, "predict", "a.png", "--out", "out", "--weights", "w.safetensors", words=words)
+    refused(ready, tmp_path, "predict", "a.png", "--out", "out", "--weights", "w.safetensors", words=words)
     assert not (tmp_path / "unpickled").exists()
 
 
@@ -345,11 +349,12 @@ TABLES: dict[str, tuple[str, Callable[[], str], str]] = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_class_tables(tmp_path: Path, name: str) -> None:
+def test_class_tables(tmp_path: Path, name: str, ready: Ready) -> None:
     file, text, words = TABLES[name]
     (tmp_path / file).write_text(text())
     write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
-    refused(tmp_path, "tile", "a.png", "--masks", "a.png", "--classes", file, "--size", 8, "--out", "out", words=words)
+    table = ("--classes", file)
+    refused(ready, tmp_path, "tile", "a.png", "--masks", "a.png", *table, "--size", 8, "--out", "out", words=words)
 
 
 def first_tile(found: dict[str, Any]) -> dict[str, Any]:
@@ -369,23 +374,23 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.fixture(scope="module")
-def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiles(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Path:
     """A folder of the one tile of a picture."""
     folder = below(tmp_path_factory.mktemp("tiles"))
     write_picture(folder / "a.png", np.zeros((8, 8), np.uint8))
-    assert run(folder, "tile", "a.png", "--size", 8, "--out", "tiles").code == 0
+    assert run(ready, folder, "tile", "a.png", "--size", 8, "--out", "tiles").code == 0
     return folder / "tiles"
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_manifests_of_tiles(tmp_path: Path, tiles: Path, name: str) -> None:
+def test_manifests_of_tiles(tmp_path: Path, tiles: Path, name: str, ready: Ready) -> None:
     change, words = MANIFESTS[name]
     write_picture(tmp_path / "secret.png", np.full((8, 8), 7, np.uint8))
     shutil.copytree(tiles, tmp_path / "tiles")
     found = json.loads((tmp_path / "tiles" / "tiles.json").read_text())
     change(found)
     (tmp_path / "tiles" / "tiles.json").write_text(json.dumps(found))
-    refused(tmp_path, "tile", "tiles", "--join", "--out", "out", words=words)
+    refused(ready, tmp_path, "tile", "tiles", "--join", "--out", "out", words=words)
 
 
 def polygon(corner: str) -> str:
@@ -400,18 +405,18 @@ POLYGONS = {
 }
 
 
-def test_polygons_may_reach_far(tmp_path: Path) -> None:
+def test_polygons_may_reach_far(tmp_path: Path, ready: Ready) -> None:
     (tmp_path / "a.geojson").write_text(polygon("[1e300, 1e300]"))
     write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
-    ended = run(tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out")
+    ended = run(ready, tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out")
     assert (ended.code, ended.refusals) == (0, [])
 
 
 @pytest.mark.parametrize("name", POLYGONS)
-def test_polygons(tmp_path: Path, name: str) -> None:
+def test_polygons(tmp_path: Path, name: str, ready: Ready) -> None:
     (tmp_path / "a.geojson").write_text(POLYGONS[name])
     write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
-    refused(tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out", words="a.geojson")
+    refused(ready, tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out", words="a.geojson")
 
 
 @pytest.mark.parametrize(
@@ -419,10 +424,10 @@ def test_polygons(tmp_path: Path, name: str) -> None:
     [("a = '" + "a" * 100_000_000 + "'", "more than 1 MB"), ("a = " + "[" * 10**5, "no TOML"),
      ("out = '../escaped'\n[colorize]\nouter = 1", "outer")],
 )  # fmt: skip
-def test_options_in_a_file(tmp_path: Path, text: str, words: str) -> None:
+def test_options_in_a_file(tmp_path: Path, text: str, words: str, ready: Ready) -> None:
     (tmp_path / "segcli.toml").write_text(text)
     write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
-    refused(tmp_path, "colorize", "a.png", "--out", "out", "--config", "segcli.toml", words=words)
+    refused(ready, tmp_path, "colorize", "a.png", "--out", "out", "--config", "segcli.toml", words=words)
 
 
 @pytest.mark.parametrize(
@@ -430,5 +435,5 @@ def test_options_in_a_file(tmp_path: Path, text: str, words: str) -> None:
     [(b"a\0b.png\n", (), "NUL"), (b"a\nsegcli: done 9.png\0", ("-0",), r"a\nsegcli: done 9.png: no such file"),
      (b"\xff\xfe" * 3000, (), "a"), (b"\0" * 10**6, ("-0",), "no names")],
 )  # fmt: skip
-def test_names_on_standard_input(tmp_path: Path, listed: bytes, more: Sequence[str], words: str) -> None:
-    refused(tmp_path, "tile", "-", *more, "--size", 8, "--out", "out", words=words, stdin=listed)
+def test_names_on_standard_input(tmp_path: Path, listed: bytes, more: Sequence[str], words: str, ready: Ready) -> None:
+    refused(ready, tmp_path, "tile", "-", *more, "--size", 8, "--out", "out", words=words, stdin=listed)

@@ -23,13 +23,6 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 KILLS = 50
 
 
-def started(folder: Path, *arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "segcli", *map(str, arguments)], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder but the record, hidden ones too."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "segcli.jsonl")
@@ -45,7 +38,7 @@ def masks(folder: Path, count: int, size: int) -> None:
 
 def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, segcli: Program, ready: Ready) -> None:
     """Fifty SIGKILLs, each followed by a run that goes on; between them some outputs are lost."""
-    masks(tmp_path / "masks", 40, 384)
+    masks(tmp_path / "masks", 40, 256)
     chance = random.Random(0)
     arguments = ("colorize", "masks", "--legend", "file", "--out")
     assert segcli(*arguments, "unbroken").returncode == 0
@@ -58,7 +51,7 @@ def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, s
     for _ in range(KILLS):
         with Path(os.devnull).open("r+b") as nowhere:
             process = ready.start((*arguments, "out"), tmp_path, nowhere.fileno(), nowhere.fileno())
-        time.sleep(start + chance.uniform(0.05, 0.5))
+        time.sleep(start + chance.uniform(0.02, 0.25))
         process.kill()
         process.wait()
         there = contents(tmp_path / "out") if (tmp_path / "out").exists() else {}
@@ -80,12 +73,14 @@ def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, s
                                                       (signal.SIGTERM, 143, "ended by SIGTERM")])  # fmt: skip
 @pytest.mark.parametrize("verb", ["predict", "colorize"])
 def test_a_signal_drops_the_running_file_and_keeps_the_finished(
-    tmp_path: Path, segcli: Program, weights: Path, verb: str, number: int, code: int, word: str
+    tmp_path: Path, segcli: Program, ready: Ready, weights: Path, verb: str, number: int, code: int, word: str
 ) -> None:
-    count = 40 if verb == "predict" else 120
+    count = 40 if verb == "predict" else 60
     masks(tmp_path / "in", count, 512 if verb == "predict" else 1024)
     more = ["--weights", weights] if verb == "predict" else []
-    process = started(tmp_path, verb, "in", "--out", "out", *more)
+    process = ready.popen(
+        (verb, "in", "--out", "out", *more), tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     first = process.stdout.readline().strip()  # one is done; others are on their way
     assert first.startswith("out/")

@@ -156,7 +156,7 @@ def residual_features(make: Callable[..., nn.Module]) -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [resnet18, resnet34])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     height=st.integers(1, 180), cols=st.integers(1, 90), strip=st.integers(1, 200), images=st.integers(1, 3),
     seed=st.integers(0, 99),

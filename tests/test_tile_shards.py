@@ -1,8 +1,6 @@
 """segcli tile by several runs that share one folder, and what --verify and --dry-run say of it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import rasterio
 from helpers import write_picture
 from rasterio.transform import from_origin
+from ready import Ready
 
 from segcli.errors import BusyError, UsageError
 from segcli.shard import Shard
@@ -43,14 +42,15 @@ def lines(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_shards_make_what_one_run_makes(tmp_path: Path, rasters: list[str], tile: Tile) -> None:
+def test_shards_make_what_one_run_makes(tmp_path: Path, rasters: list[str], tile: Tile, ready: Ready) -> None:
     """At the same time, with a split of whole rasters; joined, all rasters come back."""
     assert tile(*rasters, "--size", 32, "--split", "0.6/0.4", "--out", "one") == 0
     runs = [
-        subprocess.Popen([sys.executable, "-m", "segcli", "tile", "in", "--size", "32", "--split", "0.6/0.4", "--out",
-                          "d", "--shard", f"{n}/3", "--quiet"], cwd=tmp_path)
+        ready.popen(
+            ("tile", "in", "--size", 32, "--split", "0.6/0.4", "--out", "d", "--shard", f"{n}/3", "--quiet"), tmp_path
+        )
         for n in (1, 2, 3)
-    ]  # fmt: skip
+    ]
     assert [run.wait(timeout=100) for run in runs] == [0, 0, 0]
     assert tiles_in(tmp_path / "d") == tiles_in(tmp_path / "one")
     assert len(tiles_in(tmp_path / "d")) == 9 * 9

@@ -37,7 +37,7 @@ from segcli.network import checkpoint
 from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Augment, TrainOptions
+from segcli.options import Augment, LossKind, TrainOptions
 from segcli.raster.source import Source
 from segcli.train import Kept, _prepared, run
 from segcli.training import loop, sampling
@@ -682,7 +682,7 @@ def test_cross_entropy_counts_labelled_pixels_only() -> None:
     assert torch.isclose(Loss("ce")(SCORES, TARGETS, pixel), Loss("ce")(*twice))
 
 
-@pytest.mark.parametrize("kind", ["ce", "dice", "ce+dice", "focal", "lovasz"])
+@pytest.mark.parametrize("kind", ["ce", "dice", "ce+dice", "focal", "lovasz", "ce+lovasz"])
 def test_losses(kind: str) -> None:
     """Least for what is right, larger the more is wrong, 0 without labels, and a gradient that leads down."""
     loss = Loss(kind)  # type: ignore[arg-type]
@@ -713,6 +713,15 @@ def test_dice_focal_and_lovasz_by_hand() -> None:
     found = np.eye(3)[scores.argmax(1).reshape(-1).numpy()]
     iou = (found * truth).sum(0) / np.maximum(found, truth).sum(0)
     assert float(Loss("lovasz")(hard, targets)) == pytest.approx(1 - iou.mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("other", ["dice", "lovasz"])
+def test_weights_of_pixels_and_smoothing_are_for_the_cross_entropy_of_two_losses(other: LossKind) -> None:
+    pixel = torch.rand(TARGETS.shape, generator=torch.Generator().manual_seed(0))
+    by_class = torch.tensor([1.0, 3.0, 2.0])
+    both = Loss(f"ce+{other}", by_class, 0.1)  # type: ignore[arg-type]
+    apart = Loss("ce", by_class, 0.1)(SCORES, TARGETS, pixel) + Loss(other)(SCORES, TARGETS)
+    assert torch.equal(both(SCORES, TARGETS, pixel), apart)
 
 
 def test_class_weights_balance_by_the_median() -> None:

@@ -118,6 +118,33 @@ def test_a_training_that_is_stopped_while_it_replaces_another(
     assert train.run(replace(options, seed=1, batch=1, resume=True), QUIET) == 0
 
 
+def test_curves_are_of_all_epochs_and_drawn_now_and_then(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first epoch, so that there is something to see, and at the end: epochs may be shorter than a drawing.
+    Where the training is stopped, too."""
+    drawn: list[tuple[Path, int]] = []
+    monkeypatch.setattr(train, "draw_history", lambda history, out: drawn.append((out, len(history))))
+    out = tmp_path / "out"
+    assert train.run(replace(options, epochs=5), QUIET) == 0
+    assert drawn == [(out, 1), (out, 5)]
+    monkeypatch.setattr(train, "CURVES_EVERY", 0.0)
+    assert train.run(replace(options, epochs=3, overwrite=True), QUIET) == 0
+    assert drawn[2:] == [(out, 1), (out, 2), (out, 3), (out, 3)]
+    whole = train.train_epoch
+
+    def stopped(training: object, progress: object, *more: object) -> bool:
+        if progress.epoch == 2:  # type: ignore[attr-defined]
+            signal.raise_signal(signal.SIGTERM)
+        return whole(training, progress, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "train_epoch", stopped)
+    monkeypatch.setattr(train, "CURVES_EVERY", 1e9)
+    assert train.run(replace(options, epochs=5, overwrite=True), QUIET) == 143
+    assert drawn[-2:] == [(out, 1), (out, len(epochs(out)))]
+    assert 1 < len(epochs(out)) < 5
+
+
 def test_no_row_of_the_history_is_lost(options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a kill between the state of the last epoch and its row."""
     with monkeypatch.context() as patch:

@@ -101,12 +101,15 @@ def test_more_frozen_epochs_than_there_are(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"class_weights": "auto", "loss": "dice"}, "--class-weights: has no part in --loss dice; .* ce.dice or focal"),
+        (
+            {"class_weights": "auto", "loss": "dice"},
+            "--class-weights: has no part in --loss dice; .* ce.dice, ce.lovasz or focal",
+        ),
         (
             {"border_weight": 5.0, "loss": "lovasz"},
-            "--border-weight: has no part in --loss lovasz; .* ce.dice or focal",
+            "--border-weight: has no part in --loss lovasz; .* ce.dice, ce.lovasz or focal",
         ),
-        ({"label_smoothing": 0.1, "loss": "focal"}, "--label-smoothing: .*; expected ce or ce.dice$"),
+        ({"label_smoothing": 0.1, "loss": "focal"}, "--label-smoothing: .*; expected ce, ce.dice or ce.lovasz$"),
     ],
 )
 def test_losses_that_take_an_option_are_named(data: Path, more: dict[str, Any], words: str) -> None:

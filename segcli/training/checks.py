@@ -53,10 +53,11 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
     if options.crop < 2 << depth:
         raise UsageError("--crop", f"{options.crop} pixels", f"depth {depth} needs {2 << depth} or more")
     no_pixels = options.loss in ("dice", "lovasz")
+    no_smoothing = no_pixels or options.loss == "focal"
     for name, given, idle, losses in (
-        ("--class-weights", options.class_weights != "none", no_pixels, "ce, ce+dice or focal"),
-        ("--border-weight", options.border_weight > 0, no_pixels, "ce, ce+dice or focal"),
-        ("--label-smoothing", options.label_smoothing > 0, no_pixels or options.loss == "focal", "ce or ce+dice"),
+        ("--class-weights", options.class_weights != "none", no_pixels, "ce, ce+dice, ce+lovasz or focal"),
+        ("--border-weight", options.border_weight > 0, no_pixels, "ce, ce+dice, ce+lovasz or focal"),
+        ("--label-smoothing", options.label_smoothing > 0, no_smoothing, "ce, ce+dice or ce+lovasz"),
     ):
         if given and idle:
             raise UsageError(name, f"has no part in --loss {options.loss}", f"expected {losses}")

@@ -38,7 +38,7 @@ def row_of(
 
 
 def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Path) -> None:
-    """history.csv, a line an epoch, and its picture."""
+    """history.csv, a line an epoch."""
     fields = ["epoch", "loss", "mean_iou", "learning_rate", "crops_per_second", "seconds"]
     with replacing(out / "history.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -46,6 +46,10 @@ def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Pa
         for row in history:
             cells = [*(row[field] for field in fields[:3]), *(row["iou"][name] for name in names)]
             writer.writerow([*cells, *(row[field] for field in fields[3:])])
+
+
+def draw_history(history: list[dict[str, Any]], out: Path) -> None:
+    """curves.png, its picture."""
     from segcli.drawing.curves import curves  # here, because matplotlib takes its time
 
     with replacing(out / "curves.png") as part:

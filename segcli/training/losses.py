@@ -41,6 +41,8 @@ class Loss:
             return dice_loss(scores, targets, total)
         if self.kind == "ce+dice":
             return self._cross_entropy(scores, targets, weights, total) + dice_loss(scores, targets, total)
+        if self.kind == "ce+lovasz":
+            return self._cross_entropy(scores, targets, weights, total) + lovasz_softmax(scores, targets)
         if self.kind == "focal":
             return focal_loss(scores, targets, self.class_weights, weights, total)
         return lovasz_softmax(scores, targets)
