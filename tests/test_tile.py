@@ -26,7 +26,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 from rasterio.windows import Window
-from ready import Ready
+from ready import Ready, Running
 
 from segcli.files import PART
 from segcli.raster.names import rasters_in
@@ -623,13 +623,18 @@ def test_a_run_that_is_ended_leaves_whole_tiles_and_goes_on(
     tmp_path: Path, tile: Tile, ready: Ready, how: signal.Signals
 ) -> None:
     write_raster(tmp_path / "a.tif", noise((3, 1200, 1200)))
-    process = ready.popen(("tile", "a.tif", "--size", 100, "-j", 1), tmp_path, stderr=subprocess.DEVNULL)
     folder = tmp_path / "a_tiles"
+
+    def begin(*arguments: object) -> Running:
+        with Path(os.devnull).open("w") as nowhere:
+            return ready.start(("tile", *arguments, "-j", 1), tmp_path, nowhere.fileno(), nowhere.fileno())
+
+    running = begin("a.tif", "--size", 100)
     deadline = time.monotonic() + 60
     while len(list(folder.glob("a_*.tif"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(how)
-    code = process.wait(timeout=60)
+    os.kill(running.pid, how)
+    code = running.wait(60)
     assert code == {signal.SIGKILL: -9, signal.SIGINT: 130}[how]
     there = {path.name: path.stat().st_mtime_ns for path in folder.glob("a_*.tif")}
     assert 20 <= len(there) < 144
@@ -642,11 +647,11 @@ def test_a_run_that_is_ended_leaves_whole_tiles_and_goes_on(
     assert tile("a.tif", "--size", 100, "-q") == 0
     assert len(files_in(folder)) == 145
     assert all((folder / name).stat().st_mtime_ns == changed for name, changed in there.items())
-    process = ready.popen(("tile", "a_tiles", "--join", "-o", "j.tif", "-j", 1), tmp_path, stderr=subprocess.DEVNULL)
+    running = begin("a_tiles", "--join", "-o", "j.tif")
     while not list(tmp_path.glob(f".*{PART}/.j.tif*{PART}")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(how)
-    assert process.wait(timeout=60) == code
+    os.kill(running.pid, how)
+    assert running.wait(60) == code
     assert not (tmp_path / "j.tif").exists()
     assert how == signal.SIGKILL or not list(tmp_path.glob(f".*{PART}*"))
     assert tile("a_tiles", "--join", "-o", "j.tif", "-q") == 0
