@@ -1,6 +1,7 @@
 """segcli tile: what is in the tiles, which there are, and that a join gives the raster back."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
