@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -163,6 +163,7 @@ def _train(
             begin(out, noted, options.resume)
             if progress.history:  # a kill may have come between the state and its last row
                 write_history(progress.history, classes.names, out)
+                draw_history(progress.history, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
         found.chosen, options.upright)  # fmt: skip
@@ -175,9 +176,8 @@ def _train(
         console.say("this processor computes in bfloat16, too: --precision bf16 takes about half the time")
 
     kept = Kept(out, model, record, noted, console)
-    code = _epochs(training, validation, progress, kept)
-    if processes.is_first and progress.history:
-        kept.curves(progress)
+    with _drawn(kept, progress) if processes.is_first else nullcontext():
+        code = _epochs(training, validation, progress, kept)
     if code:
         return code
     if processes.is_first:
@@ -211,9 +211,10 @@ class Kept:
                 leave_no_other(self.out, self.noted, with_weights=True)
 
     def curves(self, progress: Progress) -> None:
-        """The picture of the history."""
-        with faults_of_writing(self.out / CURVES):
-            draw_history(progress.history, self.out)
+        """The picture of the history, where there is any."""
+        if progress.history:
+            with faults_of_writing(self.out / CURVES):
+                draw_history(progress.history, self.out)
 
     def best(self, row: dict[str, Any], half: bool) -> None:
         """The averaged weights of an epoch better than those before."""
@@ -224,6 +225,18 @@ class Kept:
         if row["epoch"] == 1:
             with faults_of_writing(self.out / OPTIONS):
                 leave_no_other(self.out, self.noted, with_weights=False)
+
+
+@contextmanager
+def _drawn(kept: Kept, progress: Progress) -> Iterator[None]:
+    """Draw the curves on the way out, whatever leads there: how it came to that is to be seen."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):
+            kept.curves(progress)
+        raise
+    kept.curves(progress)
 
 
 def _epochs(training: Training, validation: Validation, progress: Progress, kept: Kept) -> int:

@@ -32,14 +32,20 @@ ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 kinds = resource.RLIMIT_CORE, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE
 limits = [(kind, resource.getrlimit(kind)) for kind in kinds]
 request = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ), "limits": limits}}
+handed_on = signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM
+signal.pthread_sigmask(signal.SIG_BLOCK, handed_on)  # until there is a program to hand them on to
 socket.send_fds(channel, [json.dumps(request).encode()], [0, 1, 2, theirs.fileno()])
 theirs.close()
-program = int(ours.recv(32))
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-    signal.signal(number, lambda number, _: os.kill(program, number))
+program = os.pidfd_open(int(ours.recv(32)))
+for number in handed_on:
+    signal.signal(number, lambda number, _: signal.pidfd_send_signal(program, number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, handed_on)
 code = int(ours.recv(32))
+signal.pthread_sigmask(signal.SIG_BLOCK, handed_on)
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-code])
     os.kill(os.getpid(), -code)
 os._exit(code)
 """
@@ -52,10 +58,15 @@ class Running:
         self._reply = reply
         self.pid = int(reply.recv(32))
 
+    def send(self, number: int) -> None:
+        """A signal, if it is still there: until it has been waited for, nobody else has its number."""
+        if not self.has_ended():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     def kill(self) -> None:
         """At once, if it is still there."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     def has_ended(self) -> bool:
         """Whether `wait` would not wait."""
@@ -97,9 +108,9 @@ class Ready:
         return path
 
     def popen(self, arguments: Sequence[object], folder: Path, **options: Any) -> "subprocess.Popen[Any]":
-        """A stand-in with options of `Popen`. It hands on signals, and has the program keep to its own limits of
-        resources; killed, it takes the program with it."""
-        command = [self._stand_in, *map(str, arguments)]
+        """A stand-in with options of `Popen`. It hands on signals, also those that it was told to ignore, and has the
+        program keep to its own limits of resources; killed, it takes the program with it."""
+        command = [sys.executable, "-ISs", self._stand_in, *map(str, arguments)]
         return subprocess.Popen(command, cwd=folder, pass_fds=[self.channel], **options)
 
     def start(
@@ -148,7 +159,8 @@ def serve(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *streams, reply = files
     if program := os.fork():
-        os.write(reply, str(program).encode())
+        with suppress(BrokenPipeError):  # nobody is there any more
+            os.write(reply, str(program).encode())
         ended = select.poll()
         ended.register(os.pidfd_open(program), select.POLLIN)
         ended.register(reply, 0)  # it hangs up where a stand-in is killed

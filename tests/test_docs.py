@@ -104,7 +104,7 @@ def in_a_shell(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Shell:
     ) -> subprocess.CompletedProcess[str]:
         path = [*([] if installed else [str(stand_in)]), str(Path(sys.executable).parent), os.environ["PATH"], *more]
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text], cwd=folder, capture_output=True, text=True, timeout=600,
+            ["bash", "-c", text], cwd=folder, capture_output=True, text=True, timeout=600,
             check=False, env={**os.environ, "PATH": os.pathsep.join(path), **environment}, pass_fds=[ready.channel],
         )  # fmt: skip
 
@@ -118,7 +118,7 @@ def test_a_command_of_the_readme(
     """After those above it, whose files it may need: of several processes that test, another may have run them."""
     for line in AFTER_THESE[: AFTER_THESE.index(command) + 1]:
         if line not in made:
-            made[line] = in_a_shell(reader, line)
+            made[line] = in_a_shell(reader, f"set -euo pipefail\n{line}")
     assert made[command].returncode == 0, made[command].stderr
 
 

@@ -631,10 +631,9 @@ def test_a_run_that_is_ended_leaves_whole_tiles_and_goes_on(
             return ready.start(("tile", *arguments, "-j", 1), tmp_path, nowhere.fileno(), nowhere.fileno())
 
     running = begin("a.tif", "--size", 100)
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("a_*.tif"))) < 20 and time.monotonic() < deadline:
+    while len(list(folder.glob("a_*.tif"))) < 20 and not running.has_ended():
         time.sleep(0.005)
-    os.kill(running.pid, how)
+    running.send(how)
     code = running.wait(60)
     assert code == {signal.SIGKILL: -9, signal.SIGINT: 130}[how]
     there = {path.name: path.stat().st_mtime_ns for path in folder.glob("a_*.tif")}
@@ -649,9 +648,9 @@ def test_a_run_that_is_ended_leaves_whole_tiles_and_goes_on(
     assert len(files_in(folder)) == 145
     assert all((folder / name).stat().st_mtime_ns == changed for name, changed in there.items())
     running = begin("a_tiles", "--join", "-o", "j.tif")
-    while not list(tmp_path.glob(f".*{PART}/.j.tif*{PART}")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(f".*{PART}/.j.tif*{PART}")) and not running.has_ended():
         time.sleep(0.005)
-    os.kill(running.pid, how)
+    running.send(how)
     assert running.wait(60) == code
     assert not (tmp_path / "j.tif").exists()
     assert how == signal.SIGKILL or not list(tmp_path.glob(f".*{PART}*"))

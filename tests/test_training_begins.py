@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from segcli import train
 from segcli.console import Console
-from segcli.errors import UsageError
+from segcli.errors import NothingDoneError, UsageError
 from segcli.options import TrainOptions
 from segcli.training import loop
 
@@ -122,7 +122,7 @@ def test_curves_are_of_all_epochs_and_drawn_now_and_then(
     options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first epoch, so that there is something to see, and at the end: epochs may be shorter than a drawing.
-    Where the training is stopped, too."""
+    Where the training is stopped or fails, too, and when it goes on."""
     drawn: list[tuple[Path, int]] = []
     monkeypatch.setattr(train, "draw_history", lambda history, out: drawn.append((out, len(history))))
     out = tmp_path / "out"
@@ -143,6 +143,20 @@ def test_curves_are_of_all_epochs_and_drawn_now_and_then(
     assert train.run(replace(options, epochs=5, overwrite=True), QUIET) == 143
     assert drawn[-2:] == [(out, 1), (out, len(epochs(out)))]
     assert 1 < len(epochs(out)) < 5
+    drawn.clear()
+    monkeypatch.setattr(train, "train_epoch", whole)
+    assert train.run(replace(options, epochs=len(epochs(out)), resume=True), QUIET) == 0
+    assert drawn == [(out, len(epochs(out)))] * 2
+
+    def failed(training: object, progress: object, *more: object) -> bool:
+        if progress.epoch == 3:  # type: ignore[attr-defined]
+            raise NothingDoneError("train", "the loss is no number")
+        return whole(training, progress, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "train_epoch", failed)
+    with pytest.raises(NothingDoneError, match="no number"):
+        train.run(replace(options, epochs=5, overwrite=True), QUIET)
+    assert drawn[-2:] == [(out, 1), (out, 3)]
 
 
 def test_no_row_of_the_history_is_lost(options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
