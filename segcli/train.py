@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -33,8 +32,8 @@ from segcli.raster.faults import faults_of_writing
 from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.constants import ranges
 from segcli.training.findings import as_record, tables, warnings
-from segcli.training.folder import BEST, CURVES, LAST, OPTIONS, begin, leave_no_other
-from segcli.training.history import draw_history, row_of, write_history
+from segcli.training.folder import BEST, LAST, OPTIONS, begin, leave_no_other
+from segcli.training.history import Picture, row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
 from segcli.training.loop import Training, train_epoch
@@ -51,9 +50,6 @@ from segcli.training.validation import Validation
 FREE = {"data", "out", "epochs", "minutes", "patience", "check", "resume", "resume_if_any", "overwrite", "device",
         "workers", "json", "quiet", "debug", "compile", "half"}  # fmt: skip
 """Options that may change when a training is resumed; of data what is in them may not."""
-
-CURVES_EVERY = 20.0
-"""Seconds between two pictures of the curves, each of which takes up to one: epochs may be shorter than that."""
 
 LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
 """What to do where the memory is too small for a step."""
@@ -163,7 +159,6 @@ def _train(
             begin(out, noted, options.resume)
             if progress.history:  # a kill may have come between the state and its last row
                 write_history(progress.history, classes.names, out)
-                draw_history(progress.history, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
         found.chosen, options.upright)  # fmt: skip
@@ -175,7 +170,7 @@ def _train(
     if options.precision == "auto" and device.type == "cpu" and cpu_has_bfloat16():
         console.say("this processor computes in bfloat16, too: --precision bf16 takes about half the time")
 
-    kept = Kept(out, model, record, noted, console)
+    kept = Kept(out, model, record, noted, console, Picture(out))
     with _drawn(kept, progress) if processes.is_first else nullcontext():
         code = _epochs(training, validation, progress, kept)
     if code:
@@ -200,6 +195,7 @@ class Kept:
     record: dict[str, Any]
     noted: dict[str, Any]
     console: Console
+    picture: Picture
 
     def state(self, training: Training, progress: Progress) -> None:
         """All that --resume needs."""
@@ -209,12 +205,6 @@ class Kept:
         if progress.epoch == 0:
             with faults_of_writing(self.out / OPTIONS):
                 leave_no_other(self.out, self.noted, with_weights=True)
-
-    def curves(self, progress: Progress) -> None:
-        """The picture of the history, where there is any."""
-        if progress.history:
-            with faults_of_writing(self.out / CURVES):
-                draw_history(progress.history, self.out)
 
     def best(self, row: dict[str, Any], half: bool) -> None:
         """The averaged weights of an epoch better than those before."""
@@ -229,14 +219,16 @@ class Kept:
 
 @contextmanager
 def _drawn(kept: Kept, progress: Progress) -> Iterator[None]:
-    """Draw the curves on the way out, whatever leads there: how it came to that is to be seen."""
+    """Draw the curves of what has been, and again on the way out, whatever leads there: how it came to that is to be
+    seen."""
     try:
+        kept.picture.draw(progress.history, at_once=True)
         yield
     except Exception:
         with suppress(Exception):
-            kept.curves(progress)
+            kept.picture.draw(progress.history, at_once=True)
         raise
-    kept.curves(progress)
+    kept.picture.draw(progress.history, at_once=True)
 
 
 def _epochs(training: Training, validation: Validation, progress: Progress, kept: Kept) -> int:
@@ -244,7 +236,6 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
     options, processes, names = training.options, training.processes, kept.model.classes.names
     splits, shown = training.crops.found.splits, kept.model.network
     columns = ["epoch", "loss", "mIoU", *names, "rate", "crops/s", "best"]
-    drawn = -math.inf
     with noticed() as interrupt, kept.console.growing_table(columns) as add_row:
         while not _is_done(training, progress):
             seconds, seen = progress.seconds, progress.seen
@@ -273,9 +264,7 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                 kept.state(training, progress)
                 with faults_of_writing(kept.out / "history.csv"):
                     write_history(progress.history, names, kept.out)
-                if monotonic() - drawn >= CURVES_EVERY:
-                    kept.curves(progress)
-                    drawn = monotonic()
+                kept.picture.draw(progress.history)
             kept.console.record(row)
             if processes.any(bool(interrupt)) and not _is_done(training, progress):
                 kept.console.say(f"stopped after epoch {progress.epoch}; --resume goes on from here")

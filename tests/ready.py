@@ -6,6 +6,7 @@ Shells and makefiles start a script in its place, which asks for such a process 
 """
 
 import atexit
+import gc
 import json
 import os
 import resource
@@ -216,6 +217,8 @@ if __name__ == "__main__":
     import segcli.train  # noqa: F401
     from segcli.cli import program
 
+    gc.collect()
+    gc.freeze()  # looking through what is there by now would copy all of it, in each fork
     serve(socket.socket(fileno=int(sys.argv[1])))
     try:
         program()

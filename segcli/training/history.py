@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ import numpy as np
 from segcli.classes import ClassTable
 from segcli.files import replacing
 from segcli.measures.confusion import Totals, intersection_over_union
+from segcli.raster.faults import faults_of_writing
+from segcli.training.folder import CURVES
 from segcli.training.loop import Training
 from segcli.training.state import Progress
+
+CURVES_EVERY = 20.0
+"""Seconds between two pictures of a history, each of which takes up to one: epochs may be shorter than that."""
 
 
 def row_of(
@@ -48,12 +54,22 @@ def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Pa
             writer.writerow([*cells, *(row[field] for field in fields[3:])])
 
 
-def draw_history(history: list[dict[str, Any]], out: Path) -> None:
-    """curves.png, its picture."""
-    from segcli.drawing.curves import curves  # here, because matplotlib takes its time
+class Picture:
+    """curves.png, the picture of a history: drawn now and then, since that takes as long as a short epoch."""
 
-    with replacing(out / "curves.png") as part:
-        part.write_bytes(curves(history))
+    def __init__(self, out: Path) -> None:
+        self._path, self._epochs, self._drawn = out / CURVES, 0, -math.inf
+
+    def draw(self, history: list[dict[str, Any]], at_once: bool = False) -> None:
+        """Where it does not show all epochs yet, and was not drawn within the last `CURVES_EVERY` seconds, or
+        `at_once`."""
+        if len(history) == self._epochs or not (at_once or monotonic() - self._drawn >= CURVES_EVERY):
+            return
+        from segcli.drawing.curves import curves  # here, because matplotlib takes its time
+
+        with faults_of_writing(self._path), replacing(self._path) as part:
+            part.write_bytes(curves(history))
+        self._epochs, self._drawn = len(history), monotonic()
 
 
 def _number(value: float) -> float | None:
