@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -219,16 +219,17 @@ class Kept:
 
 @contextmanager
 def _drawn(kept: Kept, progress: Progress) -> Iterator[None]:
-    """Draw the curves of what has been, and again on the way out, whatever leads there: how it came to that is to be
-    seen."""
+    """Draw the curves of what has been, and again on the way out, after a failure too, which is what is told then. Who
+    interrupts twice does not wait for it."""
+    draw = partial(kept.picture.draw, progress.history, at_once=True)
+    draw()
     try:
-        kept.picture.draw(progress.history, at_once=True)
         yield
     except Exception:
         with suppress(Exception):
-            kept.picture.draw(progress.history, at_once=True)
+            draw()
         raise
-    kept.picture.draw(progress.history, at_once=True)
+    draw()
 
 
 def _epochs(training: Training, validation: Validation, progress: Progress, kept: Kept) -> int:
