@@ -1,5 +1,6 @@
 """Training by several processes, as torchrun starts them: each takes its share of every batch."""
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group, see `started`
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -89,7 +91,12 @@ def _summed(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
-    """The processes that torchrun started, and this one's device; one process where nothing did."""
+    """The processes that torchrun started, and this one's device; one process where nothing did.
+
+    The group's threads have to end with it: one that drops its last tensor when the interpreter is at its end aborts
+    the process, for which torchrun ends all others. Functions of `torch.distributed.nn` have the group as a default
+    that there is when they are loaded, as DDP does, and would keep it.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes(), device
@@ -101,4 +108,5 @@ def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     try:
         yield Processes(dist.get_rank(), count), device
     finally:
+        gc.collect()  # a compiled network hangs in a cycle, and with it the group
         dist.destroy_process_group()
