@@ -58,7 +58,8 @@ def test_kills_at_any_moment_leave_what_an_unbroken_run_leaves(tmp_path: Path, s
         hidden = {name for name in there if any(part.startswith(".") for part in Path(name).parts)}
         assert all(there[name] == wanted[name] for name in there.keys() - hidden)
         killed_at_work += len(there) - len(hidden) < len(wanted)
-        for name in chance.sample(sorted(there.keys() - hidden), len(there) // 3):
+        whole = sorted(there.keys() - hidden)
+        for name in chance.sample(whole, len(whole) // 3):
             (tmp_path / "out" / name).unlink(missing_ok=True)
     assert killed_at_work > KILLS / 3
     result = segcli(*arguments, "out")

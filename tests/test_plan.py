@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from segcli.network.plan import PANEL_STEP, Costs, Plan, plans
 from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Padding, Up
+from segcli.network.views import EIGHT, MeanOverViews
+from segcli.options import Padding, Skip, Up
 
 
 @given(st.integers(1, 200_000), st.integers(1, 400), st.integers(0, 500))
@@ -153,6 +155,36 @@ def test_no_bytes_are_overlooked(network: nn.Module, stride: int, rows: int) -> 
     with Counted([*network.parameters(), *network.buffers()]) as found:
         pass_through(RowStream(stream._steps))
     assert 0.95 <= max(counts) / found.most <= 1.4  # unpooling makes masks on the way, which are not counted
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("up", "skip"), [("transpose", "concat"), ("nearest", "none"), ("unpool", "add")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bytes_that_are_only_counted_are_those_of_numbers(
+    padding: Padding, up: Up, skip: Skip, dtype: torch.dtype
+) -> None:
+    """Convolutions are not computed for it."""
+    network = UNet(NetworkConfig(3, 2, 4, 3, up=up, skip=skip, padding=padding)).eval()
+    stream = Stream(network, 3, 8, torch.device("cpu"), dtype, "scores", network.config.context)
+    check_counts(stream)
+    if up == "nearest":
+        check_counts(Stream(MeanOverViews(network, EIGHT), 3, 8, torch.device("cpu"), dtype, "scores",
+                            network.config.context))  # fmt: skip
+
+
+def test_bytes_of_any_convolutions_are_those_of_numbers() -> None:
+    layers = [nn.Conv2d(2, 6, (3, 5), 2, (1, 2)), nn.ReLU(), nn.Conv2d(6, 4, 3, padding="same", dilation=2),
+              nn.Conv2d(4, 4, (2, 4), padding="same", groups=2), nn.Conv2d(4, 9, 1), nn.Conv2d(9, 3, (1, 3), (1, 2),
+              (0, 1)), nn.ConvTranspose2d(3, 2, (2, 4), (2, 4))]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # even kernels are padded unevenly, with a copy
+        check_counts(Stream(nn.Sequential(*layers).eval(), 2, 4, torch.device("cpu")))
+
+
+def check_counts(stream: Stream) -> None:
+    context = stream.context
+    for rows, columns in ((8, 64 + 2 * context), (32, 48 + 2 * context)):
+        assert stream._peak(rows, columns) == stream._peak(rows, columns, sizes_alone=False) > 0
 
 
 def test_rows_are_held_no_longer_than_somebody_works_on_them() -> None:

@@ -4,6 +4,7 @@ columns, which torch computes, and its geometry along rows, which `operators` kn
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +39,27 @@ class Rule(NamedTuple):
 
     make: Make
     columns: Reach = same_reach
+
+
+@dataclass(frozen=True)
+class Convolve:
+    """What a convolution gives for a block that is padded along rows; or the room alone that it takes."""
+
+    compute: Callable[[Tensor], Tensor]
+    channels: int
+    rows: Geometry
+    columns: Geometry
+
+    def __call__(self, block: Tensor) -> Tensor:
+        return self.compute(block)
+
+    def room(self, block: Tensor) -> Tensor:
+        """Of the size of what it gives, holding anything: for who counts bytes, which weights have no part in."""
+        images, _, rows, width = block.shape
+        count = (rows - self.rows.extent) // self.rows.stride + 1
+        padded = width + self.columns.before + self.columns.after
+        columns = (padded - self.columns.extent) // self.columns.stride + 1
+        return block.new_empty((images, count, columns, self.channels)).permute(0, 3, 1, 2)
 
 
 # Activations and the like: one value in, one value out, nothing else looked at.
@@ -164,9 +186,10 @@ def _convolution(conv: nn.Conv2d) -> Rule:
         raise NoRuleError("its padding is as large as its kernel: rows made of padding alone")
     evenly = convolution(conv, (0, left if left == right else 0))
 
-    def convolve(block: Tensor) -> Tensor:
+    def compute(block: Tensor) -> Tensor:
         return evenly(block if left == right else functional.pad(block, (left, right)))
 
+    convolve = Convolve(compute, conv.out_channels, rows, columns)
     if rows.extent == 1 and rows.stride == 1:
         return Rule(partial(Pointwise, convolve), columns.window_reach)
     return Rule(partial(Window, convolve, rows), columns.window_reach)

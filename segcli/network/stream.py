@@ -20,8 +20,9 @@ from torch.fx import Node
 from segcli.network.frame import beyond, framed
 from segcli.network.joins import Join, JoinedWindow
 from segcli.network.normalise import Inputs
-from segcli.network.operators import Scratch, Strip, Window
+from segcli.network.operators import Pointwise, Scratch, Strip, Window
 from segcli.network.plan import Costs, Plan, plans
+from segcli.network.rules import Convolve
 from segcli.network.tracing import NotStreamableError, Step, fold, sharing_weights, trace
 
 STRIP_PIXELS = {"cpu": 2**16, "cuda": 2**23, "mps": 2**22}
@@ -38,9 +39,14 @@ now fewer rows of the deep levels: up to so many times the bytes of those that w
 
 
 class RowStream:
-    """One image, or several of one size, on the way through a network that `tracing.trace` has taken apart."""
+    """One image, or several of one size, on the way through a network that `tracing.trace` has taken apart.
 
-    def __init__(self, steps: tuple[Step, ...], watch: Callable[[int], None] | None = None) -> None:
+    With `sizes_alone` convolutions give room for what they would give: nothing of it means anything but its size.
+    """
+
+    def __init__(
+        self, steps: tuple[Step, ...], watch: Callable[[int], None] | None = None, sizes_alone: bool = False
+    ) -> None:
         self._steps = steps
         self._operators = [step.make() for step in steps]
         self._scratch = Scratch()  # one for all, since they work one after the other
@@ -49,6 +55,8 @@ class RowStream:
             window = operator.window if isinstance(operator, JoinedWindow) else operator
             if isinstance(window, Window):
                 window.scratch = self._scratch
+            if sizes_alone and isinstance(window, Window | Pointwise) and isinstance(window.function, Convolve):
+                window.function = window.function.room
             join = operator.join if isinstance(operator, JoinedWindow) else operator
             if isinstance(join, Join):
                 self._joins[number] = join
@@ -248,10 +256,10 @@ class Stream:
         per_row = (high - low) / (heights[1] - heights[0])
         return Costs(low - per_row * heights[0], per_row, beside, self.total_stride)
 
-    def _peak(self, strip_height: int, columns: int) -> int:
-        """Most bytes alive while strips of an image of so many columns go through."""
+    def _peak(self, strip_height: int, columns: int, sizes_alone: bool = True) -> int:
+        """Most bytes alive while strips of an image of so many columns go through, which need not be computed."""
         alive: list[int] = []
-        flow = RowStream(self._steps, alive.append)
+        flow = RowStream(self._steps, alive.append, sizes_alone)
         # Until the queues before the joins have filled, which takes as many rows as the output lags behind, and once
         # more, when the rows that were the first to come out still lie where they waited.
         height = (3 + (self.margin + self.context + self.total_stride) // strip_height) * strip_height
