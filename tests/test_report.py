@@ -266,7 +266,7 @@ def test_a_signal_does_not_wait_for_pairs_that_wait(tmp_path: Path, sent: signal
     while process.poll() is None and len(workers) < 3:  # one keeps account of what they share
         workers = children.read_text().split()
         time.sleep(0.05)
-    time.sleep(5)
+    time.sleep(2)
     process.send_signal(sent)
     try:
         process.communicate(timeout=40)
