@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from segcli.network.plan import PANEL_STEP, Costs, Plan, plans
+from segcli.network.rules import Convolve
 from segcli.network.stream import RowStream, Stream
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.network.views import EIGHT, MeanOverViews
@@ -161,7 +162,7 @@ def test_no_bytes_are_overlooked(network: nn.Module, stride: int, rows: int) -> 
 @pytest.mark.parametrize(("up", "skip"), [("transpose", "concat"), ("nearest", "none"), ("unpool", "add")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bytes_that_are_only_counted_are_those_of_numbers(
-    padding: Padding, up: Up, skip: Skip, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, padding: Padding, up: Up, skip: Skip, dtype: torch.dtype
 ) -> None:
     """Convolutions are not computed for it."""
     network = UNet(NetworkConfig(3, 2, 4, 3, up=up, skip=skip, padding=padding)).eval()
@@ -170,6 +171,8 @@ def test_bytes_that_are_only_counted_are_those_of_numbers(
     if up == "nearest":
         check_counts(Stream(MeanOverViews(network, EIGHT), 3, 8, torch.device("cpu"), dtype, "scores",
                             network.config.context))  # fmt: skip
+    monkeypatch.setattr(Convolve, "__call__", lambda *_: pytest.fail("computed"))
+    assert stream.costs.of(8, 64) > 0
 
 
 def test_bytes_of_any_convolutions_are_those_of_numbers() -> None:

@@ -246,6 +246,14 @@ def test_a_report_of_other_images_is_refused_before_anything_is_counted(
         run(EvalOptions(*folders, compare=tmp_path / "other" / "report.json"), Console(quiet=True))
 
 
+def _reads(process: str) -> bool:
+    """Whether it has a raster open."""
+    try:
+        return any(os.readlink(path).endswith(".tif") for path in Path(f"/proc/{process}/fd").iterdir())  # noqa: PTH115
+    except OSError:  # closed meanwhile
+        return False
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_does_not_wait_for_pairs_that_wait(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """Processes are given a dozen pairs at a time: minutes, of large ones."""
@@ -266,7 +274,8 @@ def test_a_signal_does_not_wait_for_pairs_that_wait(tmp_path: Path, sent: signal
     while process.poll() is None and len(workers) < 3:  # one keeps account of what they share
         workers = children.read_text().split()
         time.sleep(0.05)
-    time.sleep(2)
+    while process.poll() is None and sum(_reads(worker) for worker in workers) < 2:
+        time.sleep(0.05)
     process.send_signal(sent)
     try:
         process.communicate(timeout=40)

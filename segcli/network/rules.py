@@ -54,7 +54,7 @@ class Convolve:
         return self.compute(block)
 
     def room(self, block: Tensor) -> Tensor:
-        """Of the size of what it gives, holding anything: for who counts bytes, which weights have no part in."""
+        """Of the size of what it gives, holding anything: enough to count bytes by, for which weights do not matter."""
         images, _, rows, width = block.shape
         count = (rows - self.rows.extent) // self.rows.stride + 1
         padded = width + self.columns.before + self.columns.after

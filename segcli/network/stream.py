@@ -243,7 +243,7 @@ class Stream:
 
     @cached_property
     def costs(self) -> Costs:
-        """Bytes of one image by strip height and columns, from pushing narrow strips of zeros through."""
+        """Bytes of one image by strip height and columns, from pushing narrow strips through."""
         columns = 2 * self.total_stride + 2 * self.context
         heights = [self.least_rows, (8 if self.context else 4) * self.total_stride]
         narrow = [self._peak(height, columns) for height in heights]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # before there is a group, see `started`
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -91,12 +91,7 @@ def _summed(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
-    """The processes that torchrun started, and this one's device; one process where nothing did.
-
-    The group's threads have to end with it: one that drops its last tensor when the interpreter is at its end aborts
-    the process, for which torchrun ends all others. Functions of `torch.distributed.nn` have the group as a default
-    that there is when they are loaded, as DDP does, and would keep it.
-    """
+    """The processes that torchrun started, and this one's device; one process where nothing did."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes(), device
@@ -104,9 +99,13 @@ def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    # The group's threads must have ended before the interpreter does: a thread that drops its last tensor afterwards
+    # aborts the process, for which torchrun ends all others. What DDP loads binds the group that it finds to default
+    # arguments of functions, and would keep it; so it is loaded while there is none.
+    import_module("torch._dynamo")
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), count), device
     finally:
-        gc.collect()  # a compiled network hangs in a cycle, and with it the group
+        gc.collect()  # with --compile the network hangs in a cycle, and with it the group
         dist.destroy_process_group()
