@@ -77,7 +77,7 @@ def test_a_signal_drops_the_running_file_and_keeps_the_finished(
     tmp_path: Path, segcli: Program, ready: Ready, weights: Path, verb: str, number: int, code: int, word: str
 ) -> None:
     count = 40 if verb == "predict" else 60
-    masks(tmp_path / "in", count, 512 if verb == "predict" else 1024)
+    masks(tmp_path / "in", count, 384 if verb == "predict" else 1024)
     more = ["--weights", weights] if verb == "predict" else []
     process = ready.popen(
         (verb, "in", "--out", "out", *more), tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
