@@ -25,7 +25,8 @@ def test_an_outline_is_what_erosion_takes_away(mask: np.ndarray) -> None:
 @given(masks)
 def test_distances_are_scipy_s(edge: np.ndarray) -> None:
     if edge.any():
-        np.testing.assert_allclose(distance_to(edge), ndimage.distance_transform_edt(~edge), rtol=1e-4)
+        squared = np.rint(np.square(ndimage.distance_transform_edt(~edge)))
+        assert np.array_equal(distance_to(edge), np.sqrt(squared.astype(np.float32)))
     assert np.isinf(distance_to(np.zeros((3, 3), bool))).all()
 
 

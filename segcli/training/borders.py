@@ -1,9 +1,10 @@
-"""A gap between touching objects, and more weight for narrow background. numpy, scipy and OpenCV."""
+"""A gap between touching objects, and more weight for narrow background. numpy and scipy."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from segcli.measures.boundaries import distance_to
 
 SIGMA = 5.0
 REACH = 20
@@ -68,8 +69,7 @@ def border_weights(instances: NDArray[np.generic], weight: float, sigma: float =
             slice(max(0, part.start - REACH), min(size, part.stop + REACH))
             for part, size in zip(place, instances.shape, strict=True)
         )
-        outside = (numbers[rows, cols] != number).astype(np.uint8)
-        distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance = distance_to(numbers[rows, cols] == number)
         nearest = first[rows, cols]
         second[rows, cols] = np.minimum(second[rows, cols], np.maximum(nearest, distance))
         first[rows, cols] = np.minimum(nearest, distance)
