@@ -65,6 +65,10 @@ class Geometry:
     before: int
     after: int
 
+    def windows(self, size: int) -> int:
+        """How many find room in so many pixels, padding among them."""
+        return max(0, (size - self.extent) // self.stride + 1)
+
     def window_reach(self, first: int, last: int) -> tuple[int, int]:
         """Of a convolution or pooling."""
         return first * self.stride - self.before, last * self.stride - self.before + self.extent - 1
@@ -178,7 +182,7 @@ class Window:
         self._begun = True
         extent, stride = self.geometry.extent, self.geometry.stride
         rows = block.shape[2]
-        count = (rows - extent) // stride + 1 if rows >= extent else 0
+        count = self.geometry.windows(rows)
         self._skip = max(0, count * stride - rows)
         # A copy, because the block's memory is needed.
         self._kept = None if last or count * stride >= rows else copied(block[:, :, count * stride :], self._kept)

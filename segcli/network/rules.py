@@ -56,10 +56,8 @@ class Convolve:
     def room(self, block: Tensor) -> Tensor:
         """Of the size of what it gives, holding anything: enough to count bytes by, for which weights do not matter."""
         images, _, rows, width = block.shape
-        count = (rows - self.rows.extent) // self.rows.stride + 1
-        padded = width + self.columns.before + self.columns.after
-        columns = (padded - self.columns.extent) // self.columns.stride + 1
-        return block.new_empty((images, count, columns, self.channels)).permute(0, 3, 1, 2)
+        columns = self.columns.windows(width + self.columns.before + self.columns.after)
+        return block.new_empty((images, self.rows.windows(rows), columns, self.channels)).permute(0, 3, 1, 2)
 
 
 # Activations and the like: one value in, one value out, nothing else looked at.
