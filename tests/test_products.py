@@ -349,6 +349,31 @@ def test_stacks_come_back_as_stacks(
     assert not list((tmp_path / "masks").rglob("*segcli-part*"))
 
 
+@pytest.mark.parametrize("axes", ["YX", "TYX", "TCYX"])
+def test_positions_of_a_stage_come_back_as_images_each(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, axes: str
+) -> None:
+    inner = (31, 45) if axes == "YX" else (4, 31, 45) if axes == "TYX" else (4, 3, 31, 45)
+    positions = np.where(rng.random((3, *inner)) > 0.5, 220, 30).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for position in positions:
+            said = {"axes": axes, "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}
+            file.write(position, photometric="minisblack", metadata=said)
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", probabilities=True) == 0
+    seen = positions[:, :, 0] if "C" in axes else positions
+    outer = axes.replace("C", "")
+    with tifffile.TiffFile(tmp_path / "masks" / "a.ome.tif") as file:
+        assert [series.axes for series in file.series] == [outer] * 3
+        assert [series.kind for series in file.series] == ["ome"] * 3
+        assert str(file.ome_metadata).count('PhysicalSizeX="0.5"') == 3
+        for series, position in zip(file.series, seen, strict=True):
+            assert np.array_equal(series.asarray(), np.where(position > 127, 7, 2))
+    with tifffile.TiffFile(tmp_path / "masks" / "probabilities" / "a.ome.tif") as file:
+        assert [series.axes for series in file.series] == [outer.replace("YX", "CYX")] * 3
+    with closing(open_images(tmp_path / "masks" / "a.ome.tif")) as images:  # and are read as they were written
+        assert (images.axes, images.shape) == (f"I{outer[:-2]}", (3, *inner[: len(outer) - 2]))
+
+
 @pytest.mark.parametrize("ome", [True, False])
 def test_floats_of_stacks_need_no_other_package(tmp_path: Path, weights: Path, ome: bool) -> None:
     """tifffile's predictor of floats would; and OME knows no half ones, which is said before the work."""

@@ -129,3 +129,73 @@ def test_channels_of_several_series_stay_together(tmp_path: Path, rng: np.random
         for plane, pixels in zip(images.planes, expected, strict=True):
             assert np.array_equal(plane.window(0, 0, *pixels.shape[1:]), pixels)
             assert plane.grid.calibration == {"X": 0.5, "Y": 0.5}
+
+
+def write_one_of_several(path: Path, pixels: str, pages: np.ndarray, own: str = "urn:uuid:a") -> Path:
+    """A file of a data set in several, with the OME metadata that all of them have."""
+    xmlns = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    said = f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{xmlns}" UUID="{own}">{pixels}</OME>'
+    with tifffile.TiffWriter(path) as file:
+        for n, page in enumerate(pages):
+            file.write(page, description=said if n == 0 else None, photometric="minisblack", metadata=None)
+    return path
+
+
+def ome_image(entries: str, name: str = "", channels: int = 1, depths: int = 1) -> str:
+    return (
+        f'<Image ID="Image:0" Name="{name}"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="30" '
+        f'SizeY="20" SizeZ="{depths}" SizeC="{channels}" SizeT="1">{entries}</Pixels></Image>'
+    )
+
+
+def planes_in(uuid: str, *places: tuple[int, int]) -> str:
+    """(channel, depth) of each page of one file of a data set."""
+    return "".join(
+        f'<TiffData IFD="{n}" FirstC="{channel}" FirstZ="{depth}" PlaneCount="1">'
+        f'<UUID FileName="{uuid}.ome.tif">urn:uuid:{uuid}</UUID></TiffData>'
+        for n, (channel, depth) in enumerate(places)
+    )
+
+
+def test_a_file_of_one_channel_is_an_image_of_that_one(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Its others lie in other files, as the metadata of each say; one that no file has is missing."""
+    pages = rng.integers(0, 255, (3, 20, 30), np.uint8)
+    here, there = planes_in("a", (1, 0), (1, 1), (1, 2)), planes_in("b", (0, 0), (0, 1), (0, 2))
+    path = write_one_of_several(tmp_path / "a.ome.tif", ome_image(there + here, channels=2, depths=3), pages)
+    with closing(open_images(path)) as images:
+        assert (images.axes, images.shape) == ("Z", (3,))
+        for plane, page in zip(images.planes, pages, strict=True):
+            assert np.array_equal(plane.window(0, 0, 20, 30), page[None])
+    for entries in (here, planes_in("a", (0, 0), (1, 1), (1, 2)) + there):
+        path = write_one_of_several(tmp_path / "b.ome.tif", ome_image(entries, channels=2, depths=3), pages)
+        with pytest.raises(InputError, match="name 6 planes, 3 of them lie in this file"):
+            open_images(path)
+
+
+def test_positions_that_lie_in_other_files_are_not_asked_for(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of a data set with a file for each position; its metadata name all of them, in each."""
+    page = rng.integers(0, 255, (1, 20, 30), np.uint8)
+    text = "".join(ome_image(planes_in(uuid, (0, 0)), name=uuid) for uuid in "bac")
+    with closing(open_images(write_one_of_several(tmp_path / "a.ome.tif", text, page))) as images:
+        assert (images.axes, images.shape) == ("", ())
+        assert np.array_equal(images.planes[0].window(0, 0, 20, 30), page)
+
+
+def test_positions_are_of_one_form(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of as many planes each, that are their own."""
+    pages = rng.integers(0, 255, (4, 20, 30), np.uint8)
+    two, two_more = ((f'<TiffData IFD="{first}" PlaneCount="2"/>') for first in (0, 2))
+    for entries, found in (
+        ((two, two_more), None), ((two, two), "give one page to several of 2 images"),
+        ((two, two_more.replace("2", "1")), "2 OME images in one file, of unlike numbers of planes; split them"),
+    ):  # fmt: skip
+        text = "".join(ome_image(each, depths=2) for each in entries)
+        path = write_one_of_several(tmp_path / "a.ome.tif", text, pages)
+        if found is None:
+            with closing(open_images(path)) as images:
+                assert (images.axes, images.shape) == ("IZ", (2, 2))
+                for plane, page in zip(images.planes, pages, strict=True):
+                    assert np.array_equal(plane.window(0, 0, 20, 30)[0], page)
+            continue
+        with pytest.raises(InputError, match=found):
+            open_images(path)

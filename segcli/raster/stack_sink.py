@@ -135,7 +135,12 @@ def _write(
             samples = [layout.bands]
             inner = [*(samples if before else []), *size, *(samples if after else [])]
             data = planes[0].base.reshape(*shape, *inner)  # type: ignore[union-attr]
-            file.write(data, metadata=metadata, **options)
+            if ome and axes[:1] == "I":  # positions of a stage, which are images of their own in OME
+                metadata["axes"] = metadata["axes"][1:]
+                for image in data:
+                    file.write(image, metadata=metadata, **options)
+            else:
+                file.write(data, metadata=metadata, **options)
         else:
             for plane in planes:
                 pixels = plane.transpose(1, 2, 0) if after else plane if before else plane[0]

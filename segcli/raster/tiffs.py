@@ -6,10 +6,7 @@ before anything is allocated. Pixels are not read here.
 
 import logging
 import math
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,8 +14,8 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from segcli.raster import pixel_size
-from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, pages
+from segcli.raster import ome, pixel_size
+from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, is_level, pages
 
 # It reports in the log what is odd about a file; what matters of it becomes an error here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -135,13 +132,6 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
 
 
-def is_level(size: tuple[int, int], whole: tuple[int, int]) -> bool:
-    """Whether an image of that (height, width) may be the whole one in larger pixels, rounded to whole ones."""
-    (height, width), (whole_height, whole_width) = size, whole
-    across, down = whole_width / width, whole_height / height
-    return abs(across - down) <= max(across / width, down / height) + 0.01 * across
-
-
 def _slide(file: tifffile.TiffFile) -> Structure:
     """The largest series: Leica's scanners write the macro picture first."""
     slide, *others = sorted(file.series, key=_size_of_one, reverse=True)
@@ -186,92 +176,13 @@ def _imagej(file: tifffile.TiffFile, found: list[Page], size: int) -> Structure:
 
 
 def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
-    """The planes that lie in this file; OME metadata may name those of other files, too.
-
-    Source: the OME-TIFF specification 6 (docs.openmicroscopy.org), TiffData.
-    """
-    text = file.pages.first.description
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise BrokenTiffError("its OME metadata define entities, which no microscope writes")
-    root = ElementTree.fromstring(text)
-    if (companion := root.find("{*}BinaryOnly")) is not None:  # only that one says which page is which channel
-        where = companion.get("MetadataFile", "another file")
-        raise BrokenTiffError(f"its OME metadata lie in {where}; convert it to an OME-TIFF with its own metadata")
-    images = [
-        (image.get("Name", ""), held)
-        for image in root.findall(".//{*}Image")
-        if (held := image.find("{*}Pixels")) is not None
-    ]
-    if not images:
+    data = ome.data_set(file.pages.first.description, found)
+    if data is None:
         return _pages(file, found)
-    pixels = images[0][1]
-    for name, other in images[1:]:
-        if not _is_beside(name, other, pixels):
-            unlike = f"{name or 'a nameless one'} is neither label nor macro picture nor a smaller version of the first"
-            raise BrokenTiffError(f"{len(images)} OME images in one file, and {unlike}; split them")
-    order = pixels.attrib["DimensionOrder"][2:]  # the axis that runs fastest first
-    lengths = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "ZCT"}
-    samples = found[0].samples
-    lengths["C"] = max(1, lengths["C"] // samples)
-    here: dict[tuple[int, ...], int] = {}  # (t, z, c) -> page
-    own = root.attrib.get("UUID")
-    for ifd, at, count in _tiff_data(pixels, own, math.prod(lengths.values())):
-        if ifd < 0 or count < 0 or ifd + count > len(found):
-            raise BrokenTiffError(f"its OME metadata name pages {ifd} to {ifd + count}, the file has {len(found)}")
-        flat = sum(at[axis] * math.prod(lengths[a] for a in order[:n]) for n, axis in enumerate(order))
-        for n in range(count):
-            rest, place = flat + n, {}
-            for axis in order:
-                rest, place[axis] = divmod(rest, lengths[axis])
-            here[place["T"], place["Z"], place["C"]] = ifd + n
-    times, depths = (sorted({key[n] for key in here}) for n in (0, 1))
-    if not here or len(here) != len(times) * len(depths) * lengths["C"]:
-        raise BrokenTiffError(
-            f"its OME metadata name {math.prod(lengths.values())} planes, {len(here)} of them lie in this file"
-        )
-    grid = [("T", times), ("Z", depths), ("C", list(range(lengths["C"])))]
-    kept = [(axis, values) for axis, values in grid if len(values) > 1]
-    axes, shape = "".join(axis for axis, _ in kept), tuple(len(values) for _, values in kept)
-    indices = [here[key] for key in product(times, depths, range(lengths["C"]))]
-    levels = _ome_levels(file, [found[n].offset for n in indices], indices)
-    stacks = [_stack(axes + "YX", (*shape, 0, 0), offsets, "ome") for offsets in levels]
-    pixel = pixel_size.resolution(file.pages.first) | pixel_size.ome(pixels)
+    levels = _ome_levels(file, [found[n].offset for n in data.pages], data.pages)
+    stacks = [_stack(data.axes + "YX", (*data.shape, 0, 0), offsets, "ome") for offsets in levels]
+    pixel = pixel_size.resolution(file.pages.first) | data.calibration
     return Structure(tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel)
-
-
-BESIDE = re.compile(r"(?<![a-z])(label|macro( mask)?|thumbnail|overview)( image| picture)?[^a-z]*$")
-"""How names end that programs give to what lies beside a slide, in small letters: "a.svs [label image]"."""
-
-
-def _is_beside(name: str, other: ElementTree.Element, slide: ElementTree.Element) -> bool:
-    """Whether an OME image is a picture beside the slide by its name, or the slide in larger pixels by their size. Of
-    a smaller one that says neither, nobody can tell whether it is a label or another position."""
-    if BESIDE.search(re.sub(r"[\s_]+", " ", name.casefold())):
-        return True
-    size, whole = ((int(pixels.attrib["SizeY"]), int(pixels.attrib["SizeX"])) for pixels in (other, slide))
-    step, whole_step = pixel_size.ome(other), pixel_size.ome(slide)
-    across = whole[1] / size[1]
-    return (
-        across > 1
-        and is_level(size, whole)
-        and all(
-            axis in step and axis in whole_step and math.isclose(step[axis] / whole_step[axis], across, rel_tol=0.05)
-            for axis in "XY"
-        )
-    )
-
-
-def _tiff_data(pixels: ElementTree.Element, own: str | None, planes: int) -> Iterator[tuple[int, dict[str, int], int]]:
-    """(first page, its place along the axes, number of planes) of every TiffData that means this file."""
-    entries = pixels.findall("{*}TiffData")
-    if not entries:
-        yield 0, dict.fromkeys("ZCT", 0), planes
-    for entry in entries:
-        uuid = entry.find("{*}UUID")
-        if uuid is not None and own is not None and (uuid.text or "").strip() != own:
-            continue
-        count = entry.get("PlaneCount", "1" if "IFD" in entry.attrib else str(planes))
-        yield int(entry.get("IFD", "0")), {axis: int(entry.get(f"First{axis}", "0")) for axis in "ZCT"}, int(count)
 
 
 def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int]) -> list[list[int]]:
