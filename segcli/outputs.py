@@ -1,6 +1,7 @@
 """What predict writes beside a mask, where, and how: probabilities, confidence, overlays, objects, polygons."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from segcli.raster.endings import lost_in
 from segcli.raster.names import Name
 from segcli.raster.objects import OBJECTS, find_objects, write_objects
 from segcli.raster.sidecars import remove_aux
-from segcli.raster.sink import Encoding, create
-from segcli.raster.source import Images, Source
-from segcli.raster.stretch import shown_bands
+from segcli.raster.sink import Encoding
+from segcli.raster.source import Images, Source, open_images
+from segcli.raster.stack_sink import create_for
+from segcli.raster.stretch import shown_bands, stretch_together
 from segcli.raster.vectors import POLYGONS, Shapes, check_on_earth, check_polygons, write_polygons
 from segcli.tiling.manifest import MANIFEST as TILES
 
@@ -104,10 +106,8 @@ def places(job: Job, wanted: Sequence[Product], options: PredictOptions) -> tupl
 
 def cannot_hold(path: Name, images: Images, output: Path, options: PredictOptions) -> list[str]:
     """What is lost of an image in its mask and beside it, in lines for people. InputError where these cannot be."""
-    grid, stack = images.planes[0].grid, bool(images.axes)
+    grid = images.planes[0].grid
     said = []
-    if stack and (options.overlay or options.objects or options.polygons):
-        said.append("a stack; overlays, objects and polygons are made of single images only")
     if (options.objects or options.polygons) and grid.transform is None and (grid.gcps or grid.rpcs is not None):
         drawn = " and ".join(["objects"] * options.objects + ["polygons"] * (options.polygons is not None))
         said.append(f"placed by control points or polynomials; its {drawn} are in columns and rows")
@@ -121,21 +121,21 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
 
 
 def add_drawings(
-    job: Job, single: Source | None, classes: ClassTable, wanted: Sequence[Product], options: PredictOptions
+    job: Job, images: Images, classes: ClassTable, wanted: Sequence[Product], options: PredictOptions
 ) -> list[Path]:
-    """Draw what is drawn from the finished mask of a `single` image, and give all files that were written beside it."""
+    """Draw what is drawn from the finished mask of `images`, and give all files that were written beside it."""
     files = {product.folder: path for product, path in zip(wanted, places(job, wanted, options), strict=True)}
     others = dict(zip(beside(options), job.beside, strict=True))
     confidence = files.get(CONFIDENCE)
     written = [files[PROBABILITIES]] if options.probabilities else []
     try:
-        if options.overlay and single is not None:
+        if options.overlay:
             overlay = others[Beside(OVERLAYS)]
-            draw_overlay(single, job.output, overlay, classes, options)
+            draw_overlay(images, job.output, overlay, classes, options)
             written.append(overlay)
-        if (options.objects or options.polygons) and confidence is not None and single is not None:
+        if (options.objects or options.polygons) and confidence is not None:
             try:
-                written += add_objects(job.output, confidence, others, classes, single, options)
+                written += add_objects(job.output, confidence, others, classes, images, options)
             except MemoryError as error:
                 raise InputError(job.source, "too many objects for the memory", "",
                                  "leave out --objects and --polygons") from error  # fmt: skip
@@ -147,22 +147,24 @@ def add_drawings(
 
 
 def add_objects(
-    mask: Path, confidence: Path, others: dict[Beside, Path], classes: ClassTable, source: Source,
+    mask: Path, confidence: Path, others: dict[Beside, Path], classes: ClassTable, images: Images,
     options: PredictOptions,
 ) -> list[Path]:  # fmt: skip
     """Numbers, a table and polygons of a finished mask's objects, as they are asked for: the files written."""
     names = {entry.index: entry.name for entry in classes.entries if not entry.is_background}
-    objects = find_objects(mask, confidence, names, options.min_pixels)
     written: list[Path] = []
-    if options.objects:
-        numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))
-        write_objects(mask, objects, numbers, table, source.grid, encoding(options))
-        written += [numbers, table]
-    if options.polygons is not None:
-        polygons = others[Beside(POLYGONS, f".{options.polygons}")]
-        settings = Shapes(options.polygons, options.min_area, options.simplify)
-        write_polygons(mask, objects, polygons, source.grid, settings)
-        written.append(polygons)
+    with closing(open_images(mask, "mask")) as masks, closing(open_images(confidence, "mask")) as sure:
+        pairs = zip(masks.planes, sure.planes, strict=True)
+        objects = [find_objects(*pair, names, options.min_pixels) for pair in pairs]
+        if options.objects:
+            numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))
+            write_objects(masks.planes, objects, numbers, table, images, encoding(options))
+            written += [numbers, table]
+        if options.polygons is not None:
+            polygons = others[Beside(POLYGONS, f".{options.polygons}")]
+            settings = Shapes(options.polygons, options.min_area, options.simplify)
+            write_polygons(masks.planes, objects, polygons, images, settings)
+            written.append(polygons)
     return written
 
 
@@ -172,11 +174,16 @@ def _shown(source: Source, options: PredictOptions) -> tuple[int, ...]:
     return tuple(chosen[: 3 if len(chosen) >= 3 else 1]) or shown_bands(source)
 
 
-def draw_overlay(source: Source, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:
-    """The image with the classes of its finished mask in colour over it, as 8-bit RGB on the same grid."""
-    style = Style(over_picture(classes), options.alpha)
-    height = strip_height(source)
-    with Source(mask, "mask") as labels, create(output, source.grid, OVER, encoding(options)) as sink:
-        indices = ((row, pixels[0]) for row, pixels in labels.rows(height))
-        for first_row, picture in painted(indices, style, pictured(source, _shown(source, options), height)):
-            sink.write(first_row, picture)
+def draw_overlay(images: Images, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:
+    """The images with the classes of their finished mask in colour over them, as 8-bit RGB on the same grid."""
+    style, shown = Style(over_picture(classes), options.alpha), _shown(images.planes[0], options)
+    limits = stretch_together(images.planes, shown)
+    with (
+        closing(open_images(mask, "mask")) as masks,
+        create_for(images, output, OVER, encoding(options), bool(images.axes)) as sinks,
+    ):
+        for source, labels, sink in zip(images.planes, masks.planes, sinks, strict=True):
+            height = strip_height(source)
+            indices = ((row, pixels[0]) for row, pixels in labels.rows(height))
+            for first_row, picture in painted(indices, style, pictured(source, shown, height, limits)):
+                sink.write(first_row, picture)

@@ -13,7 +13,7 @@ from segcli.drawing.overlay import blend, to_picture
 from segcli.drawing.stamps import Stamp, stamp
 from segcli.raster.sink import Layout
 from segcli.raster.source import Source
-from segcli.raster.stretch import stretch
+from segcli.raster.stretch import Limits, stretch
 
 STRIP_PIXELS = 2**20
 
@@ -48,9 +48,10 @@ def strip_height(source: Source, least: int = 1) -> int:
     return max(least, STRIP_PIXELS // source.grid.width)
 
 
-def pictured(source: Source, bands: tuple[int, ...], height: int) -> Pictures:
-    """An image as people look at it: three bands, or one as grey, stretched where it is not of 8 bits."""
-    low, high = stretch(source, bands)
+def pictured(source: Source, bands: tuple[int, ...], height: int, limits: Limits | None = None) -> Pictures:
+    """An image as people look at it: three bands, or one as grey, stretched where it is not of 8 bits, between values
+    of its own unless `limits` says which are black and white."""
+    low, high = stretch(source, bands) if limits is None else limits
     for first_row, pixels, _ in source.strips(height, bands):  # without the nodata of single bands
         yield first_row, to_picture(pixels, low, high)
 

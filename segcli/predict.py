@@ -43,9 +43,9 @@ from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.fit import Range, check_dtypes, match_bands, match_ranges, written
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
-from segcli.raster.sink import BLOCK, Encoding, Sink, create
+from segcli.raster.sink import BLOCK, Encoding, Sink
 from segcli.raster.source import Images, Source, open_images
-from segcli.raster.stack_sink import PlaneSink, create_stack
+from segcli.raster.stack_sink import PlaneSink, create_for
 from segcli.validity import Valid, Validity, joined
 
 SMALL_BYTES = 2**23
@@ -155,8 +155,7 @@ def run(options: PredictOptions, console: Console) -> int:
             with ExitStack() as open_files:
                 for plane in scan.images.planes:
                     open_files.callback(plane.close)
-                single = None if scan.images.axes else scan.images.planes[0]
-                written = outputs.add_drawings(job, single, model.classes, setting.products, options)
+                written = outputs.add_drawings(job, scan.images, model.classes, setting.products, options)
             return [job.output, *written]
 
         steps = batch.Steps(prepare, alike, work, finish, setting.stopping)
@@ -245,18 +244,14 @@ def predict(scans: list[tuple[Scan, tuple[Path, ...]]], setting: Setting, scorer
 
 def open_sinks(files: ExitStack, scan: Scan, places: tuple[Path, ...], setting: Setting) -> list[Work]:
     """A sink for each product of each image; the files are there when the block of `files` ends well."""
-    planes, axes = scan.images.planes, scan.images.axes
-    by_product: list[list[Sink | PlaneSink]] = []
-    for product, output in zip(setting.products, places, strict=True):
-        if scan.images.in_pages:
-            grids = [plane.grid for plane in planes]
-            stack = create_stack(output, grids, product.layout, axes, scan.images.shape, scan.images.dialect)
-            by_product.append(list(files.enter_context(stack)))
-        else:
-            by_product.append([files.enter_context(create(output, planes[0].grid, product.layout, setting.encoding))])
+    images = scan.images
+    by_product = [
+        files.enter_context(create_for(images, output, product.layout, setting.encoding, images.in_pages))
+        for product, output in zip(setting.products, places, strict=True)
+    ]
     return [
-        Work(plane, scan.ranges[n], scan.bands, tuple(sinks[n] for sinks in by_product), 1 / len(planes))
-        for n, plane in enumerate(planes)
+        Work(plane, scan.ranges[n], scan.bands, tuple(sinks[n] for sinks in by_product), 1 / len(images.planes))
+        for n, plane in enumerate(images.planes)
     ]
 
 

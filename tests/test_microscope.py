@@ -139,7 +139,7 @@ def test_the_size_of_a_pixel_is_in_the_mask(tmp_path: Path, weights: Path, chose
         write(scans[-1], np.full((40, 50), 200, np.uint8))
     assert predict(tmp_path, weights, *scans, probabilities=True, overlay=True, format=chosen) == 0
     found = sorted((tmp_path / "masks").rglob("*.tif"))
-    assert len(found) == 2 + 3 + 3  # overlays are not drawn of stacks
+    assert len(found) == 3 + 3 + 3
     for path in found:
         with first_image(path) as source:
             assert source.grid.calibration == pytest.approx({"X": 0.5, "Y": 0.25})

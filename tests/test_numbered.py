@@ -28,7 +28,7 @@ from segcli.options import EvalOptions, PredictOptions
 from segcli.predict import run
 from segcli.raster.objects import find_objects, write_objects
 from segcli.raster.sink import Encoding, Layout, create
-from segcli.raster.source import Source
+from segcli.raster.source import Images, Source
 
 
 @pytest.fixture
@@ -92,8 +92,9 @@ def test_numbers_and_lines_are_those_of_scikit_image(
     with create(tmp_path / "c.tif", grid, Layout(1, "uint8", scale=1 / 250)) as sink:
         sink.write(0, sure)
     names = {3: "three", 5: "five"}
-    objects = find_objects(tmp_path / "m.tif", tmp_path / "c.tif", names, least)
-    write_objects(tmp_path / "m.tif", objects, tmp_path / "n.tif", tmp_path / "n.csv", grid, Encoding())
+    with Source(tmp_path / "m.tif", "mask") as labels, Source(tmp_path / "c.tif", "mask") as confidence:
+        objects = find_objects(labels, confidence, names, least)
+        write_objects([labels], [objects], tmp_path / "n.tif", tmp_path / "n.csv", Images((labels,)), Encoding())
     numbers, lines = numbered(tmp_path / "n.tif")
     expected = in_reading_order(mask, (3, 5))
     large = np.bincount(expected.ravel()) >= least
@@ -195,23 +196,71 @@ def test_what_was_not_seen_is_as_unknown_to_eval_as_in_the_mask(
     assert "nodata" not in capsys.readouterr().err
 
 
-def test_pixels_of_known_size_have_areas_and_stacks_no_objects(
-    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scene = np.full((2, 40, 50), 20, np.uint8)
-    scene[:, 5:9, 5:9] = 240
-    more = {"photometric": "minisblack", "ome": True}
+def test_pixels_of_known_size_have_areas(tmp_path: Path, weights: Path) -> None:
+    scene = np.full((40, 50), 20, np.uint8)
+    scene[5:9, 5:9] = 240
     pixel = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
-    tifffile.imwrite(tmp_path / "one.ome.tif", scene[0], metadata={"axes": "YX", **pixel}, **more)
-    tifffile.imwrite(tmp_path / "two.ome.tif", scene, metadata={"axes": "ZYX", **pixel}, **more)
-    options = PredictOptions((tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"), tmp_path / "masks", (str(weights),),
-                             objects=True)  # fmt: skip
-    assert run(options, Console()) == 0
-    assert "two.ome.tif: a stack; overlays, objects and polygons are made of single images" in capsys.readouterr().err
-    _, (line,) = numbered(tmp_path / "masks" / "objects" / "one.ome.tif")
+    tifffile.imwrite(tmp_path / "a.ome.tif", scene, metadata={"axes": "YX", **pixel}, photometric="minisblack")
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif") == 0
+    _, (line,) = numbered(tmp_path / "masks" / "objects" / "a.ome.tif")
     assert (line["pixels"], float(line["area_um2"])) == ("16", 2.0)
     assert "x" not in line
-    assert sorted(path.name for path in (tmp_path / "masks" / "objects").iterdir()) == ["one.ome.csv", "one.ome.tif"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.ome.tif", "ome"), ("a.tif", "imagej"), ("b.tif", "shaped")])
+@pytest.mark.parametrize("chosen", ["gpkg", "geojson"])
+def test_each_image_of_a_stack_has_objects_of_its_own(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, name: str, kind: str, chosen: str
+) -> None:
+    """Those that it has as a file of its own; lines and polygons say which image they are of."""
+    planes = np.where(rng.random((2, 3, 25, 33)) > 0.6, 240, 20).astype(np.uint8)
+    planes[1, 2] = 20
+    more = {"ome": kind == "ome", "imagej": kind == "imagej"}
+    tifffile.imwrite(tmp_path / name, planes, metadata={"axes": "TZYX"}, photometric="minisblack", **more)  # type: ignore[arg-type]
+    options = PredictOptions((tmp_path / name,), tmp_path / "masks", (str(weights),), objects=True, polygons=chosen)
+    assert run(options, Console()) == 0
+    expected: list[dict[str, str]] = []
+    for (t, z), plane in zip(np.ndindex(2, 3), planes.reshape(6, 25, 33), strict=True):
+        assert predict(tmp_path / f"{t}{z}", weights, write_picture(tmp_path / f"{t}{z}.png", plane)) == 0
+        numbers, lines = numbered(tmp_path / f"{t}{z}" / "masks" / "objects" / f"{t}{z}.tif")
+        expected += [{"T": str(t), "Z": str(z)} | line for line in lines]
+        assert np.array_equal(tifffile.imread(tmp_path / "masks" / "objects" / name)[t, z], numbers)
+    with tifffile.TiffFile(tmp_path / "masks" / "objects" / name) as file:
+        assert kind in file.flags
+        assert (file.series[0].axes, file.series[0].dtype) == ("TZYX", np.uint16)
+    with (tmp_path / "masks" / "objects" / name).with_suffix(".csv").open(encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == expected
+    assert list(expected[0])[:4] == ["T", "Z", "object", "class"]
+    path = tmp_path / "masks" / "polygons" / f"{Path(name).stem}.{chosen}"
+    if chosen == "geojson":
+        features = [one["properties"] for one in json.loads(path.read_text())["features"]]
+    else:
+        meta, _, _, columns = pyogrio.raw.read(path)
+        features = [dict(zip(meta["fields"], values, strict=True)) for values in zip(*columns, strict=True)]
+    found = sorted((row["T"], row["Z"], row["object"], row["class"], row["area"]) for row in features)
+    names = "T", "Z", "object", "class", "pixels"
+    assert found == sorted(tuple(int(line[name]) for name in names) for line in expected)
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej", "shaped"])
+def test_overlays_of_a_stack_are_a_stack(tmp_path: Path, weights: Path, kind: str) -> None:
+    """Between one black and one white for all, so that a dark image stays dark; in 8 bits what each is by itself."""
+    planes = np.linspace(0, 250, 3 * 20 * 30).reshape(3, 20, 30)
+    for dtype, factor in ((np.uint8, 1), (np.uint16, 100)):
+        scan = tmp_path / f"{np.dtype(dtype).name}{'.ome' if kind == 'ome' else ''}.tif"
+        said = {"metadata": {"axes": "TYX"}, "ome": kind == "ome", "imagej": kind == "imagej"}
+        tifffile.imwrite(scan, (planes * factor).astype(dtype), photometric="minisblack", **said)  # type: ignore[arg-type]
+        more = {"input_range": (0.0, 255.0 * factor)} if factor > 1 else {}
+        options = PredictOptions((scan,), tmp_path / "masks", (str(weights),), overlay=True, alpha=0.0, **more)  # type: ignore[arg-type]
+        assert run(options, Console()) == 0
+        with tifffile.TiffFile(tmp_path / "masks" / "overlays" / scan.name) as file:
+            assert kind in file.flags
+            found = file.series[0].asarray()
+        assert found.shape == (3, 20, 30, 3)
+        if factor == 1:
+            assert np.array_equal(found[..., 1], planes.astype(np.uint8))
+        else:
+            assert (np.diff(found.mean((1, 2, 3))) > 60).all()
 
 
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, weights: Path) -> None:

@@ -3,7 +3,7 @@ how sure the network was, as a table, and a raster of their numbers. The mask is
 known of each object."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from segcli.components import Components
 from segcli.files import replacing
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
-from segcli.raster.sink import Encoding, Layout, create
-from segcli.raster.source import Source
+from segcli.raster.sink import Encoding, Layout
+from segcli.raster.source import Images, Source
+from segcli.raster.stack_sink import create_for
 
 OBJECTS = "objects"
 """The folder inside the output folder."""
@@ -72,19 +73,18 @@ class _Parts:
     right: NDArray[np.int64]
 
 
-def find_objects(mask: Path, confidence: Path, names: dict[int, str], least: int = 0) -> Objects:
+def find_objects(mask: Source, confidence: Source, names: dict[int, str], least: int = 0) -> Objects:
     """Those of pixels of the classes with these names, by value, and of at least so many, in one pass over the mask and
     over how sure the network was."""
     components = _components(names)
     parts: list[_Parts] = []
     is_whole = True
-    with Source(mask, "mask") as labels, Source(confidence, "mask") as sure:
-        width, height = labels.grid.width, _strip_height(labels)
-        strips = zip(labels.strips(height), sure.rows(height, [0]), strict=True)
-        for (first_row, pixels, valid), (_, (shares,)) in strips:
-            weights = np.nan_to_num(shares.astype(np.float64)) * sure.scales[0]
-            parts.append(_of_strip(components.add(pixels[0]), weights, first_row))
-            is_whole = is_whole and (valid is None or bool(valid.all()))
+    width, height = mask.grid.width, _strip_height(mask)
+    strips = zip(mask.strips(height), confidence.rows(height, [0]), strict=True)
+    for (first_row, pixels, valid), (_, (shares,)) in strips:
+        weights = np.nan_to_num(shares.astype(np.float64)) * confidence.scales[0]
+        parts.append(_of_strip(components.add(pixels[0]), weights, first_row))
+        is_whole = is_whole and (valid is None or bool(valid.all()))
     of, values = components.objects()
     count = len(values)
 
@@ -149,39 +149,51 @@ def _of_strip(numbers: NDArray[np.int64], sure: NDArray[np.float64], first_row: 
     )  # fmt: skip
 
 
-def write_objects(mask: Path, objects: Objects, output: Path, table: Path, grid: Grid, encoding: Encoding) -> None:
+def write_objects(
+    masks: Sequence[Source], objects: Sequence[Objects], output: Path, table: Path, images: Images, encoding: Encoding
+) -> None:
     """Every object's number, from 1, as a raster of the mask's size, in 16 bits where they suffice, and a table with a
     line for each. 0 is no object; where the mask has no data stands the highest number of the type, and only then.
-    Both files are there when they are whole.
+    Of a stack each image has numbers of its own, and the table says along the axes, from 0, which one it is of. Both
+    files are there when they are whole.
 
-    `objects` are the mask's, found in strips as high as now; `grid` is the image's: a mask may not be able to say where
-    it lies.
+    `objects` are the masks', found in strips as high as now; where they lie `images` say: a mask may not be able to.
     """
-    bits = 16 if len(objects) + (not objects.is_whole) < 2**16 else 32
-    dtype, empty = f"uint{bits}", 2**bits - 1
-    layout = Layout(1, dtype, None, None if objects.is_whole else empty, ("object",), overviews="nearest")
-    numbers = np.append(objects.of + 1, 0).astype(dtype)  # -1 takes the last
-    components, seen = _components(objects.names), 0
-    with Source(mask, "mask") as labels, create(output, grid, layout, encoding) as sink:
-        for first_row, pixels, valid in labels.strips(_strip_height(labels)):
-            found, kinds = components.within(pixels[0], seen)
-            seen += len(kinds)
-            rows = numbers[found]
-            if valid is not None:
-                rows[~valid] = empty
-            sink.write(first_row, rows)
+    is_whole, most = all(one.is_whole for one in objects), max(map(len, objects))
+    bits = 16 if most + (not is_whole) < 2**16 else 32
+    empty = 2**bits - 1
+    layout = Layout(1, f"uint{bits}", None, None if is_whole else empty, ("object",), overviews="nearest")
+    with create_for(images, output, layout, encoding, bool(images.axes)) as sinks:
+        for mask, one, sink in zip(masks, objects, sinks, strict=True):
+            numbers = np.append(one.of + 1, 0).astype(layout.dtype)  # -1 takes the last
+            components, seen = _components(one.names), 0
+            for first_row, pixels, valid in mask.strips(_strip_height(mask)):
+                found, kinds = components.within(pixels[0], seen)
+                seen += len(kinds)
+                rows = numbers[found]
+                if valid is not None:
+                    rows[~valid] = empty
+                sink.write(first_row, rows)
     with (
         replacing(table, faults_of_writing) as part,
         faults_of_writing(table),
         part.open("w", encoding="utf-8", newline="") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows(_lines(objects, grid))
+        csv.writer(file, lineterminator="\n").writerows(_table(objects, images))
+
+
+def _table(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]:
+    grid = images.planes[0].grid
+    head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
+    in_place = ["x", "y"] if grid.transform is not None else []
+    yield [*images.axes, *head, *in_place, *(["area_um2"] if grid.pixel_um() is not None else [])]
+    for place, one in zip(np.ndindex(images.shape), objects, strict=True):
+        for line in _lines(one, grid):
+            yield [*place, *line]
 
 
 def _lines(objects: Objects, grid: Grid) -> Iterator[list[object]]:
     transform, pixel_um = grid.transform, grid.pixel_um()
-    head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
-    yield [*head, *(["x", "y"] if transform is not None else []), *(["area_um2"] if pixel_um is not None else [])]
     columns = objects.values, objects.pixels, objects.centre, objects.box, objects.confidence
     for first in range(0, len(objects), LINES):
         part = (column[first : first + LINES].tolist() for column in columns)

@@ -17,7 +17,8 @@ from segcli.machine import make_room
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
 from segcli.raster.sidecars import replacing_both
-from segcli.raster.sink import Layout
+from segcli.raster.sink import Encoding, Layout, Sink, create
+from segcli.raster.source import Images
 
 TILE = 512
 BIG = 2**32 - 2**25
@@ -46,6 +47,20 @@ class PlaneSink:
         """ValueError where pixels are missing."""
         if self._written != self._plane[0].size:
             raise ValueError(f"{self._written} of {self._plane[0].size} pixels came")
+
+
+@contextmanager
+def create_for(
+    images: Images, path: Path, layout: Layout, encoding: Encoding, in_pages: bool
+) -> Iterator[Sequence[Sink | PlaneSink]]:
+    """A sink for each of the images, in one file: as pages, or of a single one a raster. As `create_stack`."""
+    grids = [plane.grid for plane in images.planes]
+    if in_pages:
+        with create_stack(path, grids, layout, images.axes, images.shape, images.dialect) as sinks:
+            yield sinks
+    else:
+        with create(path, grids[0], layout, encoding) as sink:
+            yield [sink]
 
 
 @contextmanager
@@ -93,7 +108,8 @@ def _write(
     alike = all(plane.shape == planes[0].shape for plane in planes)
     said = _said(layout)
     before, after = ("", "S") if layout.is_rgb else ("C" if layout.bands > 1 else "", "")
-    imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and not layout.half
+    is_known = layout.dtype != "uint32" and not layout.half  # to ImageJ
+    imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and is_known
     ome = dialect == "ome" and alike
     metadata: dict[str, Any] = {"axes": f"{axes}{before}YX{after}"}
     options: dict[str, Any] = {

@@ -6,7 +6,7 @@ Nothing here holds the whole mask. The polygons are in memory while they are tra
 import importlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,12 +23,14 @@ from segcli.files import part_of, to_disk
 from segcli.options import PolygonFormat
 from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
 from segcli.raster.faults import faults_of_writing
-from segcli.raster.gdal import deaf_to, gdal, opened
+from segcli.raster.gdal import deaf_to, gdal
 from segcli.raster.grid import Grid
 from segcli.raster.longitudes import in_degrees, moved, polygons_in
 from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
 from segcli.raster.objects import Objects
+from segcli.raster.readers import GdalReader
+from segcli.raster.source import Images, Source
 
 POLYGONS = "polygons"
 """The folder inside the output folder."""
@@ -80,24 +82,31 @@ def check_on_earth(path: Name, crs: Any) -> None:
                          "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
-def write_polygons(mask: Path, objects: Objects, output: Path, grid: Grid, wanted: Shapes) -> None:
-    """Polygons of the mask's `objects`, with number (from 1), class, name, area, perimeter and mean confidence.
+def write_polygons(
+    masks: Sequence[Source], objects: Sequence[Objects], output: Path, images: Images, wanted: Shapes
+) -> None:
+    """Polygons of the masks' `objects`, with number (from 1), class, name, area, perimeter and mean confidence; of a
+    stack also which image it is of along the axes, from 0.
 
-    `grid` is the image's: a mask may not be able to say where it lies, nor of which level of a pyramid it is. The file
-    is there when it is whole.
+    Where they lie `images` say: a mask may not be able to, nor of which level of a pyramid it is. The file is there
+    when it is whole.
     """
+    grid = images.planes[0].grid
     part = part_of(output)
     part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
     with faults_of_writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
         try:
-            with gdal(), opened(mask) as dataset:
-                features = _features(dataset, grid, objects, wanted)
+            with gdal():
+                features = _features(masks, objects, images, wanted)
                 if wanted.format == "geojson":
                     _write_geojson(part, features, grid.crs)
                 else:
-                    _write_by_pyogrio(part, features, grid, wanted.format)
+                    left_out = UNDER_THE_MICROSCOPE if _pixel_um(grid) is None else ()
+                    types = dict.fromkeys(images.axes, np.int32) | TYPES
+                    types = {name: dtype for name, dtype in types.items() if name not in left_out}
+                    _write_by_pyogrio(part, features, types, grid.crs, wanted.format)
             to_disk(part)
             part.replace(output)
         except (SegcliError, MemoryError, OSError):
@@ -142,14 +151,25 @@ def _pixel_um(grid: Grid) -> NDArray[np.float64] | None:
     return None if size is None else np.array(size) / grid.level_step[::-1]
 
 
-def _features(dataset: Any, grid: Grid, objects: Objects, wanted: Shapes) -> Iterator[Feature]:
+def _features(masks: Sequence[Source], objects: Sequence[Objects], images: Images, wanted: Shapes) -> Iterator[Feature]:
+    for place, mask, one, image in zip(np.ndindex(images.shape), masks, objects, images.planes, strict=True):
+        yield from _features_of(mask, one, image.grid, wanted, dict(zip(images.axes, place, strict=True)))
+
+
+def _features_of(
+    mask: Source, objects: Objects, grid: Grid, wanted: Shapes, place: dict[str, int]
+) -> Iterator[Feature]:
     import shapely
 
     names = objects.names
     measured = measure_of(grid)
     pixel_um = _pixel_um(grid)
-    to_pixels = ~dataset.transform  # GDAL has applied it
-    for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
+    dataset = mask.reader.dataset if isinstance(mask.reader, GdalReader) else None
+    if dataset is None:
+        pixels, to_pixels = mask.window(0, 0, mask.grid.height, mask.grid.width)[0], rasterio.Affine.identity()
+    else:
+        pixels, to_pixels = rasterio.band(dataset, 1), ~dataset.transform  # which GDAL has applied
+    for traced, value in shapes(pixels, connectivity=4):
         if int(value) not in names:
             continue
         rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]
@@ -161,7 +181,7 @@ def _features(dataset: Any, grid: Grid, objects: Objects, wanted: Shapes) -> Ite
         area, perimeter = measured(placed)
         if area < wanted.min_area:
             continue
-        values: dict[str, Any] = {
+        values: dict[str, Any] = place | {
             "object": number + 1, "class": int(value), "name": names[int(value)], "area": area, "perimeter": perimeter
         }  # fmt: skip
         if pixel_um is not None:
@@ -249,27 +269,27 @@ def _oriented(coordinates: Any) -> Any:
     return rings
 
 
-def _write_by_pyogrio(path: Path, features: Iterator[Feature], grid: Grid, chosen: PolygonFormat) -> None:
+def _write_by_pyogrio(
+    path: Path, features: Iterator[Feature], types: dict[str, Any], crs: Any, chosen: PolygonFormat
+) -> None:
     size = BATCH if chosen == "gpkg" else None
     group = list(islice(features, size))
-    _write_batch(path, group, grid, chosen, append=False)  # an empty one, too, makes a file
+    _write_batch(path, group, types, crs, chosen, append=False)  # an empty one, too, makes a file
     while size is not None and (group := list(islice(features, size))):
-        _write_batch(path, group, grid, chosen, append=True)
+        _write_batch(path, group, types, crs, chosen, append=True)
 
 
-def _write_batch(path: Path, group: list[Feature], grid: Grid, chosen: PolygonFormat, append: bool) -> None:
+def _write_batch(
+    path: Path, group: list[Feature], types: dict[str, Any], crs: Any, chosen: PolygonFormat, append: bool
+) -> None:
     import pyogrio.raw
     import shapely
 
     polygons = [shapely.Polygon(f.geometry["coordinates"][0], f.geometry["coordinates"][1:]) for f in group]
-    left_out = UNDER_THE_MICROSCOPE if _pixel_um(grid) is None else ()
-    columns = {
-        name: np.array([feature.attributes[name] for feature in group], dtype)
-        for name, dtype in TYPES.items() if name not in left_out
-    }  # fmt: skip
+    columns = {name: np.array([feature.attributes[name] for feature in group], dtype) for name, dtype in types.items()}
     with deaf_to(UserWarning):  # that there is no reference system, where the image has none
         pyogrio.raw.write(
             path, np.array(shapely.to_wkb(polygons), object), list(columns.values()), list(columns),
-            geometry_type="Polygon", crs=grid.crs.to_wkt() if grid.crs is not None else None, driver=DRIVERS[chosen],
+            geometry_type="Polygon", crs=crs.to_wkt() if crs is not None else None, driver=DRIVERS[chosen],
             layer=POLYGONS, append=append,
         )  # fmt: skip
