@@ -171,6 +171,20 @@ def test_all_folds_in_one_report(reader: Path, pipeline: Shell) -> None:
     assert len(done.stdout.splitlines()) == len(list((reader / "scans").iterdir()))
 
 
+def test_bands_in_files_of_their_own(reader: Path, pipeline: Shell, tmp_path: Path) -> None:
+    with rasterio.open(reader / "scene.tif") as scene:
+        profile = scene.profile | {"count": 1}
+        for band in (2, 3, 4):
+            with rasterio.open(tmp_path / f"B{band}.tif", "w", **profile) as file:
+                file.write(scene.read(band), 1)
+    result = pipeline(block("bands"))
+    assert result.returncode == 0, result.stderr
+    with rasterio.open(tmp_path / "bands" / "stacked.tif") as mask, rasterio.open(tmp_path / "B2.tif") as band:
+        assert (mask.crs, mask.transform, mask.shape) == (band.crs, band.transform, band.shape)
+    with rasterio.open(tmp_path / "stacked.tif") as stacked, rasterio.open(tmp_path / "B4.tif") as red:
+        assert np.array_equal(stacked.read(1), red.read(1))
+
+
 def test_make(pipeline: Shell, tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("no make")
