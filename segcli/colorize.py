@@ -24,9 +24,9 @@ from segcli.options import ColorizeOptions
 from segcli.palettes import find_palette
 from segcli.raster import endings
 from segcli.raster.canvas import MOST_BYTES
+from segcli.raster.images import Images, open_images
 from segcli.raster.labels import written_table
 from segcli.raster.names import Name
-from segcli.raster.source import Images, open_images
 
 SMALL_PIXELS = 2**23
 """Masks of up to so many pixels are drawn several at once; larger ones keep all cores busy alone."""

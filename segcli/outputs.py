@@ -15,11 +15,12 @@ from segcli.options import Percentiles, PredictOptions
 from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
+from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.objects import OBJECTS, find_objects, write_objects
 from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding
-from segcli.raster.source import Images, Source, open_images
+from segcli.raster.source import Source
 from segcli.raster.stack_sink import create_for
 from segcli.raster.stretch import shown_bands, stretch_together
 from segcli.raster.vectors import POLYGONS, Shapes, check_on_earth, check_polygons, write_polygons
@@ -106,11 +107,16 @@ def places(job: Job, wanted: Sequence[Product], options: PredictOptions) -> tupl
 
 def cannot_hold(path: Name, images: Images, output: Path, options: PredictOptions) -> list[str]:
     """What is lost of an image in its mask and beside it, in lines for people. InputError where these cannot be."""
-    grid = images.planes[0].grid
-    said = []
-    if (options.objects or options.polygons) and grid.transform is None and (grid.gcps or grid.rpcs is not None):
-        drawn = " and ".join(["objects"] * options.objects + ["polygons"] * (options.polygons is not None))
-        said.append(f"placed by control points or polynomials; its {drawn} are in columns and rows")
+    grids, said = [plane.grid for plane in images.planes], []
+    grid = grids[0]
+    if options.objects or options.polygons:
+        where = grid.crs, grid.transform is None
+        if any((other.crs, other.transform is None) != where for other in grids):
+            found = "images in several reference systems, or some that lie nowhere"
+            raise InputError(path, found, "objects and polygons want one for all", "save them as files of their own")
+        if any(other.transform is None and (other.gcps or other.rpcs is not None) for other in grids):
+            drawn = " and ".join(["objects"] * options.objects + ["polygons"] * (options.polygons is not None))
+            said.append(f"placed by control points or polynomials; its {drawn} are in columns and rows")
     if options.polygons == "geojson" and grid.crs is not None:
         check_on_earth(path, grid.crs)
     if images.in_pages and images.dialect == "ome" and options.quantity == "float16" and (
@@ -180,10 +186,10 @@ def draw_overlay(images: Images, mask: Path, output: Path, classes: ClassTable, 
     limits = stretch_together(images.planes, shown)
     with (
         closing(open_images(mask, "mask")) as masks,
-        create_for(images, output, OVER, encoding(options), bool(images.axes)) as sinks,
+        create_for(images, output, OVER, encoding(options)) as sinks,
     ):
-        for source, labels, sink in zip(images.planes, masks.planes, sinks, strict=True):
+        for source, labels, sink, ends in zip(images.planes, masks.planes, sinks, limits, strict=True):
             height = strip_height(source)
             indices = ((row, pixels[0]) for row, pixels in labels.rows(height))
-            for first_row, picture in painted(indices, style, pictured(source, shown, height, limits)):
+            for first_row, picture in painted(indices, style, pictured(source, shown, height, ends)):
                 sink.write(first_row, picture)

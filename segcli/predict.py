@@ -41,10 +41,11 @@ from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.fit import Range, check_dtypes, match_bands, match_ranges, written
+from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
 from segcli.raster.sink import BLOCK, Encoding, Sink
-from segcli.raster.source import Images, Source, open_images
+from segcli.raster.source import Source
 from segcli.raster.stack_sink import PlaneSink, create_for
 from segcli.validity import Valid, Validity, joined
 
@@ -246,7 +247,7 @@ def open_sinks(files: ExitStack, scan: Scan, places: tuple[Path, ...], setting: 
     """A sink for each product of each image; the files are there when the block of `files` ends well."""
     images = scan.images
     by_product = [
-        files.enter_context(create_for(images, output, product.layout, setting.encoding, images.in_pages))
+        files.enter_context(create_for(images, output, product.layout, setting.encoding, ome=True))
         for product, output in zip(setting.products, places, strict=True)
     ]
     return [

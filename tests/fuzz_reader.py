@@ -23,8 +23,9 @@ from segcli.palettes import read_classes
 from segcli.raster import trial
 from segcli.raster.burn import burnt, kinds_in
 from segcli.raster.grid import Grid
+from segcli.raster.images import open_images
 from segcli.raster.labels import embedded_table
-from segcli.raster.source import Purpose, open_images
+from segcli.raster.source import Purpose
 from segcli.raster.stored import stored
 from segcli.tiling import manifest as tiles
 

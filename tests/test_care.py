@@ -33,10 +33,11 @@ from segcli.options import PredictOptions, TileOptions
 from segcli.predict import run
 from segcli.raster.fit import match_bands, match_ranges
 from segcli.raster.grid import Grid
+from segcli.raster.images import open_images
 from segcli.raster.names import rasters_in
 from segcli.raster.sidecars import sidecars
 from segcli.raster.sink import Encoding, Layout, create
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Source
 from segcli.raster.stack_sink import create_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

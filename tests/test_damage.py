@@ -20,7 +20,8 @@ from segcli.evaluation.files import read_report
 from segcli.raster import netcdf, trial
 from segcli.raster.burn import kinds_in, table_of_kinds
 from segcli.raster.contents import open_contents
-from segcli.raster.source import Source, open_images
+from segcli.raster.images import open_images
+from segcli.raster.source import Source
 
 
 def as_netcdf(path: Path, kind: str, pixels: np.ndarray) -> Path:

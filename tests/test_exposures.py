@@ -26,7 +26,8 @@ from segcli.network import checkpoint
 from segcli.network.normalise import AROUND, Normalisation, normalise
 from segcli.options import Percentiles, PredictOptions, TrainOptions
 from segcli.raster.fit import ends_of, percentiles
-from segcli.raster.source import Source, open_images
+from segcli.raster.images import open_images
+from segcli.raster.source import Source
 from segcli.train import run
 from segcli.training.constants import brought_to_its_own, normalisation, ranges
 from segcli.training.findings import as_record

@@ -18,7 +18,8 @@ from segcli import evaluate
 from segcli.console import Console
 from segcli.options import EvalOptions, PredictOptions
 from segcli.predict import run
-from segcli.raster.source import Source, open_images
+from segcli.raster.images import open_images
+from segcli.raster.source import Source
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -20,8 +20,9 @@ from test_products import labels_of, predict, write_raster
 from segcli import batch
 from segcli.errors import InputError
 from segcli.raster import endings
+from segcli.raster.images import open_images
 from segcli.raster.names import gdal_name, is_folder, parse, relative_name
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Source
 
 
 @pytest.fixture

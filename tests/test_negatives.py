@@ -14,8 +14,9 @@ from rasterio.enums import Resampling
 
 from segcli.raster.exact import not_kept, write_whole
 from segcli.raster.gdal import opened
+from segcli.raster.images import open_images
 from segcli.raster.labels import BINARY
-from segcli.raster.source import Purpose, Source, open_images
+from segcli.raster.source import Purpose, Source
 from segcli.raster.stored import Stored, stored
 from segcli.raster.values import are_black_and_white, values_of
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import shapely
 import tifffile
 from helpers import brightness_model, write_picture
 from hypothesis import HealthCheck, given, settings
@@ -26,9 +28,10 @@ from segcli.manifest import key_of
 from segcli.network import checkpoint
 from segcli.options import EvalOptions, PredictOptions
 from segcli.predict import run
+from segcli.raster.images import Images
 from segcli.raster.objects import find_objects, write_objects
 from segcli.raster.sink import Encoding, Layout, create
-from segcli.raster.source import Images, Source
+from segcli.raster.source import Source
 
 
 @pytest.fixture
@@ -261,6 +264,95 @@ def test_overlays_of_a_stack_are_a_stack(tmp_path: Path, weights: Path, kind: st
             assert np.array_equal(found[..., 1], planes.astype(np.uint8))
         else:
             assert (np.diff(found.mean((1, 2, 3))) > 60).all()
+
+
+def test_an_empty_image_of_a_stack_takes_no_light_from_the_others(tmp_path: Path, weights: Path) -> None:
+    """Nor one of a single value, or of another type."""
+    ramp = np.linspace(30_000, 32_000, 40 * 50).reshape(40, 50)
+    for name, first, dtype in (("nodata", 0, np.uint16), ("nan", np.nan, np.float32), ("flat", 31_000, np.float32)):
+        planes = np.stack([np.full((40, 50), first), ramp]).astype(dtype)
+        tags = [(42113, "s", 0, "0", False)] if name == "nodata" else []
+        said = {"metadata": {"axes": "TYX"}, "photometric": "minisblack", "extratags": tags}
+        tifffile.imwrite(tmp_path / f"{name}.tif", planes, **said)  # type: ignore[arg-type]
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
+        file.write(np.full((40, 50), 100, np.uint8), photometric="minisblack", contiguous=False, metadata=None)
+        file.write(ramp.astype(np.uint16), photometric="minisblack", contiguous=False, metadata=None)
+    scans = tuple(tmp_path / f"{name}.tif" for name in ("nodata", "nan", "flat", "mixed"))
+    more = {"overlay": True, "alpha": 0.0, "input_range": (0.0, 65535.0)}
+    assert run(PredictOptions(scans, tmp_path / "masks", (str(weights),), **more), Console()) == 0  # type: ignore[arg-type]
+    for scan in scans:
+        dark, bright = tifffile.imread(tmp_path / "masks" / "overlays" / scan.name)
+        assert (bright.min(), bright.max()) == (0, 255), scan
+        assert scan.stem != "mixed" or (dark == 100).all()
+
+
+def test_axes_without_a_name_are_numbered(tmp_path: Path, weights: Path) -> None:
+    planes = np.full((2, 3, 20, 30), 20, np.uint8)
+    planes[1, 2, 5:9, 5:9] = 240
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="minisblack")
+    more = {"objects": True, "polygons": "geojson"}
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", (str(weights),), **more)  # type: ignore[arg-type]
+    assert run(options, Console()) == 0
+    with (tmp_path / "masks" / "objects" / "a.csv").open(encoding="utf-8") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["Q1"], line["Q2"], line["pixels"]) == ("1", "2", "16")
+    (feature,) = json.loads((tmp_path / "masks" / "polygons" / "a.geojson").read_text())["features"]
+    assert (feature["properties"]["Q1"], feature["properties"]["Q2"]) == (1, 2)
+
+
+def test_more_images_than_a_process_may_have_files_open(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    planes = np.full((200, 8, 9), 20, np.uint8)
+    planes[:, 2:4, 2:4] = 240
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="minisblack", metadata={"axes": "TYX"})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, before[1]))
+    try:
+        more = {"objects": True, "polygons": "gpkg", "overlay": True}
+        options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", (str(weights),), **more)  # type: ignore[arg-type]
+        assert run(options, Console()) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(pyogrio.raw.read(tmp_path / "masks" / "polygons" / "a.gpkg")[2]) == 200
+
+
+def write_placed(path: Path, *places: tuple[str | None, float]) -> Path:
+    """Pages, each in a reference system, or nowhere, from that far east; a bright square on each."""
+    scene = np.full((1, 20, 30), 20, np.uint8)
+    scene[0, 5:9, 5:9] = 240
+    for n, (crs, east) in enumerate(places):
+        place = {} if crs is None else {"crs": crs, "transform": from_origin(east, 5_000_000, 10, 10)}
+        with rasterio.MemoryFile() as memory:
+            with memory.open(driver="GTiff", count=1, height=20, width=30, dtype="uint8", **place) as page:
+                page.write(scene)
+            with memory.open() as page:
+                more = {"APPEND_SUBDATASET": "YES"} if n else {}
+                rasterio.shutil.copy(page, path, driver="GTiff", **more)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_images_of_a_stack_lie_where_each_lies(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one reference system: where they lie in several, or some nowhere, one file cannot say it."""
+    apart = write_placed(tmp_path / "apart.tif", ("EPSG:32632", 400_000), ("EPSG:32632", 600_000))
+    zones = write_placed(tmp_path / "zones.tif", ("EPSG:32632", 400_000), ("EPSG:32633", 400_000))
+    nowhere = write_placed(tmp_path / "nowhere.tif", (None, 0), ("EPSG:32632", 400_000))
+    more = {"objects": True, "polygons": "gpkg"}
+    options = PredictOptions((apart, zones, nowhere), tmp_path / "masks", (str(weights),), **more)  # type: ignore[arg-type]
+    assert run(options, Console()) == 1
+    said = capsys.readouterr().err
+    for name in ("zones", "nowhere"):
+        assert f"{name}.tif: images in several reference systems, or some that lie nowhere; objects and" in said
+    with (tmp_path / "masks" / "objects" / "apart.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["I"], float(line["x"]), float(line["y"])) for line in lines] == [
+        ("0", 400_070, 4_999_930), ("1", 600_070, 4_999_930),
+    ]  # fmt: skip
+    shapes = shapely.from_wkb(pyogrio.raw.read(tmp_path / "masks" / "polygons" / "apart.gpkg")[2])
+    assert [shape.centroid.coords[0] for shape in shapes] == [(400_070, 4_999_930), (600_070, 4_999_930)]
 
 
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, weights: Path) -> None:

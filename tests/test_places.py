@@ -24,8 +24,9 @@ from segcli.raster import vectors
 from segcli.raster.align import difference, is_elsewhere
 from segcli.raster.ellipsoid import around, degrees_on, ellipsoid_of, signed_area, surface, transformed
 from segcli.raster.grid import Grid
+from segcli.raster.images import open_images
 from segcli.raster.measuring import in_degrees, in_plane, measure_of
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Source
 from segcli.tiling.splits import meeting, overlapping
 
 UTM = CRS.from_epsg(32632)

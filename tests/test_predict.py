@@ -39,7 +39,8 @@ from segcli.options import Percentiles, PredictOptions
 from segcli.outputs import encoding, wanted_products
 from segcli.predict import Setting, flow, run
 from segcli.raster.fit import percentiles
-from segcli.raster.source import Source, open_images
+from segcli.raster.images import open_images
+from segcli.raster.source import Source
 
 CPU = torch.device("cpu")
 Program = Callable[..., subprocess.CompletedProcess[str]]

@@ -37,7 +37,7 @@ from segcli.options import PredictOptions
 from segcli.predict import run
 from segcli.raster import measuring, vectors
 from segcli.raster.ellipsoid import ellipsoid_of
-from segcli.raster.source import open_images
+from segcli.raster.images import open_images
 
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_300_000, 10, 10)}
 

@@ -23,9 +23,10 @@ from segcli.errors import InputError
 from segcli.inputs import named
 from segcli.options import ColorizeOptions
 from segcli.raster import trial
+from segcli.raster.images import open_images
 from segcli.raster.names import rasters_in
 from segcli.raster.origins import origins
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Source
 from segcli.raster.stored import stored
 from segcli.raster.tiffs import structure
 

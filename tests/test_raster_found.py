@@ -14,8 +14,9 @@ import rasterio
 import tifffile
 
 from segcli.errors import InputError
+from segcli.raster.images import open_images
 from segcli.raster.sidecars import sidecars
-from segcli.raster.source import Source, open_images
+from segcli.raster.source import Source
 from segcli.raster.stored import Stored, lost, stored
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

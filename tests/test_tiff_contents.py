@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from segcli.errors import InputError
-from segcli.raster.source import open_images
+from segcli.raster.images import open_images
 
 CM = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
 """Half a micrometre."""
@@ -181,21 +181,66 @@ def test_positions_that_lie_in_other_files_are_not_asked_for(tmp_path: Path, rng
         assert np.array_equal(images.planes[0].window(0, 0, 20, 30), page)
 
 
-def test_positions_are_of_one_form(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Of as many planes each, that are their own."""
-    pages = rng.integers(0, 255, (4, 20, 30), np.uint8)
-    two, two_more = ((f'<TiffData IFD="{first}" PlaneCount="2"/>') for first in (0, 2))
-    for entries, found in (
-        ((two, two_more), None), ((two, two), "give one page to several of 2 images"),
-        ((two, two_more.replace("2", "1")), "2 OME images in one file, of unlike numbers of planes; split them"),
-    ):  # fmt: skip
-        text = "".join(ome_image(each, depths=2) for each in entries)
-        path = write_one_of_several(tmp_path / "a.ome.tif", text, pages)
-        if found is None:
-            with closing(open_images(path)) as images:
-                assert (images.axes, images.shape) == ("IZ", (2, 2))
-                for plane, page in zip(images.planes, pages, strict=True):
-                    assert np.array_equal(plane.window(0, 0, 20, 30)[0], page)
-            continue
-        with pytest.raises(InputError, match=found):
-            open_images(path)
+ONE_PLANE = [f'<TiffData IFD="{n}" PlaneCount="1"/>' for n in range(4)]
+TWO_PLANES = [f'<TiffData IFD="{n}" PlaneCount="2"/>' for n in (0, 2)]
+
+
+def first_values(path: Path) -> tuple[str, tuple[int, ...], list[int]]:
+    """Axes, shape, and the value of each image, which is the number of its page."""
+    with closing(open_images(path)) as images:
+        return images.axes, images.shape, [int(plane.window(0, 0, 1, 1)[0, 0, 0]) for plane in images.planes]
+
+
+PAGES = np.arange(4, dtype=np.uint8)[:, None, None] + np.zeros((20, 30), np.uint8)
+
+
+def test_positions_of_one_form_are_a_stack_of_their_planes(tmp_path: Path) -> None:
+    """Whatever they are called, and if the time between planes, or the last digit of a pixel's size, differ."""
+    text = "".join(ome_image(each, depths=2) for each in TWO_PLANES)
+    assert first_values(write_one_of_several(tmp_path / "a.tif", text, PAGES)) == ("IZ", (2, 2), [0, 1, 2, 3])
+    names = "p0", "overview", "label", "p3"
+    text = "".join(ome_image(each, name) for each, name in zip(ONE_PLANE, names, strict=True))
+    assert first_values(write_one_of_several(tmp_path / "a.tif", text, PAGES)) == ("I", (4,), [0, 1, 2, 3])
+    said = ('PhysicalSizeX="0.5" TimeIncrement="1.001" SizeT', 'PhysicalSizeX="0.5000001" TimeIncrement="1.002" SizeT')
+    text = "".join(
+        ome_image(each).replace("SizeT", more).replace('SizeT="1"', 'SizeT="2"')
+        for each, more in zip(TWO_PLANES, said, strict=True)
+    )
+    assert first_values(write_one_of_several(tmp_path / "a.tif", text, PAGES)) == ("IT", (2, 2), [0, 1, 2, 3])
+
+
+def test_a_label_before_the_slide_is_left_out(tmp_path: Path) -> None:
+    label = ome_image(ONE_PLANE[1], "label image").replace('SizeX="30"', 'SizeX="28"')
+    text = label + ome_image(ONE_PLANE[0], "slide")
+    assert first_values(write_one_of_several(tmp_path / "a.tif", text, PAGES)) == ("", (), [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (ome_image(TWO_PLANES[0], depths=2) * 2, "give one page to several planes"),
+        (ome_image(ONE_PLANE[0] + ONE_PLANE[0].replace("IFD", 'FirstZ="1" IFD'), depths=2), "one page to several"),
+        (ome_image('<TiffData IFD="0" PlaneCount="4"/>', depths=2), "name plane 4 of 2"),
+        (
+            ome_image(planes_in("a", (0, 0)) + planes_in("b", (1, 0)), channels=2)
+            + ome_image(planes_in("b", (0, 0)) + planes_in("a", (1, 0)).replace('IFD="0"', 'IFD="1"'), channels=2),
+            "2 OME images in one file, not of the same planes each; split them",
+        ),
+        (
+            ome_image(TWO_PLANES[0], depths=2) + ome_image(TWO_PLANES[1]).replace('SizeT="1"', 'SizeT="2"'),
+            "2 OME images in one file, and a nameless one differs from another in SizeZ and SizeT",
+        ),
+    ],
+)
+def test_positions_of_several_forms_and_pages_of_several_planes_are_refused(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    with pytest.raises(InputError, match=why):
+        open_images(write_one_of_several(tmp_path / "a.ome.tif", text, PAGES))
+
+
+def test_the_case_of_a_uuid_is_none_of_its_letters(tmp_path: Path) -> None:
+    text = ome_image(planes_in("a", (0, 0), (0, 1)).upper().replace("TIFFDATA", "TiffData")
+                     .replace("FIRST", "First").replace("PLANECOUNT", "PlaneCount").replace("FILENAME", "FileName"),
+                     depths=2)  # fmt: skip
+    assert first_values(write_one_of_several(tmp_path / "a.tif", text, PAGES)) == ("Z", (2,), [0, 1])

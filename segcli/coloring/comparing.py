@@ -30,10 +30,11 @@ from segcli.evaluation.meaning import Meaning
 from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
 from segcli.raster.align import difference
 from segcli.raster.grid import Grid
+from segcli.raster.images import Images
 from segcli.raster.labels import check_mask, embedded_table, table_in
 from segcli.raster.rows import in_step
 from segcli.raster.sink import create
-from segcli.raster.source import Images, Source
+from segcli.raster.source import Source
 from segcli.validity import both
 
 NOTHING = 255

@@ -22,9 +22,10 @@ from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted,
 from segcli.raster.align import is_elsewhere
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
+from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.sink import Layout, Sink, create, empty_value, mask_layout
-from segcli.raster.source import Images, Source, open_images
+from segcli.raster.source import Source
 from segcli.raster.stack_sink import PlaneSink, create_stack
 from segcli.raster.stretch import shown_bands
 from segcli.raster.values import MaskValues, values_of

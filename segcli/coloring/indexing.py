@@ -11,9 +11,10 @@ from segcli.coloring.setting import Setting
 from segcli.drawing.indexing import MOST_COLORS, ColorIndex
 from segcli.errors import InputError
 from segcli.pictures import Pictures, strip_height
+from segcli.raster.images import Images
 from segcli.raster.labels import written_table
 from segcli.raster.sink import empty_value, mask_layout
-from segcli.raster.source import Images, Source
+from segcli.raster.source import Source
 
 
 def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance) -> list[Path]:

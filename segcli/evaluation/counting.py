@@ -21,9 +21,10 @@ from segcli.measures.confusion import Matrix, Totals, count_values
 from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
 from segcli.raster.align import aligned, difference
+from segcli.raster.images import Images, open_images
 from segcli.raster.labels import check_mask, table_in
 from segcli.raster.rows import Strip, in_step
-from segcli.raster.source import Images, Source, open_images
+from segcli.raster.source import Source
 from segcli.validity import both, written_out
 
 STRIP_HEIGHT = 512

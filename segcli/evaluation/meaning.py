@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.evaluation.pairs import Pair
+from segcli.raster.images import open_images
 from segcli.raster.labels import BINARY, check_mask, table_in, table_of, values_in
-from segcli.raster.source import open_images
 from segcli.raster.values import are_black_and_white
 
 LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "object", (230, 159, 0))), None)

@@ -16,8 +16,8 @@ from segcli.errors import InputError, SegcliError
 from segcli.raster import ifd, netcdf, trial, vrt
 from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
-from segcli.raster.ifd import is_level
 from segcli.raster.names import Name, gdal_name, is_stream, local_file
+from segcli.raster.pixel_size import is_level
 from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, structure
 

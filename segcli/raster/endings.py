@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from segcli.errors import InputError
+from segcli.raster.images import Images
 from segcli.raster.names import PICTURES, Name
 from segcli.raster.sidecars import has_place
 from segcli.raster.sink import Encoding
-from segcli.raster.source import Images
 
 
 def suffix(chosen: str, source: Name) -> str:

@@ -207,10 +207,3 @@ def _chunk(path: Path, at: int, name: bytes, order: str, name_first: bool) -> by
             if head[4 * (not name_first) :][:4] == name:
                 return file.read(min(size, EXIF_BYTES))
             at += 8 + (size + size % 2 if name_first else size + 4)
-
-
-def is_level(size: tuple[int, int], whole: tuple[int, int]) -> bool:
-    """Whether an image of that (height, width) may be the whole one in larger pixels, rounded to whole ones."""
-    (height, width), (whole_height, whole_width) = size, whole
-    across, down = whole_width / width, whole_height / height
-    return abs(across - down) <= max(across / width, down / height) + 0.01 * across

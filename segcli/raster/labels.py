@@ -17,9 +17,10 @@ from segcli.colors import color_of, distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.palettes import read_classes
 from segcli.raster.facts import kinds_of
+from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
-from segcli.raster.source import Images, Source, open_images
+from segcli.raster.source import Source
 
 TABLES = ("classes.json", "classes.csv")
 """Files that are looked for beside masks."""

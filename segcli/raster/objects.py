@@ -15,8 +15,9 @@ from segcli.components import Components
 from segcli.files import replacing
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
+from segcli.raster.images import Images
 from segcli.raster.sink import Encoding, Layout
-from segcli.raster.source import Images, Source
+from segcli.raster.source import Source
 from segcli.raster.stack_sink import create_for
 
 OBJECTS = "objects"
@@ -163,7 +164,7 @@ def write_objects(
     bits = 16 if most + (not is_whole) < 2**16 else 32
     empty = 2**bits - 1
     layout = Layout(1, f"uint{bits}", None, None if is_whole else empty, ("object",), overviews="nearest")
-    with create_for(images, output, layout, encoding, bool(images.axes)) as sinks:
+    with create_for(images, output, layout, encoding) as sinks:
         for mask, one, sink in zip(masks, objects, sinks, strict=True):
             numbers = np.append(one.of + 1, 0).astype(layout.dtype)  # -1 takes the last
             components, seen = _components(one.names), 0
@@ -186,9 +187,9 @@ def _table(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]
     grid = images.planes[0].grid
     head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
     in_place = ["x", "y"] if grid.transform is not None else []
-    yield [*images.axes, *head, *in_place, *(["area_um2"] if grid.pixel_um() is not None else [])]
-    for place, one in zip(np.ndindex(images.shape), objects, strict=True):
-        for line in _lines(one, grid):
+    yield [*images.axis_names, *head, *in_place, *(["area_um2"] if grid.pixel_um() is not None else [])]
+    for place, one, image in zip(np.ndindex(images.shape), objects, images.planes, strict=True):
+        for line in _lines(one, image.grid):
             yield [*place, *line]
 
 

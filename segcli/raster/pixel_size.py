@@ -69,6 +69,13 @@ def ome(pixels: ElementTree.Element) -> dict[str, float]:
     return found
 
 
+def is_level(size: tuple[int, int], whole: tuple[int, int]) -> bool:
+    """Whether an image of that (height, width) may be the whole one in larger pixels, rounded to whole ones."""
+    (height, width), (whole_height, whole_width) = size, whole
+    across, down = whole_width / width, whole_height / height
+    return abs(across - down) <= max(across / width, down / height) + 0.01 * across
+
+
 def _unit(name: object, known: dict[str, float]) -> float | None:
     """What one such unit is; None where that is unknown. ImageJ writes signs beyond ASCII as \\u and four digits."""
     text = re.sub(r"\\u([0-9A-Fa-f]{4})", lambda match: chr(int(match[1], 16)), str(name)).strip()

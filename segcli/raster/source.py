@@ -1,7 +1,7 @@
 """Reading: a raster as strips of rows or as windows. Knows files and formats, nothing of networks."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -312,38 +312,3 @@ class Source:
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
         return upright(pixels, self._orientation), valid
-
-
-@dataclass(frozen=True)
-class Images:
-    """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5)."""
-
-    planes: tuple[Source, ...]
-    axes: str = ""
-    shape: tuple[int, ...] = ()
-    dialect: str = "tiff"
-
-    @property
-    def in_pages(self) -> bool:
-        """Whether outputs are to be written as pages, too: it is a stack, or of a dialect that needs them."""
-        return bool(self.axes) or self.dialect == "ome"
-
-    def close(self) -> None:
-        """Close every plane."""
-        for plane in self.planes:
-            plane.close()
-
-
-def open_images(path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None) -> Images:
-    """Every image of a file: one for most, each T and Z of a stack. Close them. Raises InputError."""
-    contents = open_contents(path, level, mpp)
-    try:
-        planes = []
-        for number in range(len(contents.readers)):
-            planes.append(Source(path, purpose, contents, number))
-            if len(contents.readers) > 1:
-                planes[-1].rest()
-    except BaseException:
-        contents.close()
-        raise
-    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect)

@@ -16,9 +16,9 @@ from segcli.files import part_of
 from segcli.machine import make_room
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
+from segcli.raster.images import Images
 from segcli.raster.sidecars import replacing_both
 from segcli.raster.sink import Encoding, Layout, Sink, create
-from segcli.raster.source import Images
 
 TILE = 512
 BIG = 2**32 - 2**25
@@ -51,11 +51,12 @@ class PlaneSink:
 
 @contextmanager
 def create_for(
-    images: Images, path: Path, layout: Layout, encoding: Encoding, in_pages: bool
+    images: Images, path: Path, layout: Layout, encoding: Encoding, ome: bool = False
 ) -> Iterator[Sequence[Sink | PlaneSink]]:
-    """A sink for each of the images, in one file: as pages, or of a single one a raster. As `create_stack`."""
+    """A sink for each of the images, in one file: a stack of a stack, a raster of a single one, but with `ome` of OME's
+    again an OME-TIFF. The file is there, whole, when the block has ended well."""
     grids = [plane.grid for plane in images.planes]
-    if in_pages:
+    if images.axes or (ome and images.dialect == "ome"):
         with create_stack(path, grids, layout, images.axes, images.shape, images.dialect) as sinks:
             yield sinks
     else:

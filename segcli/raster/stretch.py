@@ -26,16 +26,22 @@ def shown_bands(source: Source) -> tuple[int, ...]:
 
 def stretch(source: Source, bands: tuple[int, ...]) -> Limits:
     """Black and white of each of the bands, one figure for the whole image; 8-bit images are shown as they are."""
-    if source.dtype_of(bands) == "uint8":
-        return np.zeros(len(bands)), np.full(len(bands), 255.0)
-    return cut(*thumbnail(source, SIDE, bands), source.dtype)
+    return stretch_together([source], bands)[0]
 
 
-def stretch_together(sources: Sequence[Source], bands: tuple[int, ...]) -> Limits:
-    """Of images that are looked at one after the other: the lowest black and the highest white, so that a dark one
-    stays dark."""
-    limits = [stretch(source, bands) for source in sources]
-    return np.min([low for low, _ in limits], axis=0), np.max([high for _, high in limits], axis=0)
+def stretch_together(sources: Sequence[Source], bands: tuple[int, ...]) -> list[Limits]:
+    """Of images that are looked at one after the other, the same for those of one type: the lowest black and the
+    highest white of all, so that a dark one stays dark."""
+    found: dict[str, Limits] = {}
+    for source in sources:
+        dtype = source.dtype_of(bands)
+        if dtype != "uint8":
+            low, high = _ends(*thumbnail(source, SIDE, bands))
+            known_low, known_high = found.get(dtype, (low, high))
+            found[dtype] = np.fmin(low, known_low), np.fmax(high, known_high)
+    as_they_are = np.zeros(len(bands)), np.full(len(bands), 255.0)
+    limits = {dtype: _apart(*ends) for dtype, ends in found.items()}
+    return [limits.get(source.dtype_of(bands), as_they_are) for source in sources]
 
 
 def cut(pixels: NDArray[np.generic], known: NDArray[np.bool_], dtype: str) -> Limits:
@@ -43,10 +49,21 @@ def cut(pixels: NDArray[np.generic], known: NDArray[np.bool_], dtype: str) -> Li
     `dtype`."""
     if dtype == "uint8":
         return np.zeros(len(pixels)), np.full(len(pixels), 255.0)
-    low, high = np.zeros(len(pixels)), np.ones(len(pixels))
+    return _apart(*_ends(pixels, known))
+
+
+def _ends(pixels: NDArray[np.generic], known: NDArray[np.bool_]) -> Limits:
+    """Of each band; NaN where it has no data."""
+    low, high = np.full((2, len(pixels)), np.nan)
     for n, band in enumerate(pixels):
         values = band[known].astype(np.float64)
         values = values[np.isfinite(values)]
         if values.size:
             low[n], high[n] = np.percentile(values, PERCENTILES)
+    return low, high
+
+
+def _apart(low: NDArray[np.float64], high: NDArray[np.float64]) -> Limits:
+    """White above black, whatever there is."""
+    low = np.nan_to_num(low)
     return low, np.where(high > low, high, low + 1)

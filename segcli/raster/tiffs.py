@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from segcli.raster import ome, pixel_size
-from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, is_level, pages
+from segcli.raster.ifd import MAX_PAGES, BrokenTiffError, Page, pages
 
 # It reports in the log what is odd about a file; what matters of it becomes an error here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -118,7 +118,7 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     others = images[1:]
     if others and all(page.width < largest.width and page.height < largest.height for page in others):
         tiled = {page.offset for n, page in enumerate(found) if file.pages[n].aspage().is_tiled}
-        smaller = [page for page in others if is_level(page.size, largest.size)]
+        smaller = [page for page in others if pixel_size.is_level(page.size, largest.size)]
         levels = [page for page in smaller if page.offset in tiled]
         # As slide scanners do it: levels are tiled, thumbnails are not. Beside levels, pages of another shape are the
         # label and the macro picture; without any, they are images like the first.

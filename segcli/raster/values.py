@@ -16,11 +16,12 @@ from segcli.colors import NUMBERS, distinct_colors, repeated
 from segcli.errors import InputError, SegcliError
 from segcli.known_palettes import is_nameless
 from segcli.raster.facts import kinds_of
+from segcli.raster.images import Images, open_images
 from segcli.raster.labels import BINARY, table_in, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.sink import empty_value
-from segcli.raster.source import Images, Source, open_images
+from segcli.raster.source import Source
 from segcli.validity import Valid
 
 STRIP_HEIGHT = 512

@@ -22,15 +22,16 @@ from segcli.errors import InputError, SegcliError, UsageError
 from segcli.files import part_of, to_disk
 from segcli.options import PolygonFormat
 from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
+from segcli.raster.facts import dataset_of
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal
 from segcli.raster.grid import Grid
+from segcli.raster.images import Images
 from segcli.raster.longitudes import in_degrees, moved, polygons_in
 from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
 from segcli.raster.objects import Objects
-from segcli.raster.readers import GdalReader
-from segcli.raster.source import Images, Source
+from segcli.raster.source import Source
 
 POLYGONS = "polygons"
 """The folder inside the output folder."""
@@ -104,7 +105,7 @@ def write_polygons(
                     _write_geojson(part, features, grid.crs)
                 else:
                     left_out = UNDER_THE_MICROSCOPE if _pixel_um(grid) is None else ()
-                    types = dict.fromkeys(images.axes, np.int32) | TYPES
+                    types = dict.fromkeys(images.axis_names, np.int32) | TYPES
                     types = {name: dtype for name, dtype in types.items() if name not in left_out}
                     _write_by_pyogrio(part, features, types, grid.crs, wanted.format)
             to_disk(part)
@@ -153,7 +154,8 @@ def _pixel_um(grid: Grid) -> NDArray[np.float64] | None:
 
 def _features(masks: Sequence[Source], objects: Sequence[Objects], images: Images, wanted: Shapes) -> Iterator[Feature]:
     for place, mask, one, image in zip(np.ndindex(images.shape), masks, objects, images.planes, strict=True):
-        yield from _features_of(mask, one, image.grid, wanted, dict(zip(images.axes, place, strict=True)))
+        yield from _features_of(mask, one, image.grid, wanted, dict(zip(images.axis_names, place, strict=True)))
+        mask.rest()  # a system lets a process have about a thousand files open
 
 
 def _features_of(
@@ -164,12 +166,9 @@ def _features_of(
     names = objects.names
     measured = measure_of(grid)
     pixel_um = _pixel_um(grid)
-    dataset = mask.reader.dataset if isinstance(mask.reader, GdalReader) else None
-    if dataset is None:
-        pixels, to_pixels = mask.window(0, 0, mask.grid.height, mask.grid.width)[0], rasterio.Affine.identity()
-    else:
-        pixels, to_pixels = rasterio.band(dataset, 1), ~dataset.transform  # which GDAL has applied
-    for traced, value in shapes(pixels, connectivity=4):
+    dataset = dataset_of(mask.reader)
+    to_pixels = ~dataset.transform  # GDAL has applied it
+    for traced, value in shapes(rasterio.band(dataset, 1), connectivity=4):
         if int(value) not in names:
             continue
         rings = [_in_pixels(np.array(ring), to_pixels) for ring in traced["coordinates"]]

@@ -1,0 +1,48 @@
+"""All images of one file: most have one, stacks have one for each place along their axes."""
+
+from dataclasses import dataclass
+
+from segcli.raster.contents import open_contents
+from segcli.raster.names import Name
+from segcli.raster.source import Purpose, Source
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5)."""
+
+    planes: tuple[Source, ...]
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dialect: str = "tiff"
+
+    @property
+    def in_pages(self) -> bool:
+        """Whether outputs are to be written as pages, too: it is a stack, or of a dialect that needs them."""
+        return bool(self.axes) or self.dialect == "ome"
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """Of the axes, each once: a letter that stands for several of them is numbered, as in Q1 and Q2."""
+        axes = self.axes
+        return tuple(a if axes.count(a) == 1 else f"{a}{axes[: n + 1].count(a)}" for n, a in enumerate(axes))
+
+    def close(self) -> None:
+        """Close every plane."""
+        for plane in self.planes:
+            plane.close()
+
+
+def open_images(path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None) -> Images:
+    """Every image of a file: one for most, each T and Z of a stack. Close them. Raises InputError."""
+    contents = open_contents(path, level, mpp)
+    try:
+        planes = []
+        for number in range(len(contents.readers)):
+            planes.append(Source(path, purpose, contents, number))
+            if len(contents.readers) > 1:
+                planes[-1].rest()
+    except BaseException:
+        contents.close()
+        raise
+    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect)
