@@ -185,6 +185,16 @@ def test_bands_in_files_of_their_own(reader: Path, pipeline: Shell, tmp_path: Pa
         assert np.array_equal(stacked.read(1), red.read(1))
 
 
+def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    cells = rng.integers(0, 255, (3, 48, 48), np.uint8)
+    tifffile.imwrite(tmp_path / "cells.tif", cells, metadata={"axes": "ZYX"}, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "labels.tif", (cells > 127).astype(np.uint8), photometric="minisblack")
+    recipe = block("pages").replace("seq 1 30", "seq 1 3")
+    result = pipeline(f"{recipe.rstrip()} --epochs 1 --width 2 --depth 1 --crop 32")
+    assert result.returncode == 0, result.stderr
+    assert np.array_equal(tifffile.imread(tmp_path / "apart" / "images" / "3.tif"), cells[2])
+
+
 def test_make(pipeline: Shell, tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("no make")

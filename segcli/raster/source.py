@@ -51,7 +51,8 @@ class Source:
             if len(contents.readers) > 1:
                 contents.close()
                 raise InputError(path, f"a stack of {len(contents.readers)} images", "expected one image",
-                                 "save the images as files of their own")  # fmt: skip
+                                 "save them as files of their own, such as by: "
+                                 f"rio convert GTIFF_DIR:1:{path} 1.tif")  # fmt: skip
         self._reader = contents.readers[number]
         self._is_one_of_many = len(contents.readers) > 1
         with faults_of(path, EXPECTED):
