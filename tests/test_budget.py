@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from segcli.network import budget
-from segcli.network.budget import CPU_BUDGET, default_budget, free_memory
+from segcli.network.budget import CPU_BUDGET, Memory, default_budget, free_memory
+from segcli.network.plan import Plan
 
 CPU = torch.device("cpu")
 MB = 2**20
@@ -31,9 +32,24 @@ def group(folder: Path, version: str, limit: str, used: int, cached: int) -> Non
 
 
 def test_it_is_half_of_what_is_free_and_on_the_cpu_no_more_than_pays() -> None:
-    assert default_budget(CPU, 0.0) == min(500 * MB, CPU_BUDGET)
-    assert default_budget(CPU, 50 * MB) == pytest.approx(CPU_BUDGET + 1.1 * 50 * MB)  # windows come on top
-    assert default_budget(torch.device("mps"), 0.0) == 500 * MB
+    assert default_budget(1000 * MB, CPU, 0.0) == min(500 * MB, CPU_BUDGET)
+    assert default_budget(1000 * MB, CPU, 50 * MB) == pytest.approx(CPU_BUDGET + 1.1 * 50 * MB)  # windows come on top
+    assert default_budget(1000 * MB, torch.device("mps"), 0.0) == 500 * MB
+    assert default_budget(70 * MB, CPU, 0.0) == 35 * MB
+
+
+def test_what_the_smallest_pieces_take_is_said_where_it_is_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than was asked for, or than is free, once; what fits is no news, nor is half of what is free."""
+    needed = 200e6
+    plan = Plan(16, 512, needed=needed)
+    for asked, free, said in (
+        (100_000_000, 1e9, "takes about 252 MB in the smallest pieces, --memory says 100 MB"),
+        (None, 100e6, "takes about 252 MB in the smallest pieces, 100 MB are free"),
+        (None, 300e6, None), (300_000_000, 100e6, None),
+    ):  # fmt: skip
+        monkeypatch.setattr(budget, "free_memory", lambda _, free=free: free)
+        memory = Memory.of(asked, 0.0, CPU)
+        assert (memory.exceeded(plan), memory.exceeded(plan)) == (said, None)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +61,6 @@ def test_the_tightest_group_around_the_process_counts(tmp_path: Path, version: s
     root = tmp_path / "groups" / ("" if version == "second" else "memory")
     group(root / "batch" / "job", version, f"{300 * MB}", 250 * MB, 20 * MB)
     assert free_memory(CPU) == 70 * MB
-    assert default_budget(CPU, 0.0) == 35 * MB
     (root / "batch" / "job" / FILES[version][0]).write_text("max\n" if version == "second" else f"{2**62}\n")
     assert free_memory(CPU) == 1000 * MB
     for name, file in zip(

@@ -20,10 +20,12 @@ cost three percent of the time. More would only be more."""
 class Memory:
     """Bytes that the rows and windows of a network may take on a `device`: `budget`, less once it has run out.
 
-    `asked` is what the user said for all that stands beside the program, None where nothing was said.
+    `asked` is what the user said for all that stands beside the program, None where nothing was said: then `free` says
+    how much there was.
     """
 
     asked: int | None
+    free: float
     budget: float
     device: torch.device
     _is_told: bool = False
@@ -32,32 +34,35 @@ class Memory:
     def of(asked: int | None, always: float, device: torch.device, networks: int = 1) -> "Memory":
         """By what was asked for, or by what is free; `always` are bytes that the network takes in any case, `networks`
         how many are run side by side."""
-        return Memory(asked, _for_network(asked or default_budget(device, always, networks), device), device)
+        free = free_memory(device)
+        wanted = asked or default_budget(free, device, always, networks)
+        return Memory(asked, free, _for_network(wanted, device), device)
 
     def move(self, device: torch.device, always: float, networks: int = 1) -> None:
         """Go on on another device, whose memory has not run out."""
         if device != self.device:
             other = Memory.of(self.asked, always, device, networks)
-            self.budget, self.device = other.budget, device
+            self.free, self.budget, self.device = other.free, other.budget, device
 
     def run_out(self, plan: Plan) -> None:
         """What `plan` takes is more than there is, for all images that follow, too."""
         self.budget = min(self.budget, 0.99 * plan.needed)
 
     def exceeded(self, plan: Plan) -> str | None:
-        """What to tell the user, once in a run, where the smallest pieces take more than was asked for."""
-        if self.asked is None or self._is_told or not _for_network(self.asked, self.device) < plan.needed < math.inf:
+        """What to tell the user, once in a run, where the smallest pieces take more than was asked for, or is free."""
+        there = self.free if self.asked is None else self.asked
+        if self._is_told or not _for_network(there, self.device) < plan.needed < math.inf:
             return None
         self._is_told = True
         needed = _from_network(plan.needed, self.device)
-        return f"takes about {needed / 1e6:.0f} MB in the smallest pieces, --memory says {self.asked / 1e6:.0f} MB"
+        said = f"--memory says {there / 1e6:.0f} MB" if self.asked is not None else f"{there / 1e6:.0f} MB are free"
+        return f"takes about {needed / 1e6:.0f} MB in the smallest pieces, {said}"
 
 
-def default_budget(device: torch.device, always: float, networks: int = 1) -> float:
-    """What the networks may use unless told otherwise: half of what is free, on the CPU no more than they profit from,
-    beside the bytes that they `always` take."""
-    free = free_memory(device) / 2
-    return min(free, networks * CPU_BUDGET + HOLES * always) if device.type == "cpu" else free
+def default_budget(free: float, device: torch.device, always: float, networks: int = 1) -> float:
+    """What the networks may use unless told otherwise: half of what is `free`, on the CPU no more than they profit
+    from, beside the bytes that they `always` take."""
+    return min(free / 2, networks * CPU_BUDGET + HOLES * always) if device.type == "cpu" else free / 2
 
 
 def _for_network(memory: float, device: torch.device) -> float:
