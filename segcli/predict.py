@@ -210,9 +210,11 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
         for plane in images.planes:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
-        ranges = match_ranges(images.planes, bands, dtype, options.input_range, lambda: setting.stopping.is_set)
+        is_stopped = lambda: setting.stopping.is_set  # noqa: E731
+        ranges = match_ranges(images.planes, bands, dtype, options.input_range, is_stopped, images.volumes)
         if isinstance(options.input_range, Percentiles) and ranges[0] is not None:
-            setting.console.detail(f"{path}: {written(ranges[0])}")
+            more = f", and others for {count - 1} more" if (count := len(set(images.volumes))) > 1 else ""
+            setting.console.detail(f"{path}: {written(ranges[0])}{more}")
         return Scan(images, bands, ranges)
     except BaseException:
         images.close()
@@ -227,6 +229,10 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     if other is not None:
         raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")
     check_dtypes(images.planes, bands, setting.model.normalisation.needed_dtype, setting.options.input_range)
+    is_guess = first.has_channels and len(set(bands)) == 3 and setting.options.bands is None
+    if is_guess and setting.model.learnt is None:  # of weights that learnt from channels it says which ones
+        named = f" ({', '.join(first.band_names)})" if all(first.band_names) else ""
+        setting.console.say(f"{path}: its 3 channels{named} are taken for red, green and blue; --bands 1 takes one")
     for line in outputs.cannot_hold(path, images, output, setting.options):
         setting.console.say(line)
     return bands

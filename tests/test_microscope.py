@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyogrio
 import pytest
@@ -16,10 +17,12 @@ from scipy import ndimage
 
 from segcli import evaluate
 from segcli.console import Console
-from segcli.options import EvalOptions, PredictOptions
+from segcli.network import checkpoint
+from segcli.options import EvalOptions, PredictOptions, TrainOptions
 from segcli.predict import run
 from segcli.raster.images import open_images
 from segcli.raster.source import Source
+from segcli.train import run as train_on
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -188,6 +191,28 @@ def test_polygons_that_fail_cost_no_mask(
     assert mask.read_bytes() == before
     left = [path for path in (tmp_path / "masks").rglob("*") if path.is_file()]
     assert sorted(path.name for path in left) == ["a.ome.tif", "segcli.jsonl"]
+
+
+def test_channels_are_no_colours_without_a_word(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for weights that learnt from channels, and for those that are chosen."""
+    channels = rng.integers(0, 255, (3, 40, 50), np.uint8)
+    write_ome_channels(tmp_path / "a.ome.tif", channels)
+    said = "a.ome.tif: its 3 channels (DAPI, GFP, TRITC) are taken for red, green and blue; --bands 1 takes one"
+    for more, is_said in (({}, True), ({"bands": (1, 2, 3)}, False), ({"bands": (2,)}, False)):
+        assert predict(tmp_path, weights, tmp_path / "a.ome.tif", overwrite=True, **more) == 0
+        assert (said in capsys.readouterr().err) == is_said
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for n in range(3):
+        write_ome_channels(tmp_path / "data" / "images" / f"{n}.ome.tif", channels)
+        cv2.imwrite(str(tmp_path / "data" / "masks" / f"{n}.ome.png"), (channels[0] > 127).astype(np.uint8))
+    train = TrainOptions(tmp_path / "data", tmp_path / "run", epochs=1, width=2, depth=1, crop=32)
+    assert train_on(train, Console(quiet=True)) == 0
+    assert checkpoint.load(tmp_path / "run" / "best.safetensors").learnt == (1, 2, 3)
+    assert predict(tmp_path, tmp_path / "run" / "best.safetensors", tmp_path / "a.ome.tif", overwrite=True) == 0
+    assert "channels" not in capsys.readouterr().err
 
 
 def write_ome_channels(path: Path, channels: np.ndarray) -> None:

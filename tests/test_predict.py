@@ -175,6 +175,26 @@ def test_percentiles_are_of_all_data_of_a_file(
         assert percentiles(images.planes, (0,), Percentiles(5, 95)) == (0, 1)
 
 
+@pytest.mark.parametrize(("axes", "together"), [("TYX", False), ("ZYX", True), ("QYX", False), ("CYX", True)])
+def test_images_of_a_stack_have_percentiles_of_their_own(
+    tmp_path: Path, weights: Path, axes: str, together: bool
+) -> None:
+    """As if each were a file, so that one that is dim is not lost; but not depths of one volume, nor channels."""
+    frame = np.zeros((30, 40), np.uint16)
+    frame[5:9, 5:9] = 1000
+    stack = np.stack([400 + frame, 20_000 + frame // 2])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": axes})
+    bands = (1,) if "C" in axes else None
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / "masks", (str(weights),),
+                             input_range=Percentiles(0, 100), bands=bands)  # fmt: skip
+    assert run(options, Console()) == 0
+    found = tifffile.imread(tmp_path / "masks" / "a.tif").reshape(-1, 30, 40)
+    expected = [frame > 0] * 2
+    if axes == "ZYX":
+        expected = [np.zeros_like(frame, bool), np.ones_like(frame, bool)]
+    assert np.array_equal(found == 7, np.stack(expected[: len(found)]))
+
+
 def test_a_mask_lies_where_its_scene_lies(tmp_path: Path, weights: Path, scan: np.ndarray) -> None:
     transform = from_origin(600_000, 5_500_000, 0.5, 0.5)
     with rasterio.open(

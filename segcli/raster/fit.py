@@ -82,7 +82,7 @@ Range = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
 
 def match_ranges(
     sources: Sequence[Source], bands: tuple[int, ...], trained: str | None, given: Given,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Callable[[], bool] = lambda: False, volumes: Sequence[int] | None = None,
 ) -> tuple[Range | None, ...]:  # fmt: skip
     """For each image of a file, the values that stand for the lowest and the highest of the dtype `trained` on; where
     that is None, of a range that was `given` in training, too.
@@ -90,12 +90,21 @@ def match_ranges(
     None takes values as they are, which those of the same dtype are; floats of any width, where it was floats. Cameras
     of 10, 12 or 14 bits store uint16, so a uint16 file for 8-bit weights is taken to use the fewest of these bits that
     hold its highest value, found in one pass over all its images, unless they are `stopped` meanwhile; so are
-    percentiles that are `given`. Raises InputError where that is no help and `given` is not there.
+    percentiles that are `given`, those of each of the `volumes` that images are of (all of one, if not said). Raises
+    InputError where that is no help and `given` is not there.
     """
     wide = check_dtypes(sources, bands, trained, given)
     if given is not None or trained is None or np.dtype(trained).kind == "f":
-        values = percentiles(sources, bands, given, stopped) if isinstance(given, Percentiles) else given
-        return (values,) * len(sources)
+        if not isinstance(given, Percentiles):
+            return (given,) * len(sources)
+        volumes = volumes or [0] * len(sources)
+        ends = {
+            volume: percentiles(
+                [s for s, n in zip(sources, volumes, strict=True) if n == volume], bands, given, stopped
+            )
+            for volume in dict.fromkeys(volumes)
+        }
+        return tuple(ends[volume] for volume in volumes)
     highest = max((highest_of(source, bands, stopped) for source in wide), default=0.0)
     bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)
     return tuple((0.0, float(2**bits - 1)) if source in wide else None for source in sources)

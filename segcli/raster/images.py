@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from segcli.raster.contents import open_contents
 from segcli.raster.names import Name
 from segcli.raster.source import Purpose, Source
@@ -26,6 +28,18 @@ class Images:
         """Of the axes, each once: a letter that stands for several of them is numbered, as in Q1 and Q2."""
         axes = self.axes
         return tuple(a if axes.count(a) == 1 else f"{a}{axes[: n + 1].count(a)}" for n, a in enumerate(axes))
+
+    @property
+    def volumes(self) -> tuple[int, ...]:
+        """The number of each plane's volume: planes that differ in Z alone are of one, taken with one exposure."""
+        at_each = [tuple(at for a, at in zip(self.axes, place, strict=True) if a != "Z") for place in self.places]
+        numbers = {at: number for number, at in enumerate(dict.fromkeys(at_each))}
+        return tuple(numbers[at] for at in at_each)
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Where along the axes each plane is, from 0."""
+        return list(np.ndindex(self.shape))
 
     def close(self) -> None:
         """Close every plane."""

@@ -188,7 +188,7 @@ def _table(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]
     head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
     in_place = ["x", "y"] if grid.transform is not None else []
     yield [*images.axis_names, *head, *in_place, *(["area_um2"] if grid.pixel_um() is not None else [])]
-    for place, one, image in zip(np.ndindex(images.shape), objects, images.planes, strict=True):
+    for place, one, image in zip(images.places, objects, images.planes, strict=True):
         for line in _lines(one, image.grid):
             yield [*place, *line]
 

@@ -14,7 +14,7 @@ from segcli.errors import InputError
 from segcli.raster import facts
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
 from segcli.raster.names import Name
-from segcli.raster.readers import GdalReader, Reader
+from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
 from segcli.raster.tables import lookup_table, opaque_table, shown, stretch_table
 from segcli.validity import Valid, both, holding_nan, joined, with_holes
@@ -122,6 +122,12 @@ class Source:
         """What stored values are to be multiplied with, by band, as the file says; not applied here."""
         known = facts.of_bands(self._reader, lambda dataset: dataset.scales, 1.0)
         return tuple(known[n] for n in self._indexes)
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether bands are pages of their own, as microscopes write channels: three of them are no red, green and
+        blue."""
+        return isinstance(self._reader, JoinedReader) and not self.begins_with_rgb
 
     @property
     def nodata(self) -> float | None:

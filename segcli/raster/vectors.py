@@ -153,7 +153,7 @@ def _pixel_um(grid: Grid) -> NDArray[np.float64] | None:
 
 
 def _features(masks: Sequence[Source], objects: Sequence[Objects], images: Images, wanted: Shapes) -> Iterator[Feature]:
-    for place, mask, one, image in zip(np.ndindex(images.shape), masks, objects, images.planes, strict=True):
+    for place, mask, one, image in zip(images.places, masks, objects, images.planes, strict=True):
         yield from _features_of(mask, one, image.grid, wanted, dict(zip(images.axis_names, place, strict=True)))
         mask.rest()  # a system lets a process have about a thousand files open
 

@@ -46,7 +46,7 @@ class Facts:
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are, by band, the number of values that are data, of the values and
     of squares; `sample` has a pixel of every `step`th row and column, NaN where a band has no data. `stray_polygons`
-    counts those of a mask that has none on the image."""
+    counts those of a mask that has none on the image. `has_channels` is the image's."""
 
     height: int
     width: int
@@ -66,6 +66,7 @@ class Facts:
     sums: NDArray[np.float64]  # (band, 3)
     sample: NDArray[np.float32]  # (band, pixel)
     step: int
+    has_channels: bool = False
     stray_polygons: int = 0
 
 
@@ -122,6 +123,8 @@ def survey(
             raise UsageError(pairs[0].mask.parent, f"not one labelled pixel in the {name} masks",
                              "expected some where the images have data")  # fmt: skip
     _check_classes(splits, facts, labels.classes)
+    if chosen is None and all(fact.has_channels and fact.bands == count for fact in facts.values()):
+        chosen = tuple(range(1, count + 1))  # so that predict knows channels that the weights learnt from
     return Survey(splits, facts, next(iter(dtypes)), count, chosen)
 
 
@@ -185,6 +188,7 @@ def _look(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: i
             height, width, len(bands), dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
             pixels, marked, unlabelled, hidden, nodata, present,
             found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
+            image.has_channels,
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
         )  # fmt: skip
 
