@@ -17,7 +17,7 @@ from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
-from segcli.raster.objects import OBJECTS, find_objects, write_objects
+from segcli.raster.objects import COUNTS, OBJECTS, find_objects, write_objects
 from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding
 from segcli.raster.source import Source
@@ -73,7 +73,7 @@ def beside(options: PredictOptions) -> list[Beside]:
     if options.confidence:
         found.append(Beside(CONFIDENCE, ".tif"))
     if options.objects:
-        found += [Beside(OBJECTS, ".tif"), Beside(OBJECTS, ".csv")]
+        found += [Beside(OBJECTS, ending) for ending in (".tif", ".csv", COUNTS)]
     if options.polygons is not None:
         found.append(Beside(POLYGONS, f".{options.polygons}"))
     return found
@@ -163,9 +163,9 @@ def add_objects(
         pairs = zip(masks.planes, sure.planes, strict=True)
         objects = [find_objects(*pair, names, options.min_pixels) for pair in pairs]
         if options.objects:
-            numbers, table = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv"))
-            write_objects(masks.planes, objects, numbers, table, images, encoding(options))
-            written += [numbers, table]
+            numbers, table, counts = (others[Beside(OBJECTS, ending)] for ending in (".tif", ".csv", COUNTS))
+            write_objects(masks.planes, objects, numbers, table, counts, images, encoding(options))
+            written += [numbers, table, counts]
         if options.polygons is not None:
             polygons = others[Beside(POLYGONS, f".{options.polygons}")]
             settings = Shapes(options.polygons, options.min_area, options.simplify)

@@ -188,7 +188,9 @@ def test_bands_in_files_of_their_own(reader: Path, pipeline: Shell, tmp_path: Pa
 def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
     cells = rng.integers(0, 255, (3, 48, 48), np.uint8)
     tifffile.imwrite(tmp_path / "cells.tif", cells, metadata={"axes": "ZYX"}, photometric="minisblack")
-    tifffile.imwrite(tmp_path / "labels.tif", (cells > 127).astype(np.uint8), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "masks.tif", (cells > 127).astype(np.uint8), photometric="minisblack")
+    names = [{"index": 0, "name": "background"}, {"index": 1, "name": "cell"}]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": names}))
     recipe = block("pages").replace("seq 1 30", "seq 1 3")
     result = pipeline(f"{recipe.rstrip()} --epochs 1 --width 2 --depth 1 --crop 32")
     assert result.returncode == 0, result.stderr

@@ -3,6 +3,7 @@
 import csv
 import json
 import resource
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from skimage.measure import label, regionprops
 
 from segcli.classes import ClassEntry, ClassTable
 from segcli.console import Console
+from segcli.errors import NothingDoneError
 from segcli.evaluate import run as evaluate
 from segcli.manifest import key_of
 from segcli.network import checkpoint
@@ -97,7 +99,8 @@ def test_numbers_and_lines_are_those_of_scikit_image(
     names = {3: "three", 5: "five"}
     with Source(tmp_path / "m.tif", "mask") as labels, Source(tmp_path / "c.tif", "mask") as confidence:
         objects = find_objects(labels, confidence, names, least)
-        write_objects([labels], [objects], tmp_path / "n.tif", tmp_path / "n.csv", Images((labels,)), Encoding())
+        numbers_in, table, counts = (tmp_path / f"n{ending}" for ending in (".tif", ".csv", ".counts.csv"))
+        write_objects([labels], [objects], numbers_in, table, counts, Images((labels,)), Encoding())
     numbers, lines = numbered(tmp_path / "n.tif")
     expected = in_reading_order(mask, (3, 5))
     large = np.bincount(expected.ravel()) >= least
@@ -164,7 +167,8 @@ def test_objects_lie_where_the_image_does_and_are_taken_by_eval(
     assert [line["pixels"] for line in lines] == ["16", "16", "300"]
     assert numbers[6, 6] == 1 and numbers[6, 21] == 2 and numbers[25, 25] == 3
     left = {str(one.relative_to(tmp_path / "masks")) for one in (tmp_path / "masks").rglob("*") if one.is_file()}
-    assert left == {"a.tif", "objects/a.tif", "objects/a.csv", "polygons/a.gpkg", "segcli.jsonl"}
+    tables = {"objects/a.csv", "objects/a.counts.csv"}
+    assert left == {"a.tif", "objects/a.tif", "polygons/a.gpkg", "segcli.jsonl", *tables}
     meta, _, geometry, columns = pyogrio.raw.read(tmp_path / "masks" / "polygons" / "a.gpkg")  # small ones left out
     polygon = dict(zip(meta["fields"], (column[0] for column in columns), strict=True))
     assert (len(geometry), polygon["object"], polygon["area"]) == (1, 3, 30_000)
@@ -208,6 +212,8 @@ def test_pixels_of_known_size_have_areas(tmp_path: Path, weights: Path) -> None:
     _, (line,) = numbered(tmp_path / "masks" / "objects" / "a.ome.tif")
     assert (line["pixels"], float(line["area_um2"])) == ("16", 2.0)
     assert "x" not in line
+    counts = (tmp_path / "masks" / "objects" / "a.ome.counts.csv").read_text()
+    assert counts == "class,name,objects,pixels,area_um2\n7,light,1,16,2.0\n"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.ome.tif", "ome"), ("a.tif", "imagej"), ("b.tif", "shaped")])
@@ -234,6 +240,11 @@ def test_each_image_of_a_stack_has_objects_of_its_own(
     with (tmp_path / "masks" / "objects" / name).with_suffix(".csv").open(encoding="utf-8") as file:
         assert list(csv.DictReader(file)) == expected
     assert list(expected[0])[:4] == ["T", "Z", "object", "class"]
+    counted = Counter((int(line["T"]), int(line["Z"])) for line in expected)
+    counts = (tmp_path / "masks" / "objects" / name).with_suffix(".counts.csv").read_text().splitlines()
+    assert counts[0] == "T,Z,class,name,objects,pixels"
+    assert [line.split(",")[4] for line in counts[1:]] == [str(counted[place]) for place in np.ndindex(2, 3)]
+    assert counts[-1] == "1,2,7,light,0,0"  # none is a number, too
     path = tmp_path / "masks" / "polygons" / f"{Path(name).stem}.{chosen}"
     if chosen == "geojson":
         features = [one["properties"] for one in json.loads(path.read_text())["features"]]
@@ -353,6 +364,28 @@ def test_images_of_a_stack_lie_where_each_lies(
     ]  # fmt: skip
     shapes = shapely.from_wkb(pyogrio.raw.read(tmp_path / "masks" / "polygons" / "apart.gpkg")[2])
     assert [shape.centroid.coords[0] for shape in shapes] == [(400_070, 4_999_930), (600_070, 4_999_930)]
+
+
+def test_masks_of_classes_are_no_numbers_and_the_other_way_round(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = np.full((2, 40, 50), 20, np.uint8)
+    scene[:, 5:9, 5:9] = 240
+    for name, planes in (("one.png", scene[0]), ("two.tif", scene)):
+        (write_picture if name == "one.png" else tifffile.imwrite)(tmp_path / name, planes)
+        assert predict(tmp_path, weights, tmp_path / name) == 0
+        mask = tmp_path / "masks" / Path(name).with_suffix(".tif")
+        mask = mask if mask.exists() else mask.with_suffix(".png")
+        numbers = tmp_path / "masks" / "objects" / Path(name).with_suffix(".tif")
+        if name == "two.tif":  # a PNG names no classes
+            with pytest.raises(NothingDoneError):
+                evaluate(EvalOptions(mask, numbers, tmp_path / "r", objects="labels"), Console())
+            assert "a mask of classes (background, light); --objects labels expects numbers" in capsys.readouterr().err
+        with pytest.raises(NothingDoneError):
+            evaluate(EvalOptions(numbers, mask, tmp_path / "r"), Console())
+        assert "1 band of uint16; expected class indices, uint8; numbers of objects are for --objects" in (
+            capsys.readouterr().err
+        )
 
 
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, weights: Path) -> None:

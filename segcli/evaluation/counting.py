@@ -80,9 +80,16 @@ def side_by_side(
 
 def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOptions) -> Images:
     images = open_images(path, "mask")
+    files.callback(images.close)
+    if is_numbered and (table := table_in(path, images)) is not None:
+        raise InputError(path, f"a mask of classes ({', '.join(table.names[:6])})",
+                         f"--objects {options.objects} expects numbers of objects here",
+                         "take what predict --objects wrote, or another --objects")  # fmt: skip
     for plane in images.planes:
-        files.callback(plane.close)
         if not is_numbered:
+            if plane.bands == 1 and np.dtype(plane.dtype).kind in "ui" and plane.dtype != "uint8":
+                raise InputError(path, f"1 band of {plane.dtype}", "expected class indices, uint8",
+                                 "numbers of objects are for --objects labels or against-labels")  # fmt: skip
             check_mask(plane)
         elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "uif":
             found = f"{plane.bands} bands of {plane.dtype}"

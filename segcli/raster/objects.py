@@ -23,6 +23,9 @@ from segcli.raster.stack_sink import create_for
 OBJECTS = "objects"
 """The folder inside the output folder."""
 
+COUNTS = ".counts.csv"
+"""How the table of counts ends."""
+
 STRIP_PIXELS = 2**20
 LINES = 2**16
 """Of the table, that are numbers of Python's at a time."""
@@ -151,12 +154,13 @@ def _of_strip(numbers: NDArray[np.int64], sure: NDArray[np.float64], first_row: 
 
 
 def write_objects(
-    masks: Sequence[Source], objects: Sequence[Objects], output: Path, table: Path, images: Images, encoding: Encoding
-) -> None:
-    """Every object's number, from 1, as a raster of the mask's size, in 16 bits where they suffice, and a table with a
-    line for each. 0 is no object; where the mask has no data stands the highest number of the type, and only then.
-    Of a stack each image has numbers of its own, and the table says along the axes, from 0, which one it is of. Both
-    files are there when they are whole.
+    masks: Sequence[Source], objects: Sequence[Objects], output: Path, table: Path, counts: Path, images: Images,
+    encoding: Encoding,
+) -> None:  # fmt: skip
+    """Every object's number, from 1, as a raster of the mask's size, in 16 bits where they suffice, a table with a line
+    for each, and how many there are of each class, none included. 0 is no object; where the mask has no data stands the
+    highest number of the type, and only then. Of a stack each image has numbers of its own, and the tables say along
+    the axes, from 0, which one it is. Each file is there when it is whole.
 
     `objects` are the masks', found in strips as high as now; where they lie `images` say: a mask may not be able to.
     """
@@ -175,12 +179,32 @@ def write_objects(
                 if valid is not None:
                     rows[~valid] = empty
                 sink.write(first_row, rows)
+    _write_table(table, _table(objects, images))
+    _write_table(counts, _counts(objects, images))
+
+
+def _write_table(path: Path, lines: Iterator[list[object]]) -> None:
     with (
-        replacing(table, faults_of_writing) as part,
-        faults_of_writing(table),
+        replacing(path, faults_of_writing) as part,
+        faults_of_writing(path),
         part.open("w", encoding="utf-8", newline="") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows(_table(objects, images))
+        csv.writer(file, lineterminator="\n").writerows(lines)
+
+
+def _counts(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]:
+    pixel_um = images.planes[0].grid.pixel_um()
+    yield [*images.axis_names, "class", "name", "objects", "pixels", *(["area_um2"] if pixel_um is not None else [])]
+    for place, one in zip(images.places, objects, strict=True):
+        for value, name in one.names.items():
+            pixels = one.pixels[one.values == value]
+            line = [*place, value, name, len(pixels), int(pixels.sum())]
+            yield line if pixel_um is None else [*line, _area(int(pixels.sum()), pixel_um)]
+
+
+def _area(pixels: int, pixel_um: tuple[float, float]) -> float:
+    """In square micrometres, to six digits."""
+    return float(f"{pixels * pixel_um[0] * pixel_um[1]:.6g}")
 
 
 def _table(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]:
@@ -202,4 +226,4 @@ def _lines(objects: Objects, grid: Grid) -> Iterator[list[object]]:
             line = [number, value, objects.names[value], count, round(row, 2), round(column, 2), *box, round(sure, 4)]
             if transform is not None:
                 line += transform @ (column + 0.5, row + 0.5)
-            yield line if pixel_um is None else [*line, float(f"{count * pixel_um[0] * pixel_um[1]:.6g}")]
+            yield line if pixel_um is None else [*line, _area(count, pixel_um)]
