@@ -247,7 +247,13 @@ def test_each_image_of_a_stack_has_objects_of_its_own(
     assert counts[-1] == "1,2,7,light,0,0"  # none is a number, too
     path = tmp_path / "masks" / "polygons" / f"{Path(name).stem}.{chosen}"
     if chosen == "geojson":
-        features = [one["properties"] for one in json.loads(path.read_text())["features"]]
+        found_in = json.loads(path.read_text())["features"]
+        features = [one["properties"] for one in found_in]
+        for one in found_in:  # as QuPath reads it
+            more = one["properties"]
+            assert one["geometry"]["plane"] == {"c": -1, "z": more["Z"], "t": more["T"]}
+            assert (more["objectType"], more["classification"]) == ("detection", {"name": "light"})
+            assert more["measurements"] == {"confidence": more["confidence"]}
     else:
         meta, _, _, columns = pyogrio.raw.read(path)
         features = [dict(zip(meta["fields"], values, strict=True)) for values in zip(*columns, strict=True)]

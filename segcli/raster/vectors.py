@@ -220,10 +220,23 @@ def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
         for number, feature in enumerate(features):
             geometry = feature.geometry if crs is None else _within_180(feature.geometry, crs)
             geometry = geometry | {"coordinates": _oriented(geometry["coordinates"])}
-            record = {"type": "Feature", "properties": feature.attributes, "geometry": geometry}
+            properties = feature.attributes
+            if crs is None:
+                geometry, properties = _of_qupath(geometry, properties)
+            record = {"type": "Feature", "properties": properties, "geometry": geometry}
             file.write(",\n" if number else "\n")
             file.write(json.dumps(record))
         file.write("\n]}\n")
+
+
+def _of_qupath(geometry: dict[str, Any], attributes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What makes detections of them in QuPath: their class, measurements, and, of a stack, the plane. Source:
+    QuPath's GeoJSON (QuPathTypeAdapters and ROITypeAdapters, version 0.5)."""
+    measured = {name: attributes[name] for name in (*UNDER_THE_MICROSCOPE, "confidence") if name in attributes}
+    more = {"objectType": "detection", "classification": {"name": attributes["name"]}, "measurements": measured}
+    if {"Z", "T"} & attributes.keys():
+        geometry = geometry | {"plane": {"c": -1, "z": attributes.get("Z", 0), "t": attributes.get("T", 0)}}
+    return geometry, attributes | more
 
 
 def _within_180(geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
