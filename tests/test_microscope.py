@@ -13,6 +13,8 @@ import pytest
 import rasterio
 import shapely
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from segcli import evaluate
@@ -21,6 +23,7 @@ from segcli.network import checkpoint
 from segcli.options import EvalOptions, PredictOptions, TrainOptions
 from segcli.predict import run
 from segcli.raster.images import open_images
+from segcli.raster.pyramid import halved
 from segcli.raster.source import Source
 from segcli.train import run as train_on
 
@@ -191,6 +194,47 @@ def test_polygons_that_fail_cost_no_mask(
     assert mask.read_bytes() == before
     left = [path for path in (tmp_path / "masks").rglob("*") if path.is_file()]
     assert sorted(path.name for path in left) == ["a.ome.tif", "segcli.jsonl"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), bands=st.integers(1, 2), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_a_smaller_version_has_what_most_of_four_pixels_are(seed: int, bands: int, height: int, width: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 3, (bands, height, width), np.uint8)
+    by_majority, by_first = halved(pixels, True), halved(pixels, False)
+    assert by_majority.shape == by_first.shape == (bands, -(-height // 2), -(-width // 2))
+    for band, row, col in np.ndindex(by_majority.shape):
+        four = [
+            int(pixels[band, min(2 * row + down, height - 1), min(2 * col + across, width - 1)])
+            for down in (0, 1) for across in (0, 1)
+        ]  # fmt: skip
+        most = max(map(four.count, four))
+        assert by_majority[band, row, col] == next(value for value in four if four.count(value) == most)
+        assert by_first[band, row, col] == four[0]
+
+
+@pytest.mark.parametrize("axes", ["YX", "TYX"])
+def test_large_ome_masks_have_smaller_versions(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, axes: str
+) -> None:
+    """Of every image of every position, in the scores as well; nothing of the work is left."""
+    scene = blobs(rng, 1030, 1501)
+    planes = scene if axes == "YX" else np.stack([scene, scene[::-1]])
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for position in (planes, planes[..., ::-1]):
+            file.write(position, photometric="minisblack", metadata={"axes": axes})
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", confidence=True) == 0
+    sizes = [(1030, 1501), (515, 751), (258, 376)]
+    for folder, bands in (("masks", ()), ("masks/confidence", (2,))):
+        with tifffile.TiffFile(tmp_path / folder / "a.ome.tif") as file:
+            for series in file.series:
+                leading = (*planes.shape[:-2], *bands)
+                assert [level.shape for level in series.levels] == [(*leading, *size) for size in sizes]
+                whole, half, _ = (level.asarray().reshape(-1, *level.shape[-2:]) for level in series.levels)
+                assert np.array_equal(half, halved(whole, by_majority=not bands))
+    with rasterio.open(tmp_path / "masks" / "a.ome.tif") as file:
+        assert file.overviews(1) == [2, 4]
+    names = {path.name for path in (tmp_path / "masks").rglob("*") if path.is_file()}
+    assert names == {"a.ome.tif", "segcli.jsonl"}
 
 
 def test_channels_are_no_colours_without_a_word(

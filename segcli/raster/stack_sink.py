@@ -17,8 +17,9 @@ from segcli.machine import make_room
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
 from segcli.raster.images import Images
+from segcli.raster.pyramid import smaller_versions
 from segcli.raster.sidecars import replacing_both
-from segcli.raster.sink import Encoding, Layout, Sink, create
+from segcli.raster.sink import OVERVIEW_SIDE, Encoding, Layout, Sink, create
 
 TILE = 512
 BIG = 2**32 - 2**25
@@ -74,6 +75,7 @@ def create_stack(
     """
     with replacing_both(path, faults_of_writing) as part:
         scratch = part_of(part)
+        smaller = part_of(scratch)
         try:
             with faults_of_writing(path):
                 planes = _mapped(scratch, grids, layout)
@@ -82,9 +84,10 @@ def create_stack(
             for sink in sinks:
                 sink.finish()
             with faults_of_writing(path):
-                _write(part, planes, grids[0], layout, axes, shape, dialect)
+                _write(part, planes, grids[0], layout, axes, shape, dialect, smaller)
         finally:
-            scratch.unlink(missing_ok=True)
+            for path in (scratch, smaller):
+                path.unlink(missing_ok=True)
 
 
 def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArray[Any]]:
@@ -103,8 +106,9 @@ def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArra
 
 
 def _write(
-    part: Path, planes: list[NDArray[Any]], first: Grid, layout: Layout, axes: str, shape: tuple[int, ...], dialect: str
-) -> None:
+    part: Path, planes: list[NDArray[Any]], first: Grid, layout: Layout, axes: str, shape: tuple[int, ...],
+    dialect: str, scratch: Path,
+) -> None:  # fmt: skip
     total = sum(plane.nbytes for plane in planes)
     alike = all(plane.shape == planes[0].shape for plane in planes)
     said = _said(layout)
@@ -152,16 +156,32 @@ def _write(
             samples = [layout.bands]
             inner = [*(samples if before else []), *size, *(samples if after else [])]
             data = planes[0].base.reshape(*shape, *inner)  # type: ignore[union-attr]
-            if ome and axes[:1] == "I":  # positions of a stage, which are images of their own in OME
-                metadata["axes"] = metadata["axes"][1:]
-                for image in data:
-                    file.write(image, metadata=metadata, **options)
-            else:
+            if not ome:
                 file.write(data, metadata=metadata, **options)
+                return
+            levels = []
+            if layout.overviews and not layout.is_rgb and min(size) > OVERVIEW_SIDE:
+                levels = smaller_versions(planes, TILE, layout.overviews == "mode", scratch)
+            levels = [level.reshape(*shape, *(samples if before else []), *level.shape[2:]) for level in levels]
+            _write_ome(file, [data, *levels], axes, metadata, options)
         else:
             for plane in planes:
                 pixels = plane.transpose(1, 2, 0) if after else plane if before else plane[0]
                 file.write(pixels, metadata={"axes": f"{before}YX{after}"} | said, **options)
+
+
+def _write_ome(
+    file: tifffile.TiffWriter, levels: list[NDArray[Any]], axes: str, metadata: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """With smaller versions in SubIFDs; positions of a stage are images of their own."""
+    images = [levels]
+    if axes[:1] == "I":
+        metadata = metadata | {"axes": metadata["axes"][1:]}
+        images = [list(image) for image in zip(*levels, strict=True)]
+    for whole, *smaller in images:
+        file.write(whole, subifds=len(smaller), metadata=metadata, **options)
+        for level in smaller:
+            file.write(level, subfiletype=1, metadata=None, **options)
 
 
 def _said(layout: Layout) -> dict[str, Any]:
