@@ -255,25 +255,25 @@ class _Run(Generic[Item]):
             yield job.moved(self.manifest.folder, stage)
 
     def finish(self, ready: "Ready[Item]", waiting: Job, began: float, together: int) -> None:
-        """Finish one of a group that was worked on together: when all of it is whole, and recorded, its files get their
-        names. Until then what was there before is there."""
+        """Finish one of a group: its files get their names when all are whole, and recorded, and none before."""
         try:
             written = self.steps.finish(waiting, ready.item)
             if self.manifest is None:
                 ready.sources.check()
             else:
                 self.manifest.add(ready.job.source, written, ready.sources.paths, ready.sources.check)
+                if left := self.manifest.left_beside(written):
+                    self.console.say(f"{left}: of an earlier {ready.job.output.name}; remove or make it again")
                 written = [placed(path, self.manifest.folder) for path in written]
         except Exception as error:
             self.fail(ready.job, error)
             return
         self.report.done += 1
-        seconds = (monotonic() - began) / together
-        self.console.detail(f"{ready.job.source}: {seconds:.2f} s")
+        self.console.detail(f"{ready.job.source}: {(seconds := (monotonic() - began) / together):.2f} s")
         if written:
             self.console.result(written[0])
-        self._record(ready.job, "done", outputs=list(map(str, written or [ready.job.output])),
-                     seconds=round(seconds, 3))  # fmt: skip
+        names = list(map(str, written or [ready.job.output]))
+        self._record(ready.job, "done", outputs=names, seconds=round(seconds, 3))
 
     def fail(self, job: Job, error: Exception) -> None:
         """Name a job that failed; raises what ends the run."""

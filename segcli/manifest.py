@@ -206,6 +206,20 @@ class Manifest:
         check()
         self._write(Done(str(source), self._key, made, of).to_json(), to_disk=True)
 
+    def left_beside(self, outputs: Sequence[Path]) -> str:
+        """What earlier runs made beside another version of the output that names these, and what is still there though
+        it is not made again, the first three by name: it does not belong to what waits here."""
+        if not outputs:
+            return ""
+        first, *others = (self._name(destination(path)) for path in outputs)
+        names = {
+            name: None
+            for done in self._done.get(first, ()) if not done.mark(first).holds(outputs[0])
+            for name, _ in done.outputs[1:] if name not in others
+        }  # fmt: skip
+        left = [str(path) for name in names if os.path.lexists(path := self.folder / name)]
+        return ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+
     def renew(self) -> None:
         """Record what was found to be the same though its time, or where it lies, is another."""
         for done in self._renewed:

@@ -237,6 +237,22 @@ def test_large_ome_masks_have_smaller_versions(
     assert names == {"a.ome.tif", "segcli.jsonl"}
 
 
+def test_what_belongs_to_an_earlier_mask_is_named(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the mask is another one, not where it is the same without them."""
+    scan = tmp_path / "a.tif"
+    tifffile.imwrite(scan, blobs(rng, 40, 50))
+    assert predict(tmp_path, weights, scan, objects=True, polygons="geojson") == 0
+    assert predict(tmp_path, weights, scan, polygons="geojson") == 0
+    tifffile.imwrite(scan, blobs(rng, 40, 50))
+    assert "earlier" not in capsys.readouterr().err
+    assert predict(tmp_path, weights, scan, polygons="geojson") == 0
+    left = [tmp_path / "masks" / "objects" / f"a{ending}" for ending in (".tif", ".csv", ".counts.csv")]
+    assert f"{', '.join(map(str, left))}: of an earlier a.tif; remove or make it again\n" in capsys.readouterr().err
+    assert all(path.exists() for path in left)
+
+
 def test_channels_are_no_colours_without_a_word(
     tmp_path: Path, weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:

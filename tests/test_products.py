@@ -1,5 +1,6 @@
 """Every output of predict, opened again with other libraries."""
 
+import csv
 import json
 import math
 import os
@@ -356,16 +357,20 @@ def test_positions_of_a_stage_come_back_as_images_each(
     inner = (31, 45) if axes == "YX" else (4, 31, 45) if axes == "TYX" else (4, 3, 31, 45)
     positions = np.where(rng.random((3, *inner)) > 0.5, 220, 30).astype(np.uint8)
     with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
-        for position in positions:
-            said = {"axes": axes, "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}
+        for name, position in zip(("A1", "B2", ""), positions, strict=True):
+            said = {"axes": axes, "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "Name": name}
             file.write(position, photometric="minisblack", metadata=said)
-    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", probabilities=True) == 0
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", probabilities=True, objects=True) == 0
+    for table in ("a.ome.csv", "a.ome.counts.csv"):
+        lines = csv.DictReader((tmp_path / "masks" / "objects" / table).read_text().splitlines())
+        assert {(line["I"], line["image"]) for line in lines} == {("0", "A1"), ("1", "B2"), ("2", "")}
     seen = positions[:, :, 0] if "C" in axes else positions
     outer = axes.replace("C", "")
     with tifffile.TiffFile(tmp_path / "masks" / "a.ome.tif") as file:
         assert [series.axes for series in file.series] == [outer] * 3
         assert [series.kind for series in file.series] == ["ome"] * 3
         assert str(file.ome_metadata).count('PhysicalSizeX="0.5"') == 3
+        assert all(f'Name="{name}"' in str(file.ome_metadata) for name in ("A1", "B2"))
         for series, position in zip(file.series, seen, strict=True):
             assert np.array_equal(series.asarray(), np.where(position > 127, 7, 2))
     with tifffile.TiffFile(tmp_path / "masks" / "probabilities" / "a.ome.tif") as file:

@@ -11,12 +11,14 @@ from segcli.raster.source import Purpose, Source
 
 @dataclass(frozen=True)
 class Images:
-    """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5)."""
+    """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5);
+    `names` are those of OME's images: of the positions along I, or of the only one."""
 
     planes: tuple[Source, ...]
     axes: str = ""
     shape: tuple[int, ...] = ()
     dialect: str = "tiff"
+    names: tuple[str, ...] = ()
 
     @property
     def in_pages(self) -> bool:
@@ -59,4 +61,4 @@ def open_images(path: Name, purpose: Purpose = "image", level: int | None = None
     except BaseException:
         contents.close()
         raise
-    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect)
+    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect, contents.names)

@@ -194,11 +194,11 @@ def _write_table(path: Path, lines: Iterator[list[object]]) -> None:
 
 def _counts(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]:
     pixel_um = images.planes[0].grid.pixel_um()
-    yield [*images.axis_names, "class", "name", "objects", "pixels", *(["area_um2"] if pixel_um is not None else [])]
-    for place, one in zip(images.places, objects, strict=True):
+    yield [*_which(images), "class", "name", "objects", "pixels", *(["area_um2"] if pixel_um is not None else [])]
+    for place, one in zip(_places(images), objects, strict=True):
         for value, name in one.names.items():
             pixels = one.pixels[one.values == value]
-            line = [*place, value, name, len(pixels), int(pixels.sum())]
+            line: list[object] = [*place, value, name, len(pixels), int(pixels.sum())]
             yield line if pixel_um is None else [*line, _area(int(pixels.sum()), pixel_um)]
 
 
@@ -211,10 +211,21 @@ def _table(objects: Sequence[Objects], images: Images) -> Iterator[list[object]]
     grid = images.planes[0].grid
     head = ["object", "class", "name", "pixels", "row", "column", "top", "left", "bottom", "right", "confidence"]
     in_place = ["x", "y"] if grid.transform is not None else []
-    yield [*images.axis_names, *head, *in_place, *(["area_um2"] if grid.pixel_um() is not None else [])]
-    for place, one, image in zip(images.places, objects, images.planes, strict=True):
+    yield [*_which(images), *head, *in_place, *(["area_um2"] if grid.pixel_um() is not None else [])]
+    for place, one, image in zip(_places(images), objects, images.planes, strict=True):
         for line in _lines(one, image.grid):
             yield [*place, *line]
+
+
+def _which(images: Images) -> list[str]:
+    """The columns that say which image of a stack a line is of: the axes, and the name where positions have some."""
+    return [*images.axis_names, *(["image"] if images.axes[:1] == "I" and any(images.names) else [])]
+
+
+def _places(images: Images) -> list[tuple[int | str, ...]]:
+    """What stands in them for each image."""
+    has_name = len(_which(images)) > len(images.axes)
+    return [(*place, images.names[place[0]]) if has_name else place for place in images.places]
 
 
 def _lines(objects: Objects, grid: Grid) -> Iterator[list[object]]:

@@ -16,11 +16,13 @@ from segcli.raster.ifd import BrokenTiffError, Page
 @dataclass(frozen=True)
 class DataSet:
     """Numbers of the pages that lie in a file, in the order of `axes`, of which C, the channels, runs fastest, and I,
-    the positions of a stage, slowest; axes of length 1 are left out. `calibration` is `Grid`'s."""
+    the positions of a stage, slowest; axes of length 1 are left out. `names` are the positions', `calibration` is
+    `Grid`'s."""
 
     axes: str
     shape: tuple[int, ...]
     pages: list[int]
+    names: tuple[str, ...]
     calibration: dict[str, float]
 
 
@@ -62,7 +64,8 @@ def data_set(text: str, found: list[Page]) -> DataSet | None:
     lengths = [len(positions), *(len({place[n] for place in first}) for n in range(3))]
     kept = [(axis, length) for axis, length in zip("ITZC", lengths, strict=True) if length > 1]
     shape = tuple(length for _, length in kept)
-    return DataSet("".join(axis for axis, _ in kept), shape, pages, pixel_size.ome(positions[0].pixels))
+    names = tuple(image.name for image in positions)
+    return DataSet("".join(axis for axis, _ in kept), shape, pages, names, pixel_size.ome(positions[0].pixels))
 
 
 def _image(name: str, pixels: ElementTree.Element, own: str) -> _Image:

@@ -58,7 +58,7 @@ def create_for(
     again an OME-TIFF. The file is there, whole, when the block has ended well."""
     grids = [plane.grid for plane in images.planes]
     if images.axes or (ome and images.dialect == "ome"):
-        with create_stack(path, grids, layout, images.axes, images.shape, images.dialect) as sinks:
+        with create_stack(path, grids, layout, images.axes, images.shape, images.dialect, images.names) as sinks:
             yield sinks
     else:
         with create(path, grids[0], layout, encoding) as sink:
@@ -67,8 +67,9 @@ def create_for(
 
 @contextmanager
 def create_stack(
-    path: Path, grids: Sequence[Grid], layout: Layout, axes: str, shape: tuple[int, ...], dialect: str
-) -> Iterator[list[PlaneSink]]:
+    path: Path, grids: Sequence[Grid], layout: Layout, axes: str, shape: tuple[int, ...], dialect: str,
+    names: tuple[str, ...] = (),
+) -> Iterator[list[PlaneSink]]:  # fmt: skip
     """A sink for each plane of a stack; the file is there, whole, when the block has ended well.
 
     Planes wait in a scratch file beside it, uncompressed. Raises InputError or NothingDoneError as `sink.create`.
@@ -84,7 +85,7 @@ def create_stack(
             for sink in sinks:
                 sink.finish()
             with faults_of_writing(path):
-                _write(part, planes, grids[0], layout, axes, shape, dialect, smaller)
+                _write(part, planes, grids[0], layout, axes, shape, dialect, names, smaller)
         finally:
             for path in (scratch, smaller):
                 path.unlink(missing_ok=True)
@@ -107,7 +108,7 @@ def _mapped(scratch: Path, grids: Sequence[Grid], layout: Layout) -> list[NDArra
 
 def _write(
     part: Path, planes: list[NDArray[Any]], first: Grid, layout: Layout, axes: str, shape: tuple[int, ...],
-    dialect: str, scratch: Path,
+    dialect: str, names: tuple[str, ...], scratch: Path,
 ) -> None:  # fmt: skip
     total = sum(plane.nbytes for plane in planes)
     alike = all(plane.shape == planes[0].shape for plane in planes)
@@ -163,7 +164,7 @@ def _write(
             if layout.overviews and not layout.is_rgb and min(size) > OVERVIEW_SIDE:
                 levels = smaller_versions(planes, TILE, layout.overviews == "mode", scratch)
             levels = [level.reshape(*shape, *(samples if before else []), *level.shape[2:]) for level in levels]
-            _write_ome(file, [data, *levels], axes, metadata, options)
+            _write_ome(file, [data, *levels], axes, names, metadata, options)
         else:
             for plane in planes:
                 pixels = plane.transpose(1, 2, 0) if after else plane if before else plane[0]
@@ -171,15 +172,17 @@ def _write(
 
 
 def _write_ome(
-    file: tifffile.TiffWriter, levels: list[NDArray[Any]], axes: str, metadata: dict[str, Any], options: dict[str, Any]
-) -> None:
-    """With smaller versions in SubIFDs; positions of a stage are images of their own."""
+    file: tifffile.TiffWriter, levels: list[NDArray[Any]], axes: str, names: tuple[str, ...],
+    metadata: dict[str, Any], options: dict[str, Any],
+) -> None:  # fmt: skip
+    """With smaller versions in SubIFDs; positions of a stage are images of their own, which keep their names."""
     images = [levels]
     if axes[:1] == "I":
         metadata = metadata | {"axes": metadata["axes"][1:]}
         images = [list(image) for image in zip(*levels, strict=True)]
-    for whole, *smaller in images:
-        file.write(whole, subifds=len(smaller), metadata=metadata, **options)
+    for number, (whole, *smaller) in enumerate(images):
+        name = {"Name": names[number]} if names and names[number] else {}
+        file.write(whole, subifds=len(smaller), metadata=metadata | name, **options)
         for level in smaller:
             file.write(level, subfiletype=1, metadata=None, **options)
 

@@ -48,8 +48,9 @@ class Plane:
 class Structure:
     """The images of a file, in the order of `axes` (none for a single one), and their pyramid.
 
-    `levels[k]` has the planes at level k, level 0 being the whole size. `calibration` is `Grid`'s,
-    of level 0. `first_page` is true for a single image that any reader finds, which `orientation` says how to turn.
+    `levels[k]` has the planes at level k, level 0 being the whole size. `calibration` is `Grid`'s, of level 0.
+    `first_page` is true for a single image that any reader finds, which `orientation` says how to turn; `names` are
+    those of OME's images.
     """
 
     levels: tuple[tuple[Plane, ...], ...]
@@ -59,6 +60,7 @@ class Structure:
     calibration: dict[str, float] = field(default_factory=dict)
     first_page: bool = False
     orientation: int = 1
+    names: tuple[str, ...] = ()
 
 
 def structure(path: Path) -> Structure | None:
@@ -182,7 +184,8 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     levels = _ome_levels(file, [found[n].offset for n in data.pages], data.pages)
     stacks = [_stack(data.axes + "YX", (*data.shape, 0, 0), offsets, "ome") for offsets in levels]
     pixel = pixel_size.resolution(file.pages.first) | data.calibration
-    return Structure(tuple(stack.levels[0] for stack in stacks), stacks[0].axes, stacks[0].shape, "ome", pixel)
+    levels_of = tuple(stack.levels[0] for stack in stacks)
+    return Structure(levels_of, stacks[0].axes, stacks[0].shape, "ome", pixel, names=data.names)
 
 
 def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int]) -> list[list[int]]:
