@@ -39,8 +39,8 @@ def match_bands(
             count = f"{len(chosen)} band{'s' * (len(chosen) != 1)}"
             raise InputError(source.path, f"--bands names {count}", f"the weights expect {wanted}{_or_grey(wanted)}")
         if missing := [number for number in chosen if source.band_of(number) is None]:
-            raise InputError(source.path, f"band {missing[0]} is alpha, or not there", "--bands names it",
-                             "name others")  # fmt: skip
+            raise InputError(source.path, f"band {missing[0]} is alpha, or not there",
+                             f"--bands names it, and there are {found}", "name others")  # fmt: skip
         return _places(source, chosen, wanted)
     taken: tuple[int, ...] | None = None
     if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
