@@ -261,8 +261,7 @@ class _Run(Generic[Item]):
             if self.manifest is None:
                 ready.sources.check()
             else:
-                self.manifest.add(ready.job.source, written, ready.sources.paths, ready.sources.check)
-                if left := self.manifest.left_beside(written):
+                if left := self.manifest.add(ready.job.source, written, ready.sources.paths, ready.sources.check):
                     self.console.say(f"{left}: of an earlier {ready.job.output.name}; remove or make it again")
                 written = [placed(path, self.manifest.folder) for path in written]
         except Exception as error:

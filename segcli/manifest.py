@@ -193,10 +193,10 @@ class Manifest:
 
     def add(
         self, source: object, outputs: Sequence[Path], sources: Sequence[Path], check: Callable[[], None] = lambda: None
-    ) -> None:
+    ) -> str:
         """Record what is made of a source, before it gets its names; the output that names it comes first. `check` is
         called when all files have been looked at, and raises where the sources are not any more what was read. Not kept
-        here: no job comes twice."""
+        here: no job comes twice. Gives the names of what is left of an earlier version, if anything."""
         made = tuple((self._name(destination(path)), Mark.of(path)) for path in outputs)
         try:
             of = tuple((absolute(path), Mark.of(path, link_of(path, self._places))) for path in sources)
@@ -204,20 +204,21 @@ class Manifest:
             check()
             raise
         check()
+        left = self._left_beside(outputs) if outputs else ""
         self._write(Done(str(source), self._key, made, of).to_json(), to_disk=True)
+        return left
 
-    def left_beside(self, outputs: Sequence[Path]) -> str:
-        """What earlier runs made beside another version of the output that names these, and what is still there though
-        it is not made again, the first three by name: it does not belong to what waits here."""
-        if not outputs:
-            return ""
-        first, *others = (self._name(destination(path)) for path in outputs)
-        names = {
-            name: None
-            for done in self._done.get(first, ()) if not done.mark(first).holds(outputs[0])
-            for name, _ in done.outputs[1:] if name not in others
-        }  # fmt: skip
-        left = [str(path) for name in names if os.path.lexists(path := self.folder / name)]
+    def _left_beside(self, outputs: Sequence[Path]) -> str:
+        """What was made beside an earlier version of the output that names these, is there as it was made, and is not
+        made again, the first three by name: it does not belong to what waits here."""
+        first, *others = [self._name(destination(path)) for path in outputs]
+        digest, known, left = Digests(), set(others), []  # there may be a line for each night, and the file be large
+        for done in reversed(self._done.get(first, ())):  # newest first
+            for name, mark in done.outputs[1:]:
+                if name not in known and mark.holds(self.folder / name, digest):
+                    known.add(name)
+                    if not done.mark(first).holds(outputs[0], digest):
+                        left.append(str(self.folder / name))
         return ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
 
     def renew(self) -> None:

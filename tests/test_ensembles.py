@@ -157,6 +157,8 @@ def test_what_cannot_be_averaged_is_refused(tmp_path: Path, folds: list[Path]) -
         "depth 2; expected 3": model_of(replace(config, depth=2), 0),
         "padding valid; expected same": model_of(replace(config, padding="valid"), 0),
     }
+    checkpoint.save(replace(first, learnt=(1, 2, 3)), tmp_path / "other.safetensors")  # which are all
+    assert len(checkpoint.load_all([folds[0], tmp_path / "other.safetensors"])) == 2
     for said, other in changes.items():
         checkpoint.save(other, tmp_path / "other.safetensors")
         with pytest.raises(NothingDoneError) as caught:

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import shapely
 import tifffile
+from helpers import brightness_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -251,6 +252,17 @@ def test_what_belongs_to_an_earlier_mask_is_named(
     left = [tmp_path / "masks" / "objects" / f"a{ending}" for ending in (".tif", ".csv", ".counts.csv")]
     assert f"{', '.join(map(str, left))}: of an earlier a.tif; remove or make it again\n" in capsys.readouterr().err
     assert all(path.exists() for path in left)
+    others = brightness_model()
+    others.network.head.bias.data[1] += 0.3  # all is light
+    checkpoint.save(others, tmp_path / "others.safetensors")
+    assert predict(tmp_path, tmp_path / "others.safetensors", scan, objects=True) == 0  # all anew
+    left[1].write_text("mine")
+    capsys.readouterr()
+    for named in ("others.safetensors", weights):
+        assert predict(tmp_path, tmp_path / named, scan) == 0
+        said = capsys.readouterr().err
+        assert ("of an earlier" in said) == (named == weights)
+    assert f"{left[0]}, {left[2]}: of an earlier" in said  # not of what is the user's own by now
 
 
 def test_channels_are_no_colours_without_a_word(

@@ -171,11 +171,13 @@ def load_all(paths: Sequence[Path]) -> list[Model]:
 def _must_agree(model: Model) -> list[tuple[str, object]]:
     """What is told from model to model, in the order in which it is looked at."""
     config, constants = model.network.config, model.normalisation
+    every = tuple(range(1, config.bands + 1))
+    learnt = every if model.learnt is None else model.learnt
     return [
         ("classes", ", ".join(f"{entry.index} {entry.name}" for entry in model.classes.entries)),
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
-        ("bands of its files", "all" if model.learnt is None else ",".join(map(str, model.learnt))),
+        ("bands of its files", "all" if learnt == every else ",".join(map(str, learnt))),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),

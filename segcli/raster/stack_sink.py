@@ -111,6 +111,7 @@ def _write(
     dialect: str, names: tuple[str, ...], scratch: Path,
 ) -> None:  # fmt: skip
     total = sum(plane.nbytes for plane in planes)
+    most = total * 4 // 3 if dialect == "ome" else total  # with smaller versions
     alike = all(plane.shape == planes[0].shape for plane in planes)
     said = _said(layout)
     before, after = ("", "S") if layout.is_rgb else ("C" if layout.bands > 1 else "", "")
@@ -149,7 +150,7 @@ def _write(
             options |= {"photometric": "palette", "colormap": _colormap(layout.colors, np.uint16)}
     if not imagej:  # ImageJ reads its own stacks uncompressed; for a predictor of floats tifffile needs another package
         options |= {"compression": "zlib", "predictor": layout.dtype == "uint8" and layout.colors is None}
-    with tifffile.TiffWriter(part, bigtiff=total > BIG, ome=ome, imagej=imagej) as file:
+    with tifffile.TiffWriter(part, bigtiff=most > BIG, ome=ome, imagej=imagej) as file:
         if alike:
             size = planes[0].shape[1:]
             if min(size) > TILE and not imagej:
