@@ -30,7 +30,7 @@ def test_bundled_weights_are_the_ones_on_the_card(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data").exists(), reason="the data sets are not beside the checkout")
-@pytest.mark.parametrize(("name", "classes", "bar"), [("nuclei", 2, 0.92), ("landcover", 5, 0.51)])
+@pytest.mark.parametrize(("name", "classes", "bar"), [("nuclei", 2, 0.92), ("landcover", 5, 0.56)])
 def test_they_do_on_the_validation_part_what_the_card_says(tmp_path: Path, name: str, classes: int, bar: float) -> None:
     val = SHARED / "data" / name / "val"
     images = sorted((val / "images").iterdir())[::3]  # the card has the figure of all of them

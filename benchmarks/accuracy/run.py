@@ -80,6 +80,10 @@ RECIPES: dict[str, dict[str, str]] = {
         "landcover": f"{SMALL} --half --minutes 30 --crop 384 --batch 4 --augment full --up transpose",
         "landcover again": "--weights {out}/landcover/run/best.safetensors --precision fp32 --half --minutes 100"
         " --crop 256 --batch 4 --augment full",
+        "landcover in few": "--weights {out}/landcover_again/run/best.safetensors --precision bf16 --minutes 110"
+        " --crop 384 --batch 2 --freeze-norms --augment full --learning-rate 0.0008 --seed 3",
+        "landcover in its light": "--weights {out}/landcover_in_few/run/best.safetensors --precision bf16 --minutes 58"
+        " --crop 384 --batch 2 --freeze-norms --augment geometric --keep-values --learning-rate 0.0003 --seed 7 --half",
     },
     "membrane": {
         "no weights": f"{SMALL} --epochs 120 --batch 2 --augment full --up transpose --loss ce",
@@ -92,6 +96,8 @@ RECIPES: dict[str, dict[str, str]] = {
     },
     "camvid-large": {  # for a GPU; not measured
         "camvid": "--epochs 300 --width 48 --depth 5 --crop 352 --batch 8 --augment full --upright",
+        "camvid again": "--weights {out}/camvid/run/best.safetensors --epochs 100 --crop 352 --batch 2"
+        " --learning-rate 0.0007 --augment light --upright",
     },
     "ablations": {name: f"{QUICK} {options}" for name, options in CHANGES.items()},
 }
