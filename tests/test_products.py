@@ -375,6 +375,9 @@ def test_positions_of_a_stage_come_back_as_images_each(
             assert np.array_equal(series.asarray(), np.where(position > 127, 7, 2))
     with tifffile.TiffFile(tmp_path / "masks" / "probabilities" / "a.ome.tif") as file:
         assert [series.axes for series in file.series] == [outer.replace("YX", "CYX")] * 3
+    before = (tmp_path / "masks" / "a.ome.tif").read_bytes()
+    assert predict(tmp_path, weights, tmp_path / "a.ome.tif", overwrite=True) == 0
+    assert (tmp_path / "masks" / "a.ome.tif").read_bytes() == before  # no number is drawn for it
     with closing(open_images(tmp_path / "masks" / "a.ome.tif")) as images:  # and are read as they were written
         assert (images.axes, images.shape) == (f"I{outer[:-2]}", (3, *inner[: len(outer) - 2]))
 
