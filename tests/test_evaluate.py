@@ -386,4 +386,4 @@ def test_a_table_of_nothing_compared_can_be_drawn() -> None:
     nothing = np.zeros((2, 2), np.int64)
     image = ImageCounts("a", entries_of(nothing), Totals.of(nothing))
     tables = all_tables(report([image], ("ground", "disc")))
-    assert tables[1][0] == "1 images"
+    assert tables[1][0] == "1 image"

@@ -166,7 +166,7 @@ def test_what_is_wrong_with_a_data_set_is_said(tmp_path: Path) -> None:
         find_pairs(tmp_path, 0.2, 0)
     (tmp_path / "masks" / "02.png").unlink()
     (tmp_path / "images" / "01.png").unlink()
-    with pytest.raises(UsageError, match="1 pairs; expected at least 2"):
+    with pytest.raises(UsageError, match="1 pair; expected at least 2"):
         find_pairs(tmp_path, 0.2, 0)
 
 

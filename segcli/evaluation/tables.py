@@ -68,7 +68,7 @@ def _counted(found: dict[str, Any]) -> str:
     unlabelled, lost = found["unlabelled_pixels"], found["unpredicted_pixels"]
     is_counted = found["unpredicted"] == "wrong"
     labelled = found["pixels"] if is_counted else lost + found["pixels"]
-    parts = [f"{found['images']} images"]
+    parts = [f"{found['images']} image{'s' * (found['images'] != 1)}"]
     if found.get("failed"):
         parts.append(f"{len(found['failed'])} more failed")
     if unlabelled:

@@ -242,7 +242,8 @@ def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float
     best = min(range(len(sizes)), key=lambda n: abs(sizes[n] - mpp))
     if abs(sizes[best] - mpp) > MPP_TOLERANCE * mpp:
         found = ", ".join(f"{size:.3g}" for size in sizes)
-        raise InputError(name, f"levels of {found} micrometres a pixel", f"none is near {mpp:g}", "choose with --level")
+        remedy = "choose with --level" if len(sizes) > 1 else "there is no other; bring it to that size first"
+        raise InputError(name, f"levels of {found} micrometres a pixel", f"none is near {mpp:g}", remedy)
     return best
 
 

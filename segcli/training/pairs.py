@@ -106,7 +106,9 @@ def _folders_in(images: Path) -> str:
 def _split(data: Path, pairs: list[Pair], val: float, seed: int, fold: tuple[int, int] | None) -> Splits:
     """Whole groups, in the order of their hash, until the share is reached as nearly as may be; or those of a fold."""
     if len(pairs) < 2:
-        raise UsageError(data, f"{len(pairs)} pairs", "expected at least 2, to train on some and validate on others")
+        found = f"{len(pairs)} pair{'s' * (len(pairs) != 1)}"
+        raise UsageError(data, found, "expected at least 2, to train on some and validate on others",
+                         "a stack counts as one, and is to be saved as files")  # fmt: skip
     groups: dict[str, list[Pair]] = {}
     for pair, name in zip(pairs, _names([pair.image for pair in pairs]), strict=True):
         groups.setdefault(pair.group or name, []).append(pair)
