@@ -210,8 +210,9 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
         for plane in images.planes:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
-        is_stopped = lambda: setting.stopping.is_set  # noqa: E731
-        ranges = match_ranges(images.planes, bands, dtype, options.input_range, is_stopped, images.volumes)
+        ranges = match_ranges(
+            images.planes, bands, dtype, options.input_range, lambda: setting.stopping.is_set, images.volumes
+        )
         if isinstance(options.input_range, Percentiles) and ranges[0] is not None:
             more = f", and others for {count - 1} more" if (count := len(set(images.volumes))) > 1 else ""
             setting.console.detail(f"{path}: {written(ranges[0])}{more}")

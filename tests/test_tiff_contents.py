@@ -220,7 +220,8 @@ def test_a_label_before_the_slide_is_left_out(tmp_path: Path) -> None:
     [
         (ome_image(TWO_PLANES[0], depths=2) * 2, "give one page to several planes"),
         (ome_image(ONE_PLANE[0] + ONE_PLANE[0].replace("IFD", 'FirstZ="1" IFD'), depths=2), "one page to several"),
-        (ome_image('<TiffData IFD="0" PlaneCount="4"/>', depths=2), "name plane 4 of 2"),
+        (ome_image('<TiffData IFD="0" PlaneCount="4"/>', depths=2), "name 4 planes from Z 0, C 0, T 0 on, of 2 there"),
+        (ome_image('<TiffData IFD="0" FirstZ="-1" PlaneCount="2"/>', depths=2), "name 2 planes from Z -1, C 0, T 0"),
         (
             ome_image(planes_in("a", (0, 0)) + planes_in("b", (1, 0)), channels=2)
             + ome_image(planes_in("b", (0, 0)) + planes_in("a", (1, 0)).replace('IFD="0"', 'IFD="1"'), channels=2),

@@ -98,12 +98,10 @@ def match_ranges(
         if not isinstance(given, Percentiles):
             return (given,) * len(sources)
         volumes = volumes or [0] * len(sources)
-        ends = {
-            volume: percentiles(
-                [s for s, n in zip(sources, volumes, strict=True) if n == volume], bands, given, stopped
-            )
-            for volume in dict.fromkeys(volumes)
-        }
+        together: dict[int, list[Source]] = {}
+        for source, volume in zip(sources, volumes, strict=True):
+            together.setdefault(volume, []).append(source)
+        ends = {volume: percentiles(images, bands, given, stopped) for volume, images in together.items()}
         return tuple(ends[volume] for volume in volumes)
     highest = max((highest_of(source, bands, stopped) for source in wide), default=0.0)
     bits = next(bits for bits in CAMERA_BITS if highest < 2**bits)

@@ -125,8 +125,9 @@ def _places(image: _Image, found: list[Page]) -> dict[tuple[int, int, int], int]
             raise BrokenTiffError(f"its OME metadata name pages {ifd} to {ifd + count}, the file has {len(found)}")
         at = {axis: int(entry.get(f"First{axis}", "0")) for axis in "ZCT"}
         flat = sum(at[axis] * math.prod(lengths[a] for a in order[:n]) for n, axis in enumerate(order))
-        if flat + count > promised:
-            raise BrokenTiffError(f"its OME metadata name plane {flat + count} of {promised}")
+        if not all(0 <= at[axis] < lengths[axis] for axis in "ZCT") or flat + count > promised:
+            begin = ", ".join(f"{axis} {at[axis]}" for axis in "ZCT")
+            raise BrokenTiffError(f"its OME metadata name {count} planes from {begin} on, of {promised} there are")
         for n in range(count):
             rest, place = flat + n, {}
             for axis in order:

@@ -59,7 +59,7 @@ def create_for(
     """A sink for each of the images, in one file: a stack of a stack, a raster of a single one, but with `ome` of OME's
     again an OME-TIFF. The file is there, whole, when the block has ended well."""
     grids = [plane.grid for plane in images.planes]
-    if images.axes or (ome and images.dialect == "ome"):
+    if images.in_pages and (ome or images.axes):
         with create_stack(path, grids, layout, images.axes, images.shape, images.dialect, images.names) as sinks:
             yield sinks
     else:
