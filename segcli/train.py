@@ -288,7 +288,7 @@ def _prepared(
 ) -> Training:
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     learnt = [weights for weights in network.parameters() if weights.requires_grad]
-    optimiser = torch.optim.AdamW(learnt, lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(learnt, options.learning_rate, weight_decay=options.weight_decay, fused=True)
     crops = Crops(
         found,
         reading,

@@ -715,6 +715,37 @@ def test_dice_focal_and_lovasz_by_hand() -> None:
     assert float(Loss("lovasz")(hard, targets)) == pytest.approx(1 - iou.mean(), abs=1e-5)
 
 
+def plain_dice(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """As in the paper, pixel by pixel, with a one for each true class."""
+    labelled = (targets >= 0).reshape(-1)
+    shares = scores.movedim(1, -1).reshape(-1, scores.shape[1])[labelled].softmax(1)
+    truth = torch.nn.functional.one_hot(targets.reshape(-1)[labelled], scores.shape[1]).float()
+    there = truth.sum(0) > 0
+    return (1 - 2 * (shares * truth).sum(0) / (shares + truth).sum(0))[there].mean()
+
+
+@given(
+    classes=st.integers(2, 6), labels=st.lists(st.integers(-1, 5), min_size=2, max_size=2), seed=st.integers(0, 99),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]), half=st.booleans(),
+)  # fmt: skip
+def test_dice_is_what_its_paper_says_however_scores_lie(
+    classes: int, labels: list[int], seed: int, layout: torch.memory_format, half: bool
+) -> None:
+    """In value and gradient, of classes that occur, without labels, in both layouts and precisions."""
+    random = torch.Generator().manual_seed(seed)
+    given = torch.randn(2, classes, 9, 11, generator=random).to(memory_format=layout)
+    given = given.bfloat16() if half else given
+    few = torch.tensor([min(label, classes - 1) for label in (*labels, 0)])
+    targets = few[torch.randint(0, 3, (2, 9, 11), generator=random)]
+    one, other = given.clone().requires_grad_(), given.clone().float().requires_grad_()
+    fast, slow = Loss("dice")(one, targets), plain_dice(other, targets)
+    assert fast.item() == pytest.approx(slow.item(), abs=1e-6)
+    fast.backward()
+    slow.backward()
+    assert one.grad is not None and other.grad is not None
+    assert torch.allclose(one.grad.float(), other.grad, atol=1e-6, rtol=2**-8 if half else 1e-4)
+
+
 @pytest.mark.parametrize("other", ["dice", "lovasz"])
 def test_weights_of_pixels_and_smoothing_are_for_the_cross_entropy_of_two_losses(other: LossKind) -> None:
     pixel = torch.rand(TARGETS.shape, generator=torch.Generator().manual_seed(0))
