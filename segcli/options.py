@@ -34,6 +34,10 @@ OnError = Literal["skip", "stop"]
 LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz", "ce+lovasz"]
 
 
+Band = int | str
+"""Of a file: its number, from 1, or the name that the file gives it."""
+
+
 @dataclass(frozen=True)
 class Percentiles:
     """Two values of each image, by the share of its values that are lower, in percent: of all its bands together, or of
@@ -56,7 +60,7 @@ class PredictOptions:
     inputs: tuple[Path | str, ...]  # text for what GDAL opens and is no file of this machine
     out: Path
     weights: tuple[str, ...] = ()  # files, patterns or names of bundled ones; none: nuclei
-    bands: tuple[int, ...] | None = None  # counted from 1
+    bands: tuple[Band, ...] | None = None
     level: int | None = None
     mpp: float | None = None  # micrometres a pixel
     format: Format = "auto"
@@ -128,7 +132,7 @@ class ColorizeOptions:
     classes: tuple[str, ...] | None = None  # values or names
     palette_only: bool = False
     over: Path | None = None
-    bands: tuple[int, ...] | None = None  # counted from 1
+    bands: tuple[Band, ...] | None = None
     alpha: float = 0.5
     contours: int = 0  # pixels
     legend: Legend = "none"
@@ -163,7 +167,7 @@ class TrainOptions:
     minutes: float | None = None
     patience: int | None = None
     weights: Path | None = None  # or the name of bundled ones
-    bands: tuple[int, ...] | None = None  # counted from 1
+    bands: tuple[Band, ...] | None = None
     input_range: Percentiles | Literal["none"] | None = None  # None: as the weights that it begins with
     width: int = 32
     depth: int = 4

@@ -176,7 +176,7 @@ def add_objects(
 
 def _shown(source: Source, options: PredictOptions) -> tuple[int, ...]:
     """The bands that the network sees, where they were chosen: three of them, or one."""
-    chosen = [place for number in options.bands or () if (place := source.band_of(number)) is not None]
+    chosen = [place for band in options.bands or () if (place := source.band_of(band)) is not None]
     return tuple(chosen[: 3 if len(chosen) >= 3 else 1]) or shown_bands(source)
 
 

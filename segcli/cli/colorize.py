@@ -52,7 +52,8 @@ def colorize(
         Path | None, typer.Option(help="Draw over these images: a folder, or one file for one mask.")
     ] = ColorizeOptions.over,
     bands: Annotated[
-        str | None, typer.Option(metavar="N,N,N", help="Bands of the images, from 1, for red, green and blue.")
+        str | None,
+        typer.Option(metavar="BAND,BAND,BAND", help="Bands of the images, from 1 or by name, for red, green and blue."),
     ] = None,
     alpha: Annotated[
         float, typer.Option(min=0, max=1, help="Strength of the colours over images.")
@@ -103,7 +104,7 @@ def colorize(
 
     options = ColorizeOptions(
         named(inputs, nul), out, palette, texts.names(classes), palette_only, over,
-        texts.band_numbers(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format,
+        texts.bands(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format,
         compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, quiet, debug,
     )  # fmt: skip
     from segcli.colorize import run

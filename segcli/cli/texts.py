@@ -1,5 +1,6 @@
 """What stands behind an option, from text. UsageError names the option, what was found and what was expected."""
 
+import csv
 import math
 import re
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from contextlib import suppress
 from typing import Literal
 
 from segcli.errors import UsageError
-from segcli.options import BoundaryUnit, Percentiles
+from segcli.options import Band, BoundaryUnit, Percentiles
 from segcli.shard import Shard
 
 
@@ -45,12 +46,14 @@ def class_bar(text: str) -> tuple[str, float]:
     return name, bar
 
 
-def band_numbers(text: str | None) -> tuple[int, ...] | None:
+def bands(text: str | None) -> tuple[Band, ...] | None:
+    """Numbers from 1 on, and names; those with a comma stand in quotes, as in CSV."""
     if text is None:
         return None
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise UsageError("--bands", f"found {text!r}", "expected numbers from 1 on, such as 4,3,2")
-    return tuple(map(int, text.split(",")))
+    found = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
+    if not found or any(not part or (re.fullmatch(r"[-+]?\d+", part) and int(part) < 1) for part in found):
+        raise UsageError("--bands", f"found {text!r}", "expected numbers from 1 on, such as 4,3,2, or names of bands")
+    return tuple(int(part) if part.isdecimal() else part for part in found)
 
 
 def names(text: str | None) -> tuple[str, ...] | None:

@@ -58,7 +58,10 @@ def train(
     ] = TrainOptions.weights,
     bands: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Learn from these bands of the images, from 1, in this order, not all."),
+        typer.Option(
+            metavar="BAND,BAND,...",
+            help="Learn from these bands of the images, from 1 or by name, in this order, not all.",
+        ),
     ] = None,
     input_range: Annotated[
         str | None,
@@ -166,7 +169,7 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, split_seed, texts.fold(fold), texts.pattern("--group-by", group_by), check, epochs,
-        minutes, patience, weights, texts.band_numbers(bands), texts.percentiles("--input-range", input_range), width,
+        minutes, patience, weights, texts.bands(bands), texts.percentiles("--input-range", input_range), width,
         depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze, freeze_norms, crop,
         batch, augment, upright, keep_values, balance, loss, texts.class_weights(class_weights), border_weight,
         border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half,

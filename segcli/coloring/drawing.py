@@ -17,10 +17,12 @@ from segcli.drawing.overlay import over_picture
 from segcli.drawing.stamps import Line, Stamp, legend, scale_bar, text_pixels
 from segcli.errors import InputError
 from segcli.files import replacing
+from segcli.options import Band
 from segcli.palettes import to_qml
 from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted, pictured, strip_height
 from segcli.raster.align import is_elsewhere
 from segcli.raster.faults import faults_of_writing
+from segcli.raster.fit import no_band
 from segcli.raster.grid import Grid
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
@@ -206,12 +208,11 @@ def check_size(mask: Source, other: Source) -> None:
                          "expected the same size")  # fmt: skip
 
 
-def bands_of(image: Source, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+def bands_of(image: Source, wanted: tuple[Band, ...] | None) -> tuple[int, ...]:
     """The bands that are shown: those that are wanted, or red, green and blue. InputError where one is missing."""
     if wanted is None:
         return shown_bands(image)
-    found = [image.band_of(number) for number in wanted]
-    missing = [number for number, band in zip(wanted, found, strict=True) if band is None]
-    if missing:
-        raise InputError(image.path, f"has no band {missing[0]}", f"it has {image.bands}", "see --bands")
-    return tuple(band for band in found if band is not None)
+    found = [(band, image.band_of(band)) for band in wanted]
+    if missing := [band for band, place in found if place is None]:
+        raise no_band(image, missing[0])
+    return tuple(place for _, place in found if place is not None)

@@ -23,7 +23,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.files import matching, replacing
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Percentiles
+from segcli.options import Band, Percentiles
 
 FORMAT, FORMAT_WITH_PERCENTILES = 1, 2
 """Who does not know of percentiles would take values as they are, without a word: hence a number of their own."""
@@ -41,7 +41,7 @@ class Model:
     classes: ClassTable
     pixel_size_m: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
-    learnt: tuple[int, ...] | None = None  # which bands of its files, from 1, a training chose; None: all
+    learnt: tuple[Band, ...] | None = None  # which bands of its files a training chose; None: all
     upright: bool = False  # it learnt from images that have an up: turned ones would be new to it
 
     @property
@@ -125,13 +125,17 @@ def _load(path: Path) -> Model:
             f"{config.classes} classes with {len(classes.entries)} names"
         )
     learnt = record.get("bands")  # earlier versions had none
-    if learnt is not None and not (learnt and all(type(band) is int and band > 0 for band in learnt)):
+    if learnt is not None and not (isinstance(learnt, list) and learnt and all(map(_is_band, learnt))):
         raise ValueError(f"bands {learnt!r:.60}")
     training = record["training"]
     upright = record["upright"] if "upright" in record else _was_upright(training)
     if not isinstance(upright, bool):
         raise ValueError(f"upright {upright!r:.60}, which is true or false")
     return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt), upright)
+
+
+def _is_band(value: Any) -> bool:
+    return (type(value) is int and value > 0) or (isinstance(value, str) and value != "")
 
 
 def _was_upright(training: Any) -> bool:

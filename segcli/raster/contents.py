@@ -39,7 +39,7 @@ class Contents:
     """The images of one file, all open. A stack has `axes` and `shape`, such as TZ and (7, 5); a single image none.
 
     `whole` is where the pixels of the whole size lie, where a level of a pyramid was chosen; `orientation` counts as
-    EXIF; `calibration` is `Grid`'s; `names` are those of OME's images.
+    EXIF; `calibration` is `Grid`'s; `names` are those of OME's images, `channels` of its channels.
     """
 
     readers: tuple[Reader, ...]
@@ -50,6 +50,7 @@ class Contents:
     whole: Grid | None = None
     orientation: int = 1
     names: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def close(self) -> None:
         for reader in self.readers:
@@ -83,7 +84,7 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
             whole = _whole_grid(name, found) if chosen else None
             return Contents(
                 tuple(readers), found.axes, found.shape, found.dialect, found.calibration, whole, found.orientation,
-                found.names,
+                found.names, found.channels,
             )  # fmt: skip
         except BaseException:
             for reader in readers:

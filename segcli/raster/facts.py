@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
-from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
@@ -40,19 +39,8 @@ def of_bands(reader: Reader, of_dataset: Callable[[Any], Sequence[Value]], unkno
 
 
 def names_of(reader: Reader) -> list[str]:
-    """Of the bands, as GDAL or OME has them; empty where the file does not say."""
-    names = of_bands(reader, lambda dataset: [name or "" for name in dataset.descriptions], "")
-    channels = _channels(dataset_of(reader)) if isinstance(reader, JoinedReader) and not any(names) else []
-    return channels if len(channels) == len(names) else names
-
-
-def _channels(dataset: Any) -> list[str]:
-    """The names of OME's channels, if this is the first page of a file that has some."""
-    text = "" if dataset is None else dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
-    if not text.rstrip("\0 \r\n\t").endswith("OME>"):
-        return []
-    pixels = ElementTree.fromstring(text).find("{*}Image/{*}Pixels")  # it was understood when the file was opened
-    return [] if pixels is None else [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
+    """Of the bands, as GDAL has them; empty where the file does not say."""
+    return of_bands(reader, lambda dataset: [name or "" for name in dataset.descriptions], "")
 
 
 def kinds_of(reader: Reader) -> list[ColorInterp]:

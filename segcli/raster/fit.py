@@ -1,16 +1,22 @@
 """How a file fits what a network was trained on: which of its bands, and which range of its values."""
 
+import csv
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from io import StringIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.errors import InputError
-from segcli.options import Percentiles
+from segcli.options import Band, Percentiles
 from segcli.raster.source import Source
 from segcli.validity import Valid, written_out
+
+SHOWN = 12
+"""Names of bands in a message."""
 
 CAMERA_BITS = (8, 10, 12, 14, 16)
 
@@ -23,14 +29,16 @@ of a large slide takes as long as a GPU needs to label it."""
 
 
 def match_bands(
-    source: Source, wanted: int, chosen: tuple[int, ...] | None = None, learnt: tuple[int, ...] | None = None
-) -> tuple[int, ...]:
+    source: Source, wanted: int, chosen: tuple[Band, ...] | None = None, learnt: tuple[Band, ...] | None = None,
+    by_name: bool = True,
+) -> tuple[int, ...]:  # fmt: skip
     """Bands of the file, from 0, for a network of `wanted` bands; InputError where they do not fit.
 
     The same number fits, leaving alpha out; so does, for a network of three, a grey one repeated, also one that was
     `chosen` of several, and red, green and blue with one band more (near infrared, or alpha not marked as such).
     `learnt` are those that training chose of its files: of a file that has them nobody knows whether it is such a one,
-    or has them in the network's order already, so that they are to be chosen again.
+    or has them in the network's order already, so that they are to be chosen again; names say which they are, and are
+    taken if `by_name`.
     """
     found = source.bands
     if chosen is not None:
@@ -38,16 +46,17 @@ def match_bands(
         if len(chosen) != wanted and not is_grey:
             count = f"{len(chosen)} band{'s' * (len(chosen) != 1)}"
             raise InputError(source.path, f"--bands names {count}", f"the weights expect {wanted}{_or_grey(wanted)}")
-        if missing := [number for number in chosen if source.band_of(number) is None]:
-            raise InputError(source.path, f"band {missing[0]} is alpha, or not there",
-                             f"--bands names it, and there are {found}", "name others")  # fmt: skip
+        if missing := [band for band in chosen if source.band_of(band) is None]:
+            raise no_band(source, missing[0])
         return _places(source, chosen, wanted)
     taken: tuple[int, ...] | None = None
     if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
         taken = tuple(range(wanted))
     elif found == 1 and wanted == 3:
         taken = (0, 0, 0)
-    has_them = learnt is not None and all(source.band_of(number) is not None for number in learnt)
+    has_them = learnt is not None and all(source.band_of(band) is not None for band in learnt)
+    if learnt and has_them and by_name and all(isinstance(band, str) for band in learnt):
+        return _places(source, learnt, wanted)
     if taken is not None and not (learnt and has_them and _places(source, learnt, wanted) != taken):
         return taken
     count = f"{found} band{'s' * (found != 1)}"
@@ -58,15 +67,28 @@ def match_bands(
                      "choose with --bands, or other weights")  # fmt: skip
 
 
-def _places(source: Source, numbers: tuple[int, ...], wanted: int) -> tuple[int, ...]:
+def no_band(source: Source, band: Band) -> InputError:
+    """What is wrong with a file that has no such band."""
+    if isinstance(band, int):
+        return InputError(source.path, f"band {band} is alpha, or not there",
+                          f"--bands names it, and there are {source.bands}", "name others")  # fmt: skip
+    names = [name for name in source.band_names if name]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    called = f"its bands are {', '.join(names[:SHOWN])}{more}" if names else f"its {source.bands} have no names"
+    return InputError(source.path, f"no band is called {band}", called, "name others, or count them from 1")
+
+
+def _places(source: Source, bands: tuple[Band, ...], wanted: int) -> tuple[int, ...]:
     """Those bands, from 0; a single one repeated for a network of three."""
-    places = tuple(place for number in numbers if (place := source.band_of(number)) is not None)
+    places = tuple(place for band in bands if (place := source.band_of(band)) is not None)
     return places * (3 if len(places) == 1 and wanted == 3 else 1)
 
 
-def _written(bands: tuple[int, ...]) -> str:
-    """As --bands takes them."""
-    return ",".join(map(str, bands))
+def _written(bands: tuple[Band, ...]) -> str:
+    """As --bands takes them on a command line."""
+    text = StringIO()
+    csv.writer(text, lineterminator="").writerow(bands)
+    return shlex.quote(text.getvalue())
 
 
 def _or_grey(wanted: int) -> str:

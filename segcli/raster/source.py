@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError
+from segcli.options import Band
 from segcli.raster import facts
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
 from segcli.raster.names import Name
@@ -63,7 +64,7 @@ class Source:
         reader = self._reader
         dataset = facts.dataset_of(reader)
         kinds = facts.kinds_of(reader)
-        self._purpose = purpose
+        self._purpose, self._channels = purpose, contents.channels
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
         followed = isinstance(reader, GdalReader) and reader.follows_alpha
@@ -139,6 +140,8 @@ class Source:
     def band_names(self) -> tuple[str, ...]:
         """As the file says them, by band; empty where it does not."""
         known = facts.names_of(self._reader)
+        if not any(known) and len(self._channels) == len(known):
+            known = list(self._channels)
         return tuple(known[n] for n in self._indexes)
 
     def rest(self) -> None:
@@ -146,11 +149,24 @@ class Source:
         if self._loaded is None:
             self._reader.rest()
 
-    def band_of(self, number: int) -> int | None:
-        """Where band `number` of the file, from 1, is among the bands here; None for alpha, or where there is none."""
+    def band_of(self, band: Band) -> int | None:
+        """Where a band of the file is among the bands here; None for alpha, or where there is none. By name it is the
+        only one that the file calls so, in small letters or large ones, or shows in that colour. InputError where
+        there are several."""
         if self._lookup is not None:
-            return number - 1 if number <= self.bands else None
-        return self._indexes.index(number - 1) if number - 1 in self._indexes else None
+            return band - 1 if isinstance(band, int) and band <= self.bands else None
+        if isinstance(band, int):
+            return self._indexes.index(band - 1) if band - 1 in self._indexes else None
+        kinds = facts.kinds_of(self._reader)
+        for names in (self.band_names, [kinds[n].name for n in self._indexes]):
+            found = [n for n, name in enumerate(names) if name.strip().casefold() == band.casefold()]
+            if len(found) > 1:
+                raise InputError(
+                    self.path, f"{len(found)} bands called {band}", "expected one", "name it by its number"
+                )
+            if found:
+                return found[0]
+        return None
 
     @property
     def is_loaded(self) -> bool:

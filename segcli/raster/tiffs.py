@@ -50,7 +50,7 @@ class Structure:
 
     `levels[k]` has the planes at level k, level 0 being the whole size. `calibration` is `Grid`'s, of level 0.
     `first_page` is true for a single image that any reader finds, which `orientation` says how to turn; `names` are
-    those of OME's images.
+    those of OME's images, `channels` of its channels.
     """
 
     levels: tuple[tuple[Plane, ...], ...]
@@ -61,6 +61,7 @@ class Structure:
     first_page: bool = False
     orientation: int = 1
     names: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
 
 def structure(path: Path) -> Structure | None:
@@ -185,7 +186,8 @@ def _ome(file: tifffile.TiffFile, found: list[Page]) -> Structure:
     stacks = [_stack(data.axes + "YX", (*data.shape, 0, 0), offsets, "ome") for offsets in levels]
     pixel = pixel_size.resolution(file.pages.first) | data.calibration
     levels_of = tuple(stack.levels[0] for stack in stacks)
-    return Structure(levels_of, stacks[0].axes, stacks[0].shape, "ome", pixel, names=data.names)
+    axes, shape = stacks[0].axes, stacks[0].shape
+    return Structure(levels_of, axes, shape, "ome", pixel, names=data.names, channels=data.channels)
 
 
 def _ome_levels(file: tifffile.TiffFile, offsets: list[int], indices: list[int]) -> list[list[int]]:

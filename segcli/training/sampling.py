@@ -17,7 +17,7 @@ from torch import Tensor
 from segcli.network.frame import beyond
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig
-from segcli.options import Augment
+from segcli.options import Augment, Band
 from segcli.raster.fit import Range, match_bands
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
@@ -68,10 +68,10 @@ class Reading:
     """Windows of images and their labels as the network sees them; small files are decoded once and kept."""
 
     def __init__(
-        self, labels: Labels, constants: Normalisation, chosen: tuple[int, ...] | None = None,
+        self, labels: Labels, constants: Normalisation, chosen: tuple[Band, ...] | None = None,
         ranges: Mapping[Pair, Range] | None = None, cache_bytes: int = CACHE_BYTES,
     ) -> None:  # fmt: skip
-        """`chosen` are the bands to read, counted from 1; None: all. `ranges` are those of values that images have of
+        """`chosen` are the bands to read; None: all. `ranges` are those of values that images have of
         their own; None: they are taken as they are."""
         self.labels, self.constants, self.ranges, self._chosen = labels, constants, ranges or {}, chosen
         self._left = cache_bytes

@@ -12,7 +12,7 @@ from segcli.network.checkpoint import Model
 from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Percentiles, TrainOptions
+from segcli.options import Band, Percentiles, TrainOptions
 from segcli.raster.fit import Range, match_bands
 from segcli.raster.source import Source
 from segcli.training.constants import normalisation
@@ -52,11 +52,11 @@ def seen_as(found: Survey, model: Model) -> Survey:
     return replace(found, bands=model.bands)
 
 
-def _fault(pair: Pair, model: Model, chosen: tuple[int, ...] | None) -> InputError | None:
+def _fault(pair: Pair, model: Model, chosen: tuple[Band, ...] | None) -> InputError | None:
     """What is wrong with its bands, if anything."""
     with Source(pair.image) as image:
         try:
-            match_bands(image, model.bands, chosen, model.learnt)
+            match_bands(image, model.bands, chosen, model.learnt, by_name=False)  # nothing reads them so later
         except InputError as error:
             return error
     return None

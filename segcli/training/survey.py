@@ -16,6 +16,7 @@ from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
 from segcli.machine import cores
+from segcli.options import Band
 from segcli.raster.align import is_elsewhere
 from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.fit import match_bands
@@ -78,14 +79,14 @@ class Survey:
     facts: dict[Pair, Facts]
     dtype: str
     bands: int
-    chosen: tuple[int, ...] | None = None
+    chosen: tuple[Band, ...] | None = None
 
 
 def survey(
-    splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[int, ...] | None = None,
+    splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[Band, ...] | None = None,
     with_ranges: bool = False,
 ) -> Survey:  # fmt: skip
-    """Look at everything once: of images at the `chosen` bands, counted from 1, or at all. `fail` is told of each pair
+    """Look at everything once: of images at the `chosen` bands, or at all. `fail` is told of each pair
     that cannot be used; UsageError if there is one. `with_ranges`: each image is to have a range of its own, so that
     dtypes may differ."""
     facts: dict[Pair, Facts] = {}
@@ -141,7 +142,7 @@ def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable
 
 
 def _attempt(
-    pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int, with_ranges: bool
+    pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int, with_ranges: bool
 ) -> Facts | InputError:
     try:
         return _look(pair, labels, chosen, sampled, with_ranges)
@@ -149,7 +150,7 @@ def _attempt(
         return error
 
 
-def _look(pair: Pair, labels: Labels, chosen: tuple[int, ...] | None, sampled: int, with_ranges: bool) -> Facts:
+def _look(pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int, with_ranges: bool) -> Facts:
     for path in (pair.image, pair.mask):
         if path.is_dir():
             raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
