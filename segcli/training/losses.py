@@ -102,21 +102,28 @@ def lovasz_softmax(scores: Tensor, targets: Tensor) -> Tensor:
     Over the pixels of one process: it sorts them, and no sum over processes stands for that.
     """
     labelled = targets >= 0
-    shares = scores.softmax(1).unbind(1)  # at once: the gradient of a plane by itself is as large as all of them
-    truth = targets[labelled]
     losses = []
-    for n in range(scores.shape[1]):
-        is_class = (truth == n).float()
-        if not is_class.any():
-            continue
-        errors, order = (is_class - shares[n][labelled]).abs().sort(descending=True)
-        sorted_truth = is_class[order]
-        size = sorted_truth.sum()
-        # IoU loss when the worst k pixels are wrong; its steps are the gradient (algorithm 1 of the paper).
-        jaccard = 1 - (size - sorted_truth.cumsum(0)) / (size + (1 - sorted_truth).cumsum(0))
-        steps = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-        losses.append((errors * steps).sum())
+    for n, share in enumerate(scores.softmax(1).unbind(1)):  # at once: a plane's gradient by itself is a whole one
+        is_class = targets == n
+        if is_class.any():
+            errors = torch.where(is_class, 1 - share, share) * labelled  # those of 0 count for nothing
+            losses.append((errors * _lovasz_gradient(errors.detach(), is_class)).sum())
     return torch.stack(losses).mean() if losses else scores.sum() * 0
+
+
+def _lovasz_gradient(errors: Tensor, is_class: Tensor) -> Tensor:
+    """By how much the extension grows with the error of each pixel, as `errors`: by the step of the IoU loss when that
+    pixel is wrong, too, where those of larger errors are (algorithm 1 of the paper, in the pixels' own order)."""
+    flat = errors.reshape(-1)
+    if flat.device.type == "cpu":  # NumPy sorts several numbers at a time, in a fifth of the time
+        order = torch.from_numpy(np.argsort(-flat.numpy()))
+    else:
+        order = flat.argsort(descending=True)
+    truth = is_class.reshape(-1)[order]
+    size = truth.sum()
+    jaccard = 1 - (size - truth.cumsum(0)) / (size + (~truth).cumsum(0))
+    steps = torch.cat([jaccard[:1], jaccard.diff()])
+    return torch.empty_like(flat).scatter_(0, order, steps).view_as(errors)
 
 
 def class_weights(pixels: NDArray[np.int64]) -> NDArray[np.float64]:
