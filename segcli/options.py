@@ -1,5 +1,6 @@
 """What each verb can be told: one frozen dataclass a verb, and the only place where defaults are written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,20 @@ LossKind = Literal["ce", "dice", "ce+dice", "focal", "lovasz", "ce+lovasz"]
 
 Band = int | str
 """Of a file: its number, from 1, or the name that the file gives it."""
+
+
+def bands_text(bands: Iterable[Band]) -> str:
+    """As --bands takes them: numbers, and names, in quotes where they would be taken for something else."""
+    return ",".join(str(band) if isinstance(band, int) or is_plain(band) else _quoted(band) for band in bands)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a band's name needs no quotes: it has a letter, so that it is no number, and nothing that parts names."""
+    return not set(name) & set(',"') and any(letter.isalpha() for letter in name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from segcli.raster.names import Name
 from segcli.raster.objects import COUNTS, OBJECTS, find_objects, write_objects
 from segcli.raster.sidecars import remove_aux
 from segcli.raster.sink import Encoding
-from segcli.raster.source import Source
 from segcli.raster.stack_sink import create_for
-from segcli.raster.stretch import shown_bands, stretch_together
+from segcli.raster.stretch import stretch_together
 from segcli.raster.vectors import POLYGONS, Shapes, check_on_earth, check_polygons, write_polygons
 from segcli.tiling.manifest import MANIFEST as TILES
 
@@ -127,9 +126,11 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
 
 
 def add_drawings(
-    job: Job, images: Images, classes: ClassTable, wanted: Sequence[Product], options: PredictOptions
-) -> list[Path]:
-    """Draw what is drawn from the finished mask of `images`, and give all files that were written beside it."""
+    job: Job, images: Images, bands: tuple[int, ...], classes: ClassTable, wanted: Sequence[Product],
+    options: PredictOptions,
+) -> list[Path]:  # fmt: skip
+    """Draw what is drawn from the finished mask of `images`, of which the network saw these bands, and give all files
+    that were written beside it."""
     files = {product.folder: path for product, path in zip(wanted, places(job, wanted, options), strict=True)}
     others = dict(zip(beside(options), job.beside, strict=True))
     confidence = files.get(CONFIDENCE)
@@ -137,7 +138,7 @@ def add_drawings(
     try:
         if options.overlay:
             overlay = others[Beside(OVERLAYS)]
-            draw_overlay(images, job.output, overlay, classes, options)
+            draw_overlay(images, bands, job.output, overlay, classes, options)
             written.append(overlay)
         if (options.objects or options.polygons) and confidence is not None:
             try:
@@ -174,15 +175,13 @@ def add_objects(
     return written
 
 
-def _shown(source: Source, options: PredictOptions) -> tuple[int, ...]:
-    """The bands that the network sees, where they were chosen: three of them, or one."""
-    chosen = [place for band in options.bands or () if (place := source.band_of(band)) is not None]
-    return tuple(chosen[: 3 if len(chosen) >= 3 else 1]) or shown_bands(source)
-
-
-def draw_overlay(images: Images, mask: Path, output: Path, classes: ClassTable, options: PredictOptions) -> None:
-    """The images with the classes of their finished mask in colour over them, as 8-bit RGB on the same grid."""
-    style, shown = Style(over_picture(classes), options.alpha), _shown(images.planes[0], options)
+def draw_overlay(
+    images: Images, bands: tuple[int, ...], mask: Path, output: Path, classes: ClassTable, options: PredictOptions
+) -> None:
+    """The images, three of these bands or one, with the classes of their finished mask in colour over them, as 8-bit
+    RGB on the same grid."""
+    style = Style(over_picture(classes), options.alpha)
+    shown = bands[: 3 if len(bands) >= 3 and len(set(bands)) > 1 else 1]  # a grey one may be repeated
     limits = stretch_together(images.planes, shown)
     with (
         closing(open_images(mask, "mask")) as masks,

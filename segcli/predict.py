@@ -40,7 +40,7 @@ from segcli.options import Percentiles, PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
-from segcli.raster.fit import Range, check_dtypes, match_bands, match_ranges, written
+from segcli.raster.fit import Range, check_dtypes, match_images, match_ranges, written
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
@@ -156,7 +156,7 @@ def run(options: PredictOptions, console: Console) -> int:
             with ExitStack() as open_files:
                 for plane in scan.images.planes:
                     open_files.callback(plane.close)
-                written = outputs.add_drawings(job, scan.images, model.classes, setting.products, options)
+                written = outputs.add_drawings(job, scan.images, scan.bands, model.classes, setting.products, options)
             return [job.output, *written]
 
         steps = batch.Steps(prepare, alike, work, finish, setting.stopping)
@@ -225,10 +225,7 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
 def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int, ...]:
     """The bands that the network sees of a file that fits it, and says what its mask cannot hold of it."""
     first = images.planes[0]
-    bands = match_bands(first, setting.model.bands, setting.options.bands, setting.model.learnt)
-    other = next((plane.bands for plane in images.planes if plane.bands != first.bands), None)
-    if other is not None:
-        raise InputError(path, f"images of {first.bands} and of {other} bands", "expected the same")
+    bands = match_images(images.planes, setting.model.bands, setting.options.bands, setting.model.learnt)
     check_dtypes(images.planes, bands, setting.model.normalisation.needed_dtype, setting.options.input_range)
     is_guess = first.has_channels and len(set(bands)) == 3 and setting.options.bands is None
     if is_guess and setting.model.learnt is None:  # of weights that learnt from channels it says which ones

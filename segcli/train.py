@@ -91,7 +91,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
             console.say(line)
         check_classes(options, labels.classes)
         check_counts(options, count, processes.count)
-        found = found if start is None else seen_as(found, start)
+        found = found if start is None else seen_as(found, start, options.bands)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0

@@ -1,7 +1,8 @@
 """Bands that are asked for by the names that files give them."""
 
 import re
-import shlex
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +21,15 @@ from segcli.colorize import run as colorize
 from segcli.console import Console
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.network import checkpoint
-from segcli.options import ColorizeOptions, PredictOptions, TrainOptions
+from segcli.options import ColorizeOptions, PredictOptions, TrainOptions, bands_text
 from segcli.predict import run
-from segcli.raster.fit import _written, match_bands
+from segcli.raster.fit import match_bands
 from segcli.raster.images import open_images
 from segcli.raster.source import Source
 from segcli.train import run as train
 from tests.helpers import brightness_model
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
 
 QUIET = Console(quiet=True)
 PLACE = {"transform": rasterio.Affine(10, 0, 0, 0, -10, 0), "crs": "EPSG:32640"}
@@ -80,23 +84,33 @@ def test_colours_are_names_where_the_file_has_no_others(tmp_path: Path, rng: np.
     kinds = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.alpha)
     with Source(write_bands(tmp_path / "a.tif", pixels, kinds=kinds)) as image:
         assert match_bands(image, 3, ("red", "green", "Blue")) == (2, 1, 0)
-        with pytest.raises(InputError, match="no band is called alpha; its 3 have no names"):
+        with pytest.raises(InputError, match="no band is called alpha; it has 3, called blue, green, red; name others"):
             match_bands(image, 3, ("red", "green", "alpha"))
-    with Source(write_bands(tmp_path / "b.tif", pixels, ("green", "x", "", ""), kinds)) as image:
-        assert image.band_of("green") == 0  # what the file says comes first
-        assert image.band_of("red") == 2
+        with pytest.raises(
+            InputError, match="band 4 is alpha, or not there; --bands names it, and it has 3, called bl"
+        ):
+            match_bands(image, 3, (1, 2, 4))
+    with Source(write_bands(tmp_path / "b.tif", pixels, ("nir", "", "", ""), kinds)) as image:
+        assert image.band_of("nir") == 0
+        assert image.band_of("red") is None  # colours of bands that have names are often made up
+    with Source(write_bands(tmp_path / "c.tif", pixels[:2])) as image:
+        assert [image.band_of(name) for name in ("undefined", "gray", "")] == [None, None, None]
+        with pytest.raises(InputError, match="no band is called vh; it has 2, without names; name others, or count"):
+            match_bands(image, 1, ("vh",))
 
 
 def test_what_is_not_there_is_said_with_what_is(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 255, (3, 20, 30), np.uint8)
     scene = write_bands(tmp_path / "a.tif", pixels, ("VV", "VH", "VV"))
     with Source(scene) as image:
-        with pytest.raises(InputError, match="no band is called HH; its bands are VV, VH, VV; name others, or count"):
+        with pytest.raises(
+            InputError, match="no band is called HH; it has 3, called VV, VH, VV; name others, or count"
+        ):
             match_bands(image, 3, ("VH", "HH", 1))
-        with pytest.raises(InputError, match="2 bands called vv; expected one; name it by its number"):
+        with pytest.raises(InputError, match="2 bands called vv; expected one; count them from 1"):
             match_bands(image, 3, ("VH", "vv", 1))
     many = write_bands(tmp_path / "b.tif", np.repeat(pixels, 5, 0), tuple(f"B{n}" for n in range(15)))
-    with Source(many) as image, pytest.raises(InputError, match=r"its bands are B0, .*, B11 and 3 more; name"):
+    with Source(many) as image, pytest.raises(InputError, match=r"it has 15, called B0, .*, B11 and 3 more; name"):
         match_bands(image, 1, ("B99",))
     mask = tmp_path / "masks" / "a.tif"
     write_bands(mask, (pixels[:1] > 99).astype(np.uint8))
@@ -188,7 +202,12 @@ def test_weights_that_learnt_by_name_find_their_bands(
     strange = write_bands(tmp_path / "s.tif", pixels, ("nir", "green", "blue"))
     capsys.readouterr()
     assert run(PredictOptions((strange,), tmp_path / "m", (str(best),)), Console()) == 1
-    assert "s.tif: 3 bands; the weights expect 2; choose with --bands" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "s.tif: 3 bands called nir, green, blue; the weights learnt from bands 'RED,\"A,B\"' of such" in said
+    assert "files; choose with --bands what shows the same here" in said
+    part = write_bands(tmp_path / "p.tif", pixels[:2], ("red", "green"))  # as many as the network has, one of its own
+    assert run(PredictOptions((part,), tmp_path / "m", (str(best),)), QUIET) == 1
+    assert run(PredictOptions((part,), tmp_path / "m", (str(best),), bands=("red", 2)), QUIET) == 0
 
     again = replace(options, weights=best, out=tmp_path / "c", epochs=1, bands=None)
     with pytest.raises(UsageError, match="give --bands 'RED,\"A,B\"', or") as error:
@@ -205,15 +224,17 @@ def test_bands_of_weights_that_are_none(tmp_path: Path, damage: object) -> None:
         checkpoint.load(tmp_path / "w.safetensors")
 
 
-@given(st.lists(st.integers(1, 99) | st.text("abZ 0-,'\"é.", min_size=1).map(str.strip), min_size=1, max_size=4))
-def test_what_is_advised_is_understood(given_bands: list[int | str]) -> None:
-    wanted = tuple(band for band in given_bands if isinstance(band, int) or re.search("[abZé]", band))
-    if wanted:
-        (text,) = shlex.split(_written(wanted))
-        assert bands(text) == wanted
+NAMES = st.text("abZ 079-,;'\"é.\n", min_size=1).map(str.strip).filter(bool)
 
 
-@pytest.mark.parametrize("text", ["", "0", "1,,2", "-1", "+0", "1,0", ",", " "])
+@given(st.lists(st.integers(1, 999) | NAMES, min_size=1, max_size=4))
+def test_what_is_advised_is_understood(wanted_bands: list[int | str]) -> None:
+    assert bands(bands_text(wanted_bands)) == tuple(wanted_bands)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "1,,2", "-1", "+3", "1-3", "1;2", "1,0", ",", " ", '""', '"a', 'a"b', '"a"b', "9" * 5000]
+)
 def test_texts_that_name_no_bands(text: str) -> None:
     with pytest.raises(UsageError, match="expected numbers from 1 on, such as 4,3,2, or names of bands"):
         bands(text)
@@ -223,3 +244,126 @@ def test_pictures_take_colours_by_name(tmp_path: Path, weights: Path, rng: np.ra
     cv2.imwrite(str(tmp_path / "a.png"), rng.integers(0, 255, (20, 30, 3), np.uint8))
     with Source(tmp_path / "a.png") as image:
         assert match_bands(image, 3, ("blue", "green", "red")) == (2, 1, 0)
+
+
+def test_made_up_colours_are_no_names(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Three bands of bytes are red, green and blue to GDAL, also where they are called otherwise."""
+    pixels = rng.integers(0, 255, (3, 20, 30), np.uint8)
+    path = write_bands(
+        tmp_path / "a.tif", pixels, ("B2", "B3", "B8"), (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    )
+    with Source(path) as image:
+        assert image.begins_with_rgb
+        assert [image.band_of(name) for name in ("red", "blue", "b8")] == [None, None, 2]
+        assert match_bands(image, 3, None, ("green", "red", "blue")) == (0, 1, 2)  # as it is: it has none of these
+    path = write_bands(tmp_path / "b.tif", pixels, (), (ColorInterp.red, ColorInterp.green, ColorInterp.blue))
+    with Source(path) as image:
+        assert match_bands(image, 3, None, ("green", "red", "blue")) == (0, 1, 2)
+        assert match_bands(image, 3, ("green", "red", "blue")) == (1, 0, 2)  # who asks knows
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_levels_of_a_pyramid_have_the_names_of_the_whole(tmp_path: Path, driver: str) -> None:
+    """GDAL's overviews have none themselves."""
+    pixels = np.stack([np.full((512, 512), 30, np.uint8), np.full((512, 512), 200, np.uint8)])
+    path = write_bands(tmp_path / "a.tif", pixels, ("dark", "light"))
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4])
+    if driver == "COG":
+        rasterio.shutil.copy(path, tmp_path / "c.tif", driver="COG")
+        path = tmp_path / "c.tif"
+    model = replace(brightness_model(2), learnt=("light", "dark"))
+    checkpoint.save(model, tmp_path / "w.safetensors")
+    for n, more in enumerate(({"level": 0}, {"level": 1}, {"mpp": 20e6})):
+        options = PredictOptions((path,), tmp_path / f"m{n}.tif", (str(tmp_path / "w.safetensors"),), **more)  # type: ignore[arg-type]
+        assert run(options, QUIET) == 0
+        assert (rasterio.open(options.out).read() == 7).all()
+
+
+def test_images_whose_bands_are_called_otherwise_are_not_labelled_by_name(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two positions of a stage, two pages: the first one's places would be taken for all."""
+    pixels = rng.integers(0, 255, (2, 2, 24, 30), np.uint8)
+    names = [["DAPI", "GFP"], ["GFP", "DAPI"]]
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        for image, called in zip(pixels, names, strict=True):
+            file.write(image, metadata={"axes": "CYX", "Channel": {"Name": called}}, photometric="minisblack")
+    images = open_images(tmp_path / "a.ome.tif")
+    assert [list(plane.band_names) for plane in images.planes] == names
+    images.close()
+    assert (
+        run(PredictOptions((tmp_path / "a.ome.tif",), tmp_path / "m", (str(weights),), bands=("DAPI",)), Console()) == 1
+    )
+    said = "images with bands called DAPI, GFP and called GFP, DAPI; expected the same; choose by numbers, or split it"
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert run(PredictOptions((tmp_path / "a.ome.tif",), tmp_path / "m", (str(weights),), bands=(1,)), QUIET) == 0
+
+
+def test_training_on_from_weights_keeps_names_and_refuses_other_orders(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Also of a microscope's channels, which are noted by themselves."""
+    channels = rng.integers(0, 255, (2, 48, 48), np.uint8)
+    for n in range(4):
+        for folder, called in (("a", ["red", "nir"]), ("b", ["nir", "red"])):
+            path = tmp_path / folder / "images" / f"{n}.ome.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, channels, metadata={"axes": "CYX", "Channel": {"Name": called}})
+            write_bands(tmp_path / folder / "masks" / f"{n}.ome.tif", (channels[:1] > 127).astype(np.uint8))
+    few = {"width": 2, "depth": 1, "crop": 32, "batch": 2, "epochs": 1, "val": 0.5}
+    first = TrainOptions(tmp_path / "a", tmp_path / "one", bands=("red", "nir"), **few)  # type: ignore[arg-type]
+    assert train(first, QUIET) == 0
+    again = replace(first, weights=tmp_path / "one" / "best.safetensors", bands=None)
+    assert train(replace(again, out=tmp_path / "two"), QUIET) == 0
+    assert checkpoint.load(tmp_path / "two" / "best.safetensors").learnt == ("red", "nir")
+    with pytest.raises(UsageError, match="learnt from bands red,nir of such files; give --bands red,nir"):
+        train(replace(again, data=tmp_path / "b", out=tmp_path / "three"), QUIET)
+    assert not (tmp_path / "three").exists()
+
+
+def test_overlays_show_what_the_network_saw(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Whether bands were asked for or are known by name; of small files, too, which are closed by then."""
+    pixels = rng.integers(0, 255, (5, 40, 50), np.uint8)
+    scene = write_bands(tmp_path / "a.tif", pixels, ("blue", "green", "red", "edge", "nir"))
+    checkpoint.save(replace(brightness_model(), learnt=("nir", "red", "green")), tmp_path / "w.safetensors")
+    pictures = []
+    for n, chosen in enumerate((None, (5, 3, 2), ("NIR", "red", 2))):
+        options = PredictOptions(
+            (scene,), tmp_path / f"m{n}", (str(tmp_path / "w.safetensors"),), bands=chosen, overlay=True
+        )
+        assert run(options, QUIET) == 0
+        pictures.append(rasterio.open(tmp_path / f"m{n}" / "overlays" / "a.tif").read())
+    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
+    tifffile.imwrite(tmp_path / "p.tif", pixels[:3].transpose(1, 2, 0), photometric="rgb", compression="png")
+    colors = PredictOptions((tmp_path / "p.tif",), tmp_path / "p", (str(tmp_path / "w.safetensors"),), overlay=True)
+    assert run(replace(colors, bands=("blue", "green", "red")), QUIET) == 0
+
+
+def test_names_of_digits_and_letters_in_two_forms(tmp_path: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 255, (3, 20, 30), np.uint8)
+    with Source(write_bands(tmp_path / "a.tif", pixels, ("443", "Cafe\u0301", "3"))) as image:
+        assert match_bands(image, 3, bands('"443","3",CAF\u00c9')) == (0, 2, 1)
+        assert match_bands(image, 3, bands("3,2,1")) == (2, 1, 0)
+
+
+def test_lists_of_names_in_a_config_file(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, segcli: Program
+) -> None:
+    pixels = rng.integers(0, 255, (3, 20, 30), np.uint8)
+    write_bands(tmp_path / "a.tif", pixels, ("light, far", 'say "x"', "\u00b5"))
+    (tmp_path / "c.toml").write_text('[predict]\nbands = ["light, far", "say \\"x\\"", "\u00b5"]\n', encoding="utf-8")
+    assert segcli("predict", "a.tif", "--weights", weights, "--config", "c.toml", "--out", "m").returncode == 0
+    assert np.array_equal(rasterio.open(tmp_path / "m" / "a.tif").read()[0] == 7, pixels[0] > 127)
+    (tmp_path / "c.toml").write_text('bands = ["3", 2, "1"]\n')
+    assert segcli("predict", "a.tif", "--weights", weights, "--config", "c.toml", "--out", "n").returncode == 0
+    assert np.array_equal(rasterio.open(tmp_path / "n" / "a.tif").read()[0] == 7, pixels[2] > 127)
+
+
+def test_tiles_of_one_channel_keep_its_name(tmp_path: Path, rng: np.random.Generator, segcli: Program) -> None:
+    pixels = rng.integers(0, 255, (40, 64), np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, metadata={"axes": "YX", "Channel": {"Name": ["DAPI"]}})
+    assert segcli("tile", "a.ome.tif", "--size", 32, "--out", "t").returncode == 0
+    for path in (tmp_path / "t").glob("*.tif"):
+        with Source(path) as image:
+            assert image.band_names == ("DAPI",)

@@ -477,7 +477,7 @@ def test_every_image_is_to_fit_the_weights(scenes: Path, rng: np.random.Generato
     found, said = looked_at(scenes)
     assert not said
     with pytest.raises(UsageError, match=r"c\.tif: 4 bands; the weights expect 3"):
-        seen_as(found, brightness_model())
+        seen_as(found, brightness_model(), None)
 
 
 def test_pixels_of_classes_without_weight_alone_have_no_loss() -> None:

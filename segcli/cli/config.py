@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from segcli.errors import UsageError
+from segcli.options import bands_text
 
 CONFIG_BYTES = 2**20
 NOT_IN_FILES = frozenset({"config", "help", "debug"})
@@ -58,7 +59,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(path, f"{key}: {str(value).lower()}", "expected a number or a text", "leave it out, or "
                              "comment it out, for what is so by itself")  # fmt: skip
     context.default_map = {
-        options[ours][key].name: _list(value) if options[ours][key].multiple else _text(value)
+        options[ours][key].name: _list(value) if options[ours][key].multiple else _text(_plain(key), value)
         for key, value in wanted.items()
     }
     return path
@@ -90,6 +91,10 @@ def _list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _text(value: Any) -> Any:
-    """As the command line has it: lists are written with commas."""
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+def _text(key: str, value: Any) -> Any:
+    """As the command line has it: lists are written with commas, in them names of bands in quotes if need be."""
+    if not isinstance(value, list):
+        return value
+    if key == "bands" and all(isinstance(part, int | str) for part in value):
+        return ",".join(part if str(part).isdecimal() else bands_text([part]) for part in map(str, value))
+    return ",".join(map(str, value))

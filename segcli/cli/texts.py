@@ -1,6 +1,5 @@
 """What stands behind an option, from text. UsageError names the option, what was found and what was expected."""
 
-import csv
 import math
 import re
 from collections.abc import Sequence
@@ -8,8 +7,11 @@ from contextlib import suppress
 from typing import Literal
 
 from segcli.errors import UsageError
-from segcli.options import Band, BoundaryUnit, Percentiles
+from segcli.options import Band, BoundaryUnit, Percentiles, is_plain
 from segcli.shard import Shard
+
+BAND = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*?))\s*(,|\Z)')
+"""A number or a name, in quotes or not, and what follows it."""
 
 
 def width(text: str | None) -> tuple[float, BoundaryUnit] | None:
@@ -47,13 +49,24 @@ def class_bar(text: str) -> tuple[str, float]:
 
 
 def bands(text: str | None) -> tuple[Band, ...] | None:
-    """Numbers from 1 on, and names; those with a comma stand in quotes, as in CSV."""
+    """Numbers from 1 on, and names; those with a comma, or without a letter, stand in quotes, as in CSV."""
     if text is None:
         return None
-    found = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
-    if not found or any(not part or (re.fullmatch(r"[-+]?\d+", part) and int(part) < 1) for part in found):
-        raise UsageError("--bands", f"found {text!r}", "expected numbers from 1 on, such as 4,3,2, or names of bands")
-    return tuple(int(part) if part.isdecimal() else part for part in found)
+    found: list[Band] = []
+    at, end = 0, ","
+    while end:
+        part = BAND.match(text, at)
+        quoted, plain, end = ("", "", "") if part is None else part.groups()
+        if plain and re.fullmatch("[1-9][0-9]{0,8}", plain):
+            found.append(int(plain))
+        elif name := (quoted or "").strip().replace('""', '"') or (plain if plain and is_plain(plain) else ""):
+            found.append(name)
+        else:
+            raise UsageError(
+                "--bands", f"found {text!r}", "expected numbers from 1 on, such as 4,3,2, or names of bands"
+            )
+        at = part.end() if part is not None else at
+    return tuple(found)
 
 
 def names(text: str | None) -> tuple[str, ...] | None:

@@ -23,7 +23,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.files import matching, replacing
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Band, Percentiles
+from segcli.options import Band, Percentiles, bands_text
 
 FORMAT, FORMAT_WITH_PERCENTILES = 1, 2
 """Who does not know of percentiles would take values as they are, without a word: hence a number of their own."""
@@ -127,6 +127,8 @@ def _load(path: Path) -> Model:
     learnt = record.get("bands")  # earlier versions had none
     if learnt is not None and not (isinstance(learnt, list) and learnt and all(map(_is_band, learnt))):
         raise ValueError(f"bands {learnt!r:.60}")
+    if learnt is not None and len(learnt) not in (config.bands, 1 if config.bands == 3 else config.bands):
+        raise ValueError(f"{config.bands} bands, of which it names {len(learnt)}")
     training = record["training"]
     upright = record["upright"] if "upright" in record else _was_upright(training)
     if not isinstance(upright, bool):
@@ -181,7 +183,7 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
         ("classes", ", ".join(f"{entry.index} {entry.name}" for entry in model.classes.entries)),
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
-        ("bands of its files", "all" if learnt == every else ",".join(map(str, learnt))),
+        ("bands of its files", "all" if learnt == every else bands_text(learnt)),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),

@@ -39,7 +39,8 @@ class Contents:
     """The images of one file, all open. A stack has `axes` and `shape`, such as TZ and (7, 5); a single image none.
 
     `whole` is where the pixels of the whole size lie, where a level of a pyramid was chosen; `orientation` counts as
-    EXIF; `calibration` is `Grid`'s; `names` are those of OME's images, `channels` of its channels.
+    EXIF; `calibration` is `Grid`'s; `names` are those of OME's images. `channels` are names of bands that pages do not
+    say themselves: of OME's images in turn, or of the file whose overview this is.
     """
 
     readers: tuple[Reader, ...]
@@ -50,7 +51,7 @@ class Contents:
     whole: Grid | None = None
     orientation: int = 1
     names: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
+    channels: tuple[tuple[str, ...], ...] = ()
 
     def close(self) -> None:
         for reader in self.readers:
@@ -143,7 +144,7 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
                 raise InputError(name, "no pyramid", "--level and --mpp need one")
             return Contents((ArrayReader(picture(name)),), dialect="picture")
         vrt.files_of(name, head)
-    option, whole = _overview_option(name, level, mpp, {})
+    option, whole, names = _overview_option(name, level, mpp, {})
     reader = GdalReader(gdal_name(name), **option)
     try:
         _check_size(reader)
@@ -159,7 +160,7 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
         reader.close()
         raise
     dialect = "picture" if reader.dataset.driver in _PICTURES else "raster"
-    return Contents((reader,), dialect=dialect, whole=whole, orientation=_orientation(name, reader))
+    return Contents((reader,), dialect=dialect, whole=whole, orientation=_orientation(name, reader), channels=names)
 
 
 def _orientation(name: Name, reader: GdalReader) -> int:
@@ -250,21 +251,22 @@ def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float
 
 def _overview(name: Path, found: Structure, level: int | None, mpp: float | None) -> Contents:
     """A level of a pyramid that GDAL knows: overviews, as COGs have them, of a file with one image."""
-    option, whole = _overview_option(name, level, mpp, found.calibration)
+    option, whole, names = _overview_option(name, level, mpp, found.calibration)
     return Contents(
         (GdalReader(name, **option),), dialect=found.dialect, calibration=found.calibration, whole=whole,
-        orientation=found.orientation,
+        orientation=found.orientation, channels=names or found.channels,
     )  # fmt: skip
 
 
 def _overview_option(
     name: Name, level: int | None, mpp: float | None, calibration: dict[str, float]
-) -> tuple[dict[str, int], Grid | None]:
-    """How to open the level, and where the whole lies: GDAL does not say it of overviews."""
+) -> tuple[dict[str, int], Grid | None, tuple[tuple[str, ...], ...]]:
+    """How to open the level, and where the whole lies and how its bands are called: GDAL says neither of overviews."""
     if not level and mpp is None:
-        return {}, None
+        return {}, None, ()
     whole = GdalReader(gdal_name(name))
     numbers, factors, grid = *_overviews(name, whole), grid_of(whole.dataset, calibration)
+    called = tuple(name or "" for name in whole.dataset.descriptions)
     whole.close()
     if mpp is not None:
         size = grid.middle_pixel_m()
@@ -272,7 +274,7 @@ def _overview_option(
     level = level or 0
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
-    return ({"overview_level": numbers[level - 1]}, grid) if level else ({}, None)
+    return ({"overview_level": numbers[level - 1]}, grid, (called,)) if level else ({}, None, ())
 
 
 def _overviews(name: Name, whole: GdalReader) -> tuple[list[int], list[float]]:

@@ -1,22 +1,17 @@
 """How a file fits what a network was trained on: which of its bands, and which range of its values."""
 
-import csv
 import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from io import StringIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segcli.errors import InputError
-from segcli.options import Band, Percentiles
+from segcli.options import Band, Percentiles, bands_text
 from segcli.raster.source import Source
 from segcli.validity import Valid, written_out
-
-SHOWN = 12
-"""Names of bands in a message."""
 
 CAMERA_BITS = (8, 10, 12, 14, 16)
 
@@ -37,10 +32,9 @@ def match_bands(
     The same number fits, leaving alpha out; so does, for a network of three, a grey one repeated, also one that was
     `chosen` of several, and red, green and blue with one band more (near infrared, or alpha not marked as such).
     `learnt` are those that training chose of its files: of a file that has them nobody knows whether it is such a one,
-    or has them in the network's order already, so that they are to be chosen again; names say which they are, and are
+    or has them in the network's order already, so that they are to be chosen again. Names say which they are, and are
     taken if `by_name`.
     """
-    found = source.bands
     if chosen is not None:
         is_grey = len(chosen) == 1 and wanted == 3
         if len(chosen) != wanted and not is_grey:
@@ -50,32 +44,59 @@ def match_bands(
             raise no_band(source, missing[0])
         return _places(source, chosen, wanted)
     taken: tuple[int, ...] | None = None
-    if found == wanted or (wanted == 3 and found == 4 and source.begins_with_rgb):
+    if source.bands == wanted or (wanted == 3 and source.bands == 4 and source.begins_with_rgb):
         taken = tuple(range(wanted))
-    elif found == 1 and wanted == 3:
+    elif source.bands == 1 and wanted == 3:
         taken = (0, 0, 0)
-    has_them = learnt is not None and all(source.band_of(band) is not None for band in learnt)
-    if learnt and has_them and by_name and all(isinstance(band, str) for band in learnt):
-        return _places(source, learnt, wanted)
-    if taken is not None and not (learnt and has_them and _places(source, learnt, wanted) != taken):
+    by_names = learnt is not None and any(isinstance(band, str) for band in learnt)
+    known = known_bands(source, learnt)
+    has_all = learnt is not None and known == learnt
+    if has_all:
+        places = _places(source, known, wanted)
+        if places == taken or (by_name and all(isinstance(band, str) for band in known)):
+            return places
+    elif taken is not None and not (by_names and known):
         return taken
-    count = f"{found} band{'s' * (found != 1)}"
-    if learnt and has_them:
-        raise InputError(source.path, count, f"the weights learnt from bands {_written(learnt)} of such files",
-                         f"give --bands {_written(learnt)}, or those that show the same here")  # fmt: skip
-    raise InputError(source.path, count, f"the weights expect {wanted}{_or_grey(wanted)}",
+    found = f"{source.bands} band{'s' * (source.bands != 1)}" + (f" {source.called}" if by_names else "")
+    if learnt and (has_all or by_names):
+        remedy = f"give --bands {_shell(learnt)}, or those that" if has_all else "choose with --bands what"
+        raise InputError(source.path, found, f"the weights learnt from bands {_shell(learnt)} of such files",
+                         f"{remedy} show{'s' * (not has_all)} the same here")  # fmt: skip
+    raise InputError(source.path, found, f"the weights expect {wanted}{_or_grey(wanted)}",
                      "choose with --bands, or other weights")  # fmt: skip
+
+
+def match_images(
+    images: Sequence[Source], wanted: int, chosen: tuple[Band, ...] | None, learnt: tuple[Band, ...] | None
+) -> tuple[int, ...]:
+    """`match_bands` for all images of a file; InputError also where these differ in their bands."""
+    first = images[0]
+    bands = match_bands(first, wanted, chosen, learnt)
+    if other := next((image.bands for image in images if image.bands != first.bands), None):
+        raise InputError(first.path, f"images of {first.bands} and of {other} bands", "expected the same")
+    unlike = [image.called for image in images if image.band_names != first.band_names]
+    if unlike and any(isinstance(band, str) for band in chosen or learnt or ()):
+        raise InputError(first.path, f"images with bands {first.called} and {unlike[0]}", "expected the same",
+                         "choose by numbers, or split it")  # fmt: skip
+    return bands
+
+
+def known_bands(source: Source, learnt: tuple[Band, ...] | None) -> tuple[Band, ...]:
+    """Those that the file has: by name only where it gives names itself, since colours may be made up."""
+    return tuple(
+        band
+        for band in learnt or ()
+        if (isinstance(band, int) or source.called.has_names) and source.band_of(band) is not None
+    )
 
 
 def no_band(source: Source, band: Band) -> InputError:
     """What is wrong with a file that has no such band."""
+    has = f"it has {source.bands}, {source.called}"
     if isinstance(band, int):
-        return InputError(source.path, f"band {band} is alpha, or not there",
-                          f"--bands names it, and there are {source.bands}", "name others")  # fmt: skip
-    names = [name for name in source.band_names if name]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    called = f"its bands are {', '.join(names[:SHOWN])}{more}" if names else f"its {source.bands} have no names"
-    return InputError(source.path, f"no band is called {band}", called, "name others, or count them from 1")
+        return InputError(source.path, f"band {band} is alpha, or not there", f"--bands names it, and {has}",
+                          "name others")  # fmt: skip
+    return InputError(source.path, f"no band is called {band}", has, "name others, or count them from 1")
 
 
 def _places(source: Source, bands: tuple[Band, ...], wanted: int) -> tuple[int, ...]:
@@ -84,11 +105,9 @@ def _places(source: Source, bands: tuple[Band, ...], wanted: int) -> tuple[int, 
     return places * (3 if len(places) == 1 and wanted == 3 else 1)
 
 
-def _written(bands: tuple[Band, ...]) -> str:
+def _shell(bands: tuple[Band, ...]) -> str:
     """As --bands takes them on a command line."""
-    text = StringIO()
-    csv.writer(text, lineterminator="").writerow(bands)
-    return shlex.quote(text.getvalue())
+    return shlex.quote(bands_text(bands))
 
 
 def _or_grey(wanted: int) -> str:

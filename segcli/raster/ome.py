@@ -17,13 +17,13 @@ from segcli.raster.ifd import BrokenTiffError, Page
 class DataSet:
     """Numbers of the pages that lie in a file, in the order of `axes`, of which C, the channels, runs fastest, and I,
     the positions of a stage, slowest; axes of length 1 are left out. `names` are the positions', `channels` those of
-    the channels, none where they have no names; `calibration` is `Grid`'s."""
+    each one's channels; `calibration` is `Grid`'s."""
 
     axes: str
     shape: tuple[int, ...]
     pages: list[int]
     names: tuple[str, ...]
-    channels: tuple[str, ...]
+    channels: tuple[tuple[str, ...], ...]
     calibration: dict[str, float]
 
 
@@ -66,16 +66,17 @@ def data_set(text: str, found: list[Page]) -> DataSet | None:
     kept = [(axis, length) for axis, length in zip("ITZC", lengths, strict=True) if length > 1]
     shape = tuple(length for _, length in kept)
     names = tuple(image.name for image in positions)
-    channels = _channels(positions[0].pixels, sorted({place[2] for place in first}))
+    numbers = sorted({place[2] for place in first})
+    channels = tuple(_channels(image.pixels, numbers) for image in positions)
     return DataSet(
         "".join(axis for axis, _ in kept), shape, pages, names, channels, pixel_size.ome(positions[0].pixels)
     )
 
 
 def _channels(pixels: ElementTree.Element, numbers: list[int]) -> tuple[str, ...]:
-    """The names of these channels of an OME image."""
-    names = dict(enumerate(channel.get("Name", "") for channel in pixels.findall("{*}Channel")))
-    return tuple(names.get(number, "") for number in numbers)
+    """The names of these channels of an OME image, none where it does not say them of all."""
+    names = [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
+    return tuple(names[number] for number in numbers) if numbers[-1] < len(names) else ()
 
 
 def _image(name: str, pixels: ElementTree.Element, own: str) -> _Image:

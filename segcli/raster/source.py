@@ -13,6 +13,7 @@ from rasterio.enums import ColorInterp
 from segcli.errors import InputError
 from segcli.options import Band
 from segcli.raster import facts
+from segcli.raster.called import Called
 from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
@@ -36,9 +37,10 @@ class Source:
     palette's indices are kept. As stored it has all its bands, alpha among them, and data are where the file's nodata,
     mask or alpha as GDAL knows it say so.
 
-    Attributes: `path`, `grid`, `bands` (without alpha), `begins_with_rgb`, `dtype` (a numpy name). A photograph is seen
-    upright, as viewers show it; a georeferenced raster as it is stored. Use it in a `with` block. Raises InputError,
-    naming the file, when it cannot be opened or read, and when it holds several images (`open_images`).
+    Attributes: `path`, `grid`, `bands` (without alpha), `called` (their names), `begins_with_rgb`, `dtype` (a numpy
+    name). A photograph is seen upright, as viewers show it; a georeferenced raster as it is stored. Use it in a `with`
+    block. Raises InputError, naming the file, when it cannot be opened or read, and when it holds several images
+    (`open_images`).
     """
 
     def __init__(
@@ -57,14 +59,14 @@ class Source:
         self._reader = contents.readers[number]
         self._is_one_of_many = len(contents.readers) > 1
         with faults_of(path, EXPECTED):
-            self._look(contents, purpose)
+            self._look(contents, purpose, number)
 
-    def _look(self, contents: Contents, purpose: Purpose) -> None:
+    def _look(self, contents: Contents, purpose: Purpose, number: int) -> None:
         """What the pixels mean."""
         reader = self._reader
         dataset = facts.dataset_of(reader)
         kinds = facts.kinds_of(reader)
-        self._purpose, self._channels = purpose, contents.channels
+        self._purpose = purpose
         self._indexes = [n for n, kind in enumerate(kinds) if kind != ColorInterp.alpha or purpose == "stored"] or [0]
         alphas = [n for n, kind in enumerate(kinds) if kind == ColorInterp.alpha]
         followed = isinstance(reader, GdalReader) and reader.follows_alpha
@@ -81,6 +83,7 @@ class Source:
             else:
                 self._stretch = stretch_table(dataset)
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
+        self.called = self._called(contents, number, kinds)
         self.begins_with_rgb = tuple(kinds[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         self.dtype = reader.dtypes[self._indexes[0]]
         self._is_mixed = len({reader.dtypes[n] for n in self._indexes}) > 1
@@ -100,6 +103,15 @@ class Source:
         self.grid = grid
         block = reader.block if self._orientation < 5 else reader.block[::-1]
         self._block_height, self._block_width = block
+
+    def _called(self, contents: Contents, number: int, kinds: list[ColorInterp]) -> Called:
+        if self._lookup is not None:
+            return Called(("",) * self.bands, (ColorInterp.red, ColorInterp.green, ColorInterp.blue)[: self.bands])
+        known = facts.names_of(self._reader)
+        if not any(known) and contents.channels:
+            channels = contents.channels[number * len(contents.channels) // len(contents.readers)]
+            known = list(channels) if len(channels) == len(known) else known
+        return Called(tuple(known[n] for n in self._indexes), tuple(kinds[n] for n in self._indexes))
 
     def __enter__(self) -> Self:
         return self
@@ -139,10 +151,7 @@ class Source:
     @property
     def band_names(self) -> tuple[str, ...]:
         """As the file says them, by band; empty where it does not."""
-        known = facts.names_of(self._reader)
-        if not any(known) and len(self._channels) == len(known):
-            known = list(self._channels)
-        return tuple(known[n] for n in self._indexes)
+        return self.called.names
 
     def rest(self) -> None:
         """Let go of the file until it is read again."""
@@ -150,23 +159,16 @@ class Source:
             self._reader.rest()
 
     def band_of(self, band: Band) -> int | None:
-        """Where a band of the file is among the bands here; None for alpha, or where there is none. By name it is the
-        only one that the file calls so, in small letters or large ones, or shows in that colour. InputError where
-        there are several."""
-        if self._lookup is not None:
-            return band - 1 if isinstance(band, int) and band <= self.bands else None
-        if isinstance(band, int):
-            return self._indexes.index(band - 1) if band - 1 in self._indexes else None
-        kinds = facts.kinds_of(self._reader)
-        for names in (self.band_names, [kinds[n].name for n in self._indexes]):
-            found = [n for n, name in enumerate(names) if name.strip().casefold() == band.casefold()]
+        """Where a band of the file is among the bands here; None for alpha, or where there is none. InputError where
+        several have the name."""
+        if isinstance(band, str):
+            found = self.called.places(band)
             if len(found) > 1:
-                raise InputError(
-                    self.path, f"{len(found)} bands called {band}", "expected one", "name it by its number"
-                )
-            if found:
-                return found[0]
-        return None
+                raise InputError(self.path, f"{len(found)} bands called {band}", "expected one", "count them from 1")
+            return found[0] if found else None
+        if self._lookup is not None:
+            return band - 1 if band <= self.bands else None
+        return self._indexes.index(band - 1) if band - 1 in self._indexes else None
 
     @property
     def is_loaded(self) -> bool:

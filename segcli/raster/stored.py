@@ -126,7 +126,7 @@ def stored(source: Source) -> Stored:
     return Stored(
         source.bands, source.dtype, dataset.nodata, kinds,
         dict(dataset.colormap(1)) if kinds[0] == "palette" else None,
-        tuple(name or "" for name in dataset.descriptions), tuple(dataset.scales), tuple(dataset.offsets),
+        source.band_names, tuple(dataset.scales), tuple(dataset.offsets),
         tuple(unit or "" for unit in dataset.units), int(bits) if bits is not None else None,
         any(flags == [MaskFlags.per_dataset] for flags in dataset.mask_flag_enums),
         _tags(source, dataset), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),

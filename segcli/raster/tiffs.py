@@ -50,7 +50,7 @@ class Structure:
 
     `levels[k]` has the planes at level k, level 0 being the whole size. `calibration` is `Grid`'s, of level 0.
     `first_page` is true for a single image that any reader finds, which `orientation` says how to turn; `names` are
-    those of OME's images, `channels` of its channels.
+    those of OME's images, `channels` of the channels of each.
     """
 
     levels: tuple[tuple[Plane, ...], ...]
@@ -61,7 +61,7 @@ class Structure:
     first_page: bool = False
     orientation: int = 1
     names: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
+    channels: tuple[tuple[str, ...], ...] = ()
 
 
 def structure(path: Path) -> Structure | None:

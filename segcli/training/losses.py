@@ -115,10 +115,8 @@ def _lovasz_gradient(errors: Tensor, is_class: Tensor) -> Tensor:
     """By how much the extension grows with the error of each pixel, as `errors`: by the step of the IoU loss when that
     pixel is wrong, too, where those of larger errors are (algorithm 1 of the paper, in the pixels' own order)."""
     flat = errors.reshape(-1)
-    if flat.device.type == "cpu":  # NumPy sorts several numbers at a time, in a fifth of the time
-        order = torch.from_numpy(np.argsort(-flat.numpy()))
-    else:
-        order = flat.argsort(descending=True)
+    is_here = flat.device.type == "cpu"  # where NumPy sorts several numbers at a time, in a fifth of the time
+    order = torch.from_numpy(np.argsort(-flat.numpy())) if is_here else flat.argsort(descending=True)
     truth = is_class.reshape(-1)[order]
     size = truth.sum()
     jaccard = 1 - (size - truth.cumsum(0)) / (size + (~truth).cumsum(0))

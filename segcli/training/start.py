@@ -13,7 +13,7 @@ from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import Band, Percentiles, TrainOptions
-from segcli.raster.fit import Range, match_bands
+from segcli.raster.fit import Range, known_bands, match_bands
 from segcli.raster.source import Source
 from segcli.training.constants import normalisation
 from segcli.training.pairs import Pair
@@ -41,22 +41,31 @@ def encoder_weights(options: TrainOptions) -> Path | None:
     return imagenet_weights(options.encoder) if options.pretrained else None
 
 
-def seen_as(found: Survey, model: Model) -> Survey:
-    """The data set with the bands that the weights know: grey repeated, alpha left out. UsageError where none fit."""
-    is_known = model.learnt is None or found.chosen is not None  # what bands of as many as the network's are
+def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None) -> Survey:
+    """The data set, of which these bands were `chosen` if any, with those that the weights know: grey repeated, alpha
+    left out. UsageError where none fit."""
+    is_known = model.learnt is None or chosen is not None  # what bands of as many as the network's are
     asked = [pair for pair in found.splits.all if not (is_known and found.facts[pair].bands == model.bands)]
-    unfit = [error for pair in asked if (error := _fault(pair, model, found.chosen)) is not None]
+    unfit = [error for pair in asked if (error := _fault(pair, model, chosen)) is not None]
     if unfit:
         more = f"{len(unfit) - 1} more do not fit" if len(unfit) > 1 else ""
         raise UsageError(unfit[0].subject, unfit[0].reason, more, "without --weights all begins anew")
+    names = model.learnt if chosen is None and any(isinstance(band, str) for band in model.learnt or ()) else None
+    if names is not None and all(_has(pair, names) for pair in found.splits.all):  # in this order, or they were unfit
+        return replace(found, bands=model.bands, chosen=names)
     return replace(found, bands=model.bands)
+
+
+def _has(pair: Pair, bands: tuple[Band, ...]) -> bool:
+    with Source(pair.image) as image:
+        return known_bands(image, bands) == bands
 
 
 def _fault(pair: Pair, model: Model, chosen: tuple[Band, ...] | None) -> InputError | None:
     """What is wrong with its bands, if anything."""
     with Source(pair.image) as image:
         try:
-            match_bands(image, model.bands, chosen, model.learnt, by_name=False)  # nothing reads them so later
+            match_bands(image, model.bands, chosen, model.learnt, by_name=False)
         except InputError as error:
             return error
     return None

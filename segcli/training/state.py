@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segcli.errors import UsageError
 from segcli.files import replacing
 from segcli.network.checkpoint import KEY_OF_STATE
-from segcli.options import TrainOptions
+from segcli.options import TrainOptions, bands_text
 
 
 @dataclass
@@ -96,7 +96,7 @@ def load_state(
         number, _, kind = name.partition(".")
         state.setdefault(int(number), {})[kind] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    for weights, values in optimiser.state.items():  # in the weights' own order of numbers, or steps are slower
+    for weights, values in optimiser.state.items():  # fused steps count on the weights' own order of numbers
         values |= {name: torch.empty_like(weights).copy_(value) for name, value in values.items() if value.ndim}
     return Progress(**found["progress"])
 
@@ -108,7 +108,7 @@ def _with(name: str, value: Any) -> str:
     option = f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"without {option}"
-    text = ",".join(map(str, value)) if isinstance(value, list) else value
+    text = (bands_text(value) if name == "bands" else ",".join(map(str, value))) if isinstance(value, list) else value
     return f"with {option}" if value is True else f"with {option} {text}"
 
 

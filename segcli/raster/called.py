@@ -1,0 +1,54 @@
+"""How the bands of an image are called."""
+
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+
+from rasterio.enums import ColorInterp
+
+NO_COLORS = frozenset({ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha})
+
+SHOWN = 12
+"""Names in a message."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """By band: the names that the file gives, empty where it gives none, and the colours that it shows."""
+
+    names: tuple[str, ...]
+    kinds: tuple[ColorInterp, ...]
+
+    @property
+    def has_names(self) -> bool:
+        return any(self.names)
+
+    def places(self, name: str) -> list[int]:
+        """The bands, from 0, called so, in small letters or large ones; those of that colour where none has a name:
+        GDAL makes up colours for three bands of bytes, whatever they are called."""
+        return self._places.get(_plain(name), [])
+
+    def __str__(self) -> str:
+        """For people."""
+        said = [name for name in self._said if name]
+        more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
+        return f"called {', '.join(said[:SHOWN])}{more}" if said else "without names"
+
+    @property
+    def _said(self) -> tuple[str, ...]:
+        if self.has_names:
+            return self.names
+        return tuple("" if kind in NO_COLORS else kind.name for kind in self.kinds)
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for n, name in enumerate(self._said):
+            if name.strip():
+                found.setdefault(_plain(name), []).append(n)
+        return found
+
+
+def _plain(name: str) -> str:
+    """The same for what people take for one name."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()
