@@ -226,6 +226,8 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     """The bands that the network sees of a file that fits it, and says what its mask cannot hold of it."""
     first = images.planes[0]
     bands = match_images(images.planes, setting.model.bands, setting.options.bands, setting.model.learnt)
+    if first.called.has_names:
+        setting.console.detail(f"{path}: bands {', '.join(first.called.each(bands))}")
     check_dtypes(images.planes, bands, setting.model.normalisation.needed_dtype, setting.options.input_range)
     is_guess = first.has_channels and len(set(bands)) == 3 and setting.options.bands is None
     if is_guess and setting.model.learnt is None:  # of weights that learnt from channels it says which ones

@@ -340,6 +340,13 @@ def test_overlays_show_what_the_network_saw(tmp_path: Path, rng: np.random.Gener
     assert run(replace(colors, bands=("blue", "green", "red")), QUIET) == 0
 
 
+def test_verbose_says_which_bands_were_found(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = write_bands(tmp_path / "a.tif", np.zeros((3, 20, 30), np.uint8), ("nir", "", "red"))
+    chosen = PredictOptions((scene,), tmp_path / "m", (str(weights),), bands=("red", 2, "nir"))
+    assert run(chosen, Console(verbose=True)) == 0
+    assert "a.tif: bands red, 2, nir\n" in capsys.readouterr().err
+
+
 def test_names_of_digits_and_letters_in_two_forms(tmp_path: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 255, (3, 20, 30), np.uint8)
     with Source(write_bands(tmp_path / "a.tif", pixels, ("443", "Cafe\u0301", "3"))) as image:

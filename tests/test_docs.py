@@ -1,5 +1,6 @@
 """Every command in the README is run, in order, from a folder that holds what a reader would have."""
 
+import csv
 import json
 import os
 import re
@@ -195,6 +196,28 @@ def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path
     result = pipeline(f"{recipe.rstrip()} --epochs 1 --width 2 --depth 1 --crop 32")
     assert result.returncode == 0, result.stderr
     assert np.array_equal(tifffile.imread(tmp_path / "apart" / "images" / "3.tif"), cells[2])
+
+
+def test_how_bright_each_object_is(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Every object of the table, in every channel, as its own pixels say."""
+    cells = np.zeros((120, 160), np.uint8)
+    for n in range(6):
+        cv2.circle(cells, (20 + 24 * n, 40 + 8 * n), 9, 1, -1)
+    dapi = (40 + 150 * cells + rng.integers(0, 20, cells.shape)).astype(np.uint8)
+    channels = np.stack([rng.integers(0, 255, cells.shape, np.uint8), dapi])
+    names = {"axes": "CYX", "Channel": {"Name": ["GFP", "DAPI"]}}
+    tifffile.imwrite(tmp_path / "cells.ome.tif", channels, metadata=names, photometric="minisblack")
+    result = pipeline(block("measure"))
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "measured.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = tifffile.imread(tmp_path / "nuclei" / "objects" / "cells.ome.tif")
+    assert len(rows) == numbers.max() > 3
+    for row in rows:
+        where = numbers == int(row["object"])
+        assert where.sum() == int(row["pixels"])
+        found = float(row["mean_1"]), float(row["mean_2"])
+        assert found == pytest.approx((channels[0][where].mean(), channels[1][where].mean()))
 
 
 def test_make(pipeline: Shell, tmp_path: Path) -> None:

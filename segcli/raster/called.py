@@ -1,6 +1,7 @@
 """How the bands of an image are called."""
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,10 @@ class Called:
         """The bands, from 0, called so, in small letters or large ones; those of that colour where none has a name:
         GDAL makes up colours for three bands of bytes, whatever they are called."""
         return self._places.get(_plain(name), [])
+
+    def each(self, bands: Iterable[int]) -> list[str]:
+        """The names of these bands, from 0, each once, or their numbers, from 1."""
+        return [self.names[band] or str(band + 1) for band in dict.fromkeys(bands)]
 
     def __str__(self) -> str:
         """For people."""
