@@ -65,7 +65,7 @@ def run(options: ColorizeOptions, console: Console) -> int:
                 return images
             try:
                 for line in endings.lost_in(job.source, images, job.output, setting.encoding):
-                    console.say(line)
+                    console.remark(line)
             except InputError:
                 images.close()
                 raise

@@ -14,6 +14,9 @@ from typing import Self, TextIO
 import segcli
 from segcli.errors import NothingDoneError, SegcliError, UsageError, one_line, tell
 
+ALIKE = 3
+"""Of remarks that say the same of one file after the other so many are shown."""
+
 INTERVAL_S = 10.0
 """Between two lines of progress where stderr is no terminal."""
 
@@ -38,6 +41,8 @@ class Console:
         self, quiet: bool = False, as_json: bool = False, verbose: bool = False, log_file: Path | None = None
     ) -> None:
         self.quiet, self.as_json, self.verbose = quiet, as_json, verbose
+        self._remarks: dict[str, int] = {}
+        self._counting = Lock()
         self._log: TextIO | None = None
         if log_file is not None:
             try:
@@ -61,6 +66,29 @@ class Console:
         self.note(text)
         if not self.quiet:
             tell(one_line(text))
+
+    def remark(self, text: str) -> None:
+        """A message on one of many files, which it begins with. Of those that say the same a few are shown, all with
+        --verbose; `count_remarks` says how many more there were."""
+        if self.quiet:
+            self.note(text)
+            return
+        with self._counting:
+            kind = text.partition(": ")[2]
+            self._remarks[kind] = self._remarks.get(kind, 0) + 1
+            is_shown = self.verbose or self._remarks[kind] <= ALIKE
+        if is_shown:
+            self.say(text)
+        else:
+            self.note(text)
+
+    def count_remarks(self) -> None:
+        """How many remarks were left out, of each kind, since it was asked last."""
+        for kind, count in self._remarks.items():
+            if count > ALIKE and not self.verbose:
+                more = count - ALIKE
+                self.say(f"{more} more file{'s' * (more != 1)}: {kind}")
+        self._remarks.clear()
 
     def detail(self, text: str) -> None:
         """A message for people who want to know more: --verbose."""

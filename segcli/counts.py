@@ -31,7 +31,8 @@ class Report:
         return self.jobs - self.done - self.up_to_date - len(self.failures)
 
     def tell(self, console: Console) -> None:
-        """What failed, once more and together, and how many of each there are."""
+        """What was said of too many files, what failed, once more and together, and how many of each there are."""
+        console.count_remarks()
         if self.jobs > 1:
             for error in self.failures[:LISTED]:
                 console.say(f"failed: {error}")

@@ -66,6 +66,7 @@ def rehearse(
         console.say(
             f"{pixels / 1e6:.2f} Mpx, about {duration(seconds)}, at the peak {peak / 1e6:.0f} MB; nothing was done"
         )
+    console.count_remarks()
     console.say(f"to do {len(costs)}  up to date {up_to_date}  would fail {failed}")
     return 1 if failed else 0
 

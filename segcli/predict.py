@@ -232,9 +232,9 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     is_guess = first.has_channels and len(set(bands)) == 3 and setting.options.bands is None
     if is_guess and setting.model.learnt is None:  # of weights that learnt from channels it says which ones
         named = f" ({', '.join(first.band_names)})" if all(first.band_names) else ""
-        setting.console.say(f"{path}: its 3 channels{named} are taken for red, green and blue; --bands 1 takes one")
+        setting.console.remark(f"{path}: its 3 channels{named} are taken for red, green and blue; --bands 1 takes one")
     for line in outputs.cannot_hold(path, images, output, setting.options):
-        setting.console.say(line)
+        setting.console.remark(line)
     return bands
 
 

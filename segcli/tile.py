@@ -99,7 +99,7 @@ def write_tiles(
         try:
             with alone:
                 for line in planning.losses(work):
-                    console.say(line)
+                    console.remark(line)
             if not ledgers[job.output].is_held:
                 hold(ledgers[job.output], labels, options)
             if chosen is not None:
@@ -224,7 +224,7 @@ def show_plan(
             with planning.opened(target, labels, options) as work:
                 planning.may_begin(work, work.names(), ledger, options.overwrite)
                 for line in planning.losses(work):
-                    console.say(line)
+                    console.remark(line)
                 found = estimate(work, threads(options))
         except InputError as error:
             report.failures.append(str(error))
@@ -298,9 +298,9 @@ def join(options: TileOptions, console: Console) -> int:
             said = list(joining.said_of(work, job.output))
             words = not_kept(job.output, work.scene.grid, work.like, job.output.suffix.lower(), in_rows=True)
         for line in said:
-            console.say(line)
+            console.remark(line)
         if words:
-            console.say(f"{job.output}: cannot keep {'; '.join(words)}")
+            console.remark(f"{job.output}: cannot keep {'; '.join(words)}")
         return work
 
     with (

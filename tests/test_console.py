@@ -78,3 +78,38 @@ def test_what_is_begun_again_is_counted_once() -> None:
         progress.restore(before)
         progress.advance(1, 10)
     assert (progress.images, progress.megapixels) == (1, 1e-5)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_is_said_of_many_files_is_counted(
+    tmp_path: Path, verbose: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first ones are shown, and how many more there were; the log, and --verbose, have all of them."""
+    many = Console(verbose=verbose, log_file=tmp_path / "log")
+    for n in range(6):
+        many.remark(f"{n}.tif: cannot keep: x")
+        if n < 4:
+            many.remark(f"{n}.tif: a stack")
+    many.remark("0.tif: alone")
+    many.count_remarks()
+    many.count_remarks()  # once is enough
+    said = capsys.readouterr().err.splitlines()
+    every = [f"{n}.tif: cannot keep: x" for n in range(6)]
+    assert [line for line in said if line.endswith("cannot keep: x")] == (
+        every if verbose else [*every[:3], "3 more files: cannot keep: x"]
+    )
+    assert ("1 more file: a stack" in said) == (not verbose)
+    assert "0.tif: alone" in said
+    assert len(said) == (11 if verbose else 9)
+    assert many._log is not None
+    many._log.close()
+    log = (tmp_path / "log").read_text()
+    assert all(log.count(line) == 1 for line in every)
+
+
+def test_nothing_is_counted_of_a_quiet_run(capsys: pytest.CaptureFixture[str]) -> None:
+    many = Console(quiet=True)
+    for n in range(9):
+        many.remark(f"{n}: a stack")
+    many.count_remarks()
+    assert capsys.readouterr().err == ""

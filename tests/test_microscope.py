@@ -287,6 +287,19 @@ def test_channels_are_no_colours_without_a_word(
     assert "channels" not in capsys.readouterr().err
 
 
+def test_many_files_of_channels_are_not_named_one_by_one(
+    tmp_path: Path, weights: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [tmp_path / f"{n}.ome.tif" for n in range(5)]
+    for path in scans:
+        write_ome_channels(path, rng.integers(0, 255, (3, 20, 30), np.uint8))
+    for more in ({}, {"dry_run": True, "overwrite": True}):
+        assert predict(tmp_path, weights, *scans, **more) == 0
+        said = capsys.readouterr().err
+        assert said.count("are taken for red, green and blue") == 4
+        assert "\n2 more files: its 3 channels (DAPI, GFP, TRITC) are taken for red" in said
+
+
 def write_ome_channels(path: Path, channels: np.ndarray) -> None:
     write_ome(path, channels, "CYX", Channel={"Name": ["DAPI", "GFP", "TRITC"]}, **PIXEL)
 

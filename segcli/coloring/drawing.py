@@ -46,7 +46,7 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
     shown = shown_values(options.classes, values.classes, job.source)
     path = setting.image_of(job)
     if values.numbers and options.legend != "none":
-        setting.console.say(f"{job.source}: numbers of objects; no legend. If they are classes, give --palette")
+        setting.console.remark(f"{job.source}: numbers of objects; no legend. If they are classes, give --palette")
     table = color_table(values.classes, shown) if path is None else over_picture(values.classes, shown)
     if values.numbers:
         table[3, 0] = 0
@@ -143,18 +143,18 @@ def place_stamps(
             stamps.append(Stamp(row, col, box))
         else:
             fits = False
-            setting.console.say(f"{path}: too small for a legend, which goes into a file of its own")
+            setting.console.remark(f"{path}: too small for a legend, which goes into a file of its own")
     if setting.options.scale_bar:
         size = grid.middle_pixel_m()
         bar = None if size is None else scale_bar(size, grid.width, pixels)
         if bar is None:
-            setting.console.say(f"{path}: the size of its pixels is not known; no scale bar")
+            setting.console.remark(f"{path}: the size of its pixels is not known; no scale bar")
         else:
             # Above the legend where the picture is too narrow for both side by side.
             is_narrow = bool(stamps) and 2 * margin + bar.shape[2] > stamps[0].col
             row = (stamps[0].row if is_narrow else grid.height) - bar.shape[1] - margin
             if row < margin or bar.shape[2] + 2 * margin > grid.width:
-                setting.console.say(f"{path}: too small for a scale bar")
+                setting.console.remark(f"{path}: too small for a scale bar")
             else:
                 stamps.append(Stamp(row, margin, bar))
     return tuple(stamps), fits
