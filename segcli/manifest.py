@@ -131,9 +131,8 @@ class Manifest:
         if not os.path.lexists(output):  # a link that leads nowhere is somebody's, too
             return
         if not any(done.mark(name).holds(output, digest) for done in self._of(name)):
-            raise InputError(
-                output, "exists, and segcli did not write it", "", "choose another --out or give --overwrite"
-            )
+            found = "exists, and is not as segcli wrote it" if self._of(name) else "exists, and segcli did not write it"
+            raise InputError(output, found, "", "choose another --out or give --overwrite")
 
     def guard_another(
         self, source: object, output: Path, sources: Sequence[Path], digest: Callable[[Path], str] = sha256_of

@@ -115,7 +115,10 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
             raise InputError(path, found, "objects and polygons want one for all", "save them as files of their own")
         if any(other.transform is None and (other.gcps or other.rpcs is not None) for other in grids):
             drawn = " and ".join(["objects"] * options.objects + ["polygons"] * (options.polygons is not None))
-            said.append(f"placed by control points or polynomials; its {drawn} are in columns and rows")
+            said.append(
+                f"placed by control points or polynomials; its {drawn} are in columns and rows"
+                + (", and --min-area counts pixels" if options.polygons and options.min_area else "")
+            )
     if options.polygons == "geojson" and grid.crs is not None:
         check_on_earth(path, grid.crs)
     if images.in_pages and images.dialect == "ome" and options.quantity == "float16" and (

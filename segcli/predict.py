@@ -40,7 +40,7 @@ from segcli.options import Percentiles, PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.contents import TURNED_BYTES
-from segcli.raster.fit import Range, check_dtypes, match_images, match_ranges, written
+from segcli.raster.fit import Range, check_count, check_dtypes, guess, match_images, match_ranges, written
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
@@ -108,6 +108,7 @@ def run(options: PredictOptions, console: Console) -> int:
         console.say(f"weights: {paths[0].stem} (bundled; choose others with --weights)")
     models = checkpoint.load_all(paths)
     model = models[0]
+    check_count(options.bands, model.bands, model.learnt)
     options = replace(options, input_range=options.input_range or model.normalisation.percentiles)
     keep_kernels_for(nn.ModuleList(one.network for one in models))
     outputs.check(options, console.say)
@@ -226,13 +227,11 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     """The bands that the network sees of a file that fits it, and says what its mask cannot hold of it."""
     first = images.planes[0]
     bands = match_images(images.planes, setting.model.bands, setting.options.bands, setting.model.learnt)
-    if first.called.has_names:
+    if first.called.says_what_they_are:
         setting.console.detail(f"{path}: bands {', '.join(first.called.each(bands))}")
     check_dtypes(images.planes, bands, setting.model.normalisation.needed_dtype, setting.options.input_range)
-    is_guess = first.has_channels and len(set(bands)) == 3 and setting.options.bands is None
-    if is_guess and setting.model.learnt is None:  # of weights that learnt from channels it says which ones
-        named = f" ({', '.join(first.band_names)})" if all(first.band_names) else ""
-        setting.console.remark(f"{path}: its 3 channels{named} are taken for red, green and blue; --bands 1 takes one")
+    if taken := guess(first, bands, setting.options.bands, setting.model.learnt):
+        setting.console.remark(f"{path}: {taken}")
     for line in outputs.cannot_hold(path, images, output, setting.options):
         setting.console.remark(line)
     return bands

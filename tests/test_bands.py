@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
+from segcli.classes import ClassTable
 from segcli.cli.texts import bands
 from segcli.colorize import run as colorize
 from segcli.console import Console
@@ -27,6 +28,10 @@ from segcli.raster.fit import match_bands
 from segcli.raster.images import open_images
 from segcli.raster.source import Source
 from segcli.train import run as train
+from segcli.training.findings import warnings
+from segcli.training.labels import Labels
+from segcli.training.pairs import find_pairs
+from segcli.training.survey import survey
 from tests.helpers import brightness_model
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -255,11 +260,74 @@ def test_made_up_colours_are_no_names(tmp_path: Path, rng: np.random.Generator) 
     with Source(path) as image:
         assert image.begins_with_rgb
         assert [image.band_of(name) for name in ("red", "blue", "b8")] == [None, None, 2]
-        assert match_bands(image, 3, None, ("green", "red", "blue")) == (0, 1, 2)  # as it is: it has none of these
+        with pytest.raises(
+            InputError, match="3 bands called B2, B3, B8; the weights learnt from bands green,red,blue of"
+        ):
+            match_bands(image, 3, None, ("green", "red", "blue"))
     path = write_bands(tmp_path / "b.tif", pixels, (), (ColorInterp.red, ColorInterp.green, ColorInterp.blue))
     with Source(path) as image:
         assert match_bands(image, 3, None, ("green", "red", "blue")) == (0, 1, 2)
         assert match_bands(image, 3, ("green", "red", "blue")) == (1, 0, 2)  # who asks knows
+
+
+def test_weights_that_learnt_by_name_take_no_other_bands(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What says what it is, and is something else, is refused; colours that nobody makes up count as names."""
+    pixels = rng.integers(0, 255, (4, 20, 30), np.uint8)
+    learnt = ("B4", "B3", "B8")
+    for count, names in ((3, ("B5", "B6", "B7")), (1, ("B5",)), (4, ("B2", "B3", "B4", "B5"))):
+        with Source(write_bands(tmp_path / f"{count}.tif", pixels[:count], names)) as image:
+            with pytest.raises(
+                InputError, match=f"{count} bands? called {', '.join(names)}; the weights learnt from bands"
+            ):
+                match_bands(image, 3, None, learnt)
+            assert match_bands(image, 3, (1,), learnt) == (0, 0, 0)
+    colors = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir)
+    with Source(write_bands(tmp_path / "a.tif", pixels, kinds=colors)) as image:
+        with pytest.raises(
+            InputError, match="4 bands called red, green, blue, nir; the weights learnt from bands B4,B3"
+        ):
+            match_bands(image, 3, None, learnt)
+        assert match_bands(image, 3, None, ("nir", "red", "green")) == (3, 0, 1)
+    turned = write_bands(tmp_path / "b.tif", pixels[[3, 0, 1, 2]], kinds=(colors[3], *colors[:3]))
+    with Source(turned) as image:
+        assert match_bands(image, 3, None, ("nir", "red", "green")) == (0, 1, 2)
+    undefined = (*colors[:3], ColorInterp.undefined)
+    with (
+        Source(write_bands(tmp_path / "c.tif", pixels, kinds=undefined)) as image,
+        pytest.raises(InputError, match="4 bands"),
+    ):
+        match_bands(image, 3, None, ("nir", "red", "green"))  # the first three are other ones
+
+
+def test_what_is_taken_for_granted_is_said(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(replace(brightness_model(), learnt=("nir", "red", "green")), tmp_path / "w.safetensors")
+    scene = write_bands(tmp_path / "a.tif", rng.integers(0, 255, (3, 20, 30), np.uint8))
+    options = PredictOptions((scene,), tmp_path / "m", (str(tmp_path / "w.safetensors"),))
+    said = "a.tif: its bands have no names, and are taken for nir,red,green; --bands chooses others"
+    for chosen in (None, (1, 2, 3)):
+        assert run(replace(options, bands=chosen), Console()) == 0
+        assert (said in capsys.readouterr().err) == (chosen is None)
+    with pytest.raises(
+        UsageError, match=r"--bands: names 2 bands; the weights expect 3 or 1 \(grey\), learnt from nir,red,green"
+    ):
+        run(replace(options, bands=(1, 2)), QUIET)
+
+
+def test_training_images_whose_bands_are_in_other_orders_are_said(tmp_path: Path, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 255, (3, 48, 48), np.uint8)
+    for n in range(4):
+        names = ("nir", "red", "x") if n != 2 else ("red", "nir", "x")
+        write_bands(tmp_path / "d" / "images" / f"{n}.tif", pixels, names)
+        write_bands(tmp_path / "d" / "masks" / f"{n}.tif", (pixels[:1] > 127).astype(np.uint8))
+    for chosen, is_said in ((None, True), ((1, 3), True), (("red", "nir"), False), ((3,), False)):
+        splits = find_pairs(tmp_path / "d", 0.5, 0)
+        found = survey(splits, Labels(ClassTable.from_indices([0, 1])), print, chosen)
+        said = [line for line in warnings(found, ("0", "1")) if "bands" in line]
+        assert bool(said) == is_said
+        if chosen is None:
+            assert re.search(r"has bands .*, .*has .*: --bands .* takes them by name", said[0])
 
 
 @pytest.mark.parametrize("driver", ["GTiff", "COG"])
@@ -374,3 +442,27 @@ def test_tiles_of_one_channel_keep_its_name(tmp_path: Path, rng: np.random.Gener
     for path in (tmp_path / "t").glob("*.tif"):
         with Source(path) as image:
             assert image.band_names == ("DAPI",)
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_true_polygons_lead_to_what_makes_masks_of_them(tmp_path: Path, is_folder: bool, segcli: Program) -> None:
+    write_bands(tmp_path / "m" / "a.tif", np.zeros((1, 20, 30), np.uint8))
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.gpkg").write_bytes(b"whatever")
+    one, other = ("m", "p") if is_folder else ("m/a.tif", "p/a.gpkg")
+    result = segcli("eval", one, other, "--out", "r")
+    assert result.returncode in (2, 3)
+    assert "make masks of polygons first, by segcli tile --masks or gdal_rasterize" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_pixels_of_metres_are_said_in_metres(tmp_path: Path, weights: Path, segcli: Program) -> None:
+    path = write_bands(tmp_path / "a.tif", np.zeros((3, 512, 512), np.uint8))
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2])
+    result = segcli("predict", "a.tif", "--weights", weights, "--out", "m", "--mpp", 20)
+    assert result.returncode == 1
+    assert "choose with --level; --mpp counts micrometres: 20000000 for 20 m" in result.stderr
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((20, 30, 3), np.uint8))
+    result = segcli("predict", "b.png", "--weights", weights, "--out", "m", "--mpp", 1)
+    assert "the size of its pixels is not stated; --mpp needs it; it has one level, which is taken" in result.stderr

@@ -76,7 +76,9 @@ def test_polygons_lie_where_the_image_lies_whatever_the_mask_can_hold(
         file.gcps = points, "EPSG:4326"
     options = PredictOptions((placed,), tmp_path / "masks", (str(weights),), polygons="gpkg")
     assert run(options, Console()) == 0
-    assert "its polygons are in columns and rows" in capsys.readouterr().err
+    assert "its polygons are in columns and rows\n" in capsys.readouterr().err
+    assert run(replace(options, min_area=1), Console()) == 0
+    assert "its polygons are in columns and rows, and --min-area counts pixels\n" in capsys.readouterr().err
     _, shapes, _ = polygons_of(tmp_path / "masks" / "polygons" / "b.gpkg")
     assert max(shape.bounds[2] for shape in shapes) == 83
 

@@ -669,7 +669,7 @@ def test_the_program(segcli: Program, tmp_path: Path, mask: np.ndarray) -> None:
     assert [name for line in lines for name in json.loads(line).get("outputs", ())] == ["a.png", "a.legend.png"]
     (tmp_path / "pictures" / "a.legend.png").write_bytes(b"mine")
     result = segcli("colorize", "masks/a.png", "--out", "pictures", "--legend", "file")
-    assert (result.returncode, "segcli did not write it" in result.stderr) == (1, True)
+    assert (result.returncode, "is not as segcli wrote it" in result.stderr) == (1, True)
     result = segcli("colorize", "masks", "--out", "p", "--palette", "nowhere")
     assert (result.returncode, "no palette 'nowhere'" in result.stderr) == (2, True)
     result = segcli("colorize", "none", "--out", "p")

@@ -299,7 +299,7 @@ def test_a_kill_is_no_licence_to_write_over_what_was_corrected_by_hand(
         assert why == ("options or weights changed" if is_old else "new")
     write(mask, "corrected by hand, and longer")
     for _ in range(2):
-        with pytest.raises(InputError, match="segcli did not write it"):
+        with pytest.raises(InputError, match=r"segcli (did not write|wrote) it"):
             again(out, Options(4)).guard(mask)
 
 
@@ -312,7 +312,7 @@ def test_lines_that_nobody_can_have_written_are_passed_over(tmp_path: Path, sour
     (out / MANIFEST).write_text("\n".join(lines))
     manifest = again(out)
     assert manifest.why(source, mask, [source]) == "new"
-    with pytest.raises(InputError, match="segcli did not write it"):
+    with pytest.raises(InputError, match=r"segcli (did not write|wrote) it"):
         manifest.guard(mask)
     manifest.guard_another(source, mask, [source])
 

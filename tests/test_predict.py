@@ -278,7 +278,7 @@ def test_the_program_does_the_good_ones_and_names_the_bad(
     (tmp_path / "masks" / "two.png").write_bytes(b"mine")
     result = segcli("predict", "scans/two.png", "scans/a.png", "-o", "masks", "-w", weights, "-q")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("segcli: masks/two.png: exists, and segcli did not write it")
+    assert result.stderr.startswith("segcli: masks/two.png: exists, and is not as segcli wrote it")
     assert (tmp_path / "masks" / "two.png").read_bytes() == b"mine"
 
 

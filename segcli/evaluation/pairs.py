@@ -9,6 +9,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.manifest import companions
 from segcli.matching import match, match_folders, named
 from segcli.options import EvalOptions
+from segcli.raster.burn import is_vector
 from segcli.raster.names import is_stream, rasters_in
 
 
@@ -21,6 +22,9 @@ class Pair:
     truth: Path
     scores: Path | None = None
     image: Path | None = None
+
+
+BURN = "make masks of polygons first, by segcli tile --masks or gdal_rasterize"
 
 
 def find_pairs(options: EvalOptions) -> list[Pair]:
@@ -40,6 +44,9 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
             )
         pairs = list(_table(predicted))
     elif predicted.is_file() and truth.is_file():
+        for path in (predicted, truth):
+            if is_vector(path):
+                raise UsageError(path, "polygons", "expected a mask", BURN)
         pairs = [Pair(truth.stem, predicted, truth)]
     elif predicted.is_dir() and truth.is_dir():
         pairs = [
@@ -49,7 +56,9 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
             )
         ]
         if not pairs:
-            raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "", "name them alike")
+            polygons = any(is_vector(path) for path in truth.iterdir())
+            raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "",
+                                   BURN if polygons else "name them alike")  # fmt: skip
     else:
         missing = next((path for path in (predicted, truth) if not path.exists()), predicted)
         raise UsageError(missing, "no such file or folder" if not missing.exists() else "a file beside a folder",

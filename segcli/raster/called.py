@@ -9,6 +9,9 @@ from rasterio.enums import ColorInterp
 
 NO_COLORS = frozenset({ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha})
 
+MADE_UP = frozenset({ColorInterp.red, ColorInterp.green, ColorInterp.blue})
+"""Of three or four bands of bytes, whatever they show."""
+
 SHOWN = 12
 """Names in a message."""
 
@@ -24,6 +27,11 @@ class Called:
     def has_names(self) -> bool:
         return any(self.names)
 
+    @property
+    def says_what_they_are(self) -> bool:
+        """Whether the file itself says which band is which: by names, or by colours that GDAL makes up for none."""
+        return self.has_names or any(kind not in NO_COLORS | MADE_UP for kind in self.kinds)
+
     def places(self, name: str) -> list[int]:
         """The bands, from 0, called so, in small letters or large ones; those of that colour where none has a name:
         GDAL makes up colours for three bands of bytes, whatever they are called."""
@@ -31,7 +39,7 @@ class Called:
 
     def each(self, bands: Iterable[int]) -> list[str]:
         """The names of these bands, from 0, each once, or their numbers, from 1."""
-        return [self.names[band] or str(band + 1) for band in dict.fromkeys(bands)]
+        return [self._said[band] or str(band + 1) for band in dict.fromkeys(bands)]
 
     def __str__(self) -> str:
         """For people."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli.errors import InputError
+from segcli.errors import InputError, UsageError
 from segcli.options import Band, Percentiles, bands_text
 from segcli.raster.source import Source
 from segcli.validity import Valid, written_out
@@ -33,29 +33,26 @@ def match_bands(
     `chosen` of several, and red, green and blue with one band more (near infrared, or alpha not marked as such).
     `learnt` are those that training chose of its files: of a file that has them nobody knows whether it is such a one,
     or has them in the network's order already, so that they are to be chosen again. Names say which they are, and are
-    taken if `by_name`.
+    taken if `by_name`; a file that says what its bands are, and has other ones, does not fit.
     """
     if chosen is not None:
-        is_grey = len(chosen) == 1 and wanted == 3
-        if len(chosen) != wanted and not is_grey:
-            count = f"{len(chosen)} band{'s' * (len(chosen) != 1)}"
-            raise InputError(source.path, f"--bands names {count}", f"the weights expect {wanted}{_or_grey(wanted)}")
+        if wrong := _wrong_count(chosen, wanted):
+            raise InputError(source.path, *wrong)
         if missing := [band for band in chosen if source.band_of(band) is None]:
             raise no_band(source, missing[0])
         return _places(source, chosen, wanted)
+    by_names = learnt is not None and any(isinstance(band, str) for band in learnt)
     taken: tuple[int, ...] | None = None
-    if source.bands == wanted or (wanted == 3 and source.bands == 4 and source.begins_with_rgb):
+    if source.bands == wanted or (wanted == 3 and source.bands == 4 and source.begins_with_rgb and not by_names):
         taken = tuple(range(wanted))
     elif source.bands == 1 and wanted == 3:
         taken = (0, 0, 0)
-    by_names = learnt is not None and any(isinstance(band, str) for band in learnt)
-    known = known_bands(source, learnt)
-    has_all = learnt is not None and known == learnt
-    if has_all:
-        places = _places(source, known, wanted)
-        if places == taken or (by_name and all(isinstance(band, str) for band in known)):
+    has_all = bool(learnt) and known_bands(source, learnt) == learnt
+    if learnt and has_all:
+        places = _places(source, learnt, wanted)
+        if places == taken or (by_name and all(isinstance(band, str) for band in learnt)):
             return places
-    elif taken is not None and not (by_names and known):
+    elif taken is not None and not (by_names and source.called.says_what_they_are):
         return taken
     found = f"{source.bands} band{'s' * (source.bands != 1)}" + (f" {source.called}" if by_names else "")
     if learnt and (has_all or by_names):
@@ -64,6 +61,35 @@ def match_bands(
                          f"{remedy} show{'s' * (not has_all)} the same here")  # fmt: skip
     raise InputError(source.path, found, f"the weights expect {wanted}{_or_grey(wanted)}",
                      "choose with --bands, or other weights")  # fmt: skip
+
+
+def check_count(chosen: tuple[Band, ...] | None, wanted: int, learnt: tuple[Band, ...] | None) -> None:
+    """UsageError where so many bands fit no file."""
+    if chosen is not None and (wrong := _wrong_count(chosen, wanted)):
+        of = f", learnt from {bands_text(learnt)}" if learnt else ""
+        raise UsageError("--bands", wrong[0].removeprefix("--bands "), wrong[1] + of)
+
+
+def _wrong_count(chosen: tuple[Band, ...], wanted: int) -> tuple[str, str] | None:
+    """What was found and what was expected, where so many bands are none for a network of `wanted`."""
+    if len(chosen) == wanted or (len(chosen) == 1 and wanted == 3):
+        return None
+    count = f"{len(chosen)} band{'s' * (len(chosen) != 1)}"
+    return f"--bands names {count}", f"the weights expect {wanted}{_or_grey(wanted)}"
+
+
+def guess(
+    source: Source, bands: tuple[int, ...], chosen: tuple[Band, ...] | None, learnt: tuple[Band, ...] | None
+) -> str | None:
+    """What is taken for granted of a file where nobody chose its bands, for people; None if nothing is."""
+    if chosen is not None:
+        return None
+    if learnt is not None and any(isinstance(band, str) for band in learnt) and not source.called.says_what_they_are:
+        return f"its bands have no names, and are taken for {bands_text(learnt)}; --bands chooses others"
+    if source.has_channels and len(set(bands)) == 3 and learnt is None:  # else it says which channels it learnt from
+        named = f" ({', '.join(source.band_names)})" if all(source.band_names) else ""
+        return f"its 3 channels{named} are taken for red, green and blue; --bands 1 takes one"
+    return None
 
 
 def match_images(
@@ -82,11 +108,11 @@ def match_images(
 
 
 def known_bands(source: Source, learnt: tuple[Band, ...] | None) -> tuple[Band, ...]:
-    """Those that the file has: by name only where it gives names itself, since colours may be made up."""
+    """Those that the file has: by name only where it says itself which is which, since colours may be made up."""
     return tuple(
         band
         for band in learnt or ()
-        if (isinstance(band, int) or source.called.has_names) and source.band_of(band) is not None
+        if (isinstance(band, int) or source.called.says_what_they_are) and source.band_of(band) is not None
     )
 
 

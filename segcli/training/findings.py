@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from segcli.options import bands_text
 from segcli.training.pairs import INSTANCES, Pair, Splits
 from segcli.training.survey import Facts, Survey
 
@@ -42,6 +43,18 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
         if content in learnt and content in seen:
             yield f"the same image is in training and in validation: {', '.join(images[:4])}"
     yield from _neighbours(splits, facts)
+    yield from _unlike_bands(found)
+
+
+def _unlike_bands(found: Survey) -> Iterator[str]:
+    """Images whose bands are called otherwise at the same place: they may be in another order."""
+    if found.chosen is not None and all(isinstance(band, str) for band in found.chosen):
+        return
+    named = {fact.names: pair.image for pair, fact in found.facts.items() if any(fact.names)}
+    if len(named) > 1:
+        (first, one), (second, other), *_ = named.items()
+        yield (f"{one} has bands {', '.join(first)}, {other} has {', '.join(second)}: --bands "
+               f"{bands_text([name for name in first if name][:3])} and the like takes them by name")  # fmt: skip
 
 
 def _hidden(facts: dict[Pair, Facts]) -> Iterator[str]:

@@ -47,7 +47,7 @@ class Facts:
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are, by band, the number of values that are data, of the values and
     of squares; `sample` has a pixel of every `step`th row and column, NaN where a band has no data. `stray_polygons`
-    counts those of a mask that has none on the image. `has_channels` is the image's."""
+    counts those of a mask that has none on the image. `has_channels` is the image's; `names` are those of its bands."""
 
     height: int
     width: int
@@ -69,6 +69,7 @@ class Facts:
     step: int
     has_channels: bool = False
     stray_polygons: int = 0
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def _look(pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: 
             found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
             image.has_channels,
             burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
+            tuple(image.band_names[n] for n in bands),
         )  # fmt: skip
 
 
