@@ -39,8 +39,9 @@ from segcli.network.scorer import Scorer, first_scorer, in_numbers_of
 from segcli.options import Percentiles, PredictOptions
 from segcli.products import Product
 from segcli.raster import endings
+from segcli.raster.bands import check_count, guess, match_images
 from segcli.raster.contents import TURNED_BYTES
-from segcli.raster.fit import Range, check_count, check_dtypes, guess, match_images, match_ranges, written
+from segcli.raster.fit import Range, check_dtypes, match_ranges, written
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step

@@ -24,7 +24,7 @@ from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.options import ColorizeOptions, PredictOptions, TrainOptions, bands_text
 from segcli.predict import run
-from segcli.raster.fit import match_bands
+from segcli.raster.bands import match_bands
 from segcli.raster.images import open_images
 from segcli.raster.source import Source
 from segcli.train import run as train

@@ -31,7 +31,8 @@ from segcli.errors import InputError, NothingDoneError
 from segcli.network import checkpoint
 from segcli.options import PredictOptions, TileOptions
 from segcli.predict import run
-from segcli.raster.fit import match_bands, match_ranges
+from segcli.raster.bands import match_bands
+from segcli.raster.fit import match_ranges
 from segcli.raster.grid import Grid
 from segcli.raster.images import open_images
 from segcli.raster.names import rasters_in

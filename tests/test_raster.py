@@ -21,7 +21,8 @@ from rasterio.transform import from_origin
 
 from segcli.errors import InputError
 from segcli.files import PART
-from segcli.raster.fit import match_bands, match_ranges
+from segcli.raster.bands import match_bands
+from segcli.raster.fit import match_ranges
 from segcli.raster.grid import Grid
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.sink import BLOCK, Layout, create

@@ -26,7 +26,7 @@ from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.options import Augment, PredictOptions, TrainOptions
 from segcli.predict import run as predict
-from segcli.raster.fit import match_bands
+from segcli.raster.bands import match_bands
 from segcli.raster.source import Source
 from segcli.train import run
 from segcli.training.borders import border_weights

@@ -21,8 +21,8 @@ from segcli.options import Band
 from segcli.palettes import to_qml
 from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted, pictured, strip_height
 from segcli.raster.align import is_elsewhere
+from segcli.raster.bands import no_band
 from segcli.raster.faults import faults_of_writing
-from segcli.raster.fit import no_band
 from segcli.raster.grid import Grid
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name

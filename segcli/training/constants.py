@@ -12,7 +12,8 @@ from segcli.errors import UsageError
 from segcli.machine import cores
 from segcli.network.normalise import AROUND, Normalisation, scaling
 from segcli.options import Percentiles
-from segcli.raster.fit import Range, ends_of, match_bands, percentiles
+from segcli.raster.bands import match_bands
+from segcli.raster.fit import Range, ends_of, percentiles
 from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.survey import Facts, Survey

@@ -18,7 +18,8 @@ from segcli.network.frame import beyond
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig
 from segcli.options import Augment, Band
-from segcli.raster.fit import Range, match_bands
+from segcli.raster.bands import match_bands
+from segcli.raster.fit import Range
 from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import REACH, border_weights, numbered, parted

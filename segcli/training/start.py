@@ -13,7 +13,8 @@ from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
 from segcli.options import Band, Percentiles, TrainOptions
-from segcli.raster.fit import Range, known_bands, match_bands
+from segcli.raster.bands import known_bands, match_bands
+from segcli.raster.fit import Range
 from segcli.raster.source import Source
 from segcli.training.constants import normalisation
 from segcli.training.pairs import Pair

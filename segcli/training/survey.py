@@ -18,8 +18,8 @@ from segcli.files import sha256_of
 from segcli.machine import cores
 from segcli.options import Band
 from segcli.raster.align import is_elsewhere
+from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
-from segcli.raster.fit import match_bands
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.training.labels import Labels, check_mask
