@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import tifffile
+from helpers import brightness_model
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
@@ -32,7 +33,6 @@ from segcli.training.findings import warnings
 from segcli.training.labels import Labels
 from segcli.training.pairs import find_pairs
 from segcli.training.survey import survey
-from tests.helpers import brightness_model
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -495,7 +495,8 @@ def test_bands_in_the_order_that_was_asked_for(tmp_path: Path, weights: Path, sc
     with rasterio.open(tmp_path / "masks" / "overlays" / "b.tif") as over:
         assert (shown, np.array_equal(clear, over.read()[:, labels_of(scene) == 2])) == (0, True)
     assert predict(tmp_path, weights, scan, bands=(6, 1, 2)) == 1
-    assert predict(tmp_path, weights, scan, bands=(5, 1)) == 1
+    with pytest.raises(UsageError, match="names 2 bands; the weights expect 3 or 1"):
+        predict(tmp_path, weights, scan, bands=(5, 1))
 
 
 def test_a_photograph_is_seen_upright(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:
