@@ -39,6 +39,11 @@ Band = int | str
 """Of a file: its number, from 1, or the name that the file gives it."""
 
 
+def has_names(bands: Iterable[Band] | None) -> bool:
+    """Whether some of them are named, not numbered."""
+    return any(isinstance(band, str) for band in bands or ())
+
+
 def bands_text(bands: Iterable[Band]) -> str:
     """As --bands takes them: numbers, and names, in quotes where they would be taken for something else."""
     return ",".join(str(band) if isinstance(band, int) or is_plain(band) else _quoted(band) for band in bands)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from segcli.errors import InputError, UsageError
-from segcli.options import Band, bands_text
+from segcli.options import Band, bands_text, has_names
 from segcli.raster.source import Source
 
 
@@ -26,7 +26,7 @@ def match_bands(
         if missing := [band for band in chosen if source.band_of(band) is None]:
             raise no_band(source, missing[0])
         return _places(source, chosen, wanted)
-    by_names = learnt is not None and any(isinstance(band, str) for band in learnt)
+    by_names = has_names(learnt)
     taken: tuple[int, ...] | None = None
     if source.bands == wanted or (wanted == 3 and source.bands == 4 and source.begins_with_rgb and not by_names):
         taken = tuple(range(wanted))
@@ -69,7 +69,7 @@ def guess(
     """What is taken for granted of a file where nobody chose its bands, for people; None if nothing is."""
     if chosen is not None:
         return None
-    if learnt is not None and any(isinstance(band, str) for band in learnt) and not source.called.says_what_they_are:
+    if learnt is not None and has_names(learnt) and not source.called.says_what_they_are:
         return f"its bands have no names, and are taken for {bands_text(learnt)}; --bands chooses others"
     if source.has_channels and len(set(bands)) == 3 and learnt is None:  # else it says which channels it learnt from
         named = f" ({', '.join(source.band_names)})" if all(source.band_names) else ""
@@ -86,7 +86,7 @@ def match_images(
     if other := next((image.bands for image in images if image.bands != first.bands), None):
         raise InputError(first.path, f"images of {first.bands} and of {other} bands", "expected the same")
     unlike = [image.called for image in images if image.band_names != first.band_names]
-    if unlike and any(isinstance(band, str) for band in chosen or learnt or ()):
+    if unlike and has_names(chosen or learnt):
         raise InputError(first.path, f"images with bands {first.called} and {unlike[0]}", "expected the same",
                          "choose by numbers, or split it")  # fmt: skip
     return bands

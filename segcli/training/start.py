@@ -12,7 +12,7 @@ from segcli.network.checkpoint import Model
 from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Band, Percentiles, TrainOptions
+from segcli.options import Band, Percentiles, TrainOptions, has_names
 from segcli.raster.bands import known_bands, match_bands
 from segcli.raster.fit import Range
 from segcli.raster.source import Source
@@ -51,7 +51,7 @@ def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None) -> Sur
     if unfit:
         more = f"{len(unfit) - 1} more do not fit" if len(unfit) > 1 else ""
         raise UsageError(unfit[0].subject, unfit[0].reason, more, "without --weights all begins anew")
-    names = model.learnt if chosen is None and any(isinstance(band, str) for band in model.learnt or ()) else None
+    names = model.learnt if chosen is None and has_names(model.learnt) else None
     if names is not None and all(_has(pair, names) for pair in found.splits.all):  # in this order, or they were unfit
         return replace(found, bands=model.bands, chosen=names)
     return replace(found, bands=model.bands)
