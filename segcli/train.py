@@ -90,7 +90,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         for line in odd:
             console.say(line)
         check_classes(options, labels.classes)
-        check_counts(options, count, processes.count)
+        check_counts(options, len(found.splits.train), processes.count)
         found = found if start is None else seen_as(found, start, options.bands)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})

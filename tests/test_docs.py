@@ -193,8 +193,9 @@ def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path
     names = [{"index": 0, "name": "background"}, {"index": 1, "name": "cell"}]
     (tmp_path / "classes.json").write_text(json.dumps({"classes": names}))
     recipe = block("pages").replace("seq 1 30", "seq 1 3")
-    result = pipeline(f"{recipe.rstrip()} --epochs 1 --width 2 --depth 1 --crop 32")
+    result = pipeline(recipe)
     assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "tiles" / "masks").glob("*.tif"))) == 3
     assert np.array_equal(tifffile.imread(tmp_path / "apart" / "images" / "3.tif"), cells[2])
 
 

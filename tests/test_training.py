@@ -167,7 +167,7 @@ def test_what_is_wrong_with_a_data_set_is_said(tmp_path: Path) -> None:
     (tmp_path / "masks" / "02.png").unlink()
     (tmp_path / "images" / "01.png").unlink()
     with pytest.raises(UsageError, match="1 pair; expected at least 2"):
-        find_pairs(tmp_path, 0.2, 0)
+        looked_at(tmp_path)
 
 
 def looked_at(data: Path, classes: tuple[int, ...] = (0, 1), val: float = 0.5) -> Survey:

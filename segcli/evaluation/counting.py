@@ -21,7 +21,7 @@ from segcli.measures.confusion import Matrix, Totals, count_values
 from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
 from segcli.raster.align import aligned, difference
-from segcli.raster.images import Images, open_images
+from segcli.raster.images import Images, open_images, stack_alike, stack_text
 from segcli.raster.labels import check_mask, table_in
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Source
@@ -66,7 +66,7 @@ def side_by_side(
         meaning = meaning.of_truth(pair.truth, table_in(pair.truth, true_images))
         meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
     if not stack_alike(true_images, predicted):
-        raise InputError(pair.predicted, _stack_text(predicted), f"{pair.truth} has {_stack_text(true_images)}",
+        raise InputError(pair.predicted, stack_text(predicted), f"{pair.truth} has {stack_text(true_images)}",
                          "save the images in one order")  # fmt: skip
     truth, given = true_images.planes, predicted.planes
     planes = []
@@ -237,26 +237,3 @@ def _in_pixels(truth: Source, width: float, unit: str) -> float:
         raise InputError(truth.path, f"pixels of {down:g} x {across:g}", "--boundary in metres needs square ones",
                          "give pixels, or use --distances metres")  # fmt: skip
     return width / across
-
-
-NAMELESS = frozenset("IQ")
-"""Axes of stacks that nothing is said of: pages, and what tifffile calls other."""
-
-
-def stack_alike(one: Images, other: Images) -> bool:
-    """Whether the images of two files belong together one by one: along axes of the same names and lengths, or as many
-    where one of the files does not say what its axes are. An axis of one image is none."""
-    if len(one.planes) != len(other.planes):
-        return False
-    first, second = ([(axis, n) for axis, n in zip(images.axes, images.shape, strict=True) if n > 1]
-                     for images in (one, other))  # fmt: skip
-    if any({axis for axis, _ in axes} <= NAMELESS for axes in (first, second)):
-        return True
-    return len(first) == len(second) and all(
-        n == m and (a == b or {a, b} & NAMELESS) for (a, n), (b, m) in zip(first, second, strict=True)
-    )
-
-
-def _stack_text(images: Images) -> str:
-    axes = " x ".join(f"{axis} {n}" for axis, n in zip(images.axes, images.shape, strict=True))
-    return f"{len(images.planes)} images" + (f" ({axes})" if axes else "")

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from segcli.evaluation.tables import all_tables, written
 from segcli.measures.confusion import intersection_over_union, mean_over_classes
 from segcli.measures.report import ImageCounts
 from segcli.options import Absent, EvalOptions
-from segcli.raster.source import Source
+from segcli.raster.images import open_images
 from segcli.raster.stretch import cut, shown_bands
 from segcli.raster.thumbnail import thumbnail
 from segcli.validity import both, written_out
@@ -104,7 +104,8 @@ def _pictures(
 def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tuple[str, str]]:
     row = []
     if pair.image is not None:
-        with suppress(InputError), Source(pair.image) as source:  # a stack, say: the masks can be shown all the same
+        with suppress(InputError, IndexError), closing(open_images(pair.image)) as images:
+            source = images.planes[pair.plane]  # where there is none the masks can be shown all the same
             pixels, known = thumbnail(source, SIDE, shown_bands(source))
             picture = to_picture(pixels, *cut(pixels, known, source.dtype))
             row.append(("image", _png(picture.transpose(1, 2, 0), known)))

@@ -15,13 +15,15 @@ from segcli.raster.names import is_stream, rasters_in
 
 @dataclass(frozen=True)
 class Pair:
-    """A predicted mask and the true one; the name is for the report."""
+    """A predicted mask and the true one; the name is for the report. Of an image that is a stack one is shown, the
+    `plane`, from 0."""
 
     name: str
     predicted: Path
     truth: Path
     scores: Path | None = None
     image: Path | None = None
+    plane: int = 0
 
 
 BURN = "make masks of polygons first, by segcli tile --masks or gdal_rasterize"

@@ -62,3 +62,29 @@ def open_images(path: Name, purpose: Purpose = "image", level: int | None = None
         contents.close()
         raise
     return Images(tuple(planes), contents.axes, contents.shape, contents.dialect, contents.names)
+
+
+NAMELESS = frozenset("IQ")
+"""Axes of stacks that nothing is said of: pages, and what tifffile calls other."""
+
+
+def stack_alike(one: Images, other: Images) -> bool:
+    """Whether the images of two files belong together one by one: along axes of the same names and lengths, or as many
+    where one of the files does not say what its axes are. An axis of one image is none."""
+    if len(one.planes) != len(other.planes):
+        return False
+    first, second = ([(axis, n) for axis, n in zip(images.axes, images.shape, strict=True) if n > 1]
+                     for images in (one, other))  # fmt: skip
+    if any({axis for axis, _ in axes} <= NAMELESS for axes in (first, second)):
+        return True
+    return len(first) == len(second) and all(
+        n == m and (a == b or {a, b} & NAMELESS) for (a, n), (b, m) in zip(first, second, strict=True)
+    )
+
+
+def stack_text(images: Images) -> str:
+    """How many images a file has, and how they stack, for messages."""
+    if len(images.planes) == 1:
+        return "1 image"
+    axes = " x ".join(f"{axis} {n}" for axis, n in zip(images.axes, images.shape, strict=True))
+    return f"{len(images.planes)} images" + (f" ({axes})" if axes else "")

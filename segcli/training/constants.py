@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from segcli.network.normalise import AROUND, Normalisation, scaling
 from segcli.options import Percentiles
 from segcli.raster.bands import match_bands
 from segcli.raster.fit import Range, ends_of, percentiles
-from segcli.raster.source import Source
+from segcli.raster.images import open_images
 from segcli.training.pairs import Pair
 from segcli.training.survey import Facts, Survey
 
@@ -28,14 +29,23 @@ LEAST = np.float32(1e-6)
 
 
 def ranges(found: Survey, wanted: Percentiles) -> dict[Pair, Range]:
-    """Those of the values that each image has in the bands that are learnt from; read once more for it."""
+    """Those of the values that each image has in the bands that are learnt from, as `predict` takes them: of all depths
+    of a volume together; read once more for it."""
 
-    def of_pair(pair: Pair) -> Range:
-        with Source(pair.image) as image:
-            return percentiles([image], match_bands(image, found.bands, found.chosen), wanted)
+    def of_file(pairs: list[Pair]) -> dict[Pair, Range]:
+        with closing(open_images(pairs[0].image)) as images:
+            volumes = images.volumes
+            ends = {}
+            for volume in set(volumes):
+                planes = [plane for plane, number in zip(images.planes, volumes, strict=True) if number == volume]
+                ends[volume] = percentiles(planes, match_bands(planes[0], found.bands, found.chosen), wanted)
+            return {pair: ends[volumes[pair.plane or 0]] for pair in pairs}
 
-    with closing(shared(of_pair, found.splits.all, cores())) as ends:
-        return dict(zip(found.splits.all, ends, strict=True))
+    by_file: dict[Path, list[Pair]] = {}
+    for pair in found.splits.all:
+        by_file.setdefault(pair.image, []).append(pair)
+    with closing(shared(of_file, by_file.values(), cores())) as parts:
+        return {pair: ends for part in parts for pair, ends in part.items()}
 
 
 def brought_to_its_own(

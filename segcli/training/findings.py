@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segcli.options import bands_text
-from segcli.training.pairs import INSTANCES, Pair, Splits
+from segcli.training.pairs import INSTANCES, Pair, Splits, named
 from segcli.training.survey import Facts, Survey
 
 LIKELY_OBJECTS = 10
@@ -18,13 +19,7 @@ LIKELY_OBJECTS = 10
 def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
     """What is odd about the data set, in lines for people."""
     splits, facts = found.splits, found.facts
-    for pair, fact in facts.items():
-        if fact.low >= fact.high:
-            yield f"{pair.image}: constant, or no data at all"
-        if not fact.pixels.any():
-            yield f"{pair.mask}: not one labelled pixel"
-        if fact.stray_polygons:
-            yield f"{pair.mask}: none of its {fact.stray_polygons} polygons lies on {pair.image}"
+    yield from _empty(facts)
     yield from _hidden(facts)
     if len(names) >= LIKELY_OBJECTS and all(_are_numbered(fact) for fact in facts.values()):
         yield (f"{len(names)} classes, and each mask has them from the first on without a gap: if these are numbers of "
@@ -38,12 +33,32 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
     learnt, seen = ({facts[pair].content for pair in part} for part in (splits.train, splits.val))
     same: dict[str, list[str]] = {}
     for pair in splits.all:
-        same.setdefault(facts[pair].content, []).append(str(pair.image))
+        if pair.plane is None or facts[pair].low < facts[pair].high:  # many a stack begins and ends with nothing
+            same.setdefault(facts[pair].content, []).append(named(pair.image, pair))
     for content, images in same.items():
         if content in learnt and content in seen:
             yield f"the same image is in training and in validation: {', '.join(images[:4])}"
+    if both := {pair.image for pair in splits.train} & {pair.image for pair in splits.val if pair.plane is not None}:
+        yield (f"{min(both)}: {len(splits.val)} of its {len(splits.all)} images are for validation, those next to them "
+               "for training: where such images are alike, the figures are too good")  # fmt: skip
     yield from _neighbours(splits, facts)
     yield from _unlike_bands(found)
+
+
+def _empty(facts: dict[Pair, Facts]) -> Iterator[str]:
+    """Images and masks with nothing in them; of a stack in one line."""
+    odd: dict[tuple[Path, str], list[Pair]] = {}
+    for pair, fact in facts.items():
+        if fact.low >= fact.high:
+            odd.setdefault((pair.image, "constant, or no data at all"), []).append(pair)
+        if not fact.pixels.any():
+            odd.setdefault((pair.mask, "not one labelled pixel"), []).append(pair)
+        if fact.stray_polygons:
+            lost = f"none of its {fact.stray_polygons} polygons lies on {pair.image}"
+            odd.setdefault((pair.mask, lost), []).append(pair)
+    for (path, what), pairs in odd.items():
+        more = f" and {len(pairs) - 1} more" if len(pairs) > 1 and pairs[0].plane is not None else ""
+        yield f"{named(path, pairs[0])}{more}: {what}"
 
 
 def _unlike_bands(found: Survey) -> Iterator[str]:
@@ -65,8 +80,9 @@ def _hidden(facts: dict[Pair, Facts]) -> Iterator[str]:
     (pair, fact), pixels = odd[0], sum(fact.hidden for _, fact in odd)
     more = f", as in {len(odd) - 1} more" if len(odd) > 1 else ""
     value = fact.nodata
-    yield (f"{pair.mask}: nodata is {value}{more}, so that {pixels} pixels have no label and are not learnt; if "
-           f"{value} is a class, take nodata away (gdal_edit.py -unsetnodata), else say --ignore {value}")  # fmt: skip
+    yield (f"{named(pair.mask, pair)}: nodata is {value}{more}, so that {pixels} pixels have no label and are not "
+           f"learnt; if {value} is a class, take nodata away (gdal_edit.py -unsetnodata), else say --ignore {value}"
+           )  # fmt: skip
 
 
 def _are_numbered(fact: Facts) -> bool:

@@ -1,6 +1,6 @@
 """From masks as people have them to class positions: indices, colours, black and white. numpy only, besides reading."""
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from segcli.classes import IGNORE, ClassEntry, ClassTable
 from segcli.colors import hex_color
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
+from segcli.raster.images import open_images
 from segcli.raster.labels import table_of, values_in, written_table
 from segcli.raster.source import Source
+from segcli.training.files import Files
 from segcli.training.pairs import Pair
 from segcli.validity import Valid
 
@@ -26,11 +28,11 @@ class Labels:
     classes: ClassTable
     ignored: tuple[ClassEntry, ...] = ()
 
-    def open(self, pair: Pair) -> Source:
+    def open(self, pair: Pair, files: Files) -> AbstractContextManager[Source]:
         """The mask of a pair; polygons as they lie on the image."""
         if not is_vector(pair.mask):
-            return Source(pair.mask, "mask")
-        with Source(pair.image) as image:
+            return files.open(pair.mask, "mask", pair.plane)
+        with files.image(pair) as image:
             names = frozenset(text for entry in self.ignored for text in (entry.name, str(entry.index)) if text)
             return burnt(pair.mask, image.grid, self.classes, names)
 
@@ -139,16 +141,16 @@ def _check_all(pairs: tuple[Pair, ...]) -> None:
     """NothingDoneError about the first mask that is none."""
     for pair in pairs:
         try:
-            with Source(pair.mask, "mask") as mask:
-                check_mask(mask)
+            with closing(open_images(pair.mask, "mask")) as masks:
+                check_mask(masks.planes[0])
         except InputError as error:
             raise NothingDoneError(error.subject, error.reason) from error
 
 
 def _bands(path: Path) -> int:
     """0 where the mask cannot be read."""
-    with suppress(InputError), Source(path, "mask") as mask:
-        return mask.bands
+    with suppress(InputError), closing(open_images(path, "mask")) as masks:
+        return masks.planes[0].bands
     return 0
 
 

@@ -5,7 +5,7 @@ import hashlib
 import heapq
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,21 +24,34 @@ INSTANCES = "instances"
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its labels, of one size; images of one `group` stay in one split."""
+    """One image and its labels, of one size; images of one `group` stay in one split. Of a stack `plane` is which of
+    its images is meant, from 0; None: of a single image that one, of a stack all of them."""
 
     image: Path
     mask: Path
     group: str = ""
     instances: Path | None = None
+    plane: int | None = None
+
+
+def named(path: Path, pair: Pair) -> str:
+    """One of the files of a pair, and which image of it, for messages."""
+    return f"{path}" if pair.plane is None else f"{path}, image {pair.plane + 1}"
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Pairs to learn from and pairs to choose by; `is_given` where the data say which are which."""
+    """Pairs to learn from and pairs to choose by; `is_given` where the data say which are which.
+
+    There are none to choose by where there is one pair alone, which may be a stack: then its images are split, by
+    `share` and `fold` (`find_pairs`), once it is known what they are.
+    """
 
     train: tuple[Pair, ...]
     val: tuple[Pair, ...]
     is_given: bool = False
+    share: float = 0.2
+    fold: tuple[int, int] | None = None
 
     @property
     def all(self) -> tuple[Pair, ...]:
@@ -105,10 +118,10 @@ def _folders_in(images: Path) -> str:
 
 def _split(data: Path, pairs: list[Pair], val: float, seed: int, fold: tuple[int, int] | None) -> Splits:
     """Whole groups, in the order of their hash, until the share is reached as nearly as may be; or those of a fold."""
-    if len(pairs) < 2:
-        found = f"{len(pairs)} pair{'s' * (len(pairs) != 1)}"
-        raise UsageError(data, found, "expected at least 2, to train on some and validate on others",
-                         "a stack counts as one, and is to be saved as files")  # fmt: skip
+    if not pairs:
+        raise UsageError(data, "0 pairs", "expected at least 2, to train on some and validate on others")
+    if len(pairs) == 1:
+        return Splits(tuple(pairs), (), share=val, fold=fold)
     groups: dict[str, list[Pair]] = {}
     for pair, name in zip(pairs, _names([pair.image for pair in pairs]), strict=True):
         groups.setdefault(pair.group or name, []).append(pair)
@@ -128,6 +141,28 @@ def _split(data: Path, pairs: list[Pair], val: float, seed: int, fold: tuple[int
     held_out = frozenset(chosen)  # of a hundred thousand tiles a list would be looked through for minutes
     rest = [group for group in order if group not in held_out]
     return Splits(_sorted(pair for g in rest for pair in groups[g]), _sorted(p for g in chosen for p in groups[g]))
+
+
+def in_planes(splits: Splits, images: Mapping[Pair, Iterable[Pair]]) -> Splits:
+    """The splits with each pair replaced by the `images` that it is: those of a stack stay in one split. Of a stack
+    alone, those to choose by follow each other, the last ones or those of a fold: images next to each other are
+    often alike.
+
+    Raises UsageError where there is one image alone.
+    """
+    train, val = (tuple(one for pair in part for one in images[pair]) for part in (splits.train, splits.val))
+    if not val:
+        name, count = train[0].image, len(train)
+        if count < 2:
+            raise UsageError(name, "1 pair", "expected at least 2, to train on some and validate on others")
+        which, parts = splits.fold or (1, 1)
+        if parts > count:
+            raise UsageError("--fold", f"{parts} folds", f"{name} has {count} images to share out")
+        first, end = count * (which - 1) // parts, count * which // parts
+        if splits.fold is None:
+            first = count - min(max(1, round(splits.share * count)), count - 1)
+        train, val = train[:first] + train[end:], train[first:end]
+    return replace(splits, train=train, val=val)
 
 
 def _of_share(sizes: dict[str, int], wanted: float) -> list[str]:

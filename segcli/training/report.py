@@ -14,7 +14,6 @@ from segcli.evaluation.pairs import Pair as Compared
 from segcli.measures.report import report
 from segcli.options import EvalOptions
 from segcli.raster.sink import create, empty_value, mask_layout
-from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.validation import Predicted
 
@@ -25,8 +24,8 @@ def write_validation(folder: Path, predicted: Predicted, pairs: tuple[Pair, ...]
     values = np.append(classes.indices, np.uint8(0 if nothing is None else nothing))  # -1 takes the last
     compared = []
     for number, pair in enumerate(pairs):
-        name = f"{number:04}_{pair.image.stem}"
-        with Source(pair.image) as image:
+        name = f"{number:04}_{pair.image.stem}" + ("" if pair.plane is None else f"_{pair.plane + 1}")
+        with predicted.setting.reading.files.image(pair) as image:
             grid = image.grid
         mask, truth = (folder / kind / f"{name}.tif" for kind in ("masks", "truth"))
         layout = mask_layout(classes)
@@ -34,7 +33,7 @@ def write_validation(folder: Path, predicted: Predicted, pairs: tuple[Pair, ...]
             for strip in predicted.strips(pair):
                 found.write(strip.first_row, values[strip.predicted])
                 true.write(strip.first_row, values[strip.true])
-        compared.append(Compared(name, mask, truth, image=pair.image))
+        compared.append(Compared(name, mask, truth, image=pair.image, plane=pair.plane or 0))
     _remove_others(folder, {pair.predicted.name for pair in compared})
     options = EvalOptions(folder / "masks", folder / "truth", folder)
     meaning = Meaning.of(classes)

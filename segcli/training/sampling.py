@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -24,8 +25,9 @@ from segcli.raster.source import Source
 from segcli.training.augmentation import Crop, augment
 from segcli.training.borders import REACH, border_weights, numbered, parted
 from segcli.training.constants import brought_to_its_own
+from segcli.training.files import Files
 from segcli.training.labels import Labels
-from segcli.training.pairs import Pair
+from segcli.training.pairs import Pair, named
 from segcli.training.survey import CELL, Survey
 from segcli.validity import Valid
 
@@ -75,6 +77,7 @@ class Reading:
         """`chosen` are the bands to read; None: all. `ranges` are those of values that images have of
         their own; None: they are taken as they are."""
         self.labels, self.constants, self.ranges, self._chosen = labels, constants, ranges or {}, chosen
+        self.files = Files()
         self._left = cache_bytes
         self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
         self._reserved: set[tuple[Pair, Kind]] = set()
@@ -120,7 +123,7 @@ class Reading:
     def target(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int16]:
         """Class positions of a window, (row, col), -1 without a label."""
         values, valid = self._patch(pair, "mask", row, col, height, width)
-        return self.labels.positions(pair.mask, values, valid)
+        return self.labels.positions(named(pair.mask, pair), values, valid)
 
     def objects(self, pair: Pair, row: int, col: int, height: int, width: int) -> NDArray[np.int32]:
         """Objects of a window, (row, col), numbered from 1 on; 0 where there is none: below 0, or without data."""
@@ -128,13 +131,10 @@ class Reading:
         there = numbers > 0 if valid is None else valid & (numbers > 0)
         return numbered(np.where(there, numbers, numbers.dtype.type(0)))
 
-    def _open(self, pair: Pair, kind: Kind) -> Source:
-        if kind == "image":
-            return Source(pair.image)
+    def _open(self, pair: Pair, kind: Kind) -> AbstractContextManager[Source]:
         if kind == "mask":
-            return self.labels.open(pair)
-        assert pair.instances is not None
-        return Source(pair.instances, "mask")
+            return self.labels.open(pair, self.files)
+        return self.files.image(pair) if kind == "image" else self.files.numbers(pair)
 
     def _patch(
         self, pair: Pair, kind: Kind, row: int, col: int, height: int, width: int

@@ -1,6 +1,7 @@
 """Training that goes on from weights of an earlier one: what of them is taken, and what is new."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from segcli.raster.bands import known_bands, match_bands
 from segcli.raster.fit import Range
 from segcli.raster.source import Source
 from segcli.training.constants import normalisation
+from segcli.training.files import Files
 from segcli.training.pairs import Pair
 from segcli.training.survey import Survey
 
@@ -45,26 +47,28 @@ def encoder_weights(options: TrainOptions) -> Path | None:
 def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None) -> Survey:
     """The data set, of which these bands were `chosen` if any, with those that the weights know: grey repeated, alpha
     left out. UsageError where none fit."""
+    files = Files()
     is_known = model.learnt is None or chosen is not None  # what bands of as many as the network's are
     asked = [pair for pair in found.splits.all if not (is_known and found.facts[pair].bands == model.bands)]
-    unfit = [error for pair in asked if (error := _fault(pair, model, chosen)) is not None]
+    unfit = [error for pair in asked if (error := _fault(files.image(pair), model, chosen)) is not None]
     if unfit:
         more = f"{len(unfit) - 1} more do not fit" if len(unfit) > 1 else ""
         raise UsageError(unfit[0].subject, unfit[0].reason, more, "without --weights all begins anew")
     names = model.learnt if chosen is None and has_names(model.learnt) else None
-    if names is not None and all(_has(pair, names) for pair in found.splits.all):  # in this order, or they were unfit
+    # In this order, or they were unfit.
+    if names is not None and all(_has(files.image(pair), names) for pair in found.splits.all):
         return replace(found, bands=model.bands, chosen=names)
     return replace(found, bands=model.bands)
 
 
-def _has(pair: Pair, bands: tuple[Band, ...]) -> bool:
-    with Source(pair.image) as image:
+def _has(opened: AbstractContextManager[Source], bands: tuple[Band, ...]) -> bool:
+    with opened as image:
         return known_bands(image, bands) == bands
 
 
-def _fault(pair: Pair, model: Model, chosen: tuple[Band, ...] | None) -> InputError | None:
+def _fault(opened: AbstractContextManager[Source], model: Model, chosen: tuple[Band, ...] | None) -> InputError | None:
     """What is wrong with its bands, if anything."""
-    with Source(pair.image) as image:
+    with opened as image:
         try:
             match_bands(image, model.bands, chosen, model.learnt, by_name=False)
         except InputError as error:

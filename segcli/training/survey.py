@@ -5,7 +5,8 @@ import hashlib
 import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from segcli.options import Band
 from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
+from segcli.raster.images import Images, open_images, stack_alike, stack_text
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
+from segcli.training.files import Files
 from segcli.training.labels import Labels, check_mask
-from segcli.training.pairs import Pair, Splits
+from segcli.training.pairs import Pair, Splits, in_planes, named
 from segcli.validity import Valid, written_out
 
 CELL = 64
@@ -90,20 +93,23 @@ def survey(
     """Look at everything once: of images at the `chosen` bands, or at all. `fail` is told of each pair
     that cannot be used; UsageError if there is one. `with_ranges`: each image is to have a range of its own, so that
     dtypes may differ."""
-    facts: dict[Pair, Facts] = {}
+    by_pair: dict[Pair, dict[Pair, Facts]] = {}
     missing = 0
     sampled = max(1, min(SAMPLED, MOST_SAMPLED // len(splits.all)))
+    files = Files()
     with closing(
-        shared(lambda pair: _attempt(pair, labels, chosen, sampled, with_ranges), splits.all, cores())
+        shared(lambda pair: _attempt(pair, files, labels, chosen, sampled, with_ranges), splits.all, cores())
     ) as found:
         for pair, seen in zip(splits.all, found, strict=True):
             if isinstance(seen, InputError):
                 missing += 1
                 fail(seen)
             else:
-                facts[pair] = seen
+                by_pair[pair] = seen
     if missing:
         raise UsageError("", f"{missing} of {len(splits.all)} pairs cannot be used", "nothing was started", "see above")
+    facts = {pair: fact for images in by_pair.values() for pair, fact in images.items()}
+    splits = in_planes(splits, by_pair)
     dtypes, bands = ({getattr(fact, name): pair.image for pair, fact in facts.items()} for name in ("dtype", "bands"))
     if len(dtypes) > 1 and not with_ranges:
         raise UsageError("", f"dtypes differ: {', '.join(f'{path} has {name}' for name, path in dtypes.items())}",
@@ -143,23 +149,49 @@ def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable
 
 
 def _attempt(
-    pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int, with_ranges: bool
-) -> Facts | InputError:
+    pair: Pair, files: Files, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int, with_ranges: bool
+) -> dict[Pair, Facts] | InputError:
+    """The facts of a pair, or of each image of the stack that it is."""
     try:
-        return _look(pair, labels, chosen, sampled, with_ranges)
+        for path in (pair.image, pair.mask):
+            if path.is_dir():
+                raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
+        with closing(open_images(pair.image)) as images:
+            digest = sha256_of(pair.image)
+            if len(images.planes) == 1:
+                return {pair: _look(pair, images.planes[0], files, labels, chosen, sampled, with_ranges, digest)}
+            _check_stack(pair, images)
+            pairs = [replace(pair, plane=n) for n in range(len(images.planes))]
+            sampled = max(1, sampled // len(pairs))
+            return {
+                one: _look(one, image, files, labels, chosen, sampled, with_ranges, digest)
+                for one, image in zip(pairs, images.planes, strict=True)
+            }
     except InputError as error:
         return error
 
 
-def _look(pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int, with_ranges: bool) -> Facts:
-    for path in (pair.image, pair.mask):
-        if path.is_dir():
-            raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
-    with Source(pair.image) as image, labels.open(pair) as mask:
+def _check_stack(pair: Pair, images: Images) -> None:
+    """InputError unless what belongs to a stack are stacks, too, in its order."""
+    if is_vector(pair.mask):
+        raise InputError(pair.mask, "polygons", f"its image has {stack_text(images)}, each with labels of its own",
+                         "make a stack of masks")  # fmt: skip
+    for path in filter(None, (pair.mask, pair.instances)):
+        with closing(open_images(path, "mask")) as others:
+            if not stack_alike(images, others):
+                raise InputError(path, stack_text(others), f"its image has {stack_text(images)}",
+                                 "save the images in one order")  # fmt: skip
+
+
+def _look(
+    pair: Pair, image: Source, files: Files, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int,
+    with_ranges: bool, digest: str,
+) -> Facts:  # fmt: skip
+    with labels.open(pair, files) as mask:
         check_mask(mask)
         if mask.bands >= 3:
             check_colors([*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)], pair.mask)
-        _check_sizes(pair, image, mask)
+        _check_sizes(pair, image, mask, files)
         bands = range(image.bands) if chosen is None else match_bands(image, len(chosen), chosen)
         height, width, dtype = image.grid.height, image.grid.width, image.dtype_of(bands)
         classes = len(labels.classes.entries)
@@ -171,7 +203,7 @@ def _look(pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: 
         found = _Values((height, width), len(bands), dtype, step, with_ranges or dtype != "uint8")
         for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL, bands)):
             found.add(first_row, strip, valid)
-            places = labels.positions(pair.mask, values, known)
+            places = labels.positions(named(pair.mask, pair), values, known)
             if may_mark:
                 marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(known, places.shape)))
             if valid is not None:
@@ -187,7 +219,7 @@ def _look(pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: 
         none = np.empty((len(bands), 0), np.float32)
         bounds = image.grid.bounds_in(WGS_84)
         return Facts(
-            height, width, len(bands), dtype, sha256_of(pair.image), found.content.hexdigest(), bounds,
+            height, width, len(bands), dtype, digest, found.content.hexdigest(), bounds,
             pixels, marked, unlabelled, hidden, nodata, present,
             found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
             image.has_channels,
@@ -196,7 +228,7 @@ def _look(pair: Pair, labels: Labels, chosen: tuple[Band, ...] | None, sampled: 
         )  # fmt: skip
 
 
-def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
+def _check_sizes(pair: Pair, image: Source, mask: Source, files: Files) -> None:
     """InputError where what belongs together is not of one size."""
     height, width = image.grid.height, image.grid.width
     if (height, width) != (mask.grid.height, mask.grid.width):
@@ -208,7 +240,7 @@ def _check_sizes(pair: Pair, image: Source, mask: Source) -> None:
         raise InputError(pair.mask, "lies elsewhere than its image", "expected one place", "is it of another image?")
     if pair.instances is None:
         return
-    with Source(pair.instances, "mask") as numbers:
+    with files.numbers(pair) as numbers:
         if (numbers.grid.height, numbers.grid.width, numbers.bands) != (height, width, 1):
             raise InputError(
                 pair.instances, "another size than its image, or several bands", "expected one number a pixel"
@@ -257,11 +289,12 @@ class _Values:
 def digest(found: Survey) -> dict[str, Any]:
     """What the weights were trained on: counts, and one SHA-256 over images and masks, in order."""
     total = hashlib.sha256()
+    of_file = cache(sha256_of)  # of a stack only once
     for pair in found.splits.all:
         total.update(bytes.fromhex(found.facts[pair].digest))
-        total.update(bytes.fromhex(sha256_of(pair.mask)))
+        total.update(bytes.fromhex(of_file(pair.mask)))
         attributes = pair.mask.with_suffix(".dbf")  # what the polygons of a shapefile are
         for path in (pair.instances, attributes if pair.mask.suffix.lower() == ".shp" else None):
             if path is not None and path.is_file():
-                total.update(bytes.fromhex(sha256_of(path)))
+                total.update(bytes.fromhex(of_file(path)))
     return {"train": len(found.splits.train), "val": len(found.splits.val), "sha256": total.hexdigest()}

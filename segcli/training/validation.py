@@ -17,7 +17,6 @@ from segcli.network.normalise import normalise
 from segcli.network.scorer import Scorer, make_scorer
 from segcli.network.unet import UNet
 from segcli.options import PredictOptions
-from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.sampling import Reading
 from segcli.training.survey import Facts
@@ -88,7 +87,7 @@ class Predicted:
 
     def _in_rows(self, pair: Pair) -> Iterator[Strip]:
         scorer, reading = self._scorer, self.setting.reading
-        with Source(pair.image) as image:
+        with reading.files.image(pair) as image:
             bands = reading.bands_of(image)
             seen = Validity()
             read = ahead(  # turned photographs come as views that run backwards

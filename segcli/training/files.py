@@ -1,0 +1,71 @@
+"""The files of pairs, opened: single images, or those of stacks, which take long to open, so that some stay at hand."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from segcli.raster.images import Images, open_images
+from segcli.raster.source import Purpose, Source
+from segcli.training.pairs import Pair
+
+MOST_IMAGES = 4096
+"""Images of stacks that are kept at hand, all stacks together: what is known of where their pixels are, not these."""
+
+
+class Files:
+    """Opens what belongs to a pair, for as long as a `with` block lasts. Of one stack one thread reads at a time."""
+
+    def __init__(self) -> None:
+        self._stacks: OrderedDict[tuple[Path, Purpose], _Stack] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def image(self, pair: Pair) -> AbstractContextManager[Source]:
+        """The image that is learnt from. InputError, as all here, where it cannot be read."""
+        return self.open(pair.image, "image", pair.plane)
+
+    def numbers(self, pair: Pair) -> AbstractContextManager[Source]:
+        """The numbers of its objects."""
+        assert pair.instances is not None
+        return self.open(pair.instances, "mask", pair.plane)
+
+    def open(self, path: Path, purpose: Purpose, plane: int | None) -> AbstractContextManager[Source]:
+        """The only image of a file, or one of a stack, counted from 0."""
+        return Source(path, purpose) if plane is None else self._of_stack(path, purpose, plane)
+
+    @contextmanager
+    def _of_stack(self, path: Path, purpose: Purpose, plane: int) -> Iterator[Source]:
+        stack = self._stack(path, purpose)
+        with stack.lock:
+            source = stack.images().planes[plane]
+            try:
+                yield source
+            finally:
+                source.rest()
+
+    def _stack(self, path: Path, purpose: Purpose) -> "_Stack":
+        with self._lock:
+            stack = self._stacks.setdefault((path, purpose), _Stack(path, purpose))
+            self._stacks.move_to_end((path, purpose))
+            # Those that are put out hold no file open: their images rest.
+            while len(self._stacks) > 1 and sum(stack.count for stack in self._stacks.values()) > MOST_IMAGES:
+                self._stacks.popitem(last=False)
+            return stack
+
+
+class _Stack:
+    """All images of a file, opened when the first of them is wanted."""
+
+    def __init__(self, path: Path, purpose: Purpose) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+        self._path, self._purpose = path, purpose
+        self._images: Images | None = None
+
+    def images(self) -> Images:
+        """Them, for who has the lock."""
+        if self._images is None:
+            self._images = open_images(self._path, self._purpose)
+            self.count = len(self._images.planes)
+        return self._images

@@ -1,0 +1,299 @@
+"""Stacks as training data: each image of one is as a file of its own, and all of them stay on one side of the split."""
+
+import csv
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from segcli import train
+from segcli.classes import ClassTable
+from segcli.console import Console
+from segcli.errors import UsageError
+from segcli.evaluation import page
+from segcli.network.normalise import Normalisation
+from segcli.options import Percentiles, PredictOptions, TrainOptions
+from segcli.predict import run as predict
+from segcli.raster.fit import match_ranges
+from segcli.raster.images import open_images
+from segcli.training import files
+from segcli.training.constants import ranges
+from segcli.training.findings import warnings
+from segcli.training.labels import Labels
+from segcli.training.pairs import Splits, find_pairs
+from segcli.training.sampling import Reading
+from segcli.training.survey import Survey, survey
+
+QUIET = Console(quiet=True)
+TWO = Labels(ClassTable.from_indices([0, 1]))
+
+
+def cells(rng: np.random.Generator, *shape: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (..., row, col) and masks of what is bright in them, each image in another light."""
+    masks = (ndimage.gaussian_filter(rng.random(shape), (*(0,) * (len(shape) - 2), 2, 2)) > 0.5).astype(np.uint8)
+    light = rng.integers(60, 180, shape[:-2])[..., None, None]
+    return (masks * light + rng.integers(0, 60, shape)).astype(np.uint8), masks
+
+
+def write(folder: Path, name: str, images: np.ndarray, masks: np.ndarray, axes: str = "TYX") -> None:
+    for kind, pixels in (("images", images), ("masks", masks)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / kind / f"{name}.tif", pixels, imagej=True, metadata={"axes": axes})
+
+
+def write_apart(folder: Path, name: str, images: np.ndarray, masks: np.ndarray) -> None:
+    for kind, pixels in (("images", images), ("masks", masks)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for n, plane in enumerate(pixels):
+            tifffile.imwrite(folder / kind / f"{name}_{n:02}.tif", plane, metadata=None)
+
+
+def looked_at(splits: Splits, **more: Any) -> tuple[Survey | None, list[str]]:
+    said: list[str] = []
+    try:
+        return survey(splits, TWO, lambda error: said.append(str(error)), **more), said
+    except UsageError as error:
+        return None, [*said, str(error)]
+
+
+def history(out: Path) -> list[dict[str, str]]:
+    with (out / "history.csv").open(newline="") as file:
+        timed = ("seconds", "crops_per_second")
+        return [{key: value for key, value in row.items() if key not in timed} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("more", [{}, {"input_range": Percentiles(1, 99)}], ids=["as they are", "percentiles"])
+def test_a_stack_is_learnt_from_as_its_images_are_as_files(
+    tmp_path: Path, rng: np.random.Generator, more: dict[str, Any]
+) -> None:
+    """The slow twin of stacks: each time of a film saved by itself gives the same weights to the last bit."""
+    for part, count in (("train", 5), ("val", 3)):
+        images, masks = cells(rng, count, 40, 48)
+        write(tmp_path / "stacks" / part, "film", images, masks)
+        write_apart(tmp_path / "files" / part, "film", images, masks)
+    for kind in ("stacks", "files"):
+        options = TrainOptions(tmp_path / kind, tmp_path / f"of_{kind}", width=2, depth=1, epochs=2, crop=32, batch=2,
+                               augment="full", **more)  # fmt: skip
+        assert train.run(options, QUIET) == 0
+    assert history(tmp_path / "of_stacks") == history(tmp_path / "of_files")
+    one, other = (load_file(tmp_path / f"of_{kind}" / "best.safetensors") for kind in ("stacks", "files"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    masks_of = sorted(path.name for path in (tmp_path / "of_stacks" / "validation" / "masks").glob("*.tif"))
+    assert masks_of == ["0000_film_1.tif", "0001_film_2.tif", "0002_film_3.tif"]
+    report = json.loads((tmp_path / "of_stacks" / "validation" / "report.json").read_text())
+    assert report["images"] == 3
+    predicted = tmp_path / "masks"
+    weights = str(tmp_path / "of_stacks" / "best.safetensors")
+    assert predict(PredictOptions((tmp_path / "stacks" / "val" / "images",), predicted, (weights,)), QUIET) == 0
+    with closing(open_images(predicted / "film.tif", "mask")) as found:
+        assert len(found.planes) == 3
+
+
+def test_all_images_of_a_stack_stay_on_one_side(tmp_path: Path, rng: np.random.Generator) -> None:
+    for n in range(5):
+        write(tmp_path, f"film{n}", *cells(rng, 4, 20, 24))
+    found, said = looked_at(find_pairs(tmp_path, 0.4, 0))
+    assert not said
+    assert found is not None
+    sides = [{pair.image for pair in part} for part in (found.splits.train, found.splits.val)]
+    assert (len(sides[0]), len(sides[1])) == (3, 2)
+    assert not sides[0] & sides[1]
+    assert [pair.plane for pair in found.splits.val] == [0, 1, 2, 3] * 2
+    assert len({fact.content for fact in found.facts.values()}) == 20  # each was looked at by itself
+    assert not list(warnings(found, ("0", "1")))
+
+
+@pytest.mark.parametrize(
+    ("share", "fold", "expected"),
+    [(0.2, None, [8, 9]), (0.01, None, [9]), (0.9, None, list(range(1, 10))), (0.2, (1, 3), [0, 1, 2]),
+     (0.2, (3, 3), [6, 7, 8, 9]), (0.2, (10, 10), [9])],
+)  # fmt: skip
+def test_of_a_stack_alone_images_that_follow_each_other_are_validated_on(
+    tmp_path: Path, rng: np.random.Generator, share: float, fold: tuple[int, int] | None, expected: list[int]
+) -> None:
+    write(tmp_path, "volume", *cells(rng, 10, 20, 24), axes="ZYX")
+    found, said = looked_at(find_pairs(tmp_path, share, 0, fold=fold))
+    assert not said
+    assert found is not None
+    assert [pair.plane for pair in found.splits.val] == expected
+    assert sorted(pair.plane for pair in found.splits.all if pair.plane is not None) == list(range(10))
+    (line,) = warnings(found, ("0", "1"))
+    assert f"volume.tif: {len(expected)} of its 10 images are for validation" in line
+
+
+def test_one_image_alone_cannot_be_split(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_apart(tmp_path / "one", "a", *cells(rng, 1, 20, 24))
+    found, said = looked_at(find_pairs(tmp_path / "one", 0.2, 0))
+    assert found is None
+    assert said == [f"{tmp_path / 'one' / 'images' / 'a_00.tif'}: 1 pair; expected at least 2, to train on some and "
+                    "validate on others"]  # fmt: skip
+    write(tmp_path / "few", "a", *cells(rng, 3, 20, 24))
+    assert "4 folds; " in str(looked_at(find_pairs(tmp_path / "few", 0.2, 0, fold=(1, 4)))[1])
+
+
+def test_what_belongs_to_a_stack_is_a_stack_in_its_order(tmp_path: Path, rng: np.random.Generator) -> None:
+    images, masks = cells(rng, 4, 3, 20, 24)
+    write(tmp_path, "whole", images, masks, "TZYX")
+    write(tmp_path, "fewer", images, masks, "TZYX")
+    tifffile.imwrite(tmp_path / "masks" / "fewer.tif", masks[:3], imagej=True, metadata={"axes": "TZYX"})
+    write(tmp_path, "turned", images, masks, "TZYX")
+    tifffile.imwrite(tmp_path / "masks" / "turned.tif", masks.swapaxes(0, 1), imagej=True, metadata={"axes": "TZYX"})
+    write(tmp_path, "single", images, masks, "TZYX")
+    tifffile.imwrite(tmp_path / "masks" / "single.tif", masks[0, 0], metadata=None)
+    write(tmp_path, "drawn", images, masks, "TZYX")
+    (tmp_path / "masks" / "drawn.tif").unlink()
+    (tmp_path / "masks" / "drawn.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    write(tmp_path, "odd", images, masks, "TZYX")
+    masks[2, 1, 5, 5] = 9
+    tifffile.imwrite(tmp_path / "masks" / "odd.tif", masks, imagej=True, metadata={"axes": "TZYX"})
+    write_apart(tmp_path, "alone", images[0, :1], masks[0, :1])
+    tifffile.imwrite(tmp_path / "masks" / "alone_00.tif", masks[0], imagej=True, metadata={"axes": "ZYX"})
+    found, said = looked_at(find_pairs(tmp_path, 0.3, 0))
+    assert found is None
+    lines = {Path(line.split(":")[0].split(", ")[0]).name: line for line in said}
+    assert "9 images (T 3 x Z 3); its image has 12 images (T 4 x Z 3)" in lines["fewer.tif"]
+    assert "12 images (T 3 x Z 4); its image has 12 images (T 4 x Z 3)" in lines["turned.tif"]
+    assert "1 image; its image has 12 images" in lines["single.tif"]
+    assert "polygons; its image has 12 images" in lines["drawn.geojson"]
+    assert "odd.tif, image 8: values 9 (1 pixels) are no class" in lines["odd.tif"]
+    assert "a stack of 3 images; expected one image" in lines["alone_00.tif"]
+    assert said[-1].startswith("6 of 7 pairs cannot be used")
+
+
+def test_blank_images_of_stacks_are_told_in_a_line_and_are_no_copies(tmp_path: Path, rng: np.random.Generator) -> None:
+    for part in ("train", "val"):
+        images, masks = cells(rng, 6, 20, 24)
+        images[[0, 1, 5]], masks[[0, 1, 5]] = 0, 0
+        write(tmp_path / part, "volume", images, masks, "ZYX")
+    found, _ = looked_at(find_pairs(tmp_path, 0.2, 0))
+    assert found is not None
+    lines = list(warnings(found, ("0", "1")))
+    assert lines == [f"{tmp_path / part / 'images' / 'volume.tif'}, image 1 and 2 more: constant, or no data at all"
+                     for part in ("train", "val")]  # fmt: skip
+    images, masks = cells(rng, 2, 20, 24)
+    for part in ("train", "val"):
+        write(tmp_path / "copied" / part, part, images, masks)
+    found, _ = looked_at(find_pairs(tmp_path / "copied", 0.2, 0))
+    assert found is not None
+    lines = list(warnings(found, ("0", "1")))
+    assert len(lines) == 2
+    assert "the same image is in training and in validation: " in lines[0]
+    assert "train.tif, image 1, " in lines[0]
+    assert "val.tif, image 1" in lines[0]
+
+
+def test_percentiles_are_those_that_predict_takes(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of all depths of a volume together, of each time by itself."""
+    images, masks = cells(rng, 3, 4, 20, 24)
+    write(tmp_path, "film", images, masks, "TZYX")
+    wanted = Percentiles(1, 99)
+    found, _ = looked_at(find_pairs(tmp_path, 0.2, 0), with_ranges=True)
+    assert found is not None
+    with closing(open_images(tmp_path / "images" / "film.tif")) as film:
+        expected = match_ranges(film.planes, (0,), None, wanted, volumes=film.volumes)
+    ends = ranges(found, wanted)
+    assert [ends[pair] for pair in sorted(found.splits.all, key=lambda pair: pair.plane or 0)] == list(expected)
+    assert len(set(expected)) == 3
+
+
+@pytest.mark.parametrize("most", [1, 4096])
+def test_windows_are_the_same_whatever_is_kept_in_memory(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """By several threads at once, of which two may want one file."""
+    monkeypatch.setattr(files, "MOST_IMAGES", most)
+    pixels = {f"film{n}": cells(rng, 5, 30, 36) for n in range(3)}
+    for name, (images, masks) in pixels.items():
+        write(tmp_path, name, images, masks)
+    found, _ = looked_at(find_pairs(tmp_path, 0.4, 0))
+    assert found is not None
+    readings = [Reading(TWO, Normalisation("uint8", (0.0,), (1.0,)), cache_bytes=kept) for kept in (0, 4000, 2**20)]
+    with ThreadPoolExecutor(6) as pool:
+        for reading in readings:
+            jobs = [(pair, pool.submit(reading.window, pair, 3, 5, 20, 24)) for pair in found.splits.all * 3]
+            for pair, job in jobs:
+                image, target = job.result()
+                images, masks = pixels[pair.image.stem]
+                assert pair.plane is not None
+                assert np.array_equal(image[0], images[pair.plane, 3:23, 5:29])
+                assert np.array_equal(target, masks[pair.plane, 3:23, 5:29])
+
+
+def test_numbers_of_objects_may_be_stacks(tmp_path: Path, rng: np.random.Generator) -> None:
+    for n in range(3):
+        images, masks = cells(rng, 2, 40, 48)
+        write(tmp_path / "data", f"film{n}", images, masks)
+        numbers = np.stack([ndimage.label(mask)[0] for mask in masks]).astype(np.uint16)
+        (tmp_path / "data" / "instances").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "data" / "instances" / f"film{n}.tif", numbers)
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, epochs=1, crop=32, batch=2,
+                           border_weight=5, workers=3)  # fmt: skip
+    assert train.run(options, QUIET) == 0
+    tifffile.imwrite(tmp_path / "data" / "instances" / "film1.tif", numbers[:1])
+    found, said = looked_at(find_pairs(tmp_path / "data", 0.3, 0))
+    assert found is None
+    assert "film1.tif: 1 image; its image has 2 images (T 2)" in said[0]
+
+
+def test_channels_of_a_volume_are_bands_by_name(tmp_path: Path, rng: np.random.Generator) -> None:
+    """OME's, in two files in two orders: learnt by name they are the same bands."""
+    order = (("DAPI", "GFP"), ("GFP", "DAPI"))
+    for name, channels in zip("ab", order, strict=True):
+        images, masks = cells(rng, 3, 24, 28)
+        other = np.full_like(images, 7)
+        planes = [images if channel == "DAPI" else other for channel in channels]
+        for kind in ("images", "masks"):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / "data" / "images" / f"{name}.ome.tif", np.stack(planes, axis=1), ome=True,
+                         photometric="minisblack", metadata={"axes": "ZCYX", "Channel": {"Name": list(channels)}}
+                         )  # fmt: skip
+        tifffile.imwrite(tmp_path / "data" / "masks" / f"{name}.ome.tif", masks, ome=True, metadata={"axes": "ZYX"})
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", bands=("DAPI",), width=2, depth=1, epochs=1, crop=32)
+    assert train.run(options, QUIET) == 0
+    found, _ = looked_at(find_pairs(tmp_path / "data", 0.5, 0), chosen=("DAPI",))
+    assert found is not None
+    assert {fact.names for fact in found.facts.values()} == {("DAPI",)}
+    assert all(fact.high > 50 for fact in found.facts.values())
+
+
+def test_a_training_on_stacks_goes_on(tmp_path: Path, rng: np.random.Generator) -> None:
+    write(tmp_path / "data", "film", *cells(rng, 6, 40, 48))
+    whole = TrainOptions(tmp_path / "data", tmp_path / "whole", width=2, depth=1, epochs=2, crop=32, batch=2)
+    assert train.run(whole, QUIET) == 0
+    for more in ({"epochs": 1}, {"epochs": 2, "resume": True}):
+        options = TrainOptions(**{**vars(whole), "out": tmp_path / "parts", **more})
+        assert train.run(options, QUIET) == 0
+    # Each epoch's rate follows from how long the whole is.
+    assert [row["epoch"] for row in history(tmp_path / "parts")] == ["1", "2"]
+    write(tmp_path / "data", "film", *cells(rng, 6, 40, 48))
+    with pytest.raises(UsageError, match="data"):
+        train.run(TrainOptions(**{**vars(whole), "out": tmp_path / "parts", "resume": True, "epochs": 3}), QUIET)
+
+
+def test_the_report_shows_the_image_that_is_meant(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = cells(rng, 4, 40, 48)
+    write(tmp_path / "data", "film", images, masks)
+    drawn: list[np.ndarray] = []
+    whole: Callable[..., Any] = page.to_picture
+
+    def noted(pixels: np.ndarray, *rest: Any) -> Any:
+        drawn.append(pixels)
+        return whole(pixels, *rest)
+
+    monkeypatch.setattr(page, "to_picture", noted)
+    options = TrainOptions(tmp_path / "data", tmp_path / "out", width=2, depth=1, epochs=1, crop=32, val=0.25)
+    assert train.run(options, QUIET) == 0
+    (pixels,) = drawn
+    assert np.array_equal(pixels[0], images[3])
