@@ -195,7 +195,7 @@ def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path
     recipe = block("pages").replace("seq 1 30", "seq 1 3")
     result = pipeline(recipe)
     assert result.returncode == 0, result.stderr
-    assert len(list((tmp_path / "tiles" / "masks").glob("*.tif"))) == 3
+    assert len(list((tmp_path / "tiles" / "masks").glob("*.png"))) == 3
     assert np.array_equal(tifffile.imread(tmp_path / "apart" / "images" / "3.tif"), cells[2])
 
 
