@@ -227,11 +227,12 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
 def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int, ...]:
     """The bands that the network sees of a file that fits it, and says what its mask cannot hold of it."""
     first = images.planes[0]
-    bands = match_images(images.planes, setting.model.bands, setting.options.bands, setting.model.learnt)
+    model, chosen = setting.model, setting.options.bands
+    bands = match_images(images.planes, model.bands, chosen, model.learnt, model.called)
     if first.called.says_what_they_are:
         setting.console.detail(f"{path}: bands {', '.join(first.called.each(bands))}")
-    check_dtypes(images.planes, bands, setting.model.normalisation.needed_dtype, setting.options.input_range)
-    if taken := guess(first, bands, setting.options.bands, setting.model.learnt):
+    check_dtypes(images.planes, bands, model.normalisation.needed_dtype, setting.options.input_range)
+    if taken := guess(first, bands, chosen, model.learnt, model.called):
         setting.console.remark(f"{path}: {taken}")
     for line in outputs.cannot_hold(path, images, output, setting.options):
         setting.console.remark(line)

@@ -161,7 +161,7 @@ def _train(
                 write_history(progress.history, classes.names, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
-        found.chosen, options.upright)  # fmt: skip
+        found.chosen, options.upright, found.called)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip

@@ -390,6 +390,107 @@ def test_training_on_from_weights_keeps_names_and_refuses_other_orders(
     assert not (tmp_path / "three").exists()
 
 
+SENTINEL = ("B2", "B3", "B4", "B8")
+
+
+def trained_on_named(
+    tmp_path: Path, rng: np.random.Generator, names: tuple[str, ...] = SENTINEL, **more: object
+) -> tuple[Path, np.ndarray]:
+    """Weights of a training on three images with bands of these names, and one of these images."""
+    for n in range(3):
+        pixels = rng.integers(0, 255, (len(names), 40, 50), np.uint8)
+        write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels, names)
+        write_bands(tmp_path / "data" / "masks" / f"{n}.tif", (pixels[:1] > 127).astype(np.uint8))
+    options = TrainOptions(tmp_path / "data", tmp_path / "run", width=2, depth=1, epochs=1, crop=32, **more)  # type: ignore[arg-type]
+    assert train(options, QUIET) == 0
+    return tmp_path / "run" / "best.safetensors", pixels
+
+
+@pytest.mark.parametrize("chosen", [None, (3, 1, 4)])
+def test_bands_that_nobody_chose_are_found_by_their_names(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], chosen: tuple[int, ...] | None
+) -> None:
+    """A file whose bands stand in another order, or among others, gives the mask of one in the order of training: taken
+    as they come they would give another one, and nothing would tell."""
+    weights, pixels = trained_on_named(tmp_path, rng, bands=chosen)
+    seen = tuple(SENTINEL[n - 1] for n in chosen or (1, 2, 3, 4))
+    assert checkpoint.load(weights).called == seen
+    turned = write_bands(tmp_path / "turned.tif", pixels[[3, 1, 0, 2]], ("b8", "B3", "B2", "B4"))
+    more = np.stack([pixels[3], pixels[0] * 0, *pixels[:3]])
+    among = write_bands(tmp_path / "among.tif", more, ("B8", "SCL", "B2", "B3", "B4"))
+    masks = tmp_path / "m"
+    straight = write_bands(tmp_path / "straight.tif", pixels, SENTINEL)
+    assert run(PredictOptions((straight, turned, among), masks, (str(weights),)), Console()) == 0
+    expected, *others = (rasterio.open(masks / f"{name}.tif").read() for name in ("straight", "turned", "among"))
+    assert 0 < expected.mean() < 1
+    assert all(np.array_equal(expected, other) for other in others)
+    said = capsys.readouterr().err
+    assert said.count("are taken by their names") == 2 + (chosen is not None)
+    assert f"turned.tif: bands {', '.join(seen)} are taken by their names" in said
+    asked = tuple(range(1, len(seen) + 1))  # who chooses decides
+    assert run(PredictOptions((turned,), tmp_path / "asked", (str(weights),), bands=asked), QUIET) == 0
+    assert not np.array_equal(rasterio.open(tmp_path / "asked" / "turned.tif").read(), expected)
+
+
+def test_other_names_are_taken_in_order_with_a_line(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, pixels = trained_on_named(tmp_path, rng)
+    for name, called in {
+        "same": SENTINEL,
+        "other": ("B02", "B03", "B04", "B08"),
+        "none": (),
+        "twice": ("B2",) * 4,
+    }.items():
+        write_bands(tmp_path / "in" / f"{name}.tif", pixels, called)
+    assert run(PredictOptions((tmp_path / "in",), tmp_path / "m", (str(weights),)), Console()) == 0
+    first, *others = (rasterio.open(path).read() for path in sorted((tmp_path / "m").glob("*.tif")))
+    assert all(np.array_equal(first, other) for other in others)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "--bands chooses others" in line]
+    assert lines == [
+        f"{tmp_path / 'in' / 'other.tif'}: its bands are called B02, B03, B04, B08, those that the weights learnt from "
+        "B2, B3, B4, B8: they are taken in this order; --bands chooses others",
+        f"{tmp_path / 'in' / 'twice.tif'}: its bands are called B2, B2, B2, B2, those that the weights learnt from "
+        "B2, B3, B4, B8: they are taken in this order; --bands chooses others",
+    ]
+
+
+def test_names_that_are_not_those_of_all_images_are_none(tmp_path: Path, rng: np.random.Generator) -> None:
+    weights, _ = trained_on_named(tmp_path / "a", rng, ("B2", "b2 "))
+    assert checkpoint.load(weights).called == ()
+    weights, pixels = trained_on_named(tmp_path / "b", rng)
+    write_bands(tmp_path / "b" / "data" / "images" / "1.tif", pixels, ("B2", "B3", "B4", "B8A"))
+    again = TrainOptions(tmp_path / "b" / "data", tmp_path / "b" / "again", width=2, depth=1, epochs=1, crop=32)
+    assert train(again, QUIET) == 0
+    assert checkpoint.load(tmp_path / "b" / "again" / "best.safetensors").called == ()
+
+
+def test_training_on_from_weights_notices_another_order(tmp_path: Path, rng: np.random.Generator) -> None:
+    weights, pixels = trained_on_named(tmp_path, rng)
+    for n in range(3):
+        write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels[::-1], SENTINEL[::-1])
+    again = TrainOptions(tmp_path / "data", tmp_path / "again", weights=weights, epochs=1, crop=32)
+    with pytest.raises(UsageError, match=r"bands B8, B4, B3, B2; the weights learnt from B2, B3, B4, B8, in this order; "
+                                         r"give --bands B2,B3,B4,B8"):  # fmt: skip
+        train(again, QUIET)
+    assert train(replace(again, bands=SENTINEL), QUIET) == 0
+    assert checkpoint.load(tmp_path / "again" / "best.safetensors").called == SENTINEL
+
+
+def test_names_in_weights_that_are_none(tmp_path: Path) -> None:
+    model = brightness_model()
+    for called, said in ((("a", ""), "names of bands"), (("a", "b"), "3 bands, with names for 2")):
+        checkpoint.save(replace(model, called=called), tmp_path / "w.safetensors")
+        with pytest.raises(NothingDoneError, match=said):
+            checkpoint.load(tmp_path / "w.safetensors")
+    for name, called in {"a": ("a", "b", "c"), "b": (), "c": ("c", "b", "a")}.items():
+        checkpoint.save(replace(model, called=called), tmp_path / f"{name}.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    assert len(checkpoint.load_all(paths[:2])) == 2
+    with pytest.raises(NothingDoneError, match="bands called c,b,a; expected a,b,c"):
+        checkpoint.load_all(paths[::2])
+
+
 def test_overlays_show_what_the_network_saw(tmp_path: Path, rng: np.random.Generator) -> None:
     """Whether bands were asked for or are known by name; of small files, too, which are closed by then."""
     pixels = rng.integers(0, 255, (5, 40, 50), np.uint8)

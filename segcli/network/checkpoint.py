@@ -8,7 +8,7 @@ values are looked at, too: NaN would go through a network without a word.
 import glob
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Model:
     training: dict[str, Any] = field(default_factory=dict)
     learnt: tuple[Band, ...] | None = None  # which bands of its files a training chose; None: all
     upright: bool = False  # it learnt from images that have an up: turned ones would be new to it
+    called: tuple[str, ...] = ()  # the names of its bands in all files of a training, where these give them
 
     @property
     def bands(self) -> int:
@@ -66,6 +67,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         "training": model.training,
         "bands": model.learnt,
         "upright": model.upright,
+        "band_names": model.called,
     }
     with replacing(path) as part:
         part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
@@ -127,17 +129,32 @@ def _load(path: Path) -> Model:
     learnt = record.get("bands")  # earlier versions had none
     if learnt is not None and not (isinstance(learnt, list) and learnt and all(map(_is_band, learnt))):
         raise ValueError(f"bands {learnt!r:.60}")
-    if learnt is not None and len(learnt) not in (config.bands, 1 if config.bands == 3 else config.bands):
+    if learnt is not None and not _fits(len(learnt), config.bands):
         raise ValueError(f"{config.bands} bands, of which it names {len(learnt)}")
     training = record["training"]
     upright = record["upright"] if "upright" in record else _was_upright(training)
     if not isinstance(upright, bool):
         raise ValueError(f"upright {upright!r:.60}, which is true or false")
-    return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt), upright)
+    called = record.get("band_names", [])
+    if not (isinstance(called, list) and all(map(_is_name, called))):
+        raise ValueError(f"names of bands {called!r:.60}")
+    if called and not _fits(len(called), config.bands):
+        raise ValueError(f"{config.bands} bands, with names for {len(called)}")
+    return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt), upright,
+                 tuple(called))  # fmt: skip
+
+
+def _fits(count: int, bands: int) -> bool:
+    """Whether so many bands of a file are those of a network: for one of three a single one is repeated."""
+    return count == bands or (count, bands) == (1, 3)
 
 
 def _is_band(value: Any) -> bool:
-    return (type(value) is int and value > 0) or (isinstance(value, str) and value != "")
+    return (type(value) is int and value > 0) or _is_name(value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _was_upright(training: Any) -> bool:
@@ -167,6 +184,8 @@ def load_all(paths: Sequence[Path]) -> list[Model]:
             raise UsageError("--weights", f"{path}, twice", "expected each file once")
     models = [load(path) for path in paths]
     for path, model in zip(paths[1:], models[1:], strict=True):
+        if not (model.called and models[0].called):  # what is not said differs from nothing
+            model = replace(model, called=models[0].called)
         for (what, found), (_, expected) in zip(_must_agree(model), _must_agree(models[0]), strict=True):
             if found != expected:
                 raise NothingDoneError(path, f"{what} {found}", f"expected {expected}, as {paths[0]} has",
@@ -184,6 +203,7 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
         ("bands of its files", "all" if learnt == every else bands_text(learnt)),
+        ("bands called", bands_text(model.called)),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),

@@ -64,11 +64,18 @@ def _wrong_count(chosen: tuple[Band, ...], wanted: int) -> tuple[str, str] | Non
 
 
 def guess(
-    source: Source, bands: tuple[int, ...], chosen: tuple[Band, ...] | None, learnt: tuple[Band, ...] | None
-) -> str | None:
-    """What is taken for granted of a file where nobody chose its bands, for people; None if nothing is."""
+    source: Source, bands: tuple[int, ...], chosen: tuple[Band, ...] | None, learnt: tuple[Band, ...] | None,
+    called: tuple[str, ...] = (),
+) -> str | None:  # fmt: skip
+    """What is taken for granted of a file where nobody chose its bands, for people; None if nothing is. In training
+    bands were `called` so, all or those that were chosen."""
     if chosen is not None:
         return None
+    if called and not has_names(learnt) and len(bands) > 1 and source.called.has_names:
+        if not _alike([source], called):
+            return (f"its bands are {source.called}, those that the weights learnt from {', '.join(called)}: they are "
+                    "taken in this order; --bands chooses others")  # fmt: skip
+        return None if bands == tuple(range(len(bands))) else f"bands {', '.join(called)} are taken by their names"
     if learnt is not None and has_names(learnt) and not source.called.says_what_they_are:
         return f"its bands have no names, and are taken for {bands_text(learnt)}; --bands chooses others"
     if source.has_channels and len(set(bands)) == 3 and learnt is None:  # else it says which channels it learnt from
@@ -77,11 +84,20 @@ def guess(
     return None
 
 
+def _alike(images: Sequence[Source], called: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that bands were `called` by, if each image has a band for each of them; else none."""
+    is_so = all(image.called.has_names and image.called.has_each_once(called) for image in images)
+    return called if is_so else ()
+
+
 def match_images(
-    images: Sequence[Source], wanted: int, chosen: tuple[Band, ...] | None, learnt: tuple[Band, ...] | None
-) -> tuple[int, ...]:
-    """`match_bands` for all images of a file; InputError also where these differ in their bands."""
+    images: Sequence[Source], wanted: int, chosen: tuple[Band, ...] | None, learnt: tuple[Band, ...] | None,
+    called: tuple[str, ...] = (),
+) -> tuple[int, ...]:  # fmt: skip
+    """`match_bands` for all images of a file; InputError also where these differ in their bands. Where nobody chose,
+    bands that all its images call as those of training were `called` are taken, wherever they stand."""
     first = images[0]
+    chosen = (_alike(images, called) or None) if chosen is None else chosen
     bands = match_bands(first, wanted, chosen, learnt)
     if other := next((image.bands for image in images if image.bands != first.bands), None):
         raise InputError(first.path, f"images of {first.bands} and of {other} bands", "expected the same")

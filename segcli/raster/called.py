@@ -37,6 +37,10 @@ class Called:
         GDAL makes up colours for three bands of bytes, whatever they are called."""
         return self._places.get(_plain(name), [])
 
+    def has_each_once(self, names: Iterable[str]) -> bool:
+        """Whether one band, and no second one, is called by each of these."""
+        return all(len(self.places(name)) == 1 for name in names)
+
     def each(self, bands: Iterable[int]) -> list[str]:
         """The names of these bands, from 0, each once, or their numbers, from 1."""
         return [self._said[band] or str(band + 1) for band in dict.fromkeys(bands)]

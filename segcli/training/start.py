@@ -1,5 +1,6 @@
 """Training that goes on from weights of an earlier one: what of them is taken, and what is new."""
 
+import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -13,7 +14,7 @@ from segcli.network.checkpoint import Model
 from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Band, Percentiles, TrainOptions, has_names
+from segcli.options import Band, Percentiles, TrainOptions, bands_text, has_names
 from segcli.raster.bands import known_bands, match_bands
 from segcli.raster.fit import Range
 from segcli.raster.source import Source
@@ -54,6 +55,10 @@ def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None) -> Sur
     if unfit:
         more = f"{len(unfit) - 1} more do not fit" if len(unfit) > 1 else ""
         raise UsageError(unfit[0].subject, unfit[0].reason, more, "without --weights all begins anew")
+    if chosen is None and found.called != model.called and sorted(found.called) == sorted(model.called):
+        raise UsageError(found.splits.train[0].image, f"bands {', '.join(found.called)}",
+                         f"the weights learnt from {', '.join(model.called)}, in this order",
+                         f"give --bands {shlex.quote(bands_text(model.called))}")  # fmt: skip
     names = model.learnt if chosen is None and has_names(model.learnt) else None
     # In this order, or they were unfit.
     if names is not None and all(_has(files.image(pair), names) for pair in found.splits.all):

@@ -85,6 +85,13 @@ class Survey:
     bands: int
     chosen: tuple[Band, ...] | None = None
 
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names of the bands that are learnt from, if all images give them the same ones, each once."""
+        (first, *others) = {fact.names for fact in self.facts.values()}
+        distinct = {name.strip().casefold() for name in first} - {""}
+        return first if not others and len(distinct) == len(first) else ()
+
 
 def survey(
     splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[Band, ...] | None = None,
