@@ -470,8 +470,8 @@ def test_training_on_from_weights_notices_another_order(tmp_path: Path, rng: np.
     for n in range(3):
         write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels[::-1], SENTINEL[::-1])
     again = TrainOptions(tmp_path / "data", tmp_path / "again", weights=weights, epochs=1, crop=32)
-    with pytest.raises(UsageError, match=r"bands B8, B4, B3, B2; the weights learnt from B2, B3, B4, B8, in this order; "
-                                         r"give --bands B2,B3,B4,B8"):  # fmt: skip
+    said = "bands B8, B4, B3, B2; the weights learnt from B2, B3, B4, B8, in this order; give --bands B2,B3,B4,B8"
+    with pytest.raises(UsageError, match=said):
         train(again, QUIET)
     assert train(replace(again, bands=SENTINEL), QUIET) == 0
     assert checkpoint.load(tmp_path / "again" / "best.safetensors").called == SENTINEL
