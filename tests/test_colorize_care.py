@@ -294,6 +294,35 @@ def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "--to-index" not in said
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_each_image_of_a_stack_is_compared_with_its_truth(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], over: bool
+) -> None:
+    """The slow twin is each image compared as a file of its own."""
+    found, true = rng.integers(0, 3, (2, 3, 40, 60), np.uint8)
+    scans = rng.integers(0, 255, (3, 40, 60), np.uint8)
+    for kind, stack in (("masks", found), ("truth", true), ("scans", scans)):
+        (tmp_path / kind).mkdir()
+        tifffile.imwrite(tmp_path / kind / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+        for n, plane in enumerate(stack):
+            write_picture(tmp_path / f"{kind}_apart" / f"{n}.png", plane)
+    more = {"over": tmp_path / "scans"} if over else {}
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth", legend="file", format="tif", **more) == 0
+    more = {"over": tmp_path / "scans_apart"} if over else {}
+    apart = {"compare": tmp_path / "truth_apart", "out": tmp_path / "apart"}
+    assert colorize(tmp_path, tmp_path / "masks_apart", **apart, **more) == 0
+    pictures = tifffile.imread(tmp_path / "out" / "s.tif")
+    expected = np.stack([pixels_of(tmp_path / "apart" / f"{n}.png") for n in range(3)])
+    assert np.array_equal(np.moveaxis(pictures, 1, -1) if pictures.shape[1] in (3, 4) else pictures, expected)
+    assert (tmp_path / "out" / "s.legend.png").exists()
+    capsys.readouterr()
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth", out=tmp_path / "png") == 1
+    assert "s.tif: a stack; a PNG holds one comparison; choose --format tif" in capsys.readouterr().err
+    tifffile.imwrite(tmp_path / "truth" / "s.tif", true[:2], imagej=True, metadata={"axes": "ZYX"})
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth", format="tif", out=tmp_path / "few") == 1
+    assert "s.tif: 3 images (Z 3); " in capsys.readouterr().err
+
+
 def test_the_output_of_a_folder_is_a_folder(tmp_path: Path) -> None:
     write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
     (tmp_path / "taken").write_text("mine")

@@ -17,6 +17,7 @@ from segcli.coloring.drawing import (
     check_size,
     legend_lines,
     open_partner,
+    sinks,
     write,
     write_legend,
 )  # fmt: skip
@@ -30,10 +31,9 @@ from segcli.evaluation.meaning import Meaning
 from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
 from segcli.raster.align import difference
 from segcli.raster.grid import Grid
-from segcli.raster.images import Images
+from segcli.raster.images import Images, open_images, stack_alike, stack_text
 from segcli.raster.labels import check_mask, embedded_table, table_in
 from segcli.raster.rows import in_step
-from segcli.raster.sink import create
 from segcli.raster.source import Source
 from segcli.validity import both
 
@@ -97,6 +97,7 @@ class Comparison:
 class Panels:
     """How the three pictures are laid out: a line of titles above, gaps between, colours by position and by kind."""
 
+    height: int
     width: int
     header: int
     gap: int
@@ -104,6 +105,17 @@ class Panels:
     kinds: NDArray[np.uint8]
     alpha: float
     bands: int
+
+    @classmethod
+    def of(cls, grid: Grid, classes: NDArray[np.uint8], kinds: NDArray[np.uint8], alpha: float, bands: int) -> "Panels":
+        """Of masks of this size."""
+        pixels = text_pixels(grid.height, grid.width)
+        return cls(grid.height, grid.width, 2 * pixels, max(4, pixels // 2), classes, kinds, alpha, bands)
+
+    @property
+    def grid(self) -> Grid:
+        """Of the whole picture, which lies nowhere."""
+        return Grid(self.height + self.header, 3 * self.width + 2 * self.gap)
 
     def rows(self, compared: Iterable[Compared], image: Pictures | None) -> Pictures:
         """The whole picture from the top; with an image behind each of the three."""
@@ -123,37 +135,42 @@ class Panels:
 
 
 def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Path]:
-    """The three pictures, and the legend of the third where it is asked for; gives the files that were written."""
+    """The three pictures, of each mask of a stack, and the legend of the third where it is asked for; gives the files
+    that were written."""
     options, path, true_path, meaning = setting.options, setting.image_of(job), setting.truth_of(job), setting.meaning
-    if masks.in_pages or meaning is None:
-        raise InputError(job.source, "a stack", "expected one mask to compare")
+    assert meaning is not None  # there is one where a mask has a truth
+    if masks.in_pages and job.output.suffix == ".png":
+        raise InputError(job.source, "a stack", "a PNG holds one comparison", "choose --format tif")
     meaning = meaning.of_truth(true_path, embedded_table(true_path))
     meaning = meaning.of_prediction(Path(job.source), table_in(job.source, masks))
     classes = ClassTable(tuple(replace(entry, index=n) for n, entry in enumerate(meaning.classes.entries)), None)
     shown = shown_values(options.classes, meaning.classes, job.source)
     places = None if shown is None else frozenset(n for n, e in enumerate(meaning.classes.entries) if e.index in shown)
     positive = places or frozenset(e.index for e in classes.entries if not e.is_background)
-    mask = masks.planes[0]
-    pixels = text_pixels(mask.grid.height, mask.grid.width)
+    over = frozenset(e.index for e in KINDS.entries if e.index != TRUE_NEGATIVE)
+    colors = (color_table(classes, places), color_table(KINDS, None)) if path is None else (
+        over_picture(classes, places), color_table(KINDS, over))  # fmt: skip
+    total = np.zeros(256, np.int64)
     with ExitStack() as files:
-        truth = files.enter_context(Source(true_path, "mask"))
-        _check(mask, truth, len(classes.entries))
-        comparison = Comparison(mask, truth, meaning, positive)
-        image = None if path is None else open_partner(files, path, masks, job.source)[0]
-        over = frozenset(e.index for e in KINDS.entries if e.index != TRUE_NEGATIVE) if image is not None else None
-        panels = Panels(
-            mask.grid.width, 2 * pixels, max(4, pixels // 2),
-            color_table(classes, places) if image is None else over_picture(classes, places),
-            color_table(KINDS, over), options.alpha, 4 if image is None else 3,
-        )  # fmt: skip
-        grid = Grid(mask.grid.height + panels.header, 3 * panels.width + 2 * panels.gap)
-        height = strip_height(mask)
-        behind = None if image is None else pictured(image, bands_of(image, options.bands), height)
-        sink = files.enter_context(create(job.output, grid, ALONE if image is None else OVER, setting.encoding))
-        write(sink, panels.rows(comparison.rows(height), behind), grid, 1.0, advance)
-        if options.legend == "none":
-            return [job.output]
-        box = legend(list(legend_lines(KINDS, None, comparison.counts())), pixels)
+        truths = open_images(true_path, "mask")
+        files.callback(truths.close)
+        if not stack_alike(masks, truths):
+            raise InputError(job.source, stack_text(masks), f"{true_path} has {stack_text(truths)}",
+                             "save the images in one order")  # fmt: skip
+        images = None if path is None else open_partner(files, path, masks, job.source)
+        panels = [Panels.of(mask.grid, *colors, options.alpha, 4 if path is None else 3) for mask in masks.planes]
+        grids, layout = [panel.grid for panel in panels], ALONE if path is None else OVER
+        for n, sink in enumerate(sinks(files, job.output, masks, layout, setting, grids)):
+            mask, truth = masks.planes[n], truths.planes[n]
+            _check(mask, truth, len(classes.entries))
+            comparison, height = Comparison(mask, truth, meaning, positive), strip_height(mask)
+            behind = None if images is None else pictured(images[n], bands_of(images[n], options.bands), height)
+            rows = panels[n].rows(comparison.rows(height), behind)
+            write(sink, rows, grids[n], 1 / len(masks.planes), advance)
+            total += comparison.counts() if options.legend != "none" else 0
+    if options.legend == "none":
+        return [job.output]
+    box = legend(list(legend_lines(KINDS, None, total)), panels[0].header // 2)
     return [job.output, write_legend(job.output, box)]
 
 

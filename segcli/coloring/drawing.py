@@ -102,10 +102,11 @@ def draw_palette(job: Job, masks: Images, setting: Setting, advance: Advance) ->
 
 
 def sinks(
-    files: ExitStack, output: Path, masks: Images, layout: Layout, setting: Setting
+    files: ExitStack, output: Path, masks: Images, layout: Layout, setting: Setting, grids: list[Grid] | None = None
 ) -> Sequence[Sink | PlaneSink]:
-    """A sink for each mask of a file; what they make is there when the block of `files` ends well."""
-    grids = [plane.grid for plane in masks.planes]
+    """A sink for each mask of a file, on its grid or another one; what they make is there when the block of `files`
+    ends well."""
+    grids = grids or [plane.grid for plane in masks.planes]
     if masks.in_pages:
         stack = create_stack(output, grids, layout, masks.axes, masks.shape, masks.dialect)
         return list(files.enter_context(stack))
