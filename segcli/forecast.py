@@ -81,7 +81,7 @@ def _state(job: Job, manifest: Manifest) -> str | None:
     try:
         return due(job, manifest, overwrite=False)
     except InputError as error:
-        return error.reason
+        return error.reason if error.subject in map(str, (job.source, job.output)) else str(error)
 
 
 def tell_states(states: Iterable[tuple[object, Name, Path, str | None]], console: Console) -> int:

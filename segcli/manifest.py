@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from io import BytesIO
@@ -34,7 +34,7 @@ IDLE = frozenset({
 })  # fmt: skip
 """Options that change nothing in an output; weights count by what is in the file."""
 
-LATER = {"min_pixels": 0}
+LATER = {"min_pixels": "0"}
 """Options that earlier versions did not have, with what is as it was without: no reason to do anything again."""
 
 
@@ -42,7 +42,7 @@ def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, di
     """What tells runs apart whose outputs may differ, and what stands behind it: the options that matter, as text, and
     the contents of files that serve all inputs, such as weights."""
     counted = {name: value for name, value in asdict(options).items() if name not in IDLE}
-    wanted = {name: str(value) for name, value in counted.items() if name not in LATER or value != LATER[name]}
+    wanted = {name: str(value) for name, value in counted.items() if str(value) != LATER.get(name)}
     contents = {str(path): sha256_of(path) for path in files}
     stated = {"verb": verb, "options": wanted, "files": contents}
     # A file counts by what is in it, not by where it lies, and in its order: the first weights name the colours.
@@ -52,15 +52,18 @@ def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, di
 
 class Manifest:
     """The record of an output folder at `path`, for a run with this `key`, which goes on in `file`; `others` are only
-    read. `common` is open for all runs that write there."""
+    read. `common` is open for all runs that write there. What stands behind the key is `stated`."""
 
     def __init__(
-        self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = (), common: BinaryIO | None = None
-    ) -> None:
+        self, path: Path, key: str, file: BinaryIO, others: Sequence[Path] = (), common: BinaryIO | None = None,
+        stated: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.folder, self._key, self._file, self._common = path, path.parent, key, file, common or file
         self._done: dict[str, list[Done]] = {}  # by the name of the first output
         self._beside: dict[str, list[Done]] = {}  # by the name of any other output
         self._places = Places()
+        self._stated = stated
+        self._runs: dict[str, Mapping[str, Any]] = {}  # what stood behind the keys of earlier ones
         self._renewed: list[Done] = []  # of the same contents, which have other times or lie elsewhere
         self.keys: set[str] = set()
         for other in others:
@@ -84,6 +87,7 @@ class Manifest:
     def _take(self, record: dict[str, Any]) -> None:
         if "run" in record:
             self.keys.add(record["key"])
+            self._runs[record["key"]] = record["run"]
         elif "failed" not in record:
             done = Done.read(record, _is_inside)
             for number, (name, _) in enumerate(done.outputs):
@@ -106,14 +110,34 @@ class Manifest:
                 if (outputs, now) != (done.outputs, done.sources):  # or all would be read again tomorrow
                     self._renewed.append(replace(done, outputs=outputs, sources=now))
                 return None
-            # Path's raise where a folder is closed.
-            is_there = all(os.path.exists(self.folder / name) for name, _ in done.outputs)  # noqa: PTH110
-            states.append("output changed" if is_there else "output missing")
+            states.append(self._of_outputs(done, digest))
         if states:
             return states[0]
         same = [done for done in found if done.source == str(source)]
         is_stale = any(done.key == self._key for done in same)
-        return "source changed" if is_stale else "options or weights changed" if same else "new"
+        return "source changed" if is_stale else self._of_options(same[-1]) if same else "new"
+
+    def _of_outputs(self, done: Done, digest: Callable[[Path], str]) -> str:
+        """What is wrong with the files that were made, of which one at least is missing or changed."""
+        # Path's raise where a folder is closed.
+        missing = [name for name, _ in done.outputs if not os.path.exists(self.folder / name)]  # noqa: PTH110
+        changed = [name for name, mark in done.outputs if not mark.holds(self.folder / name, digest)]
+        first = done.outputs[0][0]
+        name = [*missing, *changed, first][0]
+        return f"{'output' if name == first else name} {'missing' if missing else 'changed'}"
+
+    def _of_options(self, done: Done) -> str:
+        """What is other than when it was made, as far as the record tells."""
+        before, now = self._runs.get(done.key), self._stated
+        with suppress(KeyError, TypeError, AttributeError):  # a line that somebody else wrote
+            if before is not None and now is not None and before["verb"] == now["verb"]:
+                then, wanted = ({**LATER, **run["options"]} for run in (before, now))
+                names = [f"--{name.replace('_', '-')}" for name in wanted if then.get(name) != wanted[name]]
+                if list(before["files"].values()) != list(now["files"].values()):
+                    names.append("weights" if now["verb"] == "predict" else "palette")
+                if names:
+                    return f"{', '.join(names)} changed"
+        return "options or weights changed"
 
     def companions(self) -> frozenset[Path]:
         """Outputs beside those that name them, as they were written: what was changed since is the user's own."""
@@ -273,7 +297,8 @@ def made_of_each_other(folder: Path, files: Collection[Path]) -> frozenset[Path]
 
 def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> Manifest:
     """What is known of an output folder, to look at; nothing is created, locked or removed."""
-    return Manifest(folder / MANIFEST, key_of(verb, options, files)[0], BytesIO(), records(folder))
+    key, stated = key_of(verb, options, files)
+    return Manifest(folder / MANIFEST, key, BytesIO(), records(folder), stated=stated)
 
 
 @contextmanager
@@ -299,7 +324,8 @@ def opened(
                         lock(theirs, folder, fcntl.LOCK_SH)
             file = open_files.enter_context(_open(path))
             lock(file, folder, fcntl.LOCK_EX)
-        manifest = Manifest(path, key, file, [other for other in records(folder) if other != path], common)
+        others = [other for other in records(folder) if other != path]
+        manifest = Manifest(path, key, file, others, common, stated)
         if alone and shard is None:
             manifest.remove_leftovers()
         if key not in manifest.keys:

@@ -1,5 +1,6 @@
 """What all verbs have in common on the command line, seen from outside."""
 
+import dataclasses
 import json
 import os
 import pty
@@ -16,8 +17,9 @@ import pytest
 from helpers import write_picture
 from ready import Ready
 
-from segcli.manifest import MANIFEST, opened
-from segcli.options import ColorizeOptions
+from segcli.manifest import IDLE, MANIFEST, opened
+from segcli.network import checkpoint
+from segcli.options import ColorizeOptions, PredictOptions
 from segcli.shard import Shard
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -213,9 +215,47 @@ def test_verbose_says_why_a_file_is_done_again(segcli: Program, tmp_path: Path, 
     assert "masks/a.png: source changed" in said
     assert "masks/c.png: output missing" in said
     assert "d.png" not in said
-    assert (
-        "d.png: options or weights changed" in segcli("colorize", "masks", "--out", "out", "-v", "--alpha", "1").stderr
-    )
+    said = segcli("colorize", "masks", "--out", "out", "-v", "--alpha", "1", "--palette", "tab20").stderr
+    assert "d.png: --palette, --alpha changed" in said
+    (tmp_path / "p.csv").write_text("index,name,color\n0,a,#000000\n1,b,#ff0000\n2,c,#ffff00\n")
+    assert segcli("colorize", "masks", "--out", "of_file", "--palette", "p.csv").returncode == 0
+    (tmp_path / "p.csv").write_text("index,name,color\n0,a,#000000\n1,b,#00ff00\n2,c,#ffff00\n")
+    result = segcli("colorize", "masks", "--out", "of_file", "--palette", "p.csv", "--verify")
+    assert result.stdout.splitlines()[0] == "of_file/a.png: palette changed"
+
+
+def test_verify_names_what_is_wrong_beside_a_mask(
+    segcli: Program, tmp_path: Path, weights: Path, rng: np.random.Generator
+) -> None:
+    for name in "abcd":
+        write_picture(tmp_path / "scans" / f"{name}.png", rng.integers(0, 255, (20, 30, 3), np.uint8))
+    command = ("predict", "scans", "--weights", weights, "--out", "out")
+    assert segcli(*command, "--overlay").returncode == 0
+    overlay = tmp_path / "out" / "overlays" / "a.png"
+    overlay.write_bytes(overlay.read_bytes()[:-1])
+    (tmp_path / "out" / "overlays" / "b.png").unlink()
+    (tmp_path / "out" / "c.png").unlink()
+    result = segcli(*command, "--overlay", "--verify")
+    assert result.returncode == 1
+    changed = "exists, and is not as segcli wrote it; choose another --out or give --overwrite"
+    assert result.stdout.splitlines() == [
+        f"out/a.png: out/overlays/a.png: {changed}",
+        "out/b.png: overlays/b.png missing", "out/c.png: output missing"
+    ]  # fmt: skip
+    said = segcli(*command, "--tta", "--verify").stdout.splitlines()
+    assert said[3] == "out/d.png: --overlay, --tta changed"
+    other = checkpoint.load(weights)
+    other.network.head.bias += 1
+    checkpoint.save(other, tmp_path / "other.safetensors")
+    command = ("predict", "scans", "--weights", "other.safetensors", "--out", "out")
+    assert segcli(*command, "--overlay", "--verify").stdout.splitlines()[3] == "out/d.png: weights changed"
+
+
+@pytest.mark.parametrize(("verb", "options"), [("predict", PredictOptions), ("colorize", ColorizeOptions)])
+def test_what_has_changed_is_called_as_on_the_command_line(segcli: Program, verb: str, options: type) -> None:
+    text = segcli(verb, "--help", COLUMNS="200").stdout
+    for field in dataclasses.fields(options):
+        assert field.name in IDLE or f"--{field.name.replace('_', '-')}" in text, field.name
 
 
 @pytest.mark.parametrize("verb", ["predict", "colorize"])

@@ -296,7 +296,7 @@ def test_a_kill_is_no_licence_to_write_over_what_was_corrected_by_hand(
     elif moment == "recorded":
         assert why == ("output changed" if is_old else "output missing")
     else:
-        assert why == ("options or weights changed" if is_old else "new")
+        assert why == ("--width changed" if is_old else "new")
     write(mask, "corrected by hand, and longer")
     for _ in range(2):
         with pytest.raises(InputError, match=r"segcli (did not write|wrote) it"):
