@@ -13,6 +13,9 @@ _WORDS = r"masks?|gt|labels?|labelids|groundtruth|truth|annotations?|seg|pred|ma
 _ADDED = re.compile(rf"[-_. ]({_WORDS})$", re.IGNORECASE)
 """What data sets put behind a name to tell an image's labels from it."""
 
+_OME = re.compile(r"(?<=[^/])\.ome$", re.IGNORECASE)
+"""Of an ending in two parts."""
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -25,9 +28,9 @@ class Matched:
 
 def match(left: Mapping[str, Path], right: Mapping[str, Path]) -> Matched:
     """Files by name (a relative path without ending): equal names first, then those that only write accents otherwise
-    (macOS, as letters of their own), then names equal but for an added word."""
+    (macOS, as letters of their own), then those that only end in .ome, then names equal but for an added word."""
     pairs = {name: (left[name], right[name]) for name in left.keys() & right.keys()}
-    for form in (_composed, _bare):
+    for form in (_composed, _without_ome, _bare):
         taken = {path for pair in pairs.values() for path in pair}
         rest_left, rest_right = _by_form(left, taken, form), _by_form(right, taken, form)
         for name in rest_left.keys() & rest_right.keys():
@@ -100,8 +103,12 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _without_ome(name: str) -> str:
+    return _OME.sub("", _composed(name))
+
+
 def _bare(name: str) -> str:
-    return _ADDED.sub("", _composed(name))
+    return _ADDED.sub("", _without_ome(name))
 
 
 def _by_form(files: Mapping[str, Path], taken: Collection[Path], form: Callable[[str], str]) -> dict[str, list[str]]:

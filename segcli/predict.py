@@ -41,7 +41,7 @@ from segcli.products import Product
 from segcli.raster import endings
 from segcli.raster.bands import check_count, guess, match_images
 from segcli.raster.contents import TURNED_BYTES
-from segcli.raster.fit import Range, check_dtypes, match_ranges, written
+from segcli.raster.fit import EACH_BY_ITSELF, Range, check_dtypes, match_ranges, written
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
@@ -147,9 +147,6 @@ def run(options: PredictOptions, console: Console) -> int:
         console.progress(len(jobs)) as progress,
     ):
 
-        def prepare(job: batch.Job) -> Scan:
-            return open_scan(job.source, job.output, setting)
-
         def work(group: list[tuple[batch.Job, Scan]]) -> None:
             places = [(scan, outputs.places(job, setting.products, options)) for job, scan in group]
             predict(places, setting, scorer, progress)
@@ -161,7 +158,7 @@ def run(options: PredictOptions, console: Console) -> int:
                 written = outputs.add_drawings(job, scan.images, scan.bands, model.classes, setting.products, options)
             return [job.output, *written]
 
-        steps = batch.Steps(prepare, alike, work, finish, setting.stopping)
+        steps = batch.Steps(partial(open_scan, setting), alike, work, finish, setting.stopping)
         report = batch.run(
             jobs, steps, console, manifest, options.overwrite, options.debug, options.on_error, readers, progress
         )
@@ -202,13 +199,13 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
     return cost
 
 
-def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
-    """The file, if it fits the network and `output`, its mask; small images are read at once, and their file
-    closed."""
+def open_scan(setting: Setting, job: batch.Job) -> Scan:
+    """The file, if it fits the network and its mask; small images are read at once, and their file closed."""
+    path = job.source
     options, dtype = setting.options, setting.model.normalisation.needed_dtype
     images = open_images(path, "image", options.level, options.mpp)
     try:
-        bands = fit(path, images, output, setting)
+        bands = fit(path, images, job.output, setting)
         for plane in images.planes:
             if plane.size_bytes <= SMALL_BYTES // len(images.planes):
                 plane.load()
@@ -218,6 +215,8 @@ def open_scan(path: Name, output: Path, setting: Setting) -> Scan:
         if isinstance(options.input_range, Percentiles) and ranges[0] is not None:
             more = f", and others for {count - 1} more" if (count := len(set(images.volumes))) > 1 else ""
             setting.console.detail(f"{path}: {written(ranges[0])}{more}")
+            if images.are_pages:
+                setting.console.remark(f"{path}: {EACH_BY_ITSELF}")
         return Scan(images, bands, ranges)
     except BaseException:
         images.close()

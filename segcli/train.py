@@ -31,6 +31,7 @@ from segcli.options import TrainOptions
 from segcli.raster.faults import faults_of_writing
 from segcli.training.checks import check_classes, check_counts, check_folder, check_options, check_pairs, depth_of
 from segcli.training.constants import ranges
+from segcli.training.files import Files
 from segcli.training.findings import as_record, tables, warnings
 from segcli.training.folder import BEST, LAST, OPTIONS, begin, leave_no_other
 from segcli.training.history import Picture, row_of, write_history
@@ -79,26 +80,27 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
             console.say(f"{out}: no training to go on with; it begins anew")
         splits = find_pairs(options.data, options.val, options.split_seed, options.group_by, options.fold)
         check_pairs(options, splits)
-        numbered, count = sum(pair.instances is not None for pair in splits.train), len(splits.train)
-        if options.border_weight and numbered < count:
-            console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
-        found = survey(splits, labels, console.fail, options.bands, options.percentiles is not None)
+        files = Files()
+        found = survey(splits, labels, console.fail, options.bands, options.percentiles is not None, files)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
         odd = [*left_out(options.data), *warnings(found, labels.classes.names)]
         for line in odd:
             console.say(line)
+        numbered, count = sum(pair.instances is not None for pair in found.splits.train), len(found.splits.train)
+        if options.border_weight and numbered < count:
+            console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         check_classes(options, labels.classes)
-        check_counts(options, len(found.splits.train), processes.count)
-        found = found if start is None else seen_as(found, start, options.bands)
+        check_counts(options, count, processes.count)
+        found = found if start is None else seen_as(found, start, options.bands, files)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0
         with _own(out) if processes.is_first else nullcontext(), out_of_memory_named(device, LESS):
             if processes.is_first:
                 check_folder(options, out)  # again: another run may have come to its end since
-            return _train(options, out, found, labels, start, console, processes, device)
+            return _train(options, out, found, labels, files, start, console, processes, device)
 
 
 @contextmanager
@@ -121,8 +123,8 @@ def _faults_of_folder(out: Path) -> Iterator[None]:
 
 
 def _train(
-    options: TrainOptions, out: Path, found: Survey, labels: Labels, start: checkpoint.Model | None, console: Console,
-    processes: Processes, device: torch.device,
+    options: TrainOptions, out: Path, found: Survey, labels: Labels, files: Files, start: checkpoint.Model | None,
+    console: Console, processes: Processes, device: torch.device,
 ) -> int:  # fmt: skip
     classes, splits = labels.classes, found.splits
     wanted = options.percentiles
@@ -138,7 +140,8 @@ def _train(
         console.say(f"{options.weights}: {take_over(network, start, classes)}")
     shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process
     shown = shown.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = _prepared(network, options, found, Reading(labels, normalisation, found.chosen, ends), processes, device)
+    reading = Reading(labels, normalisation, found.chosen, ends, files=files)
+    training = _prepared(network, options, found, reading, processes, device)
     validation = Validation(training.crops.reading, found.facts, device, training.half, cache(console.say))
     same = {key: value for key, value in _plain(options).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count,

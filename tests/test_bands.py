@@ -448,11 +448,57 @@ def test_other_names_are_taken_in_order_with_a_line(
     assert all(np.array_equal(first, other) for other in others)
     lines = [line for line in capsys.readouterr().err.splitlines() if "--bands chooses others" in line]
     assert lines == [
-        f"{tmp_path / 'in' / 'other.tif'}: its bands are called B02, B03, B04, B08, those that the weights learnt from "
-        "B2, B3, B4, B8: they are taken in this order; --bands chooses others",
-        f"{tmp_path / 'in' / 'twice.tif'}: its bands are called B2, B2, B2, B2, those that the weights learnt from "
-        "B2, B3, B4, B8: they are taken in this order; --bands chooses others",
+        f"{tmp_path / 'in' / f'{name}.tif'}: bands called {called} are taken for B2, B3, B4, B8; --bands chooses others"
+        for name, called in (("other", "B02, B03, B04, B08"), ("twice", "B2, B2, B2, B2"))
     ]
+
+
+@pytest.mark.parametrize("names", [("Layer_1", "Layer_2", "Layer_3"), ("Channel:0:0", "Channel:0:1"), ("Band 1",)])
+def test_names_that_only_count_are_none(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
+) -> None:
+    """They would find the first bands of any file that has more, which was an error, and is."""
+    weights, pixels = trained_on_named(tmp_path, rng, names)
+    assert checkpoint.load(weights).called == ()
+    more = (*names, f"{names[0][:-1]}{len(names) + int(names[0][-1])}")
+    write_bands(tmp_path / "more.tif", np.concatenate([pixels, pixels[:1]]), more)
+    assert run(PredictOptions((tmp_path / "more.tif",), tmp_path / "m", (str(weights),)), Console()) == 1
+    assert f"the weights expect {len(names)}" in capsys.readouterr().err
+    sentinel, pixels = trained_on_named(tmp_path / "s", rng, SENTINEL)
+    write_bands(tmp_path / "counted.tif", pixels, tuple(f"Layer_{n}" for n in (1, 2, 3, 4)))
+    assert run(PredictOptions((tmp_path / "counted.tif",), tmp_path / "m", (str(sentinel),)), Console()) == 0
+    assert "--bands" not in capsys.readouterr().err
+
+
+def test_one_band_among_others_is_told(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, pixels = trained_on_named(tmp_path, rng, ("DAPI",))
+    for name, called in {"a": ("GFP", "DAPI"), "b": ("DAPI",), "c": ("GFP",)}.items():
+        write_bands(tmp_path / "in" / f"{name}.tif", np.concatenate([*[pixels] * len(called)]), called)
+    assert run(PredictOptions((tmp_path / "in",), tmp_path / "m", (str(weights),)), Console()) == 0
+    said = [line.partition(".tif: ")[2] for line in capsys.readouterr().err.splitlines() if "taken" in line]
+    assert said == [
+        "bands DAPI are taken by their names",
+        "bands called GFP are taken for DAPI; --bands chooses others",
+    ]
+
+
+def test_weights_of_three_bands_go_on_with_four_named_ones(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Red, green, blue and near infrared: the last is left out, and names of four are none for three."""
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    for n in range(3):
+        pixels = rng.integers(0, 255, (4, 40, 50), np.uint8)
+        path = tmp_path / "data" / "images" / f"{n}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(path, "w", "GTiff", 50, 40, 4, dtype="uint8", photometric="RGB", **PLACE) as file:
+            file.write(pixels)
+            file.descriptions = ("red", "green", "blue", "nir")
+        write_bands(tmp_path / "data" / "masks" / f"{n}.tif", np.where(pixels[:1] > 127, 7, 2).astype(np.uint8))
+    (tmp_path / "data" / "classes.csv").write_text("index,name,color\n2,dark,#00005a\n7,light,#fac800\n")
+    options = TrainOptions(tmp_path / "data", tmp_path / "run", weights=tmp_path / "w.safetensors", epochs=1, crop=32)
+    assert train(options, QUIET) == 0
+    assert checkpoint.load(tmp_path / "run" / "best.safetensors").called == ()
 
 
 def test_names_that_are_not_those_of_all_images_are_none(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -473,6 +519,13 @@ def test_training_on_from_weights_notices_another_order(tmp_path: Path, rng: np.
     said = "bands B8, B4, B3, B2; the weights learnt from B2, B3, B4, B8, in this order; give --bands B2,B3,B4,B8"
     with pytest.raises(UsageError, match=said):
         train(again, QUIET)
+    for n in range(3):
+        names = tuple(name.lower() for name in SENTINEL[::-1])
+        write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels[::-1], names)
+    with pytest.raises(UsageError, match="bands b8, b4, b3, b2; the weights learnt from B2"):
+        train(again, QUIET)
+    for n in range(3):
+        write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels[::-1], SENTINEL[::-1])
     assert train(replace(again, bands=SENTINEL), QUIET) == 0
     assert checkpoint.load(tmp_path / "again" / "best.safetensors").called == SENTINEL
 
@@ -483,12 +536,17 @@ def test_names_in_weights_that_are_none(tmp_path: Path) -> None:
         checkpoint.save(replace(model, called=called), tmp_path / "w.safetensors")
         with pytest.raises(NothingDoneError, match=said):
             checkpoint.load(tmp_path / "w.safetensors")
-    for name, called in {"a": ("a", "b", "c"), "b": (), "c": ("c", "b", "a")}.items():
+    known = {"a": ("a", "b", "c"), "b": (), "c": ("c", "b", "a"), "d": ("A", "B", "C "), "e": ("x", "y", "z")}
+    for name, called in known.items():
         checkpoint.save(replace(model, called=called), tmp_path / f"{name}.safetensors")
-    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
-    assert len(checkpoint.load_all(paths[:2])) == 2
-    with pytest.raises(NothingDoneError, match="bands called c,b,a; expected a,b,c"):
-        checkpoint.load_all(paths[::2])
+
+    def loaded(names: str) -> list[checkpoint.Model]:
+        return checkpoint.load_all([tmp_path / f"{name}.safetensors" for name in names])
+
+    assert [loaded(names)[0].called for names in ("ba", "ab", "ad", "ae")] == [("a", "b", "c")] * 4
+    for names in ("ac", "bac", "cd"):
+        with pytest.raises(NothingDoneError, match=r"bands .*; expected .*, in this order"):
+            loaded(names)
 
 
 def test_overlays_show_what_the_network_saw(tmp_path: Path, rng: np.random.Generator) -> None:

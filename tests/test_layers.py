@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 VERBS = {"predict", "train", "tile", "colorize", "evaluate"}
 LEAVES = {
     "ahead",
+    "band_names",
     "classes",
     "colors",
     "components",

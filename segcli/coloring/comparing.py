@@ -13,9 +13,9 @@ from segcli.batch import Job
 from segcli.classes import ClassTable
 from segcli.coloring.drawing import (
     Advance,
-    bands_of,
     check_size,
     legend_lines,
+    limits_of,
     open_partner,
     sinks,
     write,
@@ -31,7 +31,7 @@ from segcli.evaluation.meaning import Meaning
 from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
 from segcli.raster.align import difference
 from segcli.raster.grid import Grid
-from segcli.raster.images import Images, open_images, stack_alike, stack_text
+from segcli.raster.images import Images, check_alike, open_images
 from segcli.raster.labels import check_mask, embedded_table, table_in
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
@@ -154,17 +154,16 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
     with ExitStack() as files:
         truths = open_images(true_path, "mask")
         files.callback(truths.close)
-        if not stack_alike(masks, truths):
-            raise InputError(job.source, stack_text(masks), f"{true_path} has {stack_text(truths)}",
-                             "save the images in one order")  # fmt: skip
+        check_alike(job.source, masks, true_path, truths)
         images = None if path is None else open_partner(files, path, masks, job.source)
+        shown_as = [] if images is None else limits_of(images, options.bands)
         panels = [Panels.of(mask.grid, *colors, options.alpha, 4 if path is None else 3) for mask in masks.planes]
         grids, layout = [panel.grid for panel in panels], ALONE if path is None else OVER
         for n, sink in enumerate(sinks(files, job.output, masks, layout, setting, grids)):
             mask, truth = masks.planes[n], truths.planes[n]
             _check(mask, truth, len(classes.entries))
             comparison, height = Comparison(mask, truth, meaning, positive), strip_height(mask)
-            behind = None if images is None else pictured(images[n], bands_of(images[n], options.bands), height)
+            behind = None if images is None else pictured(images[n], shown_as[n][0], height, shown_as[n][1])
             rows = panels[n].rows(comparison.rows(height), behind)
             write(sink, rows, grids[n], 1 / len(masks.planes), advance)
             total += comparison.counts() if options.legend != "none" else 0

@@ -24,12 +24,12 @@ from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import no_band
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
-from segcli.raster.images import Images, open_images
+from segcli.raster.images import Images, check_alike, open_images
 from segcli.raster.names import Name
 from segcli.raster.sink import Layout, Sink, create, empty_value, mask_layout
 from segcli.raster.source import Source
 from segcli.raster.stack_sink import PlaneSink, create_stack
-from segcli.raster.stretch import shown_bands
+from segcli.raster.stretch import Limits, shown_bands, stretch_together
 from segcli.raster.values import MaskValues, values_of
 
 Advance = Callable[[float, int], None]
@@ -53,6 +53,7 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
     total, all_fit = np.zeros(256, np.int64), True
     with ExitStack() as files:
         images = None if path is None else open_partner(files, path, masks, job.source)
+        shown_as = [] if images is None else limits_of(images, options.bands)
         for n, sink in enumerate(sinks(files, job.output, masks, ALONE if images is None else OVER, setting)):
             mask = masks.planes[n]
             is_listed = options.legend != "none" and not values.numbers
@@ -63,7 +64,7 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
             all_fit &= fits
             style = Style(table, options.alpha, options.contours, stamps, values.numbers)
             height = strip_height(mask, options.contours)
-            image = None if images is None else pictured(images[n], bands_of(images[n], options.bands), height)
+            image = None if images is None else pictured(images[n], shown_as[n][0], height, shown_as[n][1])
             strips = values.rows(mask, height)
             write(sink, painted(strips, style, image), mask.grid, 1 / len(masks.planes), advance)
     if options.legend == "none" or (options.legend == "picture" and all_fit):
@@ -189,9 +190,7 @@ def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name) -> tup
     images = open_images(path, "image")
     for plane in images.planes:
         files.callback(plane.close)
-    if len(images.planes) != len(masks.planes):
-        found = f"{len(masks.planes)} masks, {path} holds {len(images.planes)} images"
-        raise InputError(mask, found, "expected as many")
+    check_alike(mask, masks, path, images)
     for image, plane in zip(images.planes, masks.planes, strict=True):
         check_size(plane, image)
         if is_elsewhere(plane.grid, image.grid):
@@ -199,6 +198,15 @@ def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name) -> tup
                 mask, f"does not lie where {path} does", "expected one place", "warp one of them (gdalwarp)"
             )
     return images.planes
+
+
+def limits_of(images: Sequence[Source], wanted: tuple[Band, ...] | None) -> list[tuple[tuple[int, ...], Limits]]:
+    """Of each image the bands that are shown, and what is black and white in them: the same for all of a stack, in
+    which a dark one stays dark."""
+    bands = [bands_of(image, wanted) for image in images]
+    if len(set(bands)) > 1:
+        return [(of, stretch_together([image], of)[0]) for image, of in zip(images, bands, strict=True)]
+    return list(zip(bands, stretch_together(images, bands[0]), strict=True))
 
 
 def check_size(mask: Source, other: Source) -> None:

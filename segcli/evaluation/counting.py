@@ -21,7 +21,7 @@ from segcli.measures.confusion import Matrix, Totals, count_values
 from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
 from segcli.raster.align import aligned, difference
-from segcli.raster.images import Images, open_images, stack_alike, stack_text
+from segcli.raster.images import Images, check_alike, open_images
 from segcli.raster.labels import check_mask, table_in
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Source
@@ -65,9 +65,7 @@ def side_by_side(
     if meaning.by_name:
         meaning = meaning.of_truth(pair.truth, table_in(pair.truth, true_images))
         meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
-    if not stack_alike(true_images, predicted):
-        raise InputError(pair.predicted, stack_text(predicted), f"{pair.truth} has {stack_text(true_images)}",
-                         "save the images in one order")  # fmt: skip
+    check_alike(pair.predicted, predicted, pair.truth, true_images)
     truth, given = true_images.planes, predicted.planes
     planes = []
     for true, found in zip(truth, given, strict=True):
@@ -133,8 +131,8 @@ class Counts:
         sides = (truth, meaning.true), (prediction, predicted)
         self._marked = [class_of_nodata(source, positions, meaning.classes, is_numbered)
                         for (source, positions), is_numbered in zip(sides, self._labels, strict=True)]  # fmt: skip
-        width = _in_pixels(truth, *options.boundary) if options.boundary is not None else None
-        steps = _steps(truth, options.distances) if options.distances is not None else None
+        width = _in_pixels(truth, prediction, *options.boundary) if options.boundary is not None else None
+        steps = _steps(truth, prediction, options.distances) if options.distances is not None else None
         self._outlines = Outlines(count, width, steps) if width is not None or steps is not None else None
         counted = [not entry.is_background for entry in meaning.classes.entries]
         self._objects = ObjectMatcher(counted, self._labels) if options.objects is not None else None
@@ -221,18 +219,19 @@ def by_class(
     return matrix, rows.astype(np.int64) @ (values.sum(1) + lost) - matrix.sum(1)
 
 
-def _steps(truth: Source, unit: str) -> tuple[float, float]:
-    """Height and width of a pixel in the unit; InputError where they are asked for in metres and have none."""
+def _steps(truth: Source, prediction: Source, unit: str) -> tuple[float, float]:
+    """Height and width of a pixel in the unit, as one of the masks says; InputError where they are asked for in metres
+    and neither does."""
     if unit == "pixels":
         return 1.0, 1.0
-    size = truth.grid.pixel_size_m()
+    size = truth.grid.pixel_size_m() or prediction.grid.pixel_size_m()
     if size is not None:
         return size
     raise InputError(truth.path, "its pixels have no size in metres", "metres were asked for", "give pixels")
 
 
-def _in_pixels(truth: Source, width: float, unit: str) -> float:
-    down, across = _steps(truth, unit)
+def _in_pixels(truth: Source, prediction: Source, width: float, unit: str) -> float:
+    down, across = _steps(truth, prediction, unit)
     if abs(down - across) > 0.01 * across:
         raise InputError(truth.path, f"pixels of {down:g} x {across:g}", "--boundary in metres needs square ones",
                          "give pixels, or use --distances metres")  # fmt: skip

@@ -2,8 +2,9 @@
 
 import base64
 import json
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from segcli.evaluation.tables import all_tables, written
 from segcli.measures.confusion import intersection_over_union, mean_over_classes
 from segcli.measures.report import ImageCounts
 from segcli.options import Absent, EvalOptions
-from segcli.raster.images import open_images
+from segcli.raster.images import Images, open_images
 from segcli.raster.stretch import cut, shown_bands
 from segcli.raster.thumbnail import thumbnail
 from segcli.validity import both, written_out
@@ -94,24 +95,43 @@ def _pictures(
     order = [n for n in np.argsort(figures, kind="stable") if not np.isnan(figures[n])]
     chosen = order if len(order) <= 2 * SHOWN else [*order[:SHOWN], *order[-SHOWN:]]
     shown = []
-    for n in chosen:
-        pair = done[n][0]
-        pictures = _picture_row(pair, meaning, options)
-        shown.append({"name": pair.name, "figure": written(figures[n]), "pictures": pictures})
+    with ExitStack() as files:
+        opened = cache(lambda path: _opened(files, path))  # of a stack many may be shown
+        for n in chosen:
+            pair = done[n][0]
+            pictures, count = _picture_row(pair, opened(pair.image), meaning, options)
+            name = pair.name if count == 1 else f"{pair.name}, the first of {count} images"
+            shown.append({"name": name, "figure": written(figures[n]), "pictures": pictures})
     return shown
 
 
-def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tuple[str, str]]:
+def _opened(files: ExitStack, path: Path | None) -> Images | None:
+    """None where it cannot be read: the masks can be shown all the same."""
+    with suppress(InputError):
+        if path is not None:
+            images = open_images(path)
+            files.callback(images.close)
+            return images
+    return None
+
+
+def _picture_row(
+    pair: Pair, images: Images | None, meaning: Meaning, options: EvalOptions
+) -> tuple[list[tuple[str, str]], int]:
+    """The pictures of one pair, of a stack its first image; and how many images it has."""
     row = []
-    if pair.image is not None:
-        with suppress(InputError, IndexError), closing(open_images(pair.image)) as images:
-            source = images.planes[pair.plane]  # where there is none the masks can be shown all the same
-            pixels, known = thumbnail(source, SIDE, shown_bands(source))
-            picture = to_picture(pixels, *cut(pixels, known, source.dtype))
-            row.append(("image", _png(picture.transpose(1, 2, 0), known)))
     with ExitStack() as files:
-        ((true, found), *_), meaning = side_by_side(files, pair, meaning, options)
+        masks, meaning = side_by_side(files, pair, meaning, options)
+        true, found = masks[0]
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
+        size = true.grid.height, true.grid.width
+    if images is not None and pair.plane + len(masks) <= len(images.planes):
+        source = images.planes[pair.plane]
+        with suppress(InputError):
+            if (source.grid.height, source.grid.width) == size:  # else it is another image
+                pixels, known = thumbnail(source, SIDE, shown_bands(source))
+                picture = to_picture(pixels, *cut(pixels, known, source.dtype))
+                row.append(("image", _png(picture.transpose(1, 2, 0), known)))
     one, other = as_values(one[0], options.is_numbered), as_values(other[0], options.objects == "labels")
     places = meaning.true[one], meaning.predicted[other]
     colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
@@ -119,7 +139,7 @@ def _picture_row(pair: Pair, meaning: Meaning, options: EvalOptions) -> list[tup
         row.append((label, _png(colors[place.clip(0)], both(valid, place >= 0))))
     error = np.where((places[0] == places[1])[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     row.append(("errors", _png(error, both(both(one_valid, other_valid), (places[0] >= 0) & (places[1] >= 0)))))
-    return row
+    return row, len(masks)
 
 
 def _png(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> str:

@@ -1,5 +1,6 @@
 """Probabilities beside the truth, strip by strip."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.measures.calibration import ScoreCounts, levels
 from segcli.raster.align import aligned, difference
+from segcli.raster.images import check_alike, open_images
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
@@ -19,24 +21,32 @@ VALUES = 2**23
 
 
 def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
-    """Count the probabilities of one image. InputError where they do not fit the truth or the classes."""
+    """Count the probabilities of one image, or of all of a stack. InputError where they do not fit the truth or the
+    classes."""
     assert pair.scores is not None
     counts = ScoreCounts(len(meaning.classes.entries))
-    with Source(pair.truth, "mask") as truth, Source(pair.scores, "mask") as given:
-        bands = bands_of_classes(pair.scores, given, meaning.classes)
-        scale = np.array([given.scales[band] for band in bands])
-        unlike = difference(given, truth)
-        if unlike is not None and not align:
-            raise InputError(pair.scores, *unlike, "--align resamples them where both lie on earth")
-        scores = given if unlike is None else aligned(given, truth.grid)
-        height = max(1, min(512, VALUES // (truth.grid.width * len(bands))))
-        for true, found in in_step(truth.strips(height), scores.strips(height, bands)):
-            places = meaning.true[true.pixels[0]]
-            known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)
-            if found.pixels.dtype.kind == "f":
-                known &= np.isfinite(found.pixels).all(0)
-            counts.add(places[known], _steps(pair.scores, found.pixels[:, known], scale))
+    with closing(open_images(pair.truth, "mask")) as truths, closing(open_images(pair.scores, "mask")) as all_scores:
+        check_alike(pair.scores, all_scores, pair.truth, truths)
+        for truth, scores in zip(truths.planes, all_scores.planes, strict=True):
+            _add(counts, pair.scores, truth, scores, meaning, align)
     return counts
+
+
+def _add(counts: ScoreCounts, path: Path, truth: Source, given: Source, meaning: Meaning, align: bool) -> None:
+    """Those of one image."""
+    bands = bands_of_classes(path, given, meaning.classes)
+    scale = np.array([given.scales[band] for band in bands])
+    unlike = difference(given, truth)
+    if unlike is not None and not align:
+        raise InputError(path, *unlike, "--align resamples them where both lie on earth")
+    scores = given if unlike is None else aligned(given, truth.grid)
+    height = max(1, min(512, VALUES // (truth.grid.width * len(bands))))
+    for true, found in in_step(truth.strips(height), scores.strips(height, bands)):
+        places = meaning.true[true.pixels[0]]
+        known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)
+        if found.pixels.dtype.kind == "f":
+            known &= np.isfinite(found.pixels).all(0)
+        counts.add(places[known], _steps(path, found.pixels[:, known], scale))
 
 
 def _steps(path: Path, stored: np.ndarray, scale: np.ndarray) -> np.ndarray:

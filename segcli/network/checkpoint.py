@@ -18,6 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 import segcli
+from segcli.band_names import in_another_order
 from segcli.classes import ClassTable
 from segcli.errors import NothingDoneError, UsageError
 from segcli.files import matching, replacing
@@ -184,12 +185,14 @@ def load_all(paths: Sequence[Path]) -> list[Model]:
             raise UsageError("--weights", f"{path}, twice", "expected each file once")
     models = [load(path) for path in paths]
     for path, model in zip(paths[1:], models[1:], strict=True):
-        if not (model.called and models[0].called):  # what is not said differs from nothing
-            model = replace(model, called=models[0].called)
         for (what, found), (_, expected) in zip(_must_agree(model), _must_agree(models[0]), strict=True):
             if found != expected:
                 raise NothingDoneError(path, f"{what} {found}", f"expected {expected}, as {paths[0]} has",
                                        "scores can be averaged of weights for one task alone")  # fmt: skip
+        if in_another_order(model.called, models[0].called):
+            raise NothingDoneError(path, f"bands {', '.join(model.called)}", f"expected {', '.join(models[0].called)}, "
+                                   f"as {paths[0]} has, in this order")  # fmt: skip
+        models[0] = replace(models[0], called=models[0].called or model.called)
     return models
 
 
@@ -203,7 +206,6 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
         ("bands of its files", "all" if learnt == every else bands_text(learnt)),
-        ("bands called", bands_text(model.called)),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from segcli.band_names import only_count
 from segcli.errors import InputError, UsageError
 from segcli.options import Band, bands_text, has_names
 from segcli.raster.source import Source
@@ -71,11 +72,11 @@ def guess(
     bands were `called` so, all or those that were chosen."""
     if chosen is not None:
         return None
-    if called and not has_names(learnt) and len(bands) > 1 and source.called.has_names:
+    if called and not has_names(learnt) and any(source.band_names) and not only_count(source.band_names):
         if not _alike([source], called):
-            return (f"its bands are {source.called}, those that the weights learnt from {', '.join(called)}: they are "
-                    "taken in this order; --bands chooses others")  # fmt: skip
-        return None if bands == tuple(range(len(bands))) else f"bands {', '.join(called)} are taken by their names"
+            return f"bands {source.called} are taken for {', '.join(called)}; --bands chooses others"
+        are_all = bands == tuple(range(source.bands))
+        return None if are_all else f"bands {', '.join(called)} are taken by their names"
     if learnt is not None and has_names(learnt) and not source.called.says_what_they_are:
         return f"its bands have no names, and are taken for {bands_text(learnt)}; --bands chooses others"
     if source.has_channels and len(set(bands)) == 3 and learnt is None:  # else it says which channels it learnt from

@@ -1,11 +1,12 @@
 """How the bands of an image are called."""
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from rasterio.enums import ColorInterp
+
+from segcli.band_names import plain
 
 NO_COLORS = frozenset({ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha})
 
@@ -35,7 +36,7 @@ class Called:
     def places(self, name: str) -> list[int]:
         """The bands, from 0, called so, in small letters or large ones; those of that colour where none has a name:
         GDAL makes up colours for three bands of bytes, whatever they are called."""
-        return self._places.get(_plain(name), [])
+        return self._places.get(plain(name), [])
 
     def has_each_once(self, names: Iterable[str]) -> bool:
         """Whether one band, and no second one, is called by each of these."""
@@ -62,10 +63,5 @@ class Called:
         found: dict[str, list[int]] = {}
         for n, name in enumerate(self._said):
             if name.strip():
-                found.setdefault(_plain(name), []).append(n)
+                found.setdefault(plain(name), []).append(n)
         return found
-
-
-def _plain(name: str) -> str:
-    """The same for what people take for one name."""
-    return unicodedata.normalize("NFC", name.strip()).casefold()

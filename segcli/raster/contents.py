@@ -142,7 +142,8 @@ def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
         if _is_opencv_s(head):
             if level or mpp:
                 raise InputError(name, "no pyramid", "--level and --mpp need one")
-            return Contents((ArrayReader(picture(name)),), dialect="picture")
+            pixels = picture(name)
+            return Contents((ArrayReader(lambda: pixels),), dialect="picture")
         vrt.files_of(name, head)
     option, whole, names = _overview_option(name, level, mpp, {})
     reader = GdalReader(gdal_name(name), **option)

@@ -29,6 +29,13 @@ Range = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
 """Its lowest and its highest value, of all bands or of each."""
 
 
+EACH_BY_ITSELF = (
+    "pages without axes, each brought to percentiles of its own; depths of a volume want axes (ImageJ, OME), or one "
+    "--input-range LOW,HIGH"
+)
+"""What is said of a stack that may be a volume."""
+
+
 def match_ranges(
     sources: Sequence[Source], bands: tuple[int, ...], trained: str | None, given: Given,
     stopped: Callable[[], bool] = lambda: False, volumes: Sequence[int] | None = None,

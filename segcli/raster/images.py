@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segcli.errors import InputError
 from segcli.raster.contents import open_contents
 from segcli.raster.names import Name
 from segcli.raster.source import Purpose, Source
+
+NAMELESS = frozenset("IQ")
+"""Axes of stacks that nothing is said of: pages, and what tifffile calls other."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,11 @@ class Images:
     def in_pages(self) -> bool:
         """Whether outputs are to be written as pages, too: it is a stack, or of a dialect that needs them."""
         return bool(self.axes) or self.dialect == "ome"
+
+    @property
+    def are_pages(self) -> bool:
+        """Whether it is a stack of which nothing says what its axes are."""
+        return len(self.planes) > 1 and set(self.axes) <= NAMELESS and not any(self.names)
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -64,27 +73,31 @@ def open_images(path: Name, purpose: Purpose = "image", level: int | None = None
     return Images(tuple(planes), contents.axes, contents.shape, contents.dialect, contents.names)
 
 
-NAMELESS = frozenset("IQ")
-"""Axes of stacks that nothing is said of: pages, and what tifffile calls other."""
+def check_alike(path: Name, images: Images, other_path: Name, others: Images) -> None:
+    """InputError, about `path`, unless the images of two files belong together one by one."""
+    if not stack_alike(images, others):
+        remedy = "save the images in one order" if len(images.planes) == len(others.planes) else ""
+        raise InputError(path, stack_text(images), f"{other_path} has {stack_text(others)}", remedy)
 
 
 def stack_alike(one: Images, other: Images) -> bool:
-    """Whether the images of two files belong together one by one: along axes of the same names and lengths, or as many
-    where one of the files does not say what its axes are. An axis of one image is none."""
+    """Whether the images of two files belong together one by one: along axes of the same lengths and, if there are
+    several, names; or as many where one has mere pages. An axis of one image is none."""
     if len(one.planes) != len(other.planes):
         return False
     first, second = ([(axis, n) for axis, n in zip(images.axes, images.shape, strict=True) if n > 1]
                      for images in (one, other))  # fmt: skip
-    if any({axis for axis, _ in axes} <= NAMELESS for axes in (first, second)):
+    if len(first) == len(second) <= 1:  # T of the one may well be Z of the other: programs mix them up
         return True
-    return len(first) == len(second) and all(
-        n == m and (a == b or {a, b} & NAMELESS) for (a, n), (b, m) in zip(first, second, strict=True)
-    )
+    if len(first) != len(second):
+        return any(len(axes) == 1 and axes[0][0] in NAMELESS for axes in (first, second))
+    return all(n == m and (a == b or {a, b} & NAMELESS) for (a, n), (b, m) in zip(first, second, strict=True))
 
 
 def stack_text(images: Images) -> str:
     """How many images a file has, and how they stack, for messages."""
     if len(images.planes) == 1:
         return "1 image"
-    axes = " x ".join(f"{axis} {n}" for axis, n in zip(images.axes, images.shape, strict=True))
-    return f"{len(images.planes)} images" + (f" ({axes})" if axes else "")
+    axes = [(n, "" if axis in NAMELESS else f"{axis} ") for axis, n in zip(images.axes, images.shape, strict=True)]
+    is_said = len(axes) > 1 or any(name for _, name in axes)
+    return f"{len(images.planes)} images" + (f" ({' x '.join(f'{name}{n}' for n, name in axes)})" if is_said else "")

@@ -1,8 +1,9 @@
 """Where pixels come from: GDAL, or an array for what GDAL reads wrongly or not at all. One rectangle at a time."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,17 +133,17 @@ class JoinedReader:
 
 
 class ArrayReader:
-    """Pixels that are an array already, (band, row, col), in memory or mapped from a file; `white_is_zero` counts as
-    TIFF's tag."""
+    """Pixels that are an array already, (band, row, col), in memory or mapped from a file for as long as they are read:
+    what is mapped is a file that is open. `white_is_zero` counts as TIFF's tag."""
 
-    def __init__(self, pixels: NDArray[Any], white_is_zero: bool = False) -> None:
-        self.pixels, self.white_is_zero = pixels, white_is_zero
-        bands, self.height, self.width = pixels.shape
-        self.dtypes = (pixels.dtype.newbyteorder("=").name,) * bands
+    def __init__(self, pixels: Callable[[], NDArray[Any]], white_is_zero: bool = False) -> None:
+        self._pixels, self.white_is_zero = pixels, white_is_zero
+        bands, self.height, self.width = pixels().shape
+        self.dtypes = (pixels().dtype.newbyteorder("=").name,) * bands
         self.block = (1, self.width)
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
-        part = self.pixels[list(bands), row : row + height, col : col + width]
+        part = self._pixels()[list(bands), row : row + height, col : col + width]
         return np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("="))
 
     def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> None:
@@ -262,7 +263,7 @@ def _goto(file: tifffile.TiffFile, offset: int) -> int:
 def plane_reader(path: Path, plane: Plane, first_page: bool) -> Reader:
     """A reader for one image of a TIFF; `first_page` where any reader finds it."""
     if plane.raw:
-        return JoinedReader([ArrayReader(_mapped(path, raw)[None], raw.white_is_zero) for raw in plane.raw])
+        return JoinedReader([ArrayReader(partial(_mapped, path, raw), raw.white_is_zero) for raw in plane.raw])
     parts = [_page_reader(path, offset, first_page) for offset in plane.offsets]
     return parts[0] if len(parts) == 1 else JoinedReader(parts)
 
@@ -293,7 +294,8 @@ def _decoded(path: Path, offset: int, compression: int, first_page: bool) -> Rea
 
 
 def _mapped(path: Path, raw: Raw) -> NDArray[Any]:
-    return np.memmap(path, np.dtype(raw.dtype), "r", raw.offset, (raw.height, raw.width))
+    """(band, row, col), with one band."""
+    return np.memmap(path, np.dtype(raw.dtype), "r", raw.offset, (1, raw.height, raw.width))
 
 
 def picture(path: Path) -> NDArray[Any]:

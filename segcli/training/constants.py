@@ -16,6 +16,7 @@ from segcli.options import Percentiles
 from segcli.raster.bands import match_bands
 from segcli.raster.fit import Range, ends_of, percentiles
 from segcli.raster.images import open_images
+from segcli.raster.source import Source
 from segcli.training.pairs import Pair
 from segcli.training.survey import Facts, Survey
 
@@ -34,11 +35,11 @@ def ranges(found: Survey, wanted: Percentiles) -> dict[Pair, Range]:
 
     def of_file(pairs: list[Pair]) -> dict[Pair, Range]:
         with closing(open_images(pairs[0].image)) as images:
-            volumes = images.volumes
-            ends = {}
-            for volume in set(volumes):
-                planes = [plane for plane, number in zip(images.planes, volumes, strict=True) if number == volume]
-                ends[volume] = percentiles(planes, match_bands(planes[0], found.bands, found.chosen), wanted)
+            volumes, planes = images.volumes, dict[int, list[Source]]()
+            for plane, volume in zip(images.planes, volumes, strict=True):
+                planes.setdefault(volume, []).append(plane)
+            ends = {volume: percentiles(alike, match_bands(alike[0], found.bands, found.chosen), wanted)
+                    for volume, alike in planes.items()}  # fmt: skip
             return {pair: ends[volumes[pair.plane or 0]] for pair in pairs}
 
     by_file: dict[Path, list[Pair]] = {}

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from segcli.raster.images import Images, open_images
+from segcli.errors import InputError
+from segcli.raster.images import Images, open_images, stack_text
 from segcli.raster.source import Purpose, Source
 from segcli.training.pairs import Pair
 
-MOST_IMAGES = 4096
+MOST_IMAGES = 100_000
 """Images of stacks that are kept at hand, all stacks together: what is known of where their pixels are, not these."""
 
 
@@ -36,29 +37,33 @@ class Files:
 
     @contextmanager
     def _of_stack(self, path: Path, purpose: Purpose, plane: int) -> Iterator[Source]:
-        stack = self._stack(path, purpose)
-        with stack.lock:
-            source = stack.images().planes[plane]
+        with self.stack(path, purpose) as images:
+            if plane >= len(images.planes):
+                raise InputError(path, stack_text(images), f"it had image {plane + 1} when it was looked at first")
+            source = images.planes[plane]
             try:
                 yield source
             finally:
                 source.rest()
 
-    def _stack(self, path: Path, purpose: Purpose) -> "_Stack":
+    @contextmanager
+    def stack(self, path: Path, purpose: Purpose) -> Iterator[Images]:
+        """All images of a file."""
         with self._lock:
             stack = self._stacks.setdefault((path, purpose), _Stack(path, purpose))
             self._stacks.move_to_end((path, purpose))
-            # Those that are put out hold no file open: their images rest.
+            # Those that are put out, and those that stay, hold no file open: their images rest.
             while len(self._stacks) > 1 and sum(stack.count for stack in self._stacks.values()) > MOST_IMAGES:
                 self._stacks.popitem(last=False)
-            return stack
+        with stack.lock:
+            yield stack.images()
 
 
 class _Stack:
     """All images of a file, opened when the first of them is wanted."""
 
     def __init__(self, path: Path, purpose: Purpose) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # labels and numbers of objects may be one file
         self.count = 0
         self._path, self._purpose = path, purpose
         self._images: Images | None = None

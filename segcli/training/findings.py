@@ -21,6 +21,7 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
     splits, facts = found.splits, found.facts
     yield from _empty(facts)
     yield from _hidden(facts)
+    yield from _black_and_white(facts)
     if len(names) >= LIKELY_OBJECTS and all(_are_numbered(fact) for fact in facts.values()):
         yield (f"{len(names)} classes, and each mask has them from the first on without a gap: if these are numbers of "
                f"objects, they belong in {INSTANCES}/, and masks/ has a class for all of them")  # fmt: skip
@@ -31,16 +32,21 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
         elif not any(facts[pair].pixels[n] for pair in splits.val):
             yield f"{called} is in no validation mask: its IoU stays unknown, and mIoU is without it"
     learnt, seen = ({facts[pair].content for pair in part} for part in (splits.train, splits.val))
-    same: dict[str, list[str]] = {}
+    same: dict[str, list[Pair]] = {}
     for pair in splits.all:
         if pair.plane is None or facts[pair].low < facts[pair].high:  # many a stack begins and ends with nothing
-            same.setdefault(facts[pair].content, []).append(named(pair.image, pair))
-    for content, images in same.items():
+            same.setdefault(facts[pair].content, []).append(pair)
+    alike: dict[tuple[str, ...], list[list[str]]] = {}  # of stacks in one line
+    for content, pairs in same.items():
         if content in learnt and content in seen:
-            yield f"the same image is in training and in validation: {', '.join(images[:4])}"
-    if both := {pair.image for pair in splits.train} & {pair.image for pair in splits.val if pair.plane is not None}:
-        yield (f"{min(both)}: {len(splits.val)} of its {len(splits.all)} images are for validation, those next to them "
-               "for training: where such images are alike, the figures are too good")  # fmt: skip
+            of_files = tuple(str(pair.image) for pair in pairs)
+            alike.setdefault(of_files, []).append([named(pair.image, pair) for pair in pairs])
+    for images in alike.values():
+        more = f", and {len(images) - 1} more of these" if len(images) > 1 else ""
+        yield f"the same image is in training and in validation: {', '.join(images[0][:4])}{more}"
+    if not splits.is_given and len({pair.image for pair in splits.all}) == 1:
+        yield (f"{splits.val[0].image}: {len(splits.val)} of its {len(splits.all)} images are for validation, the "
+               "others for training: where those next to each other are alike, the figures are too good")  # fmt: skip
     yield from _neighbours(splits, facts)
     yield from _unlike_bands(found)
 
@@ -59,6 +65,15 @@ def _empty(facts: dict[Pair, Facts]) -> Iterator[str]:
     for (path, what), pairs in odd.items():
         more = f" and {len(pairs) - 1} more" if len(pairs) > 1 and pairs[0].plane is not None else ""
         yield f"{named(path, pairs[0])}{more}: {what}"
+
+
+def _black_and_white(facts: dict[Pair, Facts]) -> Iterator[str]:
+    """Masks of 255 and one class among masks of several: their objects may be meant, and would not be learnt."""
+    odd = [pair for pair, fact in facts.items() if fact.marked and np.count_nonzero(fact.pixels) == 1]
+    if odd and any(np.count_nonzero(fact.pixels) > 1 and not fact.marked for fact in facts.values()):
+        more = f", as in {len(odd) - 1} more" if len(odd) > 1 else ""
+        yield (f"{named(odd[0].mask, odd[0])}: no class but one, and 255, which is no label{more}; if it stands for a "
+               "class, as in black-and-white masks of ImageJ, write that class's index")  # fmt: skip
 
 
 def _unlike_bands(found: Survey) -> Iterator[str]:

@@ -5,7 +5,7 @@ import hashlib
 import heapq
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -143,10 +143,10 @@ def _split(data: Path, pairs: list[Pair], val: float, seed: int, fold: tuple[int
     return Splits(_sorted(pair for g in rest for pair in groups[g]), _sorted(p for g in chosen for p in groups[g]))
 
 
-def in_planes(splits: Splits, images: Mapping[Pair, Iterable[Pair]]) -> Splits:
+def in_planes(splits: Splits, images: Mapping[Pair, Iterable[Pair]], volumes: Sequence[int]) -> Splits:
     """The splits with each pair replaced by the `images` that it is: those of a stack stay in one split. Of a stack
-    alone, those to choose by follow each other, the last ones or those of a fold: images next to each other are
-    often alike.
+    alone, those to choose by follow each other, the last ones or those of a fold, because images next to each other are
+    often alike; whole `volumes`, of which these are the numbers by image, where there are enough.
 
     Raises UsageError where there is one image alone.
     """
@@ -158,10 +158,14 @@ def in_planes(splits: Splits, images: Mapping[Pair, Iterable[Pair]]) -> Splits:
         which, parts = splits.fold or (1, 1)
         if parts > count:
             raise UsageError("--fold", f"{parts} folds", f"{name} has {count} images to share out")
+        units = volumes if len(set(volumes)) >= max(2, parts) else range(count)
+        count = len(set(units))
         first, end = count * (which - 1) // parts, count * which // parts
         if splits.fold is None:
             first = count - min(max(1, round(splits.share * count)), count - 1)
-        train, val = train[:first] + train[end:], train[first:end]
+        chosen = set(sorted(set(units))[first:end])
+        val = tuple(pair for pair, unit in zip(train, units, strict=True) if unit in chosen)
+        train = tuple(pair for pair, unit in zip(train, units, strict=True) if unit not in chosen)
     return replace(splits, train=train, val=val)
 
 

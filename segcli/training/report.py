@@ -1,7 +1,9 @@
 """The validation part as files that people look at: masks, truth, and the report of `eval` on them."""
 
 import re
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +15,52 @@ from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair as Compared
 from segcli.measures.report import report
 from segcli.options import EvalOptions
-from segcli.raster.sink import create, empty_value, mask_layout
+from segcli.raster.grid import Grid
+from segcli.raster.sink import Layout, Sink, create, empty_value, mask_layout
+from segcli.raster.stack_sink import PlaneSink, create_stack
 from segcli.training.pairs import Pair
 from segcli.training.validation import Predicted
 
 
 def write_validation(folder: Path, predicted: Predicted, pairs: tuple[Pair, ...], classes: ClassTable) -> None:
-    """FOLDER/masks, FOLDER/truth, and the report of the one against the other."""
+    """FOLDER/masks, FOLDER/truth, and the report of the one against the other. Images of a stack are a stack there, and
+    count as one image: they are too much alike for the spread over images to mean anything."""
     nothing = empty_value(classes)
     values = np.append(classes.indices, np.uint8(0 if nothing is None else nothing))  # -1 takes the last
+    layout = mask_layout(classes)
     compared = []
-    for number, pair in enumerate(pairs):
-        name = f"{number:04}_{pair.image.stem}" + ("" if pair.plane is None else f"_{pair.plane + 1}")
-        with predicted.setting.reading.files.image(pair) as image:
-            grid = image.grid
+    stacks = groupby(pairs, lambda pair: pair.image if pair.plane is not None else id(pair))
+    for number, group in enumerate(list(images) for _, images in stacks):
+        first = group[0]
+        name = f"{number:04}_{first.image.stem}"
         mask, truth = (folder / kind / f"{name}.tif" for kind in ("masks", "truth"))
-        layout = mask_layout(classes)
-        with create(mask, grid, layout) as found, create(truth, grid, layout) as true:
-            for strip in predicted.strips(pair):
-                found.write(strip.first_row, values[strip.predicted])
-                true.write(strip.first_row, values[strip.true])
-        compared.append(Compared(name, mask, truth, image=pair.image, plane=pair.plane or 0))
+        grids = [_grid(pair, predicted) for pair in group]
+        with ExitStack() as files:
+            found, true = (_sinks(files, path, grids, layout, first.plane is not None) for path in (mask, truth))
+            for pair, of_found, of_true in zip(group, found, true, strict=True):
+                for strip in predicted.strips(pair):
+                    of_found.write(strip.first_row, values[strip.predicted])
+                    of_true.write(strip.first_row, values[strip.true])
+        compared.append(Compared(name, mask, truth, image=first.image, plane=first.plane or 0))
     _remove_others(folder, {pair.predicted.name for pair in compared})
     options = EvalOptions(folder / "masks", folder / "truth", folder)
     meaning = Meaning.of(classes)
     done = [(pair, compare(pair, meaning, options)[0]) for pair in compared]
     write_report(folder, report([image for _, image in done], classes.names), done, meaning, options)
+
+
+def _grid(pair: Pair, predicted: Predicted) -> Grid:
+    with predicted.setting.reading.files.image(pair) as image:
+        return image.grid
+
+
+def _sinks(
+    files: ExitStack, path: Path, grids: list[Grid], layout: Layout, is_stack: bool
+) -> Sequence[Sink | PlaneSink]:
+    """A sink for each grid."""
+    if is_stack:
+        return files.enter_context(create_stack(path, grids, layout, "I", (len(grids),), "tiff"))
+    return [files.enter_context(create(path, grids[0], layout))]
 
 
 def remove_validation(folder: Path) -> None:

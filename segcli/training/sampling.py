@@ -72,12 +72,12 @@ class Reading:
 
     def __init__(
         self, labels: Labels, constants: Normalisation, chosen: tuple[Band, ...] | None = None,
-        ranges: Mapping[Pair, Range] | None = None, cache_bytes: int = CACHE_BYTES,
+        ranges: Mapping[Pair, Range] | None = None, cache_bytes: int = CACHE_BYTES, files: Files | None = None,
     ) -> None:  # fmt: skip
         """`chosen` are the bands to read; None: all. `ranges` are those of values that images have of
         their own; None: they are taken as they are."""
         self.labels, self.constants, self.ranges, self._chosen = labels, constants, ranges or {}, chosen
-        self.files = Files()
+        self.files = files or Files()
         self._left = cache_bytes
         self._kept: dict[tuple[Pair, Kind], tuple[NDArray[np.generic], Valid]] = {}
         self._reserved: set[tuple[Pair, Kind]] = set()

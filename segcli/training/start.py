@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from segcli.band_names import in_another_order
 from segcli.classes import ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.network.checkpoint import Model
@@ -45,17 +46,17 @@ def encoder_weights(options: TrainOptions) -> Path | None:
     return imagenet_weights(options.encoder) if options.pretrained else None
 
 
-def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None) -> Survey:
+def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None, files: Files | None = None) -> Survey:
     """The data set, of which these bands were `chosen` if any, with those that the weights know: grey repeated, alpha
     left out. UsageError where none fit."""
-    files = Files()
+    files = files or Files()
     is_known = model.learnt is None or chosen is not None  # what bands of as many as the network's are
     asked = [pair for pair in found.splits.all if not (is_known and found.facts[pair].bands == model.bands)]
     unfit = [error for pair in asked if (error := _fault(files.image(pair), model, chosen)) is not None]
     if unfit:
         more = f"{len(unfit) - 1} more do not fit" if len(unfit) > 1 else ""
         raise UsageError(unfit[0].subject, unfit[0].reason, more, "without --weights all begins anew")
-    if chosen is None and found.called != model.called and sorted(found.called) == sorted(model.called):
+    if chosen is None and in_another_order(found.called, model.called):
         raise UsageError(found.splits.train[0].image, f"bands {', '.join(found.called)}",
                          f"the weights learnt from {', '.join(model.called)}, in this order",
                          f"give --bands {shlex.quote(bands_text(model.called))}")  # fmt: skip

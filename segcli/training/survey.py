@@ -5,14 +5,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli.ahead import shared
+from segcli.ahead import Flag, shared
+from segcli.band_names import only_count, plain
 from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
 from segcli.files import sha256_of
@@ -21,7 +22,7 @@ from segcli.options import Band
 from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
-from segcli.raster.images import Images, open_images, stack_alike, stack_text
+from segcli.raster.images import Images, check_alike, open_images, stack_text
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.training.files import Files
@@ -50,7 +51,9 @@ class Facts:
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
     an image that lies on earth, in degrees. `sums` are, by band, the number of values that are data, of the values and
     of squares; `sample` has a pixel of every `step`th row and column, NaN where a band has no data. `stray_polygons`
-    counts those of a mask that has none on the image. `has_channels` is the image's; `names` are those of its bands."""
+    counts those of a mask that has none on the image. `has_channels` is the image's; `names` are those of its
+    bands, none if they only count these.
+    `volume` is the number, in its file, of the one that it is a depth of."""
 
     height: int
     width: int
@@ -73,6 +76,7 @@ class Facts:
     has_channels: bool = False
     stray_polygons: int = 0
     names: tuple[str, ...] = ()
+    volume: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,25 +92,24 @@ class Survey:
     @property
     def called(self) -> tuple[str, ...]:
         """The names of the bands that are learnt from, if all images give them the same ones, each once."""
-        (first, *others) = {fact.names for fact in self.facts.values()}
-        distinct = {name.strip().casefold() for name in first} - {""}
-        return first if not others and len(distinct) == len(first) else ()
+        first, *others = {tuple(map(plain, fact.names)): fact.names for fact in self.facts.values()}.items()
+        is_of_all = len(first[0]) == self.bands or (len(first[0]), self.bands) == (1, 3)  # else nobody chose among them
+        is_said = is_of_all and len(set(first[0]) - {""}) == len(first[0])
+        return first[1] if is_said and not others else ()
 
 
 def survey(
     splits: Splits, labels: Labels, fail: Callable[[InputError], None], chosen: tuple[Band, ...] | None = None,
-    with_ranges: bool = False,
+    with_ranges: bool = False, files: Files | None = None,
 ) -> Survey:  # fmt: skip
     """Look at everything once: of images at the `chosen` bands, or at all. `fail` is told of each pair
     that cannot be used; UsageError if there is one. `with_ranges`: each image is to have a range of its own, so that
-    dtypes may differ."""
+    dtypes may differ. `files` keep stacks at hand for what comes after."""
     by_pair: dict[Pair, dict[Pair, Facts]] = {}
     missing = 0
-    sampled = max(1, min(SAMPLED, MOST_SAMPLED // len(splits.all)))
-    files = Files()
-    with closing(
-        shared(lambda pair: _attempt(pair, files, labels, chosen, sampled, with_ranges), splits.all, cores())
-    ) as found:
+    files = files or Files()
+    look = _Look(labels, files, chosen, MOST_SAMPLED // len(splits.all), with_ranges)
+    with closing(shared(look.at_pair, splits.all, cores(), stopping=look.stop.set)) as found:
         for pair, seen in zip(splits.all, found, strict=True):
             if isinstance(seen, InputError):
                 missing += 1
@@ -116,19 +119,19 @@ def survey(
     if missing:
         raise UsageError("", f"{missing} of {len(splits.all)} pairs cannot be used", "nothing was started", "see above")
     facts = {pair: fact for images in by_pair.values() for pair, fact in images.items()}
-    splits = in_planes(splits, by_pair)
-    dtypes, bands = ({getattr(fact, name): pair.image for pair, fact in facts.items()} for name in ("dtype", "bands"))
+    splits = in_planes(splits, by_pair, [fact.volume for fact in facts.values()])
+    dtypes, bands = ({getattr(fact, name): pair for pair, fact in facts.items()} for name in ("dtype", "bands"))
     if len(dtypes) > 1 and not with_ranges:
-        raise UsageError("", f"dtypes differ: {', '.join(f'{path} has {name}' for name, path in dtypes.items())}",
+        raise UsageError("", f"dtypes differ: {', '.join(f'{pair.image} has {name}' for name, pair in dtypes.items())}",
                          "expected one", "convert them, train on each kind by itself, or give --input-range 1%,99%"
                          )  # fmt: skip
     count = max(bands)
-    for path in bands.values() if len(bands) > 1 else ():
-        with Source(path) as image:
+    for pair in bands.values() if len(bands) > 1 else ():
+        with files.image(pair) as image:
             try:
                 match_bands(image, count)
             except InputError as error:
-                listed = ", ".join(f"{path} has {number}" for number, path in sorted(bands.items()))
+                listed = ", ".join(f"{one.image} has {number}" for number, one in sorted(bands.items()))
                 raise UsageError("", f"band counts differ: {listed}", "expected one, or grey among colours") from error
     if len(labels.classes.entries) < 2:
         raise UsageError(splits.train[0].mask.parent, f"one class alone, {labels.classes.names[0]}",
@@ -155,84 +158,91 @@ def _check_classes(splits: Splits, facts: dict[Pair, Facts], classes: ClassTable
         )  # fmt: skip
 
 
-def _attempt(
-    pair: Pair, files: Files, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int, with_ranges: bool
-) -> dict[Pair, Facts] | InputError:
-    """The facts of a pair, or of each image of the stack that it is."""
-    try:
-        for path in (pair.image, pair.mask):
-            if path.is_dir():
-                raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
-        with closing(open_images(pair.image)) as images:
-            digest = sha256_of(pair.image)
-            if len(images.planes) == 1:
-                return {pair: _look(pair, images.planes[0], files, labels, chosen, sampled, with_ranges, digest)}
-            _check_stack(pair, images)
-            pairs = [replace(pair, plane=n) for n in range(len(images.planes))]
-            sampled = max(1, sampled // len(pairs))
-            return {
-                one: _look(one, image, files, labels, chosen, sampled, with_ranges, digest)
-                for one, image in zip(pairs, images.planes, strict=True)
-            }
-    except InputError as error:
-        return error
+@dataclass(frozen=True)
+class _Look:
+    """A look at pairs, until it is to `stop`: of images at the `chosen` bands, or at all. Of each file `sampled` pixels
+    are kept at most, of bytes only `with_ranges`."""
 
+    labels: Labels
+    files: Files
+    chosen: tuple[Band, ...] | None
+    sampled: int
+    with_ranges: bool
+    stop: Flag = field(default_factory=Flag)
 
-def _check_stack(pair: Pair, images: Images) -> None:
-    """InputError unless what belongs to a stack are stacks, too, in its order."""
-    if is_vector(pair.mask):
-        raise InputError(pair.mask, "polygons", f"its image has {stack_text(images)}, each with labels of its own",
-                         "make a stack of masks")  # fmt: skip
-    for path in filter(None, (pair.mask, pair.instances)):
-        with closing(open_images(path, "mask")) as others:
-            if not stack_alike(images, others):
-                raise InputError(path, stack_text(others), f"its image has {stack_text(images)}",
-                                 "save the images in one order")  # fmt: skip
+    def at_pair(self, pair: Pair) -> dict[Pair, Facts] | InputError:
+        """The facts of a pair, or of each image of the stack that it is."""
+        try:
+            for path in (pair.image, pair.mask):
+                if path.is_dir():
+                    raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
+            with closing(open_images(pair.image)) as images:
+                count, digest, volumes = len(images.planes), sha256_of(pair.image), images.volumes
+                sampled = max(1, min(SAMPLED, self.sampled // count))
+                if count == 1:
+                    return {pair: self.at_image(pair, images.planes[0], digest, sampled)}
+                self._check_stack(pair, images)
+                pairs = [replace(pair, plane=n) for n in range(count)]
+                return {
+                    one: self.at_image(one, image, digest, sampled, volume)
+                    for one, image, volume in zip(pairs, images.planes, volumes, strict=True)
+                }
+        except InputError as error:
+            return error
 
+    def _check_stack(self, pair: Pair, images: Images) -> None:
+        """InputError unless what belongs to a stack are stacks, too, in its order."""
+        if is_vector(pair.mask):
+            raise InputError(pair.mask, "polygons", f"its image has {stack_text(images)}, each with labels of its own",
+                             "make a stack of masks")  # fmt: skip
+        for path in filter(None, (pair.mask, pair.instances)):
+            with self.files.stack(path, "mask") as others:
+                check_alike(path, others, pair.image, images)
 
-def _look(
-    pair: Pair, image: Source, files: Files, labels: Labels, chosen: tuple[Band, ...] | None, sampled: int,
-    with_ranges: bool, digest: str,
-) -> Facts:  # fmt: skip
-    with labels.open(pair, files) as mask:
-        check_mask(mask)
-        if mask.bands >= 3:
-            check_colors([*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)], pair.mask)
-        _check_sizes(pair, image, mask, files)
-        bands = range(image.bands) if chosen is None else match_bands(image, len(chosen), chosen)
-        height, width, dtype = image.grid.height, image.grid.width, image.dtype_of(bands)
-        classes = len(labels.classes.entries)
-        present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
-        pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
-        nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
-        may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
-        step = max(1, math.isqrt(height * width // sampled))
-        found = _Values((height, width), len(bands), dtype, step, with_ranges or dtype != "uint8")
-        for (first_row, values, known), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL, bands)):
-            found.add(first_row, strip, valid)
-            places = labels.positions(named(pair.mask, pair), values, known)
-            if may_mark:
-                marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(known, places.shape)))
-            if valid is not None:
-                places[~valid] = -1
-            none = (places < 0) & written_out(valid, places.shape)
-            unlabelled += int(np.count_nonzero(none))
-            if nodata is not None:
-                hidden += int(np.count_nonzero(none & (values[0] == nodata)))
-            for col in range(0, width, CELL):
-                counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
-                present[first_row // CELL, col // CELL] = counts[1:] > 0
-                pixels += counts[1:]
-        none = np.empty((len(bands), 0), np.float32)
-        bounds = image.grid.bounds_in(WGS_84)
-        return Facts(
-            height, width, len(bands), dtype, digest, found.content.hexdigest(), bounds,
-            pixels, marked, unlabelled, hidden, nodata, present,
-            found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
-            image.has_channels,
-            burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
-            tuple(image.band_names[n] for n in bands),
-        )  # fmt: skip
+    def at_image(self, pair: Pair, image: Source, digest: str, sampled: int, volume: int = 0) -> Facts:
+        """The facts of one image and its labels."""
+        labels = self.labels
+        with labels.open(pair, self.files) as mask:
+            check_mask(mask)
+            if mask.bands >= 3:
+                known = [*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)]
+                check_colors(known, pair.mask)
+            _check_sizes(pair, image, mask, self.files)
+            bands = range(image.bands) if self.chosen is None else match_bands(image, len(self.chosen), self.chosen)
+            height, width, dtype = image.grid.height, image.grid.width, image.dtype_of(bands)
+            classes = len(labels.classes.entries)
+            present = np.zeros((-(-height // CELL), -(-width // CELL), classes), bool)
+            pixels, marked, unlabelled, hidden = np.zeros(classes, np.int64), 0, 0, 0
+            nodata = None if is_vector(pair.mask) else labels.hidden_by(mask)
+            may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
+            step = max(1, math.isqrt(height * width // sampled))
+            found = _Values((height, width), len(bands), dtype, step, self.with_ranges or dtype != "uint8")
+            for (first_row, values, there), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL, bands)):
+                if self.stop.is_set:
+                    raise KeyboardInterrupt
+                found.add(first_row, strip, valid)
+                places = labels.positions(named(pair.mask, pair), values, there)
+                if may_mark:
+                    marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(there, places.shape)))
+                if valid is not None:
+                    places[~valid] = -1
+                none = (places < 0) & written_out(valid, places.shape)
+                unlabelled += int(np.count_nonzero(none))
+                if nodata is not None:
+                    hidden += int(np.count_nonzero(none & (values[0] == nodata)))
+                for col in range(0, width, CELL):
+                    counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
+                    present[first_row // CELL, col // CELL] = counts[1:] > 0
+                    pixels += counts[1:]
+            none = np.empty((len(bands), 0), np.float32)
+            return Facts(
+                height, width, len(bands), dtype, digest, found.content.hexdigest(), image.grid.bounds_in(WGS_84),
+                pixels, marked, unlabelled, hidden, nodata, present,
+                found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
+                image.has_channels,
+                burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
+                () if only_count(image.band_names) else tuple(image.band_names[n] for n in bands), volume,
+            )  # fmt: skip
 
 
 def _check_sizes(pair: Pair, image: Source, mask: Source, files: Files) -> None:
