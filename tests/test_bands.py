@@ -478,10 +478,8 @@ def test_one_band_among_others_is_told(
         write_bands(tmp_path / "in" / f"{name}.tif", np.concatenate([*[pixels] * len(called)]), called)
     assert run(PredictOptions((tmp_path / "in",), tmp_path / "m", (str(weights),)), Console()) == 0
     said = [line.partition(".tif: ")[2] for line in capsys.readouterr().err.splitlines() if "taken" in line]
-    assert said == [
-        "bands DAPI are taken by their names",
-        "bands called GFP are taken for DAPI; --bands chooses others",
-    ]
+    assert said[0] == "bands DAPI are taken by their names"
+    assert said[1:] == ["bands called GFP are taken for DAPI; --bands chooses others"]
 
 
 def test_weights_of_three_bands_go_on_with_four_named_ones(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -155,9 +155,7 @@ def test_what_belongs_to_a_stack_is_a_stack_in_its_order(tmp_path: Path, rng: np
     write(tmp_path, "single", images, masks, "TZYX")
     tifffile.imwrite(tmp_path / "masks" / "single.tif", masks[0, 0], metadata=None)
     write(tmp_path, "shaped", images, masks, "TZYX")
-    tifffile.imwrite(
-        tmp_path / "masks" / "shaped.tif", masks.swapaxes(0, 1), photometric="minisblack"
-    )  # which says its shape alone
+    tifffile.imwrite(tmp_path / "masks" / "shaped.tif", masks.swapaxes(0, 1), photometric="minisblack")
     write(tmp_path, "drawn", images, masks, "TZYX")
     (tmp_path / "masks" / "drawn.tif").unlink()
     (tmp_path / "masks" / "drawn.geojson").write_text('{"type": "FeatureCollection", "features": []}')
@@ -325,8 +323,9 @@ def test_whole_volumes_of_a_stack_alone_are_validated_on(tmp_path: Path, rng: np
         assert found is not None
         assert [pair.plane for pair in found.splits.val] == list(planes)
         assert len(found.splits.all) == 12
-    tifffile.imwrite(tmp_path / "images" / "film.tif", images.swapaxes(0, 1), metadata={"axes": "ZTYX"})
-    tifffile.imwrite(tmp_path / "masks" / "film.tif", masks.swapaxes(0, 1), metadata={"axes": "ZTYX"})
+    for kind, pixels in (("images", images), ("masks", masks)):
+        tifffile.imwrite(tmp_path / kind / "film.tif", pixels.swapaxes(0, 1), photometric="minisblack",
+                         metadata={"axes": "ZTYX"})  # fmt: skip
     found, _ = looked_at(find_pairs(tmp_path, 0.2, 0))
     assert found is not None
     assert [pair.plane for pair in found.splits.val] == [2, 5, 8, 11]
