@@ -43,7 +43,7 @@ from segcli.training.pairs import INSTANCES, find_pairs, left_out
 from segcli.training.processes import Processes, started
 from segcli.training.report import write_validation
 from segcli.training.sampling import Crops, Reading, crop_side
-from segcli.training.start import constants, encoder_weights, of_the_same_network, seen_as, take_over
+from segcli.training.start import constants, encoder_weights, of_the_same_network, renamed, seen_as, take_over
 from segcli.training.state import Averaged, Progress, load_state, save_state
 from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
@@ -93,7 +93,10 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
             console.say(f"{INSTANCES}/ has {numbered} of {count} training images; the others have no borders to weigh")
         check_classes(options, labels.classes)
         check_counts(options, count, processes.count)
-        found = found if start is None else seen_as(found, start, options.bands, files)
+        if start is not None:
+            found = seen_as(found, start, options.bands, files)
+            if line := renamed(found, start, options.bands):
+                console.say(line)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0

@@ -509,7 +509,9 @@ def test_names_that_are_not_those_of_all_images_are_none(tmp_path: Path, rng: np
     assert checkpoint.load(tmp_path / "b" / "again" / "best.safetensors").called == ()
 
 
-def test_training_on_from_weights_notices_another_order(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_training_on_from_weights_notices_another_order(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights, pixels = trained_on_named(tmp_path, rng)
     for n in range(3):
         write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels[::-1], SENTINEL[::-1])
@@ -526,6 +528,11 @@ def test_training_on_from_weights_notices_another_order(tmp_path: Path, rng: np.
         write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels[::-1], SENTINEL[::-1])
     assert train(replace(again, bands=SENTINEL), QUIET) == 0
     assert checkpoint.load(tmp_path / "again" / "best.safetensors").called == SENTINEL
+    for n in range(3):
+        write_bands(tmp_path / "data" / "images" / f"{n}.tif", pixels, ("blue", "green", "red", "nir"))
+    capsys.readouterr()
+    assert train(replace(again, out=tmp_path / "other"), Console()) == 0
+    assert "bands blue, green, red, nir are taken for B2, B3, B4, B8, which the weights" in capsys.readouterr().err
 
 
 def test_names_in_weights_that_are_none(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from segcli.band_names import in_another_order
+from segcli.band_names import in_another_order, plain
 from segcli.classes import ClassTable
 from segcli.errors import InputError, UsageError
 from segcli.network.checkpoint import Model
@@ -65,6 +65,15 @@ def seen_as(found: Survey, model: Model, chosen: tuple[Band, ...] | None, files:
     if names is not None and all(_has(files.image(pair), names) for pair in found.splits.all):
         return replace(found, bands=model.bands, chosen=names)
     return replace(found, bands=model.bands)
+
+
+def renamed(found: Survey, model: Model, chosen: tuple[Band, ...] | None) -> str | None:
+    """What is taken for granted where nobody chose, and the data set's bands have other names than the weights'; for
+    people."""
+    one, other = (set(map(plain, names)) for names in (found.called, model.called))
+    if chosen is not None or not one or not other or one == other:
+        return None
+    return f"bands {', '.join(found.called)} are taken for {', '.join(model.called)}, which the weights learnt from"
 
 
 def _has(opened: AbstractContextManager[Source], bands: tuple[Band, ...]) -> bool:
