@@ -95,8 +95,8 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         check_counts(options, count, processes.count)
         if start is not None:
             found = seen_as(found, start, options.bands, files)
-            if line := renamed(found, start, options.bands):
-                console.say(line)
+            if names := renamed(found, start, options.bands):
+                console.say(names)
         if options.check:
             console.record(as_record(found, labels.classes.names) | {"warnings": odd})
             return 0
