@@ -56,7 +56,7 @@ def test_a_number_is_no_order() -> None:
             check_alike("a.tif", stack("TZ", 4, 3), "b.tif", other)
         except Exception as error:
             said.append(str(error))
-    assert said == ["a.tif: 12 images (T 4 x Z 3); b.tif has 4 images (Z 4)",
+    assert said == ["a.tif: 12 images (T 4 x Z 3); b.tif has 4 images (Z 4); expected as many",
                     "a.tif: 12 images (T 4 x Z 3); b.tif has 12 images (Z 3 x T 4); save the images in one order"
                     ]  # fmt: skip
 

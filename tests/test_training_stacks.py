@@ -168,10 +168,11 @@ def test_what_belongs_to_a_stack_is_a_stack_in_its_order(tmp_path: Path, rng: np
     assert found is None
     lines = {Path(line.split(":")[0].split(", ")[0]).name: line for line in said}
     assert lines["fewer.tif"].endswith("9 images (T 3 x Z 3); "
-                                       f"{tmp_path / 'images' / 'fewer.tif'} has 12 images (T 4 x Z 3)")  # fmt: skip
+                                       f"{tmp_path / 'images' / 'fewer.tif'} has 12 images (T 4 x Z 3); "
+                                       "expected as many")  # fmt: skip
     assert "12 images (T 3 x Z 4); " in lines["turned.tif"]
     assert lines["turned.tif"].endswith("has 12 images (T 4 x Z 3); save the images in one order")
-    assert lines["single.tif"].endswith("has 12 images (T 4 x Z 3)")
+    assert lines["single.tif"].endswith("has 12 images (T 4 x Z 3); expected as many")
     assert "12 images (3 x 4); " in lines["shaped.tif"]
     assert "polygons; its image has 12 images" in lines["drawn.geojson"]
     assert "odd.tif, image 8: values 9 (1 pixels) are no class" in lines["odd.tif"]
@@ -252,7 +253,7 @@ def test_numbers_of_objects_may_be_stacks(tmp_path: Path, rng: np.random.Generat
     found, said = looked_at(find_pairs(tmp_path / "data", 0.3, 0))
     assert found is None
     assert "film1.tif: 1 image; " in said[0]
-    assert said[0].endswith("film1.tif has 2 images (T 2)")
+    assert said[0].endswith("film1.tif has 2 images (T 2); expected as many")
 
 
 def test_channels_of_a_volume_are_bands_by_name(tmp_path: Path, rng: np.random.Generator) -> None:

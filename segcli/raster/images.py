@@ -76,7 +76,7 @@ def open_images(path: Name, purpose: Purpose = "image", level: int | None = None
 def check_alike(path: Name, images: Images, other_path: Name, others: Images) -> None:
     """InputError, about `path`, unless the images of two files belong together one by one."""
     if not stack_alike(images, others):
-        remedy = "save the images in one order" if len(images.planes) == len(others.planes) else ""
+        remedy = "save the images in one order" if len(images.planes) == len(others.planes) else "expected as many"
         raise InputError(path, stack_text(images), f"{other_path} has {stack_text(others)}", remedy)
 
 

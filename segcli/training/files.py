@@ -50,10 +50,11 @@ class Files:
     def stack(self, path: Path, purpose: Purpose) -> Iterator[Images]:
         """All images of a file."""
         with self._lock:
+            is_new = (path, purpose) not in self._stacks
             stack = self._stacks.setdefault((path, purpose), _Stack(path, purpose))
             self._stacks.move_to_end((path, purpose))
             # Those that are put out, and those that stay, hold no file open: their images rest.
-            while len(self._stacks) > 1 and sum(stack.count for stack in self._stacks.values()) > MOST_IMAGES:
+            while is_new and len(self._stacks) > 1 and sum(one.count for one in self._stacks.values()) > MOST_IMAGES:
                 self._stacks.popitem(last=False)
         with stack.lock:
             yield stack.images()
