@@ -20,9 +20,9 @@ from rasterio.enums import ColorInterp
 
 from segcli.errors import InputError, NothingDoneError, one_line
 from segcli.network.checkpoint import load
-from segcli.raster.contents import upright
 from segcli.raster.images import Images, open_images
 from segcli.raster.source import Source
+from segcli.raster.upright import upright
 
 ODD = SHARED / "odd"
 pytestmark = pytest.mark.skipif(not ODD.exists(), reason="the collection of odd files is not beside the checkout")

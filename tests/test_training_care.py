@@ -85,10 +85,10 @@ def test_masks_of_floats_are_named_where_no_class_is_found(scenes: Path, rng: np
         looked_at(scenes)
 
 
-def test_a_folder_that_is_a_raster_is_named(scenes: Path) -> None:
-    (scenes / "z.zarr").mkdir()
+def test_a_folder_that_is_no_raster_is_named(scenes: Path) -> None:
+    (scenes / "z").mkdir()
     rows = [f"images/{name}.tif,masks/{name}.tif" for name in "abc"]
-    (scenes / "pairs.csv").write_text("\n".join(["image,mask", *rows, "z.zarr,masks/d.tif"]))
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask", *rows, "z,masks/d.tif"]))
     splits = find_pairs(scenes / "pairs.csv", 0.5, 0)
     said: list[str] = []
     labels = without(find_classes(scenes / "pairs.csv", None, tuple(p for p in splits.all if p.image.is_file())), None)

@@ -17,7 +17,7 @@ from segcli.known_palettes import is_nameless
 from segcli.matching import match, named
 from segcli.options import ColorizeOptions
 from segcli.raster.labels import table_beside
-from segcli.raster.names import Name, rasters_in, relative_name
+from segcli.raster.names import Name, is_one, rasters_in, relative_name
 from segcli.raster.origins import origins
 from segcli.raster.sink import Encoding
 from segcli.raster.values import are_black_and_white
@@ -99,7 +99,7 @@ def partners(option: str, place: Path | None, jobs: Sequence[Job], folder: Path)
     """The files in `place` that belong to each mask, by name; or `place` itself, where there is one mask."""
     if place is None:
         return {}
-    if place.is_file():
+    if is_one(place):
         if len(jobs) > 1:
             raise UsageError(option, f"{place} is one file for {len(jobs)} masks", "expected a folder")
         return {jobs[0].source: [place]}

@@ -10,7 +10,7 @@ from segcli.manifest import companions
 from segcli.matching import match, match_folders, named
 from segcli.options import EvalOptions
 from segcli.raster.burn import is_vector
-from segcli.raster.names import is_stream, rasters_in
+from segcli.raster.names import is_one, is_stream, rasters_in
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
                 predicted, f"{kind}, and no true masks", "expected PREDICTED TRUTH, or a CSV file of pairs"
             )
         pairs = list(_table(predicted))
-    elif predicted.is_file() and truth.is_file():
+    elif is_one(predicted) and is_one(truth):
         for path in (predicted, truth):
             if is_vector(path):
                 raise UsageError(path, "polygons", "expected a mask", BURN)
@@ -74,7 +74,7 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
 
 def _beside(option: str, pairs: list[Pair], place: Path, options: EvalOptions) -> Iterator[tuple[Pair, Path]]:
     """Each pair with its file in a folder; UsageError where one has none."""
-    if place.is_file() and len(pairs) == 1:
+    if is_one(place) and len(pairs) == 1:
         yield pairs[0], place
         return
     if not place.is_dir():

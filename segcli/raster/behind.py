@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from segcli.raster.names import is_zarr
+from segcli.raster.zarrs import is_zarr
 
 _INSIDE = re.compile(r"(/vsi(zip|tar|gzip|7z|rar)/)+")
 

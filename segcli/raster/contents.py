@@ -13,13 +13,16 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, SegcliError
-from segcli.raster import ifd, netcdf, trial, vrt
+from segcli.raster import chunks, ifd, netcdf, trial, vrt
 from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
-from segcli.raster.names import Name, gdal_name, is_stream, local_file
+from segcli.raster.levels import counted, nearest
+from segcli.raster.names import Name, gdal_name, is_stream, local_file, rasters_in
+from segcli.raster.ngff import Array, BrokenZarrError, multiscale
 from segcli.raster.pixel_size import is_level
-from segcli.raster.readers import ArrayReader, GdalReader, Reader, picture, plane_reader
+from segcli.raster.readers import ArrayReader, GdalReader, JoinedReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, structure
+from segcli.raster.zarrs import holds_images, image_at
 
 EXPECTED = "expected an image that GDAL can open"
 BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
@@ -30,9 +33,6 @@ TURNED_BYTES = 2**30
 """Photographs that are not stored upright are read whole up to this size, when it is their turn: else across their
 rows, with much decoding over again."""
 
-MPP_TOLERANCE = 0.25
-"""By how much a pyramid level may differ from the pixel size that was asked for."""
-
 
 @dataclass(frozen=True)
 class Contents:
@@ -40,7 +40,8 @@ class Contents:
 
     `whole` is where the pixels of the whole size lie, where a level of a pyramid was chosen; `orientation` counts as
     EXIF; `calibration` is `Grid`'s; `names` are those of OME's images. `channels` are names of bands that pages do not
-    say themselves: of OME's images in turn, or of the file whose overview this is.
+    say themselves: of OME's images in turn, or of the file whose overview this is. `chunked` is the array
+    of a Zarr that is read.
     """
 
     readers: tuple[Reader, ...]
@@ -52,6 +53,7 @@ class Contents:
     orientation: int = 1
     names: tuple[str, ...] = ()
     channels: tuple[tuple[str, ...], ...] = ()
+    chunked: Array | None = None
 
     def close(self) -> None:
         for reader in self.readers:
@@ -68,6 +70,12 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
     if is_stream(name):
         raise InputError(name, "a pipe or a device", "expected an image", "write what comes of it to a file first")
     with faults_of(name, EXPECTED):
+        if isinstance(name, Path) and (group := image_at(name)) is not None:
+            return _of_zarr(name, group, level, mpp)
+        if isinstance(name, Path) and holds_images(name):
+            inside = rasters_in(name)
+            raise InputError(name, f"an OME-Zarr of {len(inside)} images", "expected one",
+                             f"name one, such as {inside[0]}" if inside else "")  # fmt: skip
         found = structure(name) if isinstance(name, Path) and name.is_file() else None
         if found is None or isinstance(name, str):
             return _by_gdal(name, level, mpp)
@@ -103,6 +111,27 @@ def _whole_grid(path: Path, found: Structure) -> Grid:
     return grid
 
 
+def _of_zarr(path: Path, group: Path, level: int | None, mpp: float | None) -> Contents:
+    """An OME-Zarr."""
+    found = multiscale(group)
+    widths = [array.shape[-1] for array in found.levels]
+    if mpp is None:
+        chosen = counted(path, level or 0, len(widths))
+    else:
+        chosen = nearest(path, [widths[0] / width for width in widths], found.calibration.get("X"), mpp)
+    array = found.levels[chosen]
+    try:
+        planes = chunks.readers(array, found.places)
+    except ImportError as error:
+        raise InputError(path, f"{error}", "its pixels need the package zarr", "pip install 'segcli[zarr]'") from error
+    height, width = found.levels[0].shape[-2:]
+    whole = Grid(height, width, calibration=found.calibration) if chosen else None
+    return Contents(
+        tuple(bands[0] if len(bands) == 1 else JoinedReader(bands) for bands in planes), found.axes, found.shape, "ome",
+        found.calibration, whole, channels=(found.channels,) if found.channels else (), chunked=array,
+    )  # fmt: skip
+
+
 @contextmanager
 def faults_of(name: Name, expected: str) -> Iterator[None]:
     """What goes wrong in opening or reading, said of the file; GDAL's own messages are not printed beside it."""
@@ -120,7 +149,7 @@ def faults_of(name: Name, expected: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """GDAL's own words: rasterio keeps them in the cause."""
     text = getattr(error, "strerror", None) or str(error.__cause__ or error).strip()
-    if not isinstance(error, RasterioError | OSError | ifd.BrokenTiffError):
+    if not isinstance(error, RasterioError | OSError | ifd.BrokenTiffError | BrokenZarrError):
         text = f"{type(error).__name__}: {text}"
     return " ".join(text.split()) or type(error).__name__
 
@@ -226,31 +255,13 @@ def _is_opencv_s(head: bytes) -> bool:
 
 def _level(path: Path, found: Structure, level: int | None, mpp: float | None) -> int:
     if mpp is None:
-        if (level or 0) >= len(found.levels):
-            raise InputError(path, f"pyramid levels 0 to {len(found.levels) - 1}", f"no level {level}")
-        return level or 0
+        return counted(path, level or 0, len(found.levels))
     widths = []
     for planes in found.levels:
         reader = plane_reader(path, Plane(planes[0].offsets[:1], planes[0].raw[:1]), False)
         widths.append(reader.width)
         reader.close()
-    return _nearest(path, [widths[0] / width for width in widths], found.calibration.get("X"), mpp)
-
-
-def _nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float) -> int:
-    """The level whose pixels have about that size."""
-    if pixel_um is None:
-        remedy = "choose with --level" if len(scales) > 1 else "it has one level, which is taken without --mpp"
-        raise InputError(name, "the size of its pixels is not stated", "--mpp needs it", remedy)
-    sizes = [pixel_um * scale for scale in scales]
-    best = min(range(len(sizes)), key=lambda n: abs(sizes[n] - mpp))
-    if abs(sizes[best] - mpp) > MPP_TOLERANCE * mpp:
-        found = ", ".join(f"{size:.3g}" for size in sizes)
-        remedy = "choose with --level" if len(sizes) > 1 else "there is no other; bring it to that size first"
-        if any(abs(size - 1e6 * mpp) <= MPP_TOLERANCE * 1e6 * mpp for size in sizes):
-            remedy += f"; --mpp counts micrometres: {1e6 * mpp:.0f} for {mpp:g} m"
-        raise InputError(name, f"levels of {found} micrometres a pixel", f"none is near {mpp:g}", remedy)
-    return best
+    return nearest(path, [widths[0] / width for width in widths], found.calibration.get("X"), mpp)
 
 
 def _overview(name: Path, found: Structure, level: int | None, mpp: float | None) -> Contents:
@@ -274,7 +285,7 @@ def _overview_option(
     whole.close()
     if mpp is not None:
         size = grid.middle_pixel_m()
-        level = _nearest(name, [1.0, *factors], size * 1e6 if size is not None else None, mpp)
+        level = nearest(name, [1.0, *factors], size * 1e6 if size is not None else None, mpp)
     level = level or 0
     if level > len(factors):
         raise InputError(name, f"pyramid levels 0 to {len(factors)}", f"no level {level}")
@@ -292,22 +303,3 @@ def _overviews(name: Name, whole: GdalReader) -> tuple[list[int], list[float]]:
             factors.append(whole.width / smaller.width)
         smaller.close()
     return numbers, factors
-
-
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(..., row, col) as stored to (..., row, col) as seen. Source: TIFF 6.0, tag 274."""
-    turned = pixels.swapaxes(-1, -2) if orientation >= 5 else pixels
-    if orientation in (3, 4, 7, 8):
-        turned = turned[..., ::-1, :]
-    return turned[..., ::-1] if orientation in (2, 3, 6, 7) else turned
-
-
-def stored_window(
-    orientation: int, size: tuple[int, int], row: int, col: int, height: int, width: int
-) -> tuple[int, int, int, int]:
-    """Where a rectangle of the upright image, whose (height, width) is `size`, lies in the stored one."""
-    if orientation in (3, 4, 7, 8):
-        row = size[0] - row - height
-    if orientation in (2, 3, 6, 7):
-        col = size[1] - col - width
-    return (col, row, width, height) if orientation >= 5 else (row, col, height, width)

@@ -20,12 +20,14 @@ def suffix(chosen: str, source: Name) -> str:
 
 
 def lost_in(path: Name, images: Images, output: Path, encoding: Encoding) -> list[str]:
-    """What is lost of an image in its output, or left of an earlier one, in lines for people. InputError where it
-    cannot be written."""
+    """What is lost of an image in its output, was not there to begin with, or is left of an earlier output, in lines
+    for people. InputError where it cannot be written."""
     grid, stack, ending = images.planes[0].grid, bool(images.axes), output.suffix
     if ending == ".png" and images.in_pages:
         raise InputError(path, "a stack" if stack else "OME data", "PNG cannot hold it", "choose --format tif")
     said = []
+    if images.chunked is not None and (missing := images.chunked.missing()):
+        said.append(f"{missing} of {images.chunked.files} chunks are not there, and count as empty")
     if stack and grid.is_georeferenced:
         said.append("a stack of masks cannot hold where it lies on earth")
     if ending == ".png" and grid.is_georeferenced:

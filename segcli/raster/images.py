@@ -7,6 +7,7 @@ import numpy as np
 from segcli.errors import InputError
 from segcli.raster.contents import open_contents
 from segcli.raster.names import Name
+from segcli.raster.ngff import Array
 from segcli.raster.source import Purpose, Source
 
 NAMELESS = frozenset("IQ")
@@ -16,13 +17,15 @@ NAMELESS = frozenset("IQ")
 @dataclass(frozen=True)
 class Images:
     """All images of a file, as sources of one path; `axes` and `shape` say how they stack, such as TZ and (7, 5);
-    `names` are those of OME's images: of the positions along I, or of the only one."""
+    `names` are those of OME's images: of the positions along I, or of the only one. `chunked` is the
+    array of a Zarr that is read."""
 
     planes: tuple[Source, ...]
     axes: str = ""
     shape: tuple[int, ...] = ()
     dialect: str = "tiff"
     names: tuple[str, ...] = ()
+    chunked: Array | None = None
 
     @property
     def in_pages(self) -> bool:
@@ -70,7 +73,7 @@ def open_images(path: Name, purpose: Purpose = "image", level: int | None = None
     except BaseException:
         contents.close()
         raise
-    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect, contents.names)
+    return Images(tuple(planes), contents.axes, contents.shape, contents.dialect, contents.names, contents.chunked)
 
 
 def check_alike(path: Name, images: Images, other_path: Name, others: Images) -> None:

@@ -6,17 +6,18 @@ import zipfile
 from pathlib import Path
 
 from segcli.errors import InputError, NothingDoneError
+from segcli.raster.zarrs import ENDING, holds_images, is_image, is_zarr
 
 Name = Path | str
 """A file or folder of this machine as a Path; whatever else GDAL opens (a URL, /vsizip/..., NETCDF:...) as text."""
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm"})
 RASTERS = frozenset(
-    {".tif", ".tiff", ".jp2", ".j2k", ".img", ".ntf", ".nitf", ".hgt", ".svs", ".ndpi", ".scn", ".bif", ".lsm"}
+    {".tif", ".tiff", ".jp2", ".j2k", ".img", ".ntf", ".nitf", ".hgt", ".svs", ".ndpi", ".scn", ".bif", ".lsm", ENDING}
 )
 SUFFIXES = PICTURES | RASTERS
 """What a folder is searched for, in lower case. Other formats are to be named: a VRT repeats other files' pixels, and a
-netCDF may hold anything."""
+netCDF, or a Zarr that is not OME's, may hold anything."""
 
 # os.path.isfile and its like are used here, not Path's, which raise where a folder above may not be entered or where a
 # name is too long: one such name among many is for later to tell.
@@ -63,10 +64,13 @@ def local_file(name: Name) -> Path | None:
 
 def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
     """The files in a folder whose endings are among `suffixes`, sorted; hidden ones, and what is in hidden
-    folders, are none of the user's data. Links to folders are followed, but not to one that they lie in.
+    folders, are none of the user's data. Links to folders are followed, but not to one that they lie in. An OME-Zarr is
+    a folder that counts as a file, and one that holds several, such as a plate, gives them all.
 
     NothingDoneError where a folder cannot be listed: nobody would miss what is in it.
     """
+    if is_zarr(folder) and is_image(folder):
+        return []
     found: list[Path] = []
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     while waiting:
@@ -76,9 +80,17 @@ def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] =
             inside = above | {(status.st_dev, status.st_ino)}
             if len(inside) == len(above):  # a link that leads back
                 continue
+            inside_zarr = is_zarr(place)
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.name[0] == ".":
+                        continue
+                    may_be_zarr = ENDING in suffixes and (inside_zarr or entry.name.lower().endswith(ENDING))
+                    if may_be_zarr and is_zarr(path := place / entry.name):
+                        if is_image(path):
+                            found.append(path)
+                        elif inside_zarr or holds_images(path):
+                            waiting.append((path, inside))
                         continue
                     if recursive and _leads_to_folder(entry):
                         waiting.append((place / entry.name, inside))
@@ -105,18 +117,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_folder(name: Name) -> bool:
-    """Whether it is to be searched for images; a Zarr is a folder, but an image."""
-    return isinstance(name, Path) and os.path.isdir(name) and not is_zarr(name)  # noqa: PTH112
+    """Whether it is to be searched for images; a Zarr is a folder, but an image, unless it holds images each a Zarr."""
+    if not isinstance(name, Path) or not os.path.isdir(name):  # noqa: PTH112
+        return False
+    return not is_zarr(name) or holds_images(name)
+
+
+def is_one(path: Path) -> bool:
+    """Whether it is one raster: a file, or a Zarr."""
+    return os.path.isfile(path) or (os.path.isdir(path) and not is_folder(path))  # noqa: PTH112, PTH113
 
 
 def is_stream(name: Name) -> bool:
     """Whether it is a pipe, a socket or a device, which may never end, nor begin."""
     is_other = isinstance(name, Path) and os.path.exists(name)  # noqa: PTH110
     return is_other and not os.path.isfile(name) and not os.path.isdir(name)  # noqa: PTH112, PTH113
-
-
-def is_zarr(path: Path) -> bool:
-    return any(os.path.isfile(path / marker) for marker in (".zarray", ".zgroup", "zarr.json"))  # noqa: PTH113
 
 
 def relative_name(name: Name) -> Path:

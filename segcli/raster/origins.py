@@ -7,8 +7,9 @@ from xml.etree.ElementTree import ParseError
 
 from segcli.raster import vrt
 from segcli.raster.behind import behind
-from segcli.raster.names import SUFFIXES, Name, is_zarr
+from segcli.raster.names import SUFFIXES, Name
 from segcli.raster.sidecars import sidecars
+from segcli.raster.zarrs import is_zarr
 
 
 def origins(name: Name) -> tuple[Path, ...] | None:

@@ -14,11 +14,12 @@ import tifffile
 LENGTHS = {
     "pm": 1e-6, "å": 1e-4, "nm": 1e-3, "um": 1.0, "mm": 1e3, "cm": 1e4, "dm": 1e5, "m": 1e6, "km": 1e9, "in": 25400.0,
     "angstrom": 1e-4, "nanometer": 1e-3, "micron": 1.0, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4,
-    "meter": 1e6, "inch": 25400.0,
+    "decimeter": 1e5, "meter": 1e6, "kilometer": 1e9, "picometer": 1e-6, "inch": 25400.0, "foot": 304800.0,
 }  # fmt: skip
 TIMES = {
     "ns": 1e-9, "us": 1e-6, "ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0,
-    "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0,
+    "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0, "millisecond": 1e-3, "microsecond": 1e-6,
+    "nanosecond": 1e-9,
 }  # fmt: skip
 """Micrometres and seconds, by names in small letters, in the singular and with u for micro."""
 
@@ -56,6 +57,12 @@ def imagej(page: tifffile.TiffPage, data: dict[str, Any]) -> dict[str, float]:
     if seconds is not None and interval is not None:
         found["T"] = seconds * interval
     return found
+
+
+def step(axis: str, size: float, unit: str) -> float | None:
+    """Of a step along X, Y, Z or T in a unit that is named; None where size or unit is unknown."""
+    factor = _unit(unit, TIMES if axis == "T" else LENGTHS)
+    return factor * size if factor is not None and 0 < size < math.inf else None
 
 
 def ome(pixels: ElementTree.Element) -> dict[str, float]:

@@ -14,11 +14,12 @@ from segcli.errors import InputError
 from segcli.options import Band
 from segcli.raster import facts
 from segcli.raster.called import Called
-from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents, stored_window, upright
+from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
 from segcli.raster.tables import lookup_table, opaque_table, shown, stretch_table
+from segcli.raster.upright import stored_window, upright
 from segcli.validity import Valid, both, holding_nan, joined, with_holes
 
 Purpose = Literal["image", "mask", "stored"]
@@ -63,6 +64,8 @@ class Source:
 
     def _look(self, contents: Contents, purpose: Purpose, number: int) -> None:
         """What the pixels mean."""
+        if purpose == "image" and contents.chunked is not None and contents.chunked.is_empty():
+            raise InputError(self.path, "none of its chunks is there", EXPECTED, "fetch or export it again")
         reader = self._reader
         dataset = facts.dataset_of(reader)
         kinds = facts.kinds_of(reader)

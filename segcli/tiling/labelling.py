@@ -17,7 +17,7 @@ from segcli.matching import match, named
 from segcli.raster.burn import VECTORS, burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.grid import Grid
 from segcli.raster.labels import embedded_table, table_of, values_in, written_table
-from segcli.raster.names import SUFFIXES, Name, rasters_in
+from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in
 from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored, stored_as
@@ -82,8 +82,8 @@ def find_labels(
     """
     if not place.exists():
         raise UsageError(place, "no such file or folder", "--masks expects labels: a raster, polygons, or a folder")
-    files = _in_folder(sources, place) if place.is_dir() else _one_for_all(sources, place)
-    folder = place if place.is_dir() else place.parent
+    files = _in_folder(sources, place) if is_folder(place) else _one_for_all(sources, place)
+    folder = place if is_folder(place) else place.parent
     table = written_table(given, folder)
     vectors = sorted({path for path in files.values() if is_vector(path)})
     if table is None and vectors:

@@ -23,6 +23,7 @@ from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.images import Images, check_alike, open_images, stack_text
+from segcli.raster.names import is_folder
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
 from segcli.training.files import Files
@@ -174,8 +175,8 @@ class _Look:
         """The facts of a pair, or of each image of the stack that it is."""
         try:
             for path in (pair.image, pair.mask):
-                if path.is_dir():
-                    raise InputError(path, "a folder", "train reads files", "make a GeoTIFF of it (gdal_translate)")
+                if is_folder(path):
+                    raise InputError(path, "a folder", "expected a file, or a Zarr")
             with closing(open_images(pair.image)) as images:
                 count, digest, volumes = len(images.planes), sha256_of(pair.image), images.volumes
                 sampled = max(1, min(SAMPLED, self.sampled // count))
