@@ -147,7 +147,8 @@ def _check(options: ColorizeOptions) -> None:
             if is_given and given[other]:
                 raise UsageError(other, f"with {name}", "expected one of them")
     for name, is_idle in (("--tolerance", options.tolerance and not options.to_index),
-                          ("--bands", options.bands and not options.over)):  # fmt: skip
+                          ("--bands", options.bands and not options.over),
+                          ("--axes", options.axes and not options.over)):  # fmt: skip
         if is_idle:
             raise UsageError(name, f"without {'--to-index' if name == '--tolerance' else '--over'}", "it does nothing")
     if options.bands and len(options.bands) not in (1, 3):

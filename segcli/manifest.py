@@ -34,7 +34,7 @@ IDLE = frozenset({
 })  # fmt: skip
 """Options that change nothing in an output; weights count by what is in the file."""
 
-LATER = {"min_pixels": "0"}
+LATER = {"min_pixels": "0", "axes": "None"}
 """Options that earlier versions did not have, with what is as it was without: no reason to do anything again."""
 
 

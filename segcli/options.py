@@ -1,5 +1,6 @@
 """What each verb can be told: one frozen dataclass a verb, and the only place where defaults are written."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +77,42 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
+class Axes:
+    """How the pages of stacks lie, the axis that runs slowest first: T, Z and C, the bands, each once, with its length
+    where that is said. `for_nameless`: only of stacks that do not say it themselves. ValueError for other text."""
+
+    letters: str
+    lengths: tuple[int | None, ...]
+    for_nameless: bool = False
+
+    @classmethod
+    def parse(cls, text: str, for_nameless: bool = False) -> "Axes":
+        """From letters with numbers behind some, such as ZC3; rows and columns, YX, may stand at the end."""
+        text = re.sub("YX$", "", text.strip().upper())
+        found = re.findall(r"([TZC])([1-9][0-9]{0,5})?", text)
+        letters = "".join(letter for letter, _ in found)
+        if not found or "".join(map("".join, found)) != text or len({*letters}) < len(letters):
+            raise ValueError(f"axes {text!r:.40}")
+        return cls(letters, tuple(int(number) if number else None for _, number in found), for_nameless)
+
+    def of_others(self) -> "Axes | None":
+        """Those of other files of the kind, as weights keep them: which pages are bands, and how many of these."""
+        if "C" not in self.letters:
+            return None
+        kept = tuple(n if letter == "C" else None for letter, n in zip(self.letters, self.lengths, strict=True))
+        return Axes(self.letters, kept, for_nameless=True)
+
+    def __str__(self) -> str:
+        return "".join(f"{letter}{n or ''}" for letter, n in zip(self.letters, self.lengths, strict=True))
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     inputs: tuple[Path | str, ...]  # text for what GDAL opens and is no file of this machine
     out: Path
     weights: tuple[str, ...] = ()  # files, patterns or names of bundled ones; none: nuclei
     bands: tuple[Band, ...] | None = None
+    axes: Axes | None = None
     level: int | None = None
     mpp: float | None = None  # micrometres a pixel
     format: Format = "auto"
@@ -129,6 +161,7 @@ class EvalOptions:
     objects: ObjectKind | None = None
     scores: Path | None = None
     images: Path | None = None
+    axes: Axes | None = None  # of these
     group_by: str | None = None
     compare: Path | None = None
     min_miou: float | None = None
@@ -153,6 +186,7 @@ class ColorizeOptions:
     palette_only: bool = False
     over: Path | None = None
     bands: tuple[Band, ...] | None = None
+    axes: Axes | None = None
     alpha: float = 0.5
     contours: int = 0  # pixels
     legend: Legend = "none"
@@ -188,6 +222,7 @@ class TrainOptions:
     patience: int | None = None
     weights: Path | None = None  # or the name of bundled ones
     bands: tuple[Band, ...] | None = None
+    axes: Axes | None = None  # None: as the weights that it begins with
     input_range: Percentiles | Literal["none"] | None = None  # None: as the weights that it begins with
     width: int = 32
     depth: int = 4

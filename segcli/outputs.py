@@ -44,6 +44,8 @@ def check(options: PredictOptions, say: Callable[[str], None]) -> None:
     ):
         if is_idle:
             raise UsageError(name, f"without {without}", "it does nothing")
+    if options.axes is not None and options.axes.for_nameless:
+        say(f"weights of pages along {options.axes}: pages without axes are taken so; --axes says otherwise")
     if options.level is not None and options.mpp is not None:
         raise UsageError("--level and --mpp", "both given", "expected one of them")
     for folder in options.inputs if isinstance(options.input_range, Percentiles) else ():

@@ -110,7 +110,8 @@ def run(options: PredictOptions, console: Console) -> int:
     models = checkpoint.load_all(paths)
     model = models[0]
     check_count(options.bands, model.bands, model.learnt)
-    options = replace(options, input_range=options.input_range or model.normalisation.percentiles)
+    ranged = options.input_range or model.normalisation.percentiles
+    options = replace(options, input_range=ranged, axes=options.axes or model.axes)
     keep_kernels_for(nn.ModuleList(one.network for one in models))
     outputs.check(options, console.say)
     suffix = partial(endings.suffix, options.format)
@@ -183,7 +184,7 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
     second /= scorer.pixels_of(side, side)
 
     def cost(job: batch.Job) -> Cost:
-        images = open_images(job.source, "image", setting.options.level, setting.options.mpp)
+        images = open_images(job.source, "image", setting.options.level, setting.options.mpp, setting.options.axes)
         pixels, computed, pieces, needed = 0, 0, 0, 0.0
         with closing(images):
             bands = fit(job.source, images, job.output, setting)
@@ -203,7 +204,7 @@ def open_scan(setting: Setting, job: batch.Job) -> Scan:
     """The file, if it fits the network and its mask; small images are read at once, and their file closed."""
     path = job.source
     options, dtype = setting.options, setting.model.normalisation.needed_dtype
-    images = open_images(path, "image", options.level, options.mpp)
+    images = open_images(path, "image", options.level, options.mpp, options.axes)
     try:
         bands = fit(path, images, job.output, setting)
         for plane in images.planes:

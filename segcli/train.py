@@ -68,7 +68,8 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
     start = None if options.weights is None else checkpoint.load(checkpoint.find(str(options.weights)))
     if start is not None:
         options = of_the_same_network(options, start.network.config, given)
-        options = replace(options, input_range=options.input_range or start.normalisation.percentiles)
+        options = replace(options, input_range=options.input_range or start.normalisation.percentiles,
+                          axes=options.axes or start.axes)  # fmt: skip
     check_options(options, start)
     check_folder(options, out)
     keep_freed_memory()
@@ -81,7 +82,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         splits = find_pairs(options.data, options.val, options.split_seed, options.group_by, options.fold)
         check_pairs(options, splits)
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
-        files = Files()
+        files = Files(options.axes)
         found = survey(splits, labels, console.fail, options.bands, options.percentiles is not None, files)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
@@ -131,7 +132,7 @@ def _train(
 ) -> int:  # fmt: skip
     classes, splits = labels.classes, found.splits
     wanted = options.percentiles
-    ends = {} if wanted is None else ranges(found, wanted)
+    ends = {} if wanted is None else ranges(found, wanted, options.axes)
     normalisation = constants(found, start, wanted, ends)
     torch.manual_seed(options.seed)
     config = NetworkConfig(
@@ -167,7 +168,7 @@ def _train(
                 write_history(progress.history, classes.names, out)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
-        found.chosen, options.upright, found.called)  # fmt: skip
+        found.chosen, options.upright, found.called, options.axes and options.axes.of_others())  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip
@@ -341,5 +342,6 @@ def _short(value: float | None) -> str:
 def _plain(options: TrainOptions) -> dict[str, Any]:
     """Options for the record: of paths the name alone, since weights travel and where they were made is private."""
     values = {key: value.name if isinstance(value, Path) else value for key, value in vars(options).items()}
-    texts = {"input_range": str(options.input_range), "fold": "/".join(map(str, options.fold or ()))}
+    texts = {"input_range": str(options.input_range), "fold": "/".join(map(str, options.fold or ())),
+             "axes": str(options.axes)}  # fmt: skip
     return values | {name: text for name, text in texts.items() if values[name] is not None}

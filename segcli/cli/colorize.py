@@ -14,6 +14,7 @@ from segcli.cli.shared import (
     LogFile,
     Nul,
     Overwrite,
+    PageAxes,
     Quiet,
     Recursive,
     ShardText,
@@ -55,6 +56,7 @@ def colorize(
         str | None,
         typer.Option(metavar="BAND,BAND,BAND", help="Bands of the images, from 1 or by name, for red, green and blue."),
     ] = None,
+    axes: PageAxes = None,
     alpha: Annotated[
         float, typer.Option(min=0, max=1, help="Strength of the colours over images.")
     ] = ColorizeOptions.alpha,
@@ -104,8 +106,8 @@ def colorize(
 
     options = ColorizeOptions(
         named(inputs, nul), out, palette, texts.names(classes), palette_only, over,
-        texts.bands(bands), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs, format,
-        compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, quiet, debug,
+        texts.bands(bands), texts.axes(axes), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs,
+        format, compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, quiet, debug,
     )  # fmt: skip
     from segcli.colorize import run
     from segcli.console import Console

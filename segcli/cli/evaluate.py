@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Json, LogFile, Quiet, Recursive, Verbose, end_with
+from segcli.cli.shared import Config, Debug, Json, LogFile, PageAxes, Quiet, Recursive, Verbose, end_with
 from segcli.options import Absent, BoundaryUnit, EvalOptions, ObjectKind, Unpredicted
 
 
@@ -60,6 +60,7 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="The images themselves, for the best and worst in report.html.")
     ] = EvalOptions.images,
+    axes: PageAxes = None,
     group_by: Annotated[
         str | None,
         typer.Option(metavar="PATTERN", help="Also figures by group: what this regular expression finds in a name."),
@@ -91,7 +92,8 @@ def evaluate(
     bars = texts.class_bars(min_iou or ())
     options = EvalOptions(
         predicted, truth, out, classes, absent, unpredicted, align, texts.width(boundary), distances, objects, scores,
-        images, texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive, quiet, debug,
+        images, texts.axes(axes), texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive,
+        quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.evaluate import run

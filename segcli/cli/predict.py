@@ -16,6 +16,7 @@ from segcli.cli.shared import (
     LogFile,
     Nul,
     Overwrite,
+    PageAxes,
     Quiet,
     Recursive,
     ShardText,
@@ -53,6 +54,7 @@ def predict(
             metavar="BAND,BAND,...", help="Bands of the image, from 1 or by name, in the order of the weights."
         ),
     ] = None,
+    axes: PageAxes = None,
     level: Annotated[
         int | None, typer.Option(min=0, help="Level of a pyramid or slide; 0 is the whole size.")
     ] = PredictOptions.level,
@@ -170,7 +172,7 @@ def predict(
 
     check_images(inputs)
     options = PredictOptions(
-        named(inputs, nul), out, tuple(weights or ()), texts.bands(bands), level, mpp, format,
+        named(inputs, nul), out, tuple(weights or ()), texts.bands(bands), texts.axes(axes), level, mpp, format,
         compress, probabilities, confidence, quantity, objects, polygons, min_pixels, min_area, simplify, overlay,
         alpha, texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive,
         overwrite, device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run,

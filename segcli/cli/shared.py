@@ -33,6 +33,15 @@ Overwrite = Annotated[
 Nul = Annotated[
     bool, typer.Option("-0", "--null", help="Names on standard input (-) end with NUL, as find -print0 has them.")
 ]
+PageAxes = Annotated[
+    str | None,
+    typer.Option(
+        "--axes",
+        metavar="AXES",
+        help="What pages of image stacks are, slowest first: T, Z, C (bands), such as C, TZ, ZC3. (Default: as files "
+        "or weights say.)",
+    ),
+]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]

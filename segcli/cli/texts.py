@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Literal
 
 from segcli.errors import UsageError
-from segcli.options import Band, BoundaryUnit, Percentiles, is_plain
+from segcli.options import Axes, Band, BoundaryUnit, Percentiles, is_plain
 from segcli.shard import Shard
 
 BAND = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*?))\s*(,|\Z)')
@@ -67,6 +67,14 @@ def bands(text: str | None) -> tuple[Band, ...] | None:
             )
         at = part.end() if part is not None else at
     return tuple(found)
+
+
+def axes(text: str | None) -> Axes | None:
+    try:
+        return None if text is None else Axes.parse(text)
+    except ValueError:
+        raise UsageError("--axes", f"found {text!r}", "expected T, Z and C, each once, the slowest first, "
+                         "and how many where files do not say it, such as C, TZ or ZC3") from None  # fmt: skip
 
 
 def names(text: str | None) -> tuple[str, ...] | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Device, LogFile, Quiet, Verbose, end_with, given
+from segcli.cli.shared import Config, Debug, Device, LogFile, PageAxes, Quiet, Verbose, end_with, given
 from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
@@ -63,6 +63,7 @@ def train(
             help="Learn from these bands of the images, from 1 or by name, in this order, not all.",
         ),
     ] = None,
+    axes: PageAxes = None,
     input_range: Annotated[
         str | None,
         typer.Option(
@@ -169,11 +170,12 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, split_seed, texts.fold(fold), texts.pattern("--group-by", group_by), check, epochs,
-        minutes, patience, weights, texts.bands(bands), texts.percentiles("--input-range", input_range), width,
-        depth, norm, dropout, padding, up, skip, encoder, pretrained, encoder_weights, freeze, freeze_norms, crop,
-        batch, augment, upright, keep_values, balance, loss, texts.class_weights(class_weights), border_weight,
-        border_gap, label_smoothing, ignore, learning_rate, weight_decay, ema, clip, seed, precision, compile, half,
-        workers, resume, resume_if_any, overwrite, device, json, quiet, debug,
+        minutes, patience, weights, texts.bands(bands), texts.axes(axes),
+        texts.percentiles("--input-range", input_range), width, depth, norm, dropout, padding, up, skip, encoder,
+        pretrained, encoder_weights, freeze, freeze_norms, crop, batch, augment, upright, keep_values,
+        balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
+        learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, resume_if_any,
+        overwrite, device, json, quiet, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

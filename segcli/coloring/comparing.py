@@ -155,7 +155,7 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
         truths = open_images(true_path, "mask")
         files.callback(truths.close)
         check_alike(job.source, masks, true_path, truths)
-        images = None if path is None else open_partner(files, path, masks, job.source)
+        images = None if path is None else open_partner(files, path, masks, job.source, options.axes)
         shown_as = [] if images is None else limits_of(images, options.bands)
         panels = [Panels.of(mask.grid, *colors, options.alpha, 4 if path is None else 3) for mask in masks.planes]
         grids, layout = [panel.grid for panel in panels], ALONE if path is None else OVER

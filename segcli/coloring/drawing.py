@@ -17,7 +17,7 @@ from segcli.drawing.overlay import over_picture
 from segcli.drawing.stamps import Line, Stamp, legend, scale_bar, text_pixels
 from segcli.errors import InputError
 from segcli.files import replacing
-from segcli.options import Band
+from segcli.options import Axes, Band
 from segcli.palettes import to_qml
 from segcli.pictures import ALONE, OVER, STRIP_PIXELS, Pictures, Style, painted, pictured, strip_height
 from segcli.raster.align import is_elsewhere
@@ -52,7 +52,7 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
         table[3, 0] = 0
     total, all_fit = np.zeros(256, np.int64), True
     with ExitStack() as files:
-        images = None if path is None else open_partner(files, path, masks, job.source)
+        images = None if path is None else open_partner(files, path, masks, job.source, options.axes)
         shown_as = [] if images is None else limits_of(images, options.bands)
         for n, sink in enumerate(sinks(files, job.output, masks, ALONE if images is None else OVER, setting)):
             mask = masks.planes[n]
@@ -185,9 +185,9 @@ def _legend(
     return legend(lines, text_pixels(grid.height, grid.width)) if lines else None
 
 
-def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name) -> tuple[Source, ...]:
+def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name, axes: Axes | None) -> tuple[Source, ...]:
     """The images to draw over, of the same sizes as the masks. InputError where they are not."""
-    images = open_images(path, "image")
+    images = open_images(path, "image", axes=axes)
     for plane in images.planes:
         files.callback(plane.close)
     check_alike(mask, masks, path, images)

@@ -96,7 +96,7 @@ def _pictures(
     chosen = order if len(order) <= 2 * SHOWN else [*order[:SHOWN], *order[-SHOWN:]]
     shown = []
     with ExitStack() as files:
-        opened = cache(lambda path: _opened(files, path))  # of a stack many may be shown
+        opened = cache(lambda path: _opened(files, path, options))  # of a stack many may be shown
         for n in chosen:
             pair = done[n][0]
             pictures, count = _picture_row(pair, opened(pair.image), meaning, options)
@@ -105,11 +105,11 @@ def _pictures(
     return shown
 
 
-def _opened(files: ExitStack, path: Path | None) -> Images | None:
+def _opened(files: ExitStack, path: Path | None, options: EvalOptions) -> Images | None:
     """None where it cannot be read: the masks can be shown all the same."""
     with suppress(InputError):
         if path is not None:
-            images = open_images(path)
+            images = open_images(path, axes=options.axes)
             files.callback(images.close)
             return images
     return None

@@ -35,6 +35,8 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
     Raises UsageError with what has no partner, NothingDoneError where nothing has one.
     """
     predicted, truth = options.predicted, options.truth
+    if options.axes is not None and options.images is None:
+        raise UsageError("--axes", "without --images", "it does nothing")
     for path in () if truth is None else (predicted, truth):
         if is_stream(path):
             raise UsageError(path, "a pipe or a device", "expected a mask", "write what comes of it to a file first")

@@ -24,7 +24,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.files import matching, replacing
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
-from segcli.options import Band, Percentiles, bands_text
+from segcli.options import Axes, Band, Percentiles, bands_text
 
 FORMAT, FORMAT_WITH_PERCENTILES = 1, 2
 """Who does not know of percentiles would take values as they are, without a word: hence a number of their own."""
@@ -45,6 +45,7 @@ class Model:
     learnt: tuple[Band, ...] | None = None  # which bands of its files a training chose; None: all
     upright: bool = False  # it learnt from images that have an up: turned ones would be new to it
     called: tuple[str, ...] = ()  # the names of its bands in all files of a training, where these give them
+    axes: Axes | None = None  # of the pages of its files, where a training was told them
 
     @property
     def bands(self) -> int:
@@ -69,6 +70,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         "bands": model.learnt,
         "upright": model.upright,
         "band_names": model.called,
+        "axes": model.axes and str(model.axes),
     }
     with replacing(path) as part:
         part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
@@ -141,8 +143,9 @@ def _load(path: Path) -> Model:
         raise ValueError(f"names of bands {called!r:.60}")
     if called and not _fits(len(called), config.bands):
         raise ValueError(f"{config.bands} bands, with names for {len(called)}")
+    axes = record.get("axes")
     return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt), upright,
-                 tuple(called))  # fmt: skip
+                 tuple(called), None if axes is None else Axes.parse(axes, for_nameless=True))  # fmt: skip
 
 
 def _fits(count: int, bands: int) -> bool:
@@ -206,6 +209,7 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
         ("bands of its files", "all" if learnt == every else bands_text(learnt)),
+        ("pages of its files", "as these say" if model.axes is None else str(model.axes)),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),

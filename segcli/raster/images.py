@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from segcli.errors import InputError
+from segcli.options import Axes
 from segcli.raster.contents import open_contents
 from segcli.raster.names import Name
 from segcli.raster.ngff import Array
+from segcli.raster.pages import NAMELESS, regrouped
 from segcli.raster.source import Purpose, Source
-
-NAMELESS = frozenset("IQ")
-"""Axes of stacks that nothing is said of: pages, and what tifffile calls other."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,14 @@ class Images:
             plane.close()
 
 
-def open_images(path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None) -> Images:
-    """Every image of a file: one for most, each T and Z of a stack. Close them. Raises InputError."""
+def open_images(
+    path: Name, purpose: Purpose = "image", level: int | None = None, mpp: float | None = None, axes: Axes | None = None
+) -> Images:
+    """Every image of a file: one for most, each T and Z of a stack, whose pages lie along `axes` if any are given.
+    Close them. Raises InputError."""
     contents = open_contents(path, level, mpp)
     try:
+        contents = regrouped(path, contents, axes)
         planes = []
         for number in range(len(contents.readers)):
             planes.append(Source(path, purpose, contents, number))

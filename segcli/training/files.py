@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from segcli.errors import InputError
+from segcli.options import Axes
 from segcli.raster.images import Images, open_images, stack_text
 from segcli.raster.source import Purpose, Source
 from segcli.training.pairs import Pair
@@ -18,7 +19,8 @@ MOST_IMAGES = 100_000
 class Files:
     """Opens what belongs to a pair, for as long as a `with` block lasts. Of one stack one thread reads at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, axes: Axes | None = None) -> None:
+        self.axes = axes  # of the images
         self._stacks: OrderedDict[tuple[Path, Purpose], _Stack] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -33,7 +35,9 @@ class Files:
 
     def open(self, path: Path, purpose: Purpose, plane: int | None) -> AbstractContextManager[Source]:
         """The only image of a file, or one of a stack, counted from 0."""
-        return Source(path, purpose) if plane is None else self._of_stack(path, purpose, plane)
+        if plane is None and (purpose == "mask" or self.axes is None):
+            return Source(path, purpose)
+        return self._of_stack(path, purpose, plane or 0)
 
     @contextmanager
     def _of_stack(self, path: Path, purpose: Purpose, plane: int) -> Iterator[Source]:
@@ -51,7 +55,8 @@ class Files:
         """All images of a file."""
         with self._lock:
             is_new = (path, purpose) not in self._stacks
-            stack = self._stacks.setdefault((path, purpose), _Stack(path, purpose))
+            axes = self.axes if purpose == "image" else None
+            stack = self._stacks.setdefault((path, purpose), _Stack(path, purpose, axes))
             self._stacks.move_to_end((path, purpose))
             # Those that are put out, and those that stay, hold no file open: their images rest.
             while is_new and len(self._stacks) > 1 and sum(one.count for one in self._stacks.values()) > MOST_IMAGES:
@@ -63,15 +68,15 @@ class Files:
 class _Stack:
     """All images of a file, opened when the first of them is wanted."""
 
-    def __init__(self, path: Path, purpose: Purpose) -> None:
+    def __init__(self, path: Path, purpose: Purpose, axes: Axes | None) -> None:
         self.lock = threading.RLock()  # labels and numbers of objects may be one file
         self.count = 0
-        self._path, self._purpose = path, purpose
+        self._path, self._purpose, self._axes = path, purpose, axes
         self._images: Images | None = None
 
     def images(self) -> Images:
         """Them, for who has the lock."""
         if self._images is None:
-            self._images = open_images(self._path, self._purpose)
+            self._images = open_images(self._path, self._purpose, axes=self._axes)
             self.count = len(self._images.planes)
         return self._images

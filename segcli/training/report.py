@@ -43,7 +43,7 @@ def write_validation(folder: Path, predicted: Predicted, pairs: tuple[Pair, ...]
                     of_true.write(strip.first_row, values[strip.true])
         compared.append(Compared(name, mask, truth, image=first.image, plane=first.plane or 0))
     _remove_others(folder, {pair.predicted.name for pair in compared})
-    options = EvalOptions(folder / "masks", folder / "truth", folder)
+    options = EvalOptions(folder / "masks", folder / "truth", folder, axes=predicted.setting.reading.files.axes)
     meaning = Meaning.of(classes)
     done = [(pair, compare(pair, meaning, options)[0]) for pair in compared]
     write_report(folder, report([image for _, image in done], classes.names), done, meaning, options)

@@ -177,7 +177,7 @@ class _Look:
             for path in (pair.image, pair.mask):
                 if is_folder(path):
                     raise InputError(path, "a folder", "expected a file, or a Zarr")
-            with closing(open_images(pair.image)) as images:
+            with closing(open_images(pair.image, axes=self.files.axes)) as images:
                 count, digest, volumes = len(images.planes), sha256_of(pair.image), images.volumes
                 sampled = max(1, min(SAMPLED, self.sampled // count))
                 if count == 1:
