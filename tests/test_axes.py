@@ -218,3 +218,21 @@ def test_images_beside_masks(tmp_path: Path, rng: np.random.Generator) -> None:
         evaluate(EvalOptions(tmp_path / "masks", tmp_path / "masks", axes=alone), QUIET)
     with pytest.raises(UsageError, match="without --over; it does nothing"):
         colorize(ColorizeOptions((tmp_path / "masks" / "a.tif",), tmp_path / "x", axes=alone), QUIET)
+
+
+def test_depths_of_one_volume_share_their_percentiles(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As where ImageJ says that they are depths; a dark one stays dark."""
+    volume = rng.integers(100, 200, (3, 40, 48), np.uint8)
+    volume[1] //= 4
+    pages(tmp_path / "a.tif", volume)
+    tifffile.imwrite(tmp_path / "b.tif", volume, imagej=True, metadata={"axes": "ZYX"})
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    masks = []
+    for name, axes in (("a", Axes.parse("Z")), ("b", None), ("a", None)):
+        options = PredictOptions((tmp_path / f"{name}.tif",), tmp_path / "masks", (str(tmp_path / "w.safetensors"),),
+                                 axes=axes, input_range=Percentiles(0, 100), overwrite=True)  # fmt: skip
+        assert predict(options, QUIET) == 0
+        masks.append(tifffile.imread(tmp_path / "masks" / f"{name}.tif"))
+    assert np.array_equal(masks[0], masks[1])
+    assert (masks[0][1] == 2).all()
+    assert not np.array_equal(masks[0], masks[2])

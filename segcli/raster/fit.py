@@ -30,7 +30,7 @@ Range = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
 
 
 EACH_BY_ITSELF = (
-    "pages without axes, each brought to percentiles of its own; depths of a volume want axes (ImageJ, OME), or one "
+    "pages without axes, each brought to percentiles of its own; depths of a volume want --axes Z, or one "
     "--input-range LOW,HIGH"
 )
 """What is said of a stack that may be a volume."""
