@@ -132,19 +132,40 @@ class Watched:
 
 
 def files_in(path: Path) -> list[Path]:
-    """The file itself, or all that lie in a folder, however many, as in a Zarr."""
-    return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    """The file itself, or all that lie in a folder, however many, as in a Zarr; links are followed."""
+    return [one for one, _ in _states(path)]
 
 
 def size_and_time(path: Path) -> tuple[int, int] | None:
     """Bytes, and time in ns, each added up in a folder. None where there is no file."""
     try:
-        found = [path.stat()]
-        if stat.S_ISDIR(found[0].st_mode):
-            found = [one.stat() for one in files_in(path)]
+        found = [status for _, status in _states(path)]
     except OSError:
         return None
     return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
+
+
+def _states(path: Path) -> list[tuple[Path, os.stat_result]]:
+    """The file, or those in a folder, in order, and what the system knows of each, which it is asked once. A link that
+    leads to a folder that it lies in is none of them. Raises OSError."""
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        return [(path, status)]
+    found = []
+    waiting = [(str(path), frozenset({(status.st_dev, status.st_ino)}))]
+    while waiting:
+        place, above = waiting.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat()
+                except OSError:  # a link that leads nowhere
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found.append((entry.path, status))
+                elif stat.S_ISDIR(status.st_mode) and (known := (status.st_dev, status.st_ino)) not in above:
+                    waiting.append((entry.path, above | {known}))
+    return [(Path(name), status) for name, status in sorted(found, key=lambda one: Path(one[0]).parts)]
 
 
 def lock(file: BinaryIO | int, folder: Path, kind: int) -> None:

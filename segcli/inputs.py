@@ -12,7 +12,7 @@ from typing import BinaryIO
 from segcli.errors import NothingDoneError, UsageError
 from segcli.files import Places, matching
 from segcli.manifest import companions, made_of_each_other
-from segcli.raster.names import SUFFIXES, Name, is_folder, parse, rasters_in, relative_name
+from segcli.raster.names import SUFFIXES, Name, is_folder, parse, path_below, rasters_in, relative_name
 
 STDIN = "-"
 """Stands for the names that come on standard input."""
@@ -72,7 +72,7 @@ def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name
             others = companions(path)
             for entry in rasters_in(path, recursive):
                 if entry not in others and not (apart and ours is not None and where.of(entry).is_relative_to(ours)):
-                    found.setdefault(entry, entry.relative_to(path))
+                    found.setdefault(entry, path_below(path, entry))
         else:
             found.setdefault(path, relative_name(path))
     if out is not None:  # what an earlier run of the same command made is none of its inputs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcli.errors import UsageError
-from segcli.raster.names import SUFFIXES, rasters_in
+from segcli.raster.names import SUFFIXES, path_below, rasters_in
 
 _WORDS = r"masks?|gt|labels?|labelids|groundtruth|truth|annotations?|seg|pred|manual\d*"
 _ADDED = re.compile(rf"[-_. ]({_WORDS})$", re.IGNORECASE)
@@ -95,7 +95,7 @@ def named(files: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
     """Files below `folder` by relative path without ending; several where only their endings differ."""
     found: dict[str, list[Path]] = {}
     for path in sorted(files):
-        found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+        found.setdefault(path_below(folder, path).with_suffix("").as_posix(), []).append(path)
     return found
 
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from segcli import train
 from segcli.colorize import run as colorize
 from segcli.console import Console
-from segcli.errors import InputError
+from segcli.errors import InputError, UsageError
 from segcli.evaluate import run as evaluate
 from segcli.inputs import find
 from segcli.network import checkpoint
@@ -33,6 +33,7 @@ from segcli.predict import run as predict
 from segcli.raster import chunks
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import is_folder, rasters_in
+from segcli.raster.source import Source
 from segcli.tile import run as tile
 
 QUIET = Console(quiet=True)
@@ -104,7 +105,7 @@ def test_shards_are_read_chunk_by_chunk(tmp_path: Path, rng: np.random.Generator
     images, found = pixels_of(path)
     assert np.array_equal(found, written[:, None])
     assert images.planes[0].reader.block == (16, 32)
-    assert images.chunked.files == 2 * 2 * 3
+    assert images.chunked.counts == (2, 2, 3)
     assert images.chunked.missing() == 0
 
 
@@ -191,8 +192,8 @@ def collection(folder: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
     for name, pixels in written.items():
         write(folder / name, pixels, "cyx")
     zarr.open_group(folder / "plate.zarr").attrs["plate"] = {"wells": [{"path": "A/1"}, {"path": "B/12"}]}
-    for name in ("plate.zarr/A/1", "plate.zarr/B/12"):
-        zarr.open_group(folder / name).attrs["well"] = {"images": [{"path": "0"}]}
+    for name, fields in (("plate.zarr/A/1", "01"), ("plate.zarr/B/12", "0")):
+        zarr.open_group(folder / name).attrs["well"] = {"images": [{"path": field} for field in fields]}
     for name in ("series.zarr", "one.zarr"):
         zarr.open_group(folder / name).attrs["bioformats2raw.layout"] = 3
     labels = zarr.open_group(folder / "image.OME.ZARR" / "labels", mode="a", zarr_format=2)
@@ -423,3 +424,189 @@ def test_train_eval_colorize_and_tile_take_them(tmp_path: Path, rng: np.random.G
     assert tiles[0].keys() == tiles[1].keys()
     assert tiles[0]
     assert all(np.array_equal(tiles[0][name], tiles[1][name]) for name in tiles[1])
+
+
+def test_images_are_found_wherever_a_zarr_has_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    """In groups of any Zarr, as SpatialData has them, and in folders of any name, --recursive; labels are none."""
+    pixels = rng.integers(0, 255, (3, 20, 30), np.uint8)
+    for store in ("data.zarr", "data"):
+        for name in ("", "images", "labels"):
+            zarr.open_group(tmp_path / store / name, mode="a", zarr_format=3)
+        write(tmp_path / store / "images" / "he", pixels, "cyx", 3)
+        write(tmp_path / store / "labels" / "cells", pixels[:1], "cyx", 3)
+    write(tmp_path / "scan", pixels, "cyx")
+    write(tmp_path / "scan" / "labels" / "cells", pixels[0], "yx")
+    (tmp_path / "scan" / ".zgroup").unlink()  # which nobody needs
+    assert rasters_in(tmp_path) == [tmp_path / "data.zarr" / "images" / "he"]
+    found = [tmp_path / "data" / "images" / "he", tmp_path / "data.zarr" / "images" / "he", tmp_path / "scan"]
+    assert rasters_in(tmp_path, recursive=True) == found
+    assert list(find([tmp_path / "data.zarr"], tmp_path / "out", False).values()) == [Path("images/he")]
+
+
+def test_what_is_lost_of_a_plate_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Fields are those that the metadata list, whatever folders are there; and masks do not get into it."""
+    written = collection(tmp_path, rng)
+    for row in "AB":
+        (tmp_path / "plate.zarr" / row / ".zgroup").unlink()
+        (tmp_path / "plate.zarr" / row / ".zattrs").unlink(missing_ok=True)
+    shutil.rmtree(tmp_path / "plate.zarr" / "B")
+    for name in (".zattrs", ".zgroup"):
+        (tmp_path / "plate.zarr" / "A" / "1" / "1" / name).unlink()
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    done = segcli("predict", tmp_path / "plate.zarr", "--out", tmp_path / "out", "-w", tmp_path / "w.safetensors")
+    assert done.returncode == 1
+    assert "done 1  up to date 0  failed 2" in done.stderr
+    assert "B/12: no such file or folder" in done.stderr
+    assert "plate.zarr/A/1/1: " in done.stderr
+    with tifffile.TiffFile(tmp_path / "out" / "A" / "1" / "0.tif") as file:
+        assert np.array_equal(file.asarray(), np.where(written["plate.zarr/A/1/0"][0] > 127, 7, 2))
+    for inside in ("", "masks"):
+        into = segcli("predict", tmp_path / "one.zarr", "--out", tmp_path / "plate.zarr" / inside)
+        assert into.returncode == 2
+        assert "plate.zarr, a Zarr; expected a folder for the outputs; choose another --out" in into.stderr
+    both = find([tmp_path], tmp_path / "out", False)
+    assert both[tmp_path / "plate.zarr" / "A" / "1" / "0"] == Path("plate/A/1/0")
+
+
+def test_a_zarr_without_its_own_metadata_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "scans" / "a.ome.zarr", np.full((3, 20, 30), 200, np.uint8), "cyx")
+    (path / ".zgroup").unlink()
+    assert rasters_in(tmp_path / "scans") == [path]
+    assert pixels_of(path)[1].max() == 200
+    (path / ".zattrs").unlink()
+    assert rasters_in(tmp_path / "scans") == [path]
+    with pytest.raises(InputError, match=r"a\.ome\.zarr: its own metadata \(\.zattrs and \.zgroup, or zarr\.json\) "):
+        open_images(path)
+    assert not is_folder(path)
+
+
+@pytest.mark.parametrize("change", [lambda said: said.pop("dimension_separator"),
+                                    lambda said: said.update(shape=[1, 16, 32])])  # fmt: skip
+def test_chunks_of_other_names_are_none(tmp_path: Path, change: Any) -> None:
+    """Whatever lies among them: a file of macOS, or chunks named as another separator would have it."""
+    path = write(tmp_path / "a.zarr", np.full((3, 40, 60), 200, np.uint8), "cyx")
+    (path / "0" / ".DS_Store").touch()
+    (path / "0" / "1" / "9").mkdir()
+    with closing(open_images(path)) as images:
+        assert images.chunked.missing() == 0
+        (path / "0" / "1" / "1" / "0").unlink()
+        assert images.chunked.missing() == 1
+    said = json.loads((path / "0" / ".zarray").read_text())
+    change(said)
+    (path / "0" / ".zarray").write_text(json.dumps(said))
+    if "dimension_separator" in said:
+        with closing(open_images(path)) as images:
+            assert images.chunked.missing() == 0  # of one
+        return
+    with pytest.raises(InputError, match=r"a\.zarr: none of its chunks is there"):
+        open_images(path)
+
+
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_names_of_chunks_in_format_3(tmp_path: Path, separator: str) -> None:
+    for n, name in enumerate(("default", "v2")):
+        path = write(tmp_path / f"{n}.zarr", np.full((3, 40, 60), 200, np.uint8), "cyx", 3,
+                     chunk_key_encoding={"name": name, "separator": separator})  # fmt: skip
+        images, found = pixels_of(path)
+        assert (found == 200).all()
+        array = images.chunked
+        assert array.missing() == 0
+        assert array.file((1, 2, 1)).is_file()
+        array.file((1, 2, 1)).unlink()
+        assert array.missing() == 1
+        for file in array.path.rglob("*"):
+            if file.is_file() and file.name != "zarr.json":
+                file.unlink()
+        assert array.is_empty()
+
+
+def test_axes_of_one_kind_are_told_apart(tmp_path: Path, rng: np.random.Generator) -> None:
+    written = rng.integers(1, 255, (3, 2, 4, 20, 30), np.uint8)
+    path = write(tmp_path / "a.zarr", written, "tczyx")
+    axes = [{"name": name} for name in ("pose", "c", "angle", "y", "x")]
+    rewrite(path, lambda said: said.update(axes=axes))
+    images, found = pixels_of(path)
+    assert (images.axes, images.shape) == ("QQ", (3, 4))
+    assert np.array_equal(found, expected(written, "tczyx"))
+
+
+def test_axes_are_not_made_up_for_newer_versions(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = write(tmp_path / "a.zarr", rng.integers(1, 255, (2, 4, 3, 20, 30), np.uint8), "tzcyx", 3)
+    said = json.loads((path / "zarr.json").read_text())
+    said["attributes"]["ome"]["multiscales"][0].pop("axes")
+    (path / "zarr.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="its metadata do not say what its axes are; versions of OME-Zarr"):
+        open_images(path)
+
+
+def test_a_name_with_colons_is_a_name(tmp_path: Path) -> None:
+    """The package zarr would take it, as text, for a chain of file systems."""
+    write(tmp_path / "a", np.full((20, 30), 9, np.uint8), "yx", 3)
+    path = write(tmp_path / "a::b.zarr", np.full((20, 30), 200, np.uint8), "yx", 3)
+    assert (pixels_of(path)[1] == 200).all()
+
+
+def test_chunks_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", np.full((20, 30), 9, np.uint8), "yx", 3)
+    said = json.loads((path / "0" / "zarr.json").read_text())
+    said["chunk_grid"]["configuration"]["chunk_shape"] = [60_000, 60_000]
+    (path / "0" / "zarr.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match=r"chunks of 60000 x 60000, 3\.6 GB each, .*; expected at most 1 GB"):
+        open_images(path)
+
+
+def test_what_counts_as_a_change(tmp_path: Path) -> None:
+    """Chunks behind a link do, labels that come beside the image do not."""
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    path = write(tmp_path / "a.zarr", np.full((3, 20, 30), 200, np.uint8), "cyx")
+    (path / "0").rename(tmp_path / "store")
+    (path / "0").symlink_to(tmp_path / "store")
+    command = ("predict", path, "--out", tmp_path / "out", "--weights", tmp_path / "w.safetensors")
+    assert "done 1 " in segcli(*command).stderr
+    write(path / "labels" / "cells", np.zeros((20, 30), np.uint8), "yx")
+    assert "up to date 1 " in segcli(*command).stderr
+    other = write(tmp_path / "b.zarr", np.full((3, 20, 30), 100, np.uint8), "cyx")
+    shutil.copytree(other / "0", tmp_path / "store", dirs_exist_ok=True)
+    assert "done 1 " in segcli(*command).stderr
+    assert (tifffile.imread(tmp_path / "out" / "a.tif") == 2).all()
+
+
+def test_attributes_of_arrays_are_their_owners(tmp_path: Path, rng: np.random.Generator) -> None:
+    """One array, as GDAL reads it, with attributes of any kind."""
+    pixels = rng.integers(0, 255, (20, 30), np.uint8)
+    array = zarr.create_array(tmp_path / "a.zarr", data=pixels, zarr_format=2)
+    assert array.shape == (20, 30)
+    for text in ("[]", '{"a": 1,}', "{}"):
+        (tmp_path / "a.zarr" / ".zattrs").write_text(text)
+        assert np.array_equal(pixels_of(tmp_path / "a.zarr")[1][0, 0], pixels)
+        assert not rasters_in(tmp_path)
+
+
+def test_odd_sizes_and_names_do_no_harm(tmp_path: Path, rng: np.random.Generator) -> None:
+    more = {"omero": {"channels": [{"label": None}, {"label": "actin"}, {}]}}
+    path = write(tmp_path / "a.zarr", rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx", steps={"y": 2.0}, more=more)
+    rewrite(path, lambda said: said["datasets"][0].update(
+        coordinateTransformations=[{"type": "scale", "scale": [1, "2", 3.0]}, {"type": "scale", "scale": None}]
+    ))  # fmt: skip
+    images, _ = pixels_of(path)
+    assert images.planes[0].grid.calibration == {"X": 3.0}
+    assert images.planes[0].band_names == ("", "actin", "")
+
+
+def test_a_zarr_is_named_by_its_folder_from_inside(tmp_path: Path, rng: np.random.Generator) -> None:
+    write(tmp_path / "a.zarr", rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx")
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    command = [sys.executable, "-m", "segcli", "predict", ".", "--out", "../out", "-w", "../w.safetensors"]
+    done = subprocess.run(command, cwd=tmp_path / "a.zarr", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "a.tif").is_file()
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path, rng: np.random.Generator) -> None:
+    stack = write(tmp_path / "a.zarr", rng.integers(0, 2, (3, 20, 30), np.uint8), "zyx")
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(UsageError, match="a file beside a folder"):
+        evaluate(EvalOptions(tmp_path / "masks", stack, tmp_path / "report"), QUIET)
+    assert tile(TileOptions((stack,), tmp_path / "tiles"), Console(quiet=True)) == 1
+    with pytest.raises(InputError, match=r"a stack of 3 images; expected one image; save them as files of their own$"):
+        Source(stack)

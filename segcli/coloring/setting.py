@@ -17,7 +17,7 @@ from segcli.known_palettes import is_nameless
 from segcli.matching import match, named
 from segcli.options import ColorizeOptions
 from segcli.raster.labels import table_beside
-from segcli.raster.names import Name, is_one, rasters_in, relative_name
+from segcli.raster.names import Name, is_one, path_below, rasters_in, relative_name
 from segcli.raster.origins import origins
 from segcli.raster.sink import Encoding
 from segcli.raster.values import are_black_and_white
@@ -111,7 +111,7 @@ def partners(option: str, place: Path | None, jobs: Sequence[Job], folder: Path)
         name = job.output.relative_to(folder).parent / relative_name(job.source).stem
         by_name.setdefault(name.as_posix(), []).append(job)
     files = {paths[0]: paths for paths in named(rasters_in(place, recursive=True), place).values()}
-    firsts = {first.relative_to(place).with_suffix("").as_posix(): first for first in files}
+    firsts = {path_below(place, first).with_suffix("").as_posix(): first for first in files}
     matched = match({name: alike[0].output for name, alike in by_name.items()}, firsts)
     by_output = {alike[0].output: alike for alike in by_name.values()}
     return {job.source: files[first] for _, output, first in matched.pairs for job in by_output[output]}

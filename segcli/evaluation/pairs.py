@@ -10,7 +10,7 @@ from segcli.manifest import companions
 from segcli.matching import match, match_folders, named
 from segcli.options import EvalOptions
 from segcli.raster.burn import is_vector
-from segcli.raster.names import is_one, is_stream, rasters_in
+from segcli.raster.names import is_folder, is_one, is_stream, rasters_in
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
             if is_vector(path):
                 raise UsageError(path, "polygons", "expected a mask", BURN)
         pairs = [Pair(truth.stem, predicted, truth)]
-    elif predicted.is_dir() and truth.is_dir():
+    elif is_folder(predicted) and is_folder(truth):
         pairs = [
             Pair(*entry)
             for entry in match_folders(

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from segcli.raster.gdal import gdal, opened
+from segcli.raster.gdal import deaf_to, gdal, opened
 from segcli.raster.ngff import Array
+
+DECODED_AT_ONCE = 2
+"""Chunks, which may be large; it would be ten."""
 
 Part = tuple[int, int, int, int]
 """Row, col, height and width of a rectangle."""
@@ -84,7 +87,9 @@ def _by_zarr(array: Array, why: str) -> Callable[[tuple[int, ...], Part], NDArra
         import zarr
     except ImportError as error:
         raise ImportError(why) from error
-    found = zarr.open_array(str(array.path), mode="r")
+    zarr.config.set({"async.concurrency": DECODED_AT_ONCE})
+    with deaf_to(UserWarning):  # of codecs that are not in the specification
+        found = zarr.open_array(array.path, mode="r")
 
     def pixels(place: tuple[int, ...], part: Part) -> NDArray[Any]:
         row, col, height, width = part
@@ -101,8 +106,7 @@ def _check_readable(array: Array, place: tuple[int, ...], part: Part) -> None:
     leading = [n // size for n, size in zip(place, array.chunks, strict=False)]
     for at in product(range(row // down, math.ceil((row + height) / down)),
                       range(col // across, math.ceil((col + width) / across))):  # fmt: skip
-        name = array.separator.join(map(str, (*leading, *at)))
         try:
-            (array.path / name).open("rb").close()
+            array.file((*leading, *at)).open("rb").close()
         except FileNotFoundError:
             continue

@@ -18,11 +18,11 @@ from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.levels import counted, nearest
 from segcli.raster.names import Name, gdal_name, is_stream, local_file, rasters_in
-from segcli.raster.ngff import Array, BrokenZarrError, multiscale
+from segcli.raster.ngff import Array, multiscale
 from segcli.raster.pixel_size import is_level
 from segcli.raster.readers import ArrayReader, GdalReader, JoinedReader, Reader, picture, plane_reader
 from segcli.raster.tiffs import Plane, Structure, structure
-from segcli.raster.zarrs import holds_images, image_at
+from segcli.raster.zarrs import BrokenZarrError, holds_images, image_at, is_torn, is_zarr
 
 EXPECTED = "expected an image that GDAL can open"
 BELIEVED_BYTES, INFLATED, SPARSE = 2**31, 2**17, 2**20
@@ -72,7 +72,10 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
     with faults_of(name, EXPECTED):
         if isinstance(name, Path) and (group := image_at(name)) is not None:
             return _of_zarr(name, group, level, mpp)
-        if isinstance(name, Path) and holds_images(name):
+        if isinstance(name, Path) and is_torn(name):
+            raise InputError(name, "its own metadata (.zattrs and .zgroup, or zarr.json) are not there", EXPECTED,
+                             "fetch or export it again")  # fmt: skip
+        if isinstance(name, Path) and is_zarr(name) and holds_images(name):
             inside = rasters_in(name)
             raise InputError(name, f"an OME-Zarr of {len(inside)} images", "expected one",
                              f"name one, such as {inside[0]}" if inside else "")  # fmt: skip

@@ -1,9 +1,11 @@
 """What the file of an input is called at its end, and what a file of that kind cannot hold."""
 
+import math
 import os
 from pathlib import Path
 
 from segcli.errors import InputError
+from segcli.raster.contents import EXPECTED, faults_of
 from segcli.raster.images import Images
 from segcli.raster.names import PICTURES, Name
 from segcli.raster.sidecars import has_place
@@ -26,8 +28,11 @@ def lost_in(path: Name, images: Images, output: Path, encoding: Encoding) -> lis
     if ending == ".png" and images.in_pages:
         raise InputError(path, "a stack" if stack else "OME data", "PNG cannot hold it", "choose --format tif")
     said = []
-    if images.chunked is not None and (missing := images.chunked.missing()):
-        said.append(f"{missing} of {images.chunked.files} chunks are not there, and count as empty")
+    if images.chunked is not None:
+        with faults_of(path, EXPECTED):
+            missing = images.chunked.missing()
+        if missing:
+            said.append(f"{missing} of {math.prod(images.chunked.counts)} chunks are not there, and count as empty")
     if stack and grid.is_georeferenced:
         said.append("a stack of masks cannot hold where it lies on earth")
     if ending == ".png" and grid.is_georeferenced:

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from segcli.errors import InputError, NothingDoneError
-from segcli.raster.zarrs import ENDING, holds_images, is_image, is_zarr
+from segcli.raster.zarrs import ENDING, holds_images, images_in, is_torn, is_zarr
 
 Name = Path | str
 """A file or folder of this machine as a Path; whatever else GDAL opens (a URL, /vsizip/..., NETCDF:...) as text."""
@@ -69,36 +69,36 @@ def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] =
 
     NothingDoneError where a folder cannot be listed: nobody would miss what is in it.
     """
-    if is_zarr(folder) and is_image(folder):
-        return []
     found: list[Path] = []
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     while waiting:
         place, above = waiting.pop()
         try:
+            if is_zarr(place) or is_torn(place):
+                found += _of_zarr(place) if ENDING in suffixes and (place != folder or is_folder(folder)) else []
+                continue
+            if not recursive and place != folder:
+                continue
             status = os.stat(place)  # noqa: PTH116
             inside = above | {(status.st_dev, status.st_ino)}
             if len(inside) == len(above):  # a link that leads back
                 continue
-            inside_zarr = is_zarr(place)
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.name[0] == ".":
                         continue
-                    may_be_zarr = ENDING in suffixes and (inside_zarr or entry.name.lower().endswith(ENDING))
-                    if may_be_zarr and is_zarr(path := place / entry.name):
-                        if is_image(path):
-                            found.append(path)
-                        elif inside_zarr or holds_images(path):
-                            waiting.append((path, inside))
-                        continue
-                    if recursive and _leads_to_folder(entry):
+                    if (recursive or entry.name.lower().endswith(ENDING)) and _leads_to_folder(entry):
                         waiting.append((place / entry.name, inside))
                     elif Path(entry.name).suffix.lower() in suffixes and not _is_folder(entry):
                         found.append(place / entry.name)
         except OSError as error:
             raise NothingDoneError(place, f"cannot be listed: {error.strerror}", "", "give permission") from error
     return sorted(found)
+
+
+def _of_zarr(place: Path) -> list[Path]:
+    """Its images; itself where it has lost its metadata, so that it is named."""
+    return [place] if is_torn(place) else images_in(place)
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -120,7 +120,7 @@ def is_folder(name: Name) -> bool:
     """Whether it is to be searched for images; a Zarr is a folder, but an image, unless it holds images each a Zarr."""
     if not isinstance(name, Path) or not os.path.isdir(name):  # noqa: PTH112
         return False
-    return not is_zarr(name) or holds_images(name)
+    return not is_torn(name) and (not is_zarr(name) or holds_images(name))
 
 
 def is_one(path: Path) -> bool:
@@ -137,7 +137,7 @@ def is_stream(name: Name) -> bool:
 def relative_name(name: Name) -> Path:
     """Where the output of an input that was named goes below the output folder: its name without folders."""
     if isinstance(name, Path):
-        return Path(name.name)
+        return Path(name.name if name.name not in ("", "..") else name.resolve().name)
     text = name.split("?")[0].split("#")[0]
     file, inside = text, ""
     if "://" not in text.split('"')[0] and (found := _DATA_SET.fullmatch(text)):
@@ -147,3 +147,11 @@ def relative_name(name: Name) -> Path:
     stem = Path(file).name
     suffix = re.sub(r"[^\w.-]+", "_", inside).strip("_")
     return Path(f"{Path(stem).stem}_{suffix}{Path(stem).suffix}" if suffix else stem)
+
+
+def path_below(folder: Path, path: Path) -> Path:
+    """The path of a raster in a folder, seen from there; a Zarr that holds it counts as a folder, without the ending,
+    so that what is made of it does not get into it."""
+    inside = path.relative_to(folder)
+    parents = (part.removesuffix(ENDING) if part != ENDING else part for part in inside.parts[:-1])
+    return Path(*parents, inside.name)

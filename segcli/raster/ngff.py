@@ -6,31 +6,29 @@ Source: the OME-Zarr specification (ngff.openmicroscopy.org), versions 0.1 to 0.
 
 import math
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segcli.raster import pixel_size
 from segcli.raster.ifd import MAX_PAGES
-from segcli.raster.zarrs import attributes, read_json
+from segcli.raster.zarrs import BrokenZarrError, attributes, below, read_json
 
 _BEFORE_AXES = "tczyx"
 """What the axes are in versions that do not say it."""
 
-_METADATA = frozenset({".zarray", ".zattrs", "zarr.json"})
-
-
-class BrokenZarrError(Exception):
-    """What is wrong with the metadata of an OME-Zarr, in words for people."""
+MOST_DECODED = 2**30
+"""Bytes of a chunk; GDAL has the same bound."""
 
 
 @dataclass(frozen=True)
 class Array:
     """One array of a Zarr, of `format` 2 or 3: `dtype` is a numpy name, `chunks` the shape of what is decoded at once,
-    `stored` of what a file holds (chunks of shards are less), `separator` what stands between the numbers in its name.
-    """
+    `stored` of what a file holds (chunks of shards are less). `prefix` and `separator` make the names of files."""
 
     path: Path
     format: int
@@ -38,21 +36,54 @@ class Array:
     chunks: tuple[int, ...]
     stored: tuple[int, ...]
     dtype: str
+    prefix: str
     separator: str
 
+    def file(self, numbers: Iterable[int]) -> Path:
+        """That of the chunk, or the shard, with these numbers along the axes."""
+        return self.path / self.separator.join(map(str, (*filter(None, [self.prefix]), *numbers)))
+
     @property
-    def files(self) -> int:
-        """How many files of chunks there are where none is left out."""
-        return math.prod(-(-length // size) for length, size in zip(self.shape, self.stored, strict=True))
+    def counts(self) -> tuple[int, ...]:
+        """How many files of chunks there are along each axis where none is left out."""
+        return tuple(-(-length // size) for length, size in zip(self.shape, self.stored, strict=True))
 
     def is_empty(self) -> bool:
         """Whether no chunk is there: labels may be all of one number, an image is not."""
-        with os.scandir(self.path) as entries:
-            return all(entry.name in _METADATA for entry in entries)
+        return next(self._present(), None) is None
 
     def missing(self) -> int:
-        """How many of them are not there: programs leave out chunks of zeros, and copies are cut off."""
-        return self.files - _count(self.path)
+        """How many files are not there: programs leave out chunks of zeros, and copies are cut off. Raises OSError."""
+        return math.prod(self.counts) - sum(1 for _ in self._present())
+
+    def _present(self) -> Iterator[str]:
+        """The files of chunks that are there, by the last part of their names."""
+        if self.separator == "/":
+            yield from _nested(self.path / self.prefix, self.counts)
+            return
+        before = f"{self.prefix}." if self.prefix else ""
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if _are_below(entry.name.removeprefix(before).split("."), self.counts):
+                    yield entry.name
+
+
+def _nested(folder: Path, counts: tuple[int, ...]) -> Iterator[str]:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _are_below([entry.name], counts[:1]):
+                continue
+            if len(counts) == 1:
+                yield entry.name
+            else:
+                yield from _nested(folder / entry.name, counts[1:])
+
+
+def _are_below(numbers: list[str], counts: tuple[int, ...]) -> bool:
+    """Whether these are numbers of chunks."""
+    return len(numbers) == len(counts) and all(
+        text.isdecimal() and int(text) < count for text, count in zip(numbers, counts, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +104,8 @@ def multiscale(group: Path) -> Multiscale:
     """The image of a group. Raises BrokenZarrError with what is wrong, OSError."""
     try:
         return _multiscale(group, attributes(group))
+    except BrokenZarrError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         found = f"{type(error).__name__} {error}"
         raise BrokenZarrError(f"its metadata are not as OME-Zarr has them: {found}") from None
@@ -81,10 +114,12 @@ def multiscale(group: Path) -> Multiscale:
 def _multiscale(group: Path, said: dict[str, Any]) -> Multiscale:
     scales = said["multiscales"]
     if len(scales) != 1:
-        raise BrokenZarrError(f"{len(scales)} multiscale images in one group; split them")
+        raise BrokenZarrError(f"{len(scales)} multiscale images in one group, expected one")
     (found,) = scales
     levels = tuple(_array(group, level["path"]) for level in found["datasets"])
     whole = levels[0]
+    if not found.get("axes") and whole.format != 2:
+        raise BrokenZarrError("its metadata do not say what its axes are; versions of OME-Zarr up to 0.5 are read")
     names, units = _axes(found.get("axes"), len(whole.shape))
     for level in levels:
         if level.shape[:-2] != whole.shape[:-2] or level.dtype != whole.dtype:
@@ -92,19 +127,21 @@ def _multiscale(group: Path, said: dict[str, Any]) -> Multiscale:
                 f"its array {level.path.name} is {level.dtype} of {_by(level.shape)}, and {whole.path.name} "
                 f"{whole.dtype} of {_by(whole.shape)}; of a smaller version rows and columns alone differ"
             )
-    lengths = dict(zip(names, whole.shape, strict=True))
-    leading = [name for name in names[:-2] if name != "c"]
-    kept = [name for name in leading if lengths[name] > 1]
-    count = math.prod(lengths[name] for name in kept)
-    if count * lengths.get("c", 1) > MAX_PAGES:
+    along = list(zip(names[:-2], whole.shape, strict=False))  # an axis of any other name may be there twice
+    bands = next((length for name, length in along if name == "c"), 1)
+    kept = [(name, length) for name, length in along if name != "c" and length > 1]
+    if math.prod(length for _, length in along) > MAX_PAGES:
         raise BrokenZarrError(f"{_by(whole.shape)} pixels, which are more than {MAX_PAGES} planes")
-    places = tuple(
-        tuple(_place(names[:-2], dict(zip(leading, at, strict=True)), band) for band in range(lengths.get("c", 1)))
-        for at in np.ndindex(*(lengths[name] for name in leading))
-    )
-    axes = "".join(name.upper() if name in "tz" else "Q" for name in kept)
-    shape = tuple(lengths[name] for name in kept)
-    return Multiscale(levels, places, axes, shape, _steps(found, names, units), _channels(said, lengths.get("c", 1)))
+    others = np.ndindex(*(length for name, length in along if name != "c"))
+    places = tuple(tuple(_place(at, names.find("c"), band) for band in range(bands)) for at in others)
+    axes = "".join(name.upper() if name in "tz" else "Q" for name, _ in kept)
+    return Multiscale(levels, places, axes, tuple(length for _, length in kept), _steps(found, names, units),
+                      _channels(said, bands))  # fmt: skip
+
+
+def _place(others: tuple[int, ...], of_channels: int, band: int) -> tuple[int, ...]:
+    """The numbers along all axes, of which that of channels, if any, is the one with that number."""
+    return others if of_channels < 0 else (*others[:of_channels], band, *others[of_channels:])
 
 
 def _axes(said: Any, count: int) -> tuple[str, list[str]]:
@@ -127,46 +164,46 @@ def _letter(axis: dict[str, Any]) -> str:
     return {"time": "t", "channel": "c"}.get(str(axis.get("type", "")), "q")
 
 
-def _place(names: str, at: dict[str, int], band: int) -> tuple[int, ...]:
-    return tuple(band if name == "c" else at[name] for name in names)
-
-
 def _steps(found: dict[str, Any], names: str, units: list[str]) -> dict[str, float]:
     """The size of a step along X, Y, Z and T at level 0, where a unit says what the numbers mean."""
     factors = [1.0] * len(names)
     for transform in (*found["datasets"][0].get("coordinateTransformations", ()),
                       *found.get("coordinateTransformations", ())):  # fmt: skip
-        if transform.get("type") == "scale" and len(transform.get("scale", ())) == len(names):
-            factors = [one * float(other) for one, other in zip(factors, transform["scale"], strict=True)]
+        if transform.get("type") == "scale" and len(transform.get("scale") or ()) == len(names):
+            factors = [one * _number(other) for one, other in zip(factors, transform["scale"], strict=True)]
     sizes = {name: pixel_size.step(name.upper(), factor, unit)
              for name, factor, unit in zip(names, factors, units, strict=True) if name in "xyzt"}  # fmt: skip
     return {name.upper(): size for name, size in sizes.items() if size is not None}
 
 
+def _number(value: object) -> float:
+    """NaN, which is no size, for what is none."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
 def _channels(said: dict[str, Any], count: int) -> tuple[str, ...]:
     known = (said.get("omero") or {}).get("channels") or ()
-    names = tuple(str(channel.get("label", "")) for channel in known)
+    names = tuple(str(channel.get("label") or "") for channel in known)
     return names if len(names) == count else ()
 
 
 def _array(group: Path, name: str) -> Array:
     """The array at a path below the group."""
-    below = PurePosixPath(name)
-    if below.is_absolute() or ".." in below.parts:
-        raise BrokenZarrError(f"its metadata name {name}, which is not in it")
-    path = group / below
+    path = below(group, name)
     try:
         found = read_json(path / ".zarray")
         kind, format_ = np.dtype(found["dtype"]), 2
         chunks = stored = found["chunks"]
-        separator = found.get("dimension_separator", ".")
+        prefix, separator = "", found.get("dimension_separator", ".")
     except FileNotFoundError:
         try:
             found = read_json(path / "zarr.json")
         except FileNotFoundError:
             raise BrokenZarrError(f"its metadata name an array {name}, which is not there") from None
         kind, format_ = np.dtype(found["data_type"]), 3
-        stored, separator = found["chunk_grid"]["configuration"]["chunk_shape"], "/"
+        stored, said = found["chunk_grid"]["configuration"]["chunk_shape"], found["chunk_key_encoding"]
+        prefix, separator = ("c", "/") if said["name"] == "default" else ("", ".")
+        separator = said.get("configuration", {}).get("separator", separator)
         shards = [codec["configuration"] for codec in found["codecs"] if codec["name"] == "sharding_indexed"]
         chunks = shards[0]["chunk_shape"] if shards else stored
     shape, chunks, stored = (tuple(map(int, lengths)) for lengths in (found["shape"], chunks, stored))
@@ -176,14 +213,11 @@ def _array(group: Path, name: str) -> Array:
         or min(shape + chunks + stored) < 1
     ):
         raise BrokenZarrError(f"its array {name} is {kind} of {_by(shape)} in chunks of {_by(chunks)}")
+    if (size := math.prod(chunks) * kind.itemsize) > MOST_DECODED:
+        raise BrokenZarrError(f"its array {name} has chunks of {_by(chunks)}, {size / 1e9:.1f} GB each, which are "
+                              "decoded at once; expected at most 1 GB")  # fmt: skip
     dtype = "uint8" if kind.kind == "b" else kind.newbyteorder("=").name
-    return Array(path, format_, shape, chunks, stored, dtype, separator)
-
-
-def _count(folder: Path) -> int:
-    """Files in a folder and those below, but for metadata."""
-    with os.scandir(folder) as entries:
-        return sum(_count(Path(entry.path)) if entry.is_dir() else entry.name not in _METADATA for entry in entries)
+    return Array(path, format_, shape, chunks, stored, dtype, prefix, separator)
 
 
 def _by(shape: tuple[int, ...]) -> str:

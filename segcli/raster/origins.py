@@ -8,19 +8,21 @@ from xml.etree.ElementTree import ParseError
 from segcli.raster import vrt
 from segcli.raster.behind import behind
 from segcli.raster.names import SUFFIXES, Name
+from segcli.raster.ngff import multiscale
 from segcli.raster.sidecars import sidecars
-from segcli.raster.zarrs import is_zarr
+from segcli.raster.zarrs import METADATA, image_at, is_zarr
 
 
 def origins(name: Name) -> tuple[Path, ...] | None:
     """The file itself, or the one behind a data set or an archive's member; what lies beside it and says what it means;
-    what a VRT names, in the same way; of a Zarr its folder, which stands for all that lies in it. None of what is
-    elsewhere. None where nobody can tell: what a VRT names may be missing."""
+    what a VRT names, in the same way; of a Zarr its folder, which stands for all that lies in it, but of an OME-Zarr
+    image its metadata and arrays alone: labels may come beside them. None of what is elsewhere. None where nobody can
+    tell: what a VRT names may be missing."""
     path = name if isinstance(name, Path) else behind(name)
     if path is None:
         return ()
     if os.path.isdir(path):  # noqa: PTH112  # Path's raise for names that cannot be looked at
-        return (path,) if is_zarr(path) else ()
+        return _of_zarr(path) if is_zarr(path) else ()
     if not os.path.isfile(path):  # noqa: PTH113
         return ()
     found = [path, *sidecars(path)]
@@ -31,3 +33,12 @@ def origins(name: Name) -> tuple[Path, ...] | None:
                 return None
             found += [file for one in named for file in (one, *sidecars(one))]
     return tuple(dict.fromkeys(found))
+
+
+def _of_zarr(path: Path) -> tuple[Path, ...]:
+    with suppress(OSError, ValueError, RecursionError):  # what is wrong is said when it is opened
+        if (group := image_at(path)) is not None:
+            said = [folder / name for folder in dict.fromkeys((path, group)) for name in METADATA]
+            arrays = [array.path for array in multiscale(group).levels]
+            return (*(file for file in said if os.path.isfile(file)), *arrays)  # noqa: PTH113
+    return (path,)

@@ -54,9 +54,9 @@ class Source:
             contents = open_contents(path)
             if len(contents.readers) > 1:
                 contents.close()
+                by = "" if contents.chunked is not None else f", such as by: rio convert GTIFF_DIR:1:{path} 1.tif"
                 raise InputError(path, f"a stack of {len(contents.readers)} images", "expected one image",
-                                 "save them as files of their own, such as by: "
-                                 f"rio convert GTIFF_DIR:1:{path} 1.tif")  # fmt: skip
+                                 f"save them as files of their own{by}")  # fmt: skip
         self._reader = contents.readers[number]
         self._is_one_of_many = len(contents.readers) > 1
         with faults_of(path, EXPECTED):
@@ -64,7 +64,7 @@ class Source:
 
     def _look(self, contents: Contents, purpose: Purpose, number: int) -> None:
         """What the pixels mean."""
-        if purpose == "image" and contents.chunked is not None and contents.chunked.is_empty():
+        if number == 0 and purpose == "image" and contents.chunked is not None and contents.chunked.is_empty():
             raise InputError(self.path, "none of its chunks is there", EXPECTED, "fetch or export it again")
         reader = self._reader
         dataset = facts.dataset_of(reader)

@@ -1,25 +1,54 @@
-"""Which folders are Zarrs, and which of these are OME-Zarr images. Knows their attributes alone, no arrays.
+"""Which folders are Zarrs, and which of these are, or hold, OME-Zarr images. Knows their attributes alone, no arrays.
 
 Source: the OME-Zarr specification (ngff.openmicroscopy.org), versions 0.1 to 0.5; bioformats2raw's layout, version 3.
 """
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from segcli.errors import UsageError
 
 ENDING = ".zarr"
 
 MOST_BYTES = 2**24
 """Of a file of metadata; a longer one is not believed."""
 
-_MARKERS = (".zarray", ".zgroup", "zarr.json")
+METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
+"""Names of files, of which at least one is in each group and each array."""
+
+_LABELS = "labels"
+"""The group, in an image's, of masks that are images, too."""
+
+
+class BrokenZarrError(ValueError):
+    """What is wrong with the metadata of an OME-Zarr, in words for people."""
+
+
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What is raised for attributes that are none, or not as they should be."""
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is one, OME's or not."""
-    return any(os.path.isfile(path / marker) for marker in _MARKERS)  # noqa: PTH113  # Path's raise
+    """Whether a folder is one, OME's or not: an array, or a group of them."""
+    return any(os.path.isfile(path / name) for name in METADATA)  # noqa: PTH113  # Path's raise
+
+
+def check_outside(out: Path) -> None:
+    """UsageError where outputs would go into a Zarr."""
+    place = Path(os.path.realpath(out))
+    if inside := next((folder for folder in (place, *place.parents) if is_zarr(folder)), None):
+        raise UsageError(out, f"lies in {inside}, a Zarr", "expected a folder for the outputs", "choose another --out")
+
+
+def is_torn(path: Path) -> bool:
+    """Whether a folder is called a Zarr, and has Zarrs in it, but has lost its own metadata."""
+    if not path.name.lower().endswith(ENDING) or is_zarr(path):
+        return False
+    return any(is_zarr(inside) for inside in _folders_in(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -38,7 +67,7 @@ def attributes(group: Path) -> dict[str, Any]:
         found = read_json(group / "zarr.json").get("attributes", {}).get("ome", {})
     except (FileNotFoundError, NotADirectoryError):
         try:
-            found = read_json(group / ".zattrs")
+            found = {} if os.path.isfile(group / ".zarray") else read_json(group / ".zattrs")  # noqa: PTH113
         except (FileNotFoundError, NotADirectoryError):
             return {}
     except AttributeError as error:
@@ -63,14 +92,61 @@ def is_image(path: Path) -> bool:
     """Whether a Zarr is an image; also one whose attributes cannot be read, so that it is not passed over."""
     try:
         return image_at(path) is not None
-    except (OSError, ValueError, RecursionError):
+    except _UNREADABLE:
         return True
 
 
-def holds_images(path: Path) -> bool:
-    """Whether a Zarr holds images that are Zarrs each: the fields of a plate or of a well, or bioformats2raw's
-    series."""
-    with suppress(OSError, ValueError, RecursionError):
+def below(group: Path, name: str) -> Path:
+    """What attributes name in a group. BrokenZarrError where it is not in there."""
+    inside = PurePosixPath(name)
+    if inside.is_absolute() or ".." in inside.parts or "\0" in name:
+        raise BrokenZarrError(f"its metadata name {name}, which is not in it")
+    return group / inside
+
+
+def images_in(path: Path) -> list[Path]:
+    """The images of a Zarr, in order: itself; the fields of a plate or a well, as these list them, there or not;
+    bioformats2raw's series; what lies in other groups. None of them is labels. Raises OSError where a folder cannot be
+    listed."""
+    if is_image(path):
+        return [path]
+    said: dict[str, Any] = {}
+    with suppress(*_UNREADABLE):
         said = attributes(path)
-        return not said.keys().isdisjoint({"plate", "well", "bioformats2raw.layout"}) and image_at(path) is None
-    return False
+        if "plate" in said:
+            return [field for well in said["plate"]["wells"] for field in _fields(below(path, well["path"]))]
+        if "well" in said:
+            return _fields(path)
+    if is_array(path):
+        return []
+    inside = [folder for folder in _folders_in(path) if folder.name != _LABELS and is_zarr(folder)]
+    return [image for folder in sorted(inside, key=_by_number) for image in images_in(folder)]
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a Zarr is no image, but holds some."""
+    return not is_image(path) and bool(images_in(path))
+
+
+def is_array(path: Path) -> bool:
+    """Whether a Zarr is one array."""
+    with suppress(*_UNREADABLE):
+        return read_json(path / "zarr.json").get("node_type") == "array"
+    return os.path.isfile(path / ".zarray")  # noqa: PTH113
+
+
+def _fields(well: Path) -> list[Path]:
+    """The images of a well; the well itself where it does not say which, so that it is named."""
+    with suppress(*_UNREADABLE):
+        return [below(well, image["path"]) for image in attributes(well)["well"]["images"]]
+    return [well]
+
+
+def _folders_in(path: Path) -> Iterator[Path]:
+    with os.scandir(path) as entries:
+        yield from (path / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    """Series count from 0, in digits of any length."""
+    return (int(path.name) if path.name.isdecimal() else -1, path.name)

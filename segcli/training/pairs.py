@@ -13,7 +13,8 @@ from segcli.errors import UsageError
 from segcli.matching import match_folders, matched_folders
 from segcli.raster.burn import VECTORS
 from segcli.raster.labels import TABLES
-from segcli.raster.names import SUFFIXES, rasters_in
+from segcli.raster.names import SUFFIXES, is_folder, rasters_in
+from segcli.raster.zarrs import is_zarr
 from segcli.tiling.manifest import MANIFEST as TILES
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "groundtruth", "gt", "annot")
@@ -112,7 +113,8 @@ _MOVE = "move it up, or name the pairs in a CSV file"
 
 def _folders_in(images: Path) -> str:
     """Names of the folders there that hold images, the first ones; empty where none does."""
-    inner = [path.name for path in sorted(images.iterdir()) if path.is_dir() and rasters_in(path, recursive=True)]
+    folders = (path for path in sorted(images.iterdir()) if is_folder(path) and not is_zarr(path))
+    inner = [path.name for path in folders if rasters_in(path, recursive=True)]
     return ", ".join(inner[:3]) + (f" and {len(inner) - 3} more" if len(inner) > 3 else "")
 
 
