@@ -387,3 +387,34 @@ def test_a_table_of_nothing_compared_can_be_drawn() -> None:
     image = ImageCounts("a", entries_of(nothing), Totals.of(nothing))
     tables = all_tables(report([image], ("ground", "disc")))
     assert tables[1][0] == "1 image"
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+def test_class_indices_of_more_bits_where_a_table_says_the_classes(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str], dtype: type[np.generic]
+) -> None:
+    """As ome-zarr, ImageJ and GIS write them; train takes them, too. Without a table they may be numbers of objects."""
+    truth = rng.integers(0, 3, (40, 50)).astype(np.uint8)
+    found = np.where(rng.random(truth.shape) < 0.8, truth, 1).astype(np.uint8)
+    reports = []
+    for name, kind in (("bytes", np.uint8), ("wide", dtype)):
+        for side, pixels in (("truth", truth), ("found", found)):
+            (tmp_path / name / side).mkdir(parents=True)
+            write_mask(tmp_path / name / side / "a.tif", pixels.astype(kind), 500, 900, 2, dtype=np.dtype(kind).name)
+        options = EvalOptions(tmp_path / name / "found", tmp_path / name / "truth", tmp_path / f"report_{name}")
+        if name == "wide":
+            with pytest.raises(NothingDoneError, match="no pair could be compared"):
+                run(options, Console())
+            assert "if these are classes, give --classes" in capsys.readouterr().err
+        (tmp_path / name / "classes.csv").write_text("index,name\n0,a\n1,b\n2,c\n")
+        assert run(options, Console(quiet=True)) == 0
+        reports.append(json.loads((tmp_path / f"report_{name}" / "report.json").read_text()))
+    assert reports[0]["confusion_matrix"] == reports[1]["confusion_matrix"]
+    truth = truth.astype(dtype)
+    truth[3, 4] = 311
+    write_mask(tmp_path / "wide" / "truth" / "a.tif", truth, 500, 900, 2, dtype=np.dtype(dtype).name)
+    with pytest.raises(NothingDoneError, match="no pair could be compared"):
+        run(options, Console())
+    assert "the value 311; expected class indices, 0 to 255; numbers of objects are for" in capsys.readouterr().err
+    write_mask(tmp_path / "wide" / "truth" / "a.tif", truth, 500, 900, 2, dtype=np.dtype(dtype).name, nodata=311)
+    assert run(options, Console(quiet=True)) == 0

@@ -1,9 +1,7 @@
 """What is counted of one pair of masks, strip by strip, side by side; neither is ever in memory whole."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +14,7 @@ from segcli.evaluation.objects import ObjectMatcher
 from segcli.evaluation.outlines import Outlines
 from segcli.evaluation.pairs import Pair
 from segcli.evaluation.scores import count_scores
+from segcli.evaluation.values import NUMBERS, as_values, whole_numbers
 from segcli.measures.calibration import Packed
 from segcli.measures.confusion import Matrix, Totals, count_values
 from segcli.measures.report import ImageCounts, entries_of
@@ -27,11 +26,6 @@ from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
 
-STRIP_HEIGHT = 512
-
-EXACT_FLOAT = 2**53
-"""A float beyond that stands for several whole numbers."""
-
 
 def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCounts, Packed | None]:
     """Count one pair, row by row; images of a stack together.
@@ -42,7 +36,8 @@ def compare(pair: Pair, meaning: Meaning, options: EvalOptions) -> tuple[ImageCo
         planes, meaning = side_by_side(files, pair, meaning, options)
         counts = Counts(meaning, options, *planes[0])
         for true, found in planes:
-            strips = ahead(in_step(whole_numbers(true), whole_numbers(found)))
+            sides = zip((true, found), (options.is_numbered, options.objects == "labels"), strict=True)
+            strips = ahead(in_step(*(whole_numbers(side, is_numbered) for side, is_numbered in sides)))
             with closing(strips):  # read in a thread, counted here
                 for one, other in strips:
                     counts.add(one, other)
@@ -60,8 +55,8 @@ def side_by_side(
 ) -> tuple[list[tuple[Source, Source]], Meaning]:
     """True and predicted mask on one grid, open until `files` ends; several of them where the files are stacks. And
     what the values of this pair mean."""
-    true_images = _planes(files, pair.truth, options.is_numbered, options)
-    predicted = _planes(files, pair.predicted, options.objects == "labels", options)
+    true_images = _planes(files, pair.truth, options.is_numbered, options, meaning)
+    predicted = _planes(files, pair.predicted, options.objects == "labels", options, meaning)
     if meaning.by_name:
         meaning = meaning.of_truth(pair.truth, table_in(pair.truth, true_images))
         meaning = meaning.of_prediction(pair.predicted, table_in(pair.predicted, predicted))
@@ -76,7 +71,7 @@ def side_by_side(
     return planes, meaning
 
 
-def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOptions) -> Images:
+def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOptions, meaning: Meaning) -> Images:
     images = open_images(path, "mask")
     files.callback(images.close)
     if is_numbered and (table := table_in(path, images)) is not None:
@@ -86,33 +81,15 @@ def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOption
     for plane in images.planes:
         if not is_numbered:
             if plane.bands == 1 and np.dtype(plane.dtype).kind in "ui" and plane.dtype != "uint8":
-                raise InputError(path, f"1 band of {plane.dtype}", "expected class indices, uint8",
-                                 "numbers of objects are for --objects labels or against-labels")  # fmt: skip
+                if not meaning.by_name:  # where nothing says the classes, numbers would be taken for some
+                    raise InputError(path, f"1 band of {plane.dtype}", "expected class indices, uint8", f"{NUMBERS}; "
+                                     "if these are classes, give --classes")  # fmt: skip
+                continue
             check_mask(plane)
         elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "uif":
             found = f"{plane.bands} bands of {plane.dtype}"
             raise InputError(path, found, f"--objects {options.objects} expects one band of whole numbers")
     return images
-
-
-def whole_numbers(source: Source) -> Iterator[Strip]:
-    """The strips of a mask, numbers of objects that are stored as floats, as ImageJ has them, as integers. InputError
-    where one is no whole number."""
-    for strip in source.strips(STRIP_HEIGHT):
-        pixels = strip.pixels
-        if pixels.dtype.kind == "f":
-            values = np.where(written_out(strip.valid, pixels.shape[1:]), pixels, 0)
-            wrong = values[(values != np.rint(values)) | (np.abs(values) > EXACT_FLOAT)]
-            if wrong.size:
-                raise InputError(source.path, f"the value {wrong[0]:g}", "expected whole numbers, one for each object")
-            pixels = values.astype(np.int64)
-        yield strip._replace(pixels=pixels)
-
-
-def as_values(pixels: NDArray[Any], is_numbered: bool) -> NDArray[np.uint8]:
-    """Values that a meaning knows: of numbers 1 where there is an object, and not at 0 or below, which many programs
-    write where nothing is known."""
-    return (pixels > 0).view(np.uint8) if is_numbered else pixels
 
 
 class Counts:

@@ -20,10 +20,11 @@ from segcli.colors import hex_color
 from segcli.drawing import charts
 from segcli.drawing.overlay import to_picture
 from segcli.errors import InputError
-from segcli.evaluation.counting import as_values, side_by_side
+from segcli.evaluation.counting import side_by_side
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
 from segcli.evaluation.tables import all_tables, written
+from segcli.evaluation.values import as_values
 from segcli.measures.confusion import intersection_over_union, mean_over_classes
 from segcli.measures.report import ImageCounts
 from segcli.options import Absent, EvalOptions

@@ -9,6 +9,7 @@ from segcli.classes import ClassTable
 from segcli.errors import InputError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
+from segcli.evaluation.values import whole_numbers
 from segcli.measures.calibration import ScoreCounts, levels
 from segcli.raster.align import aligned, difference
 from segcli.raster.images import check_alike, open_images
@@ -41,7 +42,7 @@ def _add(counts: ScoreCounts, path: Path, truth: Source, given: Source, meaning:
         raise InputError(path, *unlike, "--align resamples them where both lie on earth")
     scores = given if unlike is None else aligned(given, truth.grid)
     height = max(1, min(512, VALUES // (truth.grid.width * len(bands))))
-    for true, found in in_step(truth.strips(height), scores.strips(height, bands)):
+    for true, found in in_step(whole_numbers(truth, False, height), scores.strips(height, bands)):
         places = meaning.true[true.pixels[0]]
         known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)
         if found.pixels.dtype.kind == "f":
