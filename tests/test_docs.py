@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pyogrio.raw
 import pytest
@@ -219,6 +220,36 @@ def test_how_bright_each_object_is(pipeline: Shell, tmp_path: Path, rng: np.rand
         assert where.sum() == int(row["pixels"])
         found = float(row["mean_1"]), float(row["mean_2"])
         assert found == pytest.approx((channels[0][where].mean(), channels[1][where].mean()))
+
+
+def test_nifti_volumes(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    """There and back: masks lie where their volumes do, voxel by voxel, also of a single plane and scaled numbers."""
+    affine = np.array([[-0.7, 0.1, 0, 20], [0, 0.8, 0.2, -30], [0, -0.1, 2.5, 40], [0, 0, 0, 1]])
+    shapes = {"a.nii.gz": (90, 70, 3), "b.nii": (60, 50, 1)}
+    (tmp_path / "volumes").mkdir()
+    drawn = {}
+    for name, shape in shapes.items():
+        cells = np.zeros(shape, np.int16)
+        for k in range(shape[2]):
+            cells[20 + 5 * k : 34 + 5 * k, 15:31, k] = 1
+        drawn[name] = cells
+        volume = nibabel.Nifti1Image((200 + 900 * cells + rng.integers(0, 90, shape)).astype(np.int16), affine)
+        volume.header.set_slope_inter(0.5, -100)
+        nibabel.save(volume, tmp_path / "volumes" / name)
+    result = pipeline(block("nifti"))
+    assert result.returncode == 0, result.stderr
+    for name, cells in drawn.items():
+        mask = nibabel.load(tmp_path / "labels" / f"{name.split('.nii')[0]}.nii.gz")
+        source = nibabel.load(tmp_path / "volumes" / name)
+        assert mask.shape == cells.shape
+        assert mask.get_data_dtype() == np.uint8
+        assert np.allclose(mask.affine, source.affine)
+        labels = np.asarray(mask.dataobj)
+        both = np.count_nonzero((labels == 1) & (cells == 1))
+        assert both > 0.85 * np.count_nonzero((labels == 1) | (cells == 1))
+    with tifffile.TiffFile(tmp_path / "masks" / "a.tif") as file:
+        step = 1000 * np.hypot(0.2, 2.5)  # of millimetres
+        assert (file.imagej_metadata["unit"], file.imagej_metadata["spacing"]) == ("um", pytest.approx(step, rel=1e-6))
 
 
 def test_make(pipeline: Shell, tmp_path: Path) -> None:
