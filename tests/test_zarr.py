@@ -528,6 +528,16 @@ def test_axes_of_one_kind_are_told_apart(tmp_path: Path, rng: np.random.Generato
     images, found = pixels_of(path)
     assert (images.axes, images.shape) == ("QQ", (3, 4))
     assert np.array_equal(found, expected(written, "tczyx"))
+    checkpoint.save(brightness_model(2), tmp_path / "w.safetensors")
+    options = PredictOptions((path,), tmp_path / "masks", (str(tmp_path / "w.safetensors"),), probabilities=True)
+    assert predict(options, QUIET) == 0
+    assert np.array_equal(tifffile.imread(tmp_path / "masks" / "a.tif"), np.where(written[:, 0] > 127, 7, 2))
+    assert tifffile.imread(tmp_path / "masks" / "probabilities" / "a.tif").shape == (3, 4, 2, 20, 30)
+    rewrite(path, lambda said: said.update(axes=list("zctyx")))
+    assert predict(options, QUIET) == 0
+    with tifffile.TiffFile(tmp_path / "masks" / "a.tif") as file:
+        assert (file.is_ome, file.series[0].axes) == (True, "ZTYX")
+        assert np.array_equal(file.asarray(), np.where(written[:, 0] > 127, 7, 2))
 
 
 def test_axes_are_not_made_up_for_newer_versions(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -119,7 +119,7 @@ def _write(
     before, after = ("", "S") if layout.is_rgb else ("C" if layout.bands > 1 else "", "")
     is_known = layout.dtype != "uint32" and not layout.half  # to ImageJ
     imagej = dialect == "imagej" and set(axes) <= set("TZ") and alike and total < BIG and is_known
-    ome = dialect == "ome" and alike
+    ome = dialect == "ome" and alike and len({*axes}) == len(axes)  # OME knows but one axis of any other name
     metadata: dict[str, Any] = {"axes": f"{axes}{before}YX{after}"}
     options: dict[str, Any] = {
         "photometric": "rgb" if layout.is_rgb else "minisblack", "extratags": _of_gdal(layout)
