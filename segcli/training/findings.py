@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,16 @@ def _empty(facts: dict[Pair, Facts]) -> Iterator[str]:
         yield f"{named(path, pairs[0])}{more}: {what}"
 
 
+def _as_in(odd: Sized, word: str = "as in") -> str:
+    """How many there are beside the first one, which is named."""
+    return f", {word} {len(odd) - 1} more" if len(odd) > 1 else ""
+
+
 def _black_and_white(facts: dict[Pair, Facts]) -> Iterator[str]:
     """Masks of 255 and one class among masks of several: their objects may be meant, and would not be learnt."""
     odd = [pair for pair, fact in facts.items() if fact.marked and np.count_nonzero(fact.pixels) == 1]
     if odd and any(np.count_nonzero(fact.pixels) > 1 and not fact.marked for fact in facts.values()):
-        more = f", as in {len(odd) - 1} more" if len(odd) > 1 else ""
-        yield (f"{named(odd[0].mask, odd[0])}: no class but one, and 255, which is no label{more}; if it stands for a "
+        yield (f"{named(odd[0].mask, odd[0])}: no class but one, and 255, which is no label{_as_in(odd)}; if it stands for a "
                "class, as in black-and-white masks of ImageJ, write that class's index")  # fmt: skip
 
 
@@ -93,9 +97,8 @@ def _hidden(facts: dict[Pair, Facts]) -> Iterator[str]:
     if not odd:
         return
     (pair, fact), pixels = odd[0], sum(fact.hidden for _, fact in odd)
-    more = f", as in {len(odd) - 1} more" if len(odd) > 1 else ""
     value = fact.nodata
-    yield (f"{named(pair.mask, pair)}: nodata is {value}{more}, so that {pixels} pixels have no label and are not "
+    yield (f"{named(pair.mask, pair)}: nodata is {value}{_as_in(odd)}, so that {pixels} pixels have no label and are not "
            f"learnt; if {value} is a class, take nodata away (gdal_edit.py -unsetnodata), else say --ignore {value}"
            )  # fmt: skip
 
@@ -121,8 +124,7 @@ def _neighbours(splits: Splits, facts: dict[Pair, Facts]) -> Iterator[str]:
     keep = _KEEP_GIVEN if splits.is_given else _KEEP
     groups = [{pair.group for pair in part if pair.group} for part in (splits.train, splits.val)]
     if both := sorted(groups[0] & groups[1]):
-        more = f", as {len(both) - 1} more" if len(both) > 1 else ""
-        yield f"group {both[0]} is in training and in validation{more}; {_KEEP_GIVEN}"
+        yield f"group {both[0]} is in training and in validation{_as_in(both, 'as')}; {_KEEP_GIVEN}"
     if touching:
         one, other = touching[0]
         yield (f"{len(touching)} validation images touch training images on earth, such as {one.image.name} and "
