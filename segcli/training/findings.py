@@ -76,8 +76,8 @@ def _black_and_white(facts: dict[Pair, Facts]) -> Iterator[str]:
     """Masks of 255 and one class among masks of several: their objects may be meant, and would not be learnt."""
     odd = [pair for pair, fact in facts.items() if fact.marked and np.count_nonzero(fact.pixels) == 1]
     if odd and any(np.count_nonzero(fact.pixels) > 1 and not fact.marked for fact in facts.values()):
-        yield (f"{named(odd[0].mask, odd[0])}: no class but one, and 255, which is no label{_as_in(odd)}; if it stands for "
-               "a class, as in black-and-white masks of ImageJ, write that class's index")  # fmt: skip
+        yield (f"{named(odd[0].mask, odd[0])}: no class but one, and 255, which is no label{_as_in(odd)}; if it stands "
+               "for a class, as in black-and-white masks of ImageJ, write that class's index")  # fmt: skip
 
 
 def _unlike_bands(found: Survey) -> Iterator[str]:
