@@ -137,17 +137,22 @@ def files_in(path: Path) -> list[Path]:
 
 
 def size_and_time(path: Path) -> tuple[int, int] | None:
-    """Bytes, and time in ns, each added up in a folder. None where there is no file."""
+    """Bytes, and time in ns; of a folder the bytes of all files in it, and a number that stands for their names, sizes
+    and times. None where there is no file."""
     try:
-        found = [status for _, status in _states(path)]
+        found = _states(path)
     except OSError:
         return None
-    return sum(one.st_size for one in found), sum(one.st_mtime_ns for one in found)
+    size = sum(status.st_size for _, status in found)
+    if [one for one, _ in found] == [path]:
+        return size, found[0][1].st_mtime_ns
+    inside = "".join(f"{one.relative_to(path)}\0{status.st_size} {status.st_mtime_ns}\n" for one, status in found)
+    return size, int.from_bytes(hashlib.blake2b(os.fsencode(inside), digest_size=7).digest())
 
 
 def _states(path: Path) -> list[tuple[Path, os.stat_result]]:
     """The file, or those in a folder, in order, and what the system knows of each, which it is asked once. A link that
-    leads to a folder that it lies in is none of them. Raises OSError."""
+    leads to a folder that it lies in is none of them, nor is what macOS puts into folders. Raises OSError."""
     status = path.stat()
     if not stat.S_ISDIR(status.st_mode):
         return [(path, status)]
@@ -157,6 +162,8 @@ def _states(path: Path) -> list[tuple[Path, os.stat_result]]:
         place, above = waiting.pop()
         with os.scandir(place) as entries:
             for entry in entries:
+                if entry.name == ".DS_Store" or entry.name.startswith("._"):
+                    continue
                 try:
                     status = entry.stat()
                 except OSError:  # a link that leads nowhere

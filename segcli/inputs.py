@@ -13,6 +13,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.files import Places, matching
 from segcli.manifest import companions, made_of_each_other
 from segcli.raster.names import SUFFIXES, Name, is_folder, parse, path_below, rasters_in, relative_name
+from segcli.raster.zarrs import check_outside
 
 STDIN = "-"
 """Stands for the names that come on standard input."""
@@ -62,6 +63,8 @@ def _listed(stream: BinaryIO, end: bytes) -> Iterator[Name]:
 
 def find(inputs: Iterable[Name], out: Path | None, recursive: bool) -> dict[Name, Path]:
     """Each input with its path relative to the folder it was found in; nothing inside an output folder is one."""
+    if out is not None:
+        check_outside(out)
     inputs = list(inputs)
     where = Places()
     found: dict[Name, Path] = {}

@@ -8,6 +8,7 @@ from segcli import batch, manifest
 from segcli.errors import InputError, UsageError
 from segcli.options import TileOptions
 from segcli.raster.names import SUFFIXES, Name, rasters_in
+from segcli.raster.zarrs import check_outside
 from segcli.tiling import joining
 from segcli.tiling.layout import TILE_PLACE
 
@@ -18,6 +19,7 @@ def places(
     """Where each raster goes: to the file that --out names, if there is one alone, else into that folder."""
     out = options.out
     assert out is not None
+    check_outside(out)
     if out.suffix[1:].isalpha() and not out.is_dir() and len(found) == 1:  # 2024.05.01 is a folder, as for other verbs
         if out.suffix.lower() not in (".tif", ".tiff", ".png"):
             raise UsageError(out, "wrong ending", "expected .tif or .png")

@@ -95,11 +95,12 @@ class Axes:
             raise ValueError(f"axes {text!r:.40}")
         return cls(letters, tuple(int(number) if number else None for _, number in found), for_nameless)
 
-    def of_others(self) -> "Axes | None":
-        """Those of other files of the kind, as weights keep them: which pages are bands, and how many of these."""
+    def of_others(self, bands: int) -> "Axes | None":
+        """Those of other files of the kind, as weights keep them: which pages are bands, and how many of these a file
+        has, where others are none."""
         if "C" not in self.letters:
             return None
-        kept = tuple(n if letter == "C" else None for letter, n in zip(self.letters, self.lengths, strict=True))
+        kept = tuple(bands if letter == "C" and len(self.letters) > 1 else None for letter in self.letters)
         return Axes(self.letters, kept, for_nameless=True)
 
     def __str__(self) -> str:

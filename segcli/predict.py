@@ -107,7 +107,7 @@ def run(options: PredictOptions, console: Console) -> int:
     options, dtype = in_numbers_of(device, options, console.say)
     if not options.weights:
         console.say(f"weights: {paths[0].stem} (bundled; choose others with --weights)")
-    models = checkpoint.load_all(paths)
+    models = checkpoint.load_all(paths, options.axes is not None)
     model = models[0]
     check_count(options.bands, model.bands, model.learnt)
     ranged = options.input_range or model.normalisation.percentiles

@@ -166,9 +166,11 @@ def _train(
             begin(out, noted, options.resume)
             if progress.history:  # a kill may have come between the state and its last row
                 write_history(progress.history, classes.names, out)
+    of_files = max(fact.bands for fact in found.facts.values())
+    axes = options.axes and options.axes.of_others(of_files)
     model = checkpoint.Model(shown, normalisation, classes, None, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
-        found.chosen, options.upright, found.called, options.axes and options.axes.of_others())  # fmt: skip
+        found.chosen, options.upright, found.called, axes)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip

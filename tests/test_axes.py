@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from helpers import brightness_model
+from helpers import brightness_model, few_open_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -19,7 +20,7 @@ from scipy import ndimage
 from segcli import train
 from segcli.colorize import run as colorize
 from segcli.console import Console
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.evaluate import run as evaluate
 from segcli.network import checkpoint
 from segcli.options import Axes, ColorizeOptions, EvalOptions, Percentiles, PredictOptions, TrainOptions
@@ -236,3 +237,95 @@ def test_depths_of_one_volume_share_their_percentiles(tmp_path: Path, rng: np.ra
     assert np.array_equal(masks[0], masks[1])
     assert (masks[0][1] == 2).all()
     assert not np.array_equal(masks[0], masks[2])
+
+
+def test_weights_do_not_change_what_says_itself_what_it_is(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Positions of a stage are called I in OME, as mere pages are."""
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for n in range(3):
+            file.write(rng.integers(0, 255, (20, 24), np.uint8), metadata={"axes": "YX", "Name": f"pos{n}"})
+    with closing(open_images(tmp_path / "a.ome.tif", axes=Axes.parse("C", for_nameless=True))) as images:
+        assert (images.axes, len(images.planes), images.names) == ("I", 3, ("pos0", "pos1", "pos2"))
+    assert pixels_of(tmp_path / "a.ome.tif", "C")[1].shape == (1, 3, 20, 24)
+
+
+@pytest.mark.parametrize(("axes", "kept"), [("CZ4", "C3Z"), ("C3Z", "C3Z"), ("ZC3", "ZC3"), ("C", "C"), ("TZ", "None")])
+def test_what_weights_keep_of_axes(tmp_path: Path, rng: np.random.Generator, axes: str, kept: str) -> None:
+    """The number of bands, which all files have; others have more depths. They can read what they learnt from."""
+    for n in range(2):
+        masks, images = cells(rng, 4, 40, 48)
+        images = images.swapaxes(0, 1) if axes[0] == "C" and len(axes) > 1 else images
+        stack = images if axes != "C" else images[0]
+        masks = masks if axes != "C" else masks[:1]
+        if axes == "TZ":
+            stack, masks = stack[:, 0].reshape(2, 2, 40, 48), masks.reshape(2, 2, 40, 48)
+        for kind, pixels in (("images", stack), ("masks", masks)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(tmp_path / "data" / kind / f"{n}.tif", pixels, photometric="minisblack")
+    options = TrainOptions(tmp_path / "data", tmp_path / "run", axes=Axes.parse(axes), width=2, depth=1, epochs=1,
+                           crop=32)  # fmt: skip
+    assert train.run(options, QUIET) == 0
+    weights = tmp_path / "run" / "best.safetensors"
+    assert str(checkpoint.load(weights).axes) == kept
+    assert predict(PredictOptions((tmp_path / "data" / "images",), tmp_path / "out", (str(weights),)), QUIET) == 0
+
+
+def test_channels_that_are_none_can_be_taken_apart(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Programs also write depths as channels."""
+    written = rng.integers(0, 255, (6, 20, 24), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", written, imagej=True, metadata={"axes": "CYX"})
+    assert pixels_of(tmp_path / "a.tif", "C")[1].shape == (1, 6, 20, 24)
+    for text, axes, shape in (("Z", "Z", (6, 1)), ("ZC3", "Z", (2, 3)), ("TZ2", "TZ", (6, 1))):
+        images, found = pixels_of(tmp_path / "a.tif", text)
+        assert (images.axes, found.shape[:2]) == (axes, shape)
+        assert np.array_equal(found.reshape(6, 20, 24), written)
+    tifffile.imwrite(tmp_path / "b.tif", written.reshape(3, 2, 20, 24), imagej=True, metadata={"axes": "ZCYX"})
+    assert pixels_of(tmp_path / "b.tif", "ZC2")[1].shape == (3, 2, 20, 24)
+    with pytest.raises(InputError, match="3 images of several pages each, which are its channels; --axes T leaves no"):
+        pixels_of(tmp_path / "b.tif", "T")
+
+
+def test_pages_of_several_bands_are_no_bands(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Alpha would become one, which it is not."""
+    grey, alpha = rng.integers(0, 255, (20, 24), np.uint8), rng.integers(0, 255, (20, 24, 2), np.uint8)
+    for name, second in (("mixed", [grey, alpha]), ("alpha", [alpha, alpha])):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as file:
+            for page in second:
+                extra = {"extrasamples": ["unassalpha"], "planarconfig": "contig"} if page.ndim == 3 else {}
+                file.write(page, metadata=None, photometric="minisblack", contiguous=False, **extra)
+    for name, found in (("mixed", "1 and of 2"), ("alpha", "2")):
+        with pytest.raises(InputError, match=f"pages of {found} bands; --axes C takes pages of one band for bands"):
+            pixels_of(tmp_path / f"{name}.tif", "C")
+
+
+def test_what_is_known_of_pages_stays_known(tmp_path: Path, rng: np.random.Generator) -> None:
+    """How large pixels are, and how the channel of a film is called that is taken for a volume."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(3):
+            file.write(rng.integers(0, 255, (20, 24), np.uint8), metadata=None, contiguous=False,
+                       resolution=(20_000, 20_000), resolutionunit="CENTIMETER")  # fmt: skip
+    images, _ = pixels_of(tmp_path / "a.tif", "C")
+    assert images.planes[0].grid.calibration == {"X": 0.5, "Y": 0.5}
+    names = {"axes": "TYX", "Channel": {"Name": ["DAPI"]}}
+    tifffile.imwrite(tmp_path / "b.ome.tif", rng.integers(0, 255, (3, 20, 24), np.uint8), metadata=names)
+    images, _ = pixels_of(tmp_path / "b.ome.tif", "Z")
+    assert (images.axes, images.planes[0].band_names) == ("Z", ("DAPI",))
+
+
+def test_more_pages_than_files_may_be_open(tmp_path: Path, rng: np.random.Generator) -> None:
+    written = rng.integers(0, 255, (300, 8, 9), np.uint8)
+    pages(tmp_path / "a.tif", written)
+    with few_open_files():
+        assert np.array_equal(pixels_of(tmp_path / "a.tif", "C")[1][0], written)
+
+
+def test_several_weights_beside_axes_that_are_said(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = brightness_model()
+    checkpoint.save(model, tmp_path / "one.safetensors")
+    checkpoint.save(replace(model, axes=Axes.parse("C", for_nameless=True)), tmp_path / "two.safetensors")
+    scan = pages(tmp_path / "a.tif", rng.integers(0, 255, (3, 20, 24), np.uint8))
+    both = tuple(str(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    with pytest.raises(NothingDoneError, match="pages of its files C; expected as these say"):
+        predict(PredictOptions((scan,), tmp_path / "masks", both), QUIET)
+    assert predict(PredictOptions((scan,), tmp_path / "masks", both, axes=Axes.parse("C")), QUIET) == 0
+    assert tifffile.imread(tmp_path / "masks" / "a.tif").shape == (20, 24)

@@ -26,6 +26,7 @@ from segcli.colorize import run as colorize
 from segcli.console import Console
 from segcli.errors import InputError, UsageError
 from segcli.evaluate import run as evaluate
+from segcli.files import size_and_time
 from segcli.inputs import find
 from segcli.network import checkpoint
 from segcli.options import ColorizeOptions, EvalOptions, PredictOptions, TileOptions, TrainOptions
@@ -620,3 +621,103 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, rng: np.random.Generato
     assert tile(TileOptions((stack,), tmp_path / "tiles"), Console(quiet=True)) == 1
     with pytest.raises(InputError, match=r"a stack of 3 images; expected one image; save them as files of their own$"):
         Source(stack)
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_series_that_are_lost_are_named(tmp_path: Path, rng: np.random.Generator, is_listed: bool) -> None:
+    """As bioformats2raw lists them; without a list those of which anything is there."""
+    path = tmp_path / "scans" / "a.zarr"
+    for n in range(12):
+        write(path / str(n), rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx")
+    zarr.open_group(path, mode="a", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    if is_listed:
+        (path / "OME").mkdir()
+        (path / "OME" / ".zattrs").write_text(json.dumps({"series": [str(n) for n in range(12)]}))
+    shutil.rmtree(path / "5")
+    for name in (".zattrs", ".zgroup"):
+        (path / "8" / name).unlink()
+    numbers = [n for n in range(12) if is_listed or n != 5]
+    assert rasters_in(tmp_path / "scans") == sorted(path / str(n) for n in numbers)
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    done = segcli("predict", tmp_path / "scans", "--out", tmp_path / "out", "-w", tmp_path / "w.safetensors")
+    assert done.returncode == 1
+    assert f"done 10  up to date 0  failed {len(numbers) - 10}" in done.stderr
+    assert (tmp_path / "out" / "a" / "11.tif").is_file()
+
+
+def test_one_series_is_one_where_it_alone_is_listed(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / "a.zarr"
+    write(path / "0", rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx")
+    zarr.open_group(path, mode="a", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    assert not is_folder(path)
+    (path / "OME").mkdir()
+    (path / "OME" / ".zattrs").write_text(json.dumps({"series": ["0", "1"]}))
+    assert is_folder(path)
+    assert rasters_in(path) == [path / "0", path / "1"]
+    (path / "OME" / ".zattrs").write_text(json.dumps({"series": ["0"]}))
+    (path / "0" / ".zattrs").unlink()
+    with pytest.raises(InputError, match="its metadata are not as OME-Zarr has them: KeyError 'multiscales'"):
+        open_images(path)
+
+
+def test_links_that_lead_back_do_no_harm(tmp_path: Path, rng: np.random.Generator) -> None:
+    for name in ("", "images"):
+        zarr.open_group(tmp_path / "data.zarr" / name, mode="a", zarr_format=2)
+    he = write(tmp_path / "data.zarr" / "images" / "he", rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx")
+    (tmp_path / "data.zarr" / "again").symlink_to(".")
+    assert rasters_in(tmp_path) == rasters_in(tmp_path / "data.zarr") == [he]
+    assert is_folder(tmp_path / "data.zarr")
+
+
+def test_no_verb_writes_into_a_zarr(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Nor into one that has lost its metadata."""
+    inside = write(tmp_path / "a.zarr", rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx") / "new"
+    picture = write_picture(tmp_path / "masks" / "p.png", rng.integers(0, 2, (20, 30), np.uint8))
+    for kind in ("images", "masks"):
+        for n in range(2):
+            write_picture(tmp_path / "data" / kind / f"{n}.png", rng.integers(0, 2, (20, 30), np.uint8))
+    (tmp_path / "torn.zarr" / "0").mkdir(parents=True)
+    assert tile(TileOptions((picture,), tmp_path / "tiles", size=16), QUIET) == 0
+    for out in (inside, tmp_path / "torn.zarr" / "new"):
+        before = sorted(tmp_path.rglob("*"))
+        for run in (
+            lambda out=out: predict(PredictOptions((picture,), out), QUIET),
+            lambda out=out: colorize(ColorizeOptions((picture,), out), QUIET),
+            lambda out=out: tile(TileOptions((picture,), out, size=16), QUIET),
+            lambda out=out: tile(TileOptions((tmp_path / "tiles",), out, join=True), QUIET),
+            lambda out=out: evaluate(EvalOptions(picture, picture, out), QUIET),
+            lambda out=out: train.run(TrainOptions(tmp_path / "data", out, epochs=1), QUIET),
+        ):
+            with pytest.raises(UsageError, match=r"lies in .*\.zarr, a Zarr; expected a folder for the outputs"):
+                run()
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_chunks_that_change_places_are_a_change(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", np.arange(3 * 40 * 60).reshape(3, 40, 60).astype(np.uint16), "cyx", codec=None)
+    before = size_and_time(path)
+    chunks_of = path / "0" / "0" / "0"
+    (chunks_of / "0").rename(chunks_of / "x")
+    (chunks_of / "1").rename(chunks_of / "0")
+    (chunks_of / "x").rename(chunks_of / "1")
+    after = size_and_time(path)
+    assert after is not None
+    assert before is not None
+    assert (after[0], after[1] == before[1]) == (before[0], False)
+    (path / "0" / ".DS_Store").touch()
+    assert size_and_time(path) == after
+    (chunks_of / "0").rename(chunks_of / "00")
+    with closing(open_images(path)) as images:
+        assert images.chunked.missing() == 1
+
+
+def test_torn_plates_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    collection(tmp_path, rng)
+    plate = tmp_path / "plate.zarr"
+    for folder in ("", "A", "B"):
+        for name in (".zgroup", ".zattrs"):
+            (plate / folder / name).unlink(missing_ok=True)
+    (tmp_path / "empty.zarr").mkdir()
+    found = rasters_in(tmp_path)
+    assert plate in found
+    assert tmp_path / "empty.zarr" in found

@@ -81,7 +81,7 @@ def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOption
     for plane in images.planes:
         if not is_numbered:
             if plane.bands == 1 and np.dtype(plane.dtype).kind in "ui" and plane.dtype != "uint8":
-                if not meaning.by_name:  # where nothing says the classes, numbers would be taken for some
+                if not meaning.is_given:  # numbers of objects would be taken for classes
                     raise InputError(path, f"1 band of {plane.dtype}", "expected class indices, uint8", f"{NUMBERS}; "
                                      "if these are classes, give --classes")  # fmt: skip
                 continue

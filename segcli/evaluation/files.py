@@ -17,6 +17,7 @@ from segcli.measures.confusion import Totals
 from segcli.measures.report import SCHEMA, ImageCounts, per_class_rows, per_image_rows, to_csv, totals_in
 from segcli.options import EvalOptions, Unpredicted
 from segcli.raster.faults import faults_of_writing
+from segcli.raster.zarrs import check_outside
 
 PAGE, REPORT, CLASSES, IMAGES = NAMES = "report.html", "report.json", "per_class.csv", "per_image.csv"
 
@@ -46,8 +47,10 @@ def write_report(
 def own_folder(folder: Path) -> Iterator[None]:
     """The folder of the report, made if need be, for this run alone: before the work, not after it.
 
-    Raises NothingDoneError where the report could not be written, BusyError where another run writes there.
+    Raises NothingDoneError where the report could not be written, BusyError where another run writes there, UsageError
+    in a Zarr.
     """
+    check_outside(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -26,6 +26,7 @@ class Meaning:
     `notes` are lines for people on what was concluded. With `by_name` a prediction that names its classes is read by
     them; others are read as the first one is, which names them as `first` does. With `of_objects` all of its classes
     but the background are one. `truth` is what true masks name themselves, where nothing else says it.
+    `is_given`: a table says the classes.
     """
 
     classes: ClassTable
@@ -36,6 +37,7 @@ class Meaning:
     first: ClassTable | None = None
     of_objects: bool = False
     truth: ClassTable | None = None
+    is_given: bool = False
 
     @classmethod
     def of(cls, classes: ClassTable) -> "Meaning":
@@ -77,7 +79,8 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     truth = None if table is not None else _named(pair.truth for pair in pairs)
     table, named = table or truth, _named(pair.predicted for pair in pairs)
     if table is not None:
-        return replace(_of_table(table, named), by_name=True, first=named, truth=truth)
+        is_given = truth is None
+        return replace(_of_table(table, named), by_name=True, first=named, truth=truth, is_given=is_given)
     true = values_in(pair.truth for pair in pairs)
     if named is not None:
         is_white = true == [0, 255]

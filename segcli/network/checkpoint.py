@@ -180,16 +180,19 @@ def _sound(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor
 
 
-def load_all(paths: Sequence[Path]) -> list[Model]:
-    """The models in the files, whose scores may be averaged. Raises NothingDoneError where one is none or is of another
-    kind, UsageError where one is named twice."""
+PAGES = "pages of its files"
+
+
+def load_all(paths: Sequence[Path], are_axes_given: bool = False) -> list[Model]:
+    """The models in the files, whose scores may be averaged, whatever they know of pages where axes are given. Raises
+    NothingDoneError where one is none or is of another kind, UsageError where one is named twice."""
     for path in paths:
         if sum(path.resolve() == other.resolve() for other in paths) > 1:
             raise UsageError("--weights", f"{path}, twice", "expected each file once")
     models = [load(path) for path in paths]
     for path, model in zip(paths[1:], models[1:], strict=True):
         for (what, found), (_, expected) in zip(_must_agree(model), _must_agree(models[0]), strict=True):
-            if found != expected:
+            if found != expected and not (are_axes_given and what == PAGES):
                 raise NothingDoneError(path, f"{what} {found}", f"expected {expected}, as {paths[0]} has",
                                        "scores can be averaged of weights for one task alone")  # fmt: skip
         if in_another_order(model.called, models[0].called):
@@ -209,7 +212,7 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
         ("bands of its files", "all" if learnt == every else bands_text(learnt)),
-        ("pages of its files", "as these say" if model.axes is None else str(model.axes)),
+        (PAGES, "as these say" if model.axes is None else str(model.axes)),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),
         ("depth", config.depth),

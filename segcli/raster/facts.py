@@ -35,6 +35,8 @@ def of_bands(reader: Reader, of_dataset: Callable[[Any], Sequence[Value]], unkno
     for part in parts:
         dataset = dataset_of(part)
         found += [unknown] * len(part.dtypes) if dataset is None else of_dataset(dataset)
+        if isinstance(reader, JoinedReader):
+            reader.spare(part)
     return found
 
 
@@ -77,7 +79,11 @@ def blacks_of(reader: Reader) -> list[int | None]:
     such number, and alpha is none.
     """
     if isinstance(reader, JoinedReader):
-        return [black for part in reader.parts for black in blacks_of(part)]
+        blacks: list[int | None] = []
+        for part in reader.parts:
+            blacks += blacks_of(part)
+            reader.spare(part)
+        return blacks
     bits = _negative_bits(reader)
     return [
         None if bits is None or kind == ColorInterp.alpha else _black(dtype, bits)

@@ -82,7 +82,8 @@ def _nested(folder: Path, counts: tuple[int, ...]) -> Iterator[str]:
 def _are_below(numbers: list[str], counts: tuple[int, ...]) -> bool:
     """Whether these are numbers of chunks."""
     return len(numbers) == len(counts) and all(
-        text.isdecimal() and int(text) < count for text, count in zip(numbers, counts, strict=True)
+        text.isdecimal() and text == str(int(text)) and int(text) < count
+        for text, count in zip(numbers, counts, strict=True)
     )
 
 

@@ -102,8 +102,12 @@ class GdalReader:
             self._dataset = None
 
 
+MOST_OPEN = 256
+"""Files, of pages that are bands of one image: a system lets a process have about a thousand open."""
+
+
 class JoinedReader:
-    """Readers of one size, their bands one after the other."""
+    """Readers of one size, their bands one after the other; of very many each rests when it has been read."""
 
     def __init__(self, parts: Sequence[Reader]) -> None:
         self.parts = parts
@@ -115,13 +119,23 @@ class JoinedReader:
             raise OSError("pages of different sizes stand for bands of one image")
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
-        places = [self._places[band] for band in bands]
-        return np.concatenate([part.read([n], row, col, height, width) for part, n in places])
+        found = []
+        for part, n in (self._places[band] for band in bands):
+            found.append(part.read([n], row, col, height, width))
+            self.spare(part)
+        return np.concatenate(found)
 
     def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> Valid:
-        places = [self._places[band] for band in bands]
-        masks = [(part.valid([n], row, col, height, width), (1, height, width)) for part, n in places]
+        masks = []
+        for part, n in (self._places[band] for band in bands):
+            masks.append((part.valid([n], row, col, height, width), (1, height, width)))
+            self.spare(part)
         return joined(masks, axis=0)
+
+    def spare(self, part: Reader) -> None:
+        """Let go of one of the parts, where there are too many of them to be open at once."""
+        if len(self.parts) > MOST_OPEN and part is not self.parts[0]:  # which is asked what the file is
+            part.rest()
 
     def rest(self) -> None:
         for part in self.parts:

@@ -132,7 +132,8 @@ def _pages(file: tifffile.TiffFile, found: list[Page]) -> Structure:
             )
     if not others:
         return Structure(((Plane((largest.offset,)),),), calibration=pixel_size.resolution(file.pages.first))
-    return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),))
+    pixel = pixel_size.resolution(file.pages.first) if len({page.size for page in images}) == 1 else {}
+    return Structure((tuple(Plane((page.offset,)) for page in images),), "I", (len(images),), calibration=pixel)
 
 
 def _slide(file: tifffile.TiffFile) -> Structure:

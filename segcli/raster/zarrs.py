@@ -40,15 +40,17 @@ def is_zarr(path: Path) -> bool:
 def check_outside(out: Path) -> None:
     """UsageError where outputs would go into a Zarr."""
     place = Path(os.path.realpath(out))
-    if inside := next((folder for folder in (place, *place.parents) if is_zarr(folder)), None):
+    if inside := next((folder for folder in (place, *place.parents) if is_zarr(folder) or is_torn(folder)), None):
         raise UsageError(out, f"lies in {inside}, a Zarr", "expected a folder for the outputs", "choose another --out")
 
 
 def is_torn(path: Path) -> bool:
-    """Whether a folder is called a Zarr, and has Zarrs in it, but has lost its own metadata."""
-    if not path.name.lower().endswith(ENDING) or is_zarr(path):
+    """Whether a folder is called a Zarr, but has lost its own metadata: it has folders alone, of chunks or of other
+    Zarrs, or nothing."""
+    if not path.name.lower().endswith(ENDING) or is_zarr(path) or not os.path.isdir(path):  # noqa: PTH112
         return False
-    return any(is_zarr(inside) for inside in _folders_in(path))
+    with os.scandir(path) as entries:
+        return all(entry.is_dir() for entry in entries if entry.name[0] != ".")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,9 +85,17 @@ def image_at(path: Path) -> Path | None:
     said = attributes(path)
     if "multiscales" in said:
         return path
-    if "bioformats2raw.layout" in said and not os.path.isdir(path / "1"):  # noqa: PTH112
-        return path / "0" if "multiscales" in attributes(path / "0") else None
+    if "bioformats2raw.layout" in said and len(series := _series(path)) == 1:
+        return series[0]
     return None
+
+
+def _series(path: Path) -> list[Path]:
+    """Those of bioformats2raw's layout, as it lists them, there or not; without a list the folders that are counted.
+    Raises OSError, ValueError."""
+    if "series" in (said := attributes(path / "OME")):
+        return [below(path, name) for name in said["series"]]
+    return sorted((folder for folder in _folders_in(path) if folder.name.isdecimal()), key=lambda one: int(one.name))
 
 
 def is_image(path: Path) -> bool:
@@ -104,28 +114,33 @@ def below(group: Path, name: str) -> Path:
     return group / inside
 
 
-def images_in(path: Path) -> list[Path]:
-    """The images of a Zarr, in order: itself; the fields of a plate or a well, as these list them, there or not;
-    bioformats2raw's series; what lies in other groups. None of them is labels. Raises OSError where a folder cannot be
-    listed."""
+def images_in(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> list[Path]:
+    """The images of a Zarr, in order: itself; the fields of a plate or a well, and bioformats2raw's series, as these
+    list them, there or not; what lies in other groups, but for labels, and links to those `above`. Raises OSError where
+    a folder cannot be listed."""
     if is_image(path):
         return [path]
-    said: dict[str, Any] = {}
     with suppress(*_UNREADABLE):
         said = attributes(path)
         if "plate" in said:
             return [field for well in said["plate"]["wells"] for field in _fields(below(path, well["path"]))]
         if "well" in said:
             return _fields(path)
-    if is_array(path):
+        if "bioformats2raw.layout" in said:
+            return _series(path)
+    status = os.stat(path)  # noqa: PTH116
+    if is_array(path) or (here := (status.st_dev, status.st_ino)) in above:
         return []
     inside = [folder for folder in _folders_in(path) if folder.name != _LABELS and is_zarr(folder)]
-    return [image for folder in sorted(inside, key=_by_number) for image in images_in(folder)]
+    return [image for folder in sorted(inside) for image in images_in(folder, above | {here})]
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a Zarr is no image, but holds some."""
-    return not is_image(path) and bool(images_in(path))
+    """Whether a Zarr is no image, but holds some, or cannot be looked through."""
+    try:
+        return not is_image(path) and bool(images_in(path))
+    except OSError:
+        return True
 
 
 def is_array(path: Path) -> bool:
@@ -145,8 +160,3 @@ def _fields(well: Path) -> list[Path]:
 def _folders_in(path: Path) -> Iterator[Path]:
     with os.scandir(path) as entries:
         yield from (path / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
-
-
-def _by_number(path: Path) -> tuple[int, str]:
-    """Series count from 0, in digits of any length."""
-    return (int(path.name) if path.name.isdecimal() else -1, path.name)

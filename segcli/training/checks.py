@@ -7,6 +7,7 @@ from segcli.errors import UsageError
 from segcli.network.checkpoint import Model
 from segcli.network.encoders import STRIDES
 from segcli.options import TrainOptions
+from segcli.raster.zarrs import check_outside
 from segcli.training.pairs import INSTANCES, Splits
 from segcli.training.start import batch_norms
 
@@ -76,6 +77,7 @@ def _check_encoder_weights(options: TrainOptions, start: Model | None) -> None:
 
 def check_folder(options: TrainOptions, out: Path) -> None:
     """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
+    check_outside(out)
     best, last = out / "best.safetensors", out / "last.safetensors"
     if options.resume and not last.exists():
         raise UsageError(last, "no such file", "--resume goes on with a training that was begun there",
