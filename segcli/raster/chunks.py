@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
-from segcli.raster.gdal import deaf_to, gdal, opened
+from segcli.raster.gdal import deaf_to, opened
 from segcli.raster.ngff import Array
+from segcli.raster.readers import GdalReader
 
 DECODED_AT_ONCE = 2
 """Chunks, which may be large; it would be ten."""
@@ -29,7 +29,7 @@ class PlaneReader:
         self.dtypes: tuple[str, ...] = (array.dtype,)
         self.block = (min(array.chunks[-2], self.height), min(array.chunks[-1], self.width))
         self._array, self._place, self._pixels = array, place, pixels
-        self._dataset: Any = None
+        self._reader: GdalReader | None = None
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
         part = row, col, height, width
@@ -38,23 +38,20 @@ class PlaneReader:
 
     def _by_gdal(self, part: Part) -> NDArray[Any]:
         """float16 comes as float32, which holds it."""
-        row, col, height, width = part
         _check_readable(self._array, self._place, part)
-        if self._dataset is None:
-            self._dataset = opened(_gdal_name(self._array, self._place))
-        with gdal():
-            return self._dataset.read(1, window=Window(col, row, width, height))
+        if self._reader is None:
+            self._reader = GdalReader(_gdal_name(self._array, self._place))
+        return self._reader.read([0], *part)[0]
 
     def valid(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> None:
         """Everywhere: what GDAL calls nodata is the number of chunks that were not written, which pixels have, too."""
 
     def rest(self) -> None:
-        self.close()
+        if self._reader is not None:
+            self._reader.rest()
 
     def close(self) -> None:
-        if self._dataset is not None:
-            self._dataset.close()
-            self._dataset = None
+        self.rest()
 
 
 def readers(array: Array, places: Sequence[Sequence[tuple[int, ...]]]) -> list[list[PlaneReader]]:
