@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -36,15 +36,11 @@ def test_letters_and_numbers(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "YX", "Q", "CC", "ZC0", "3C", "Z,C", "C3.5", "XY", "Z C"])
-def test_other_text_is_an_error(text: str) -> None:
+def test_other_text_is_an_error(refused: Callable[..., str], text: str) -> None:
     with pytest.raises(ValueError, match="axes"):
         Axes.parse(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "segcli", "predict", "a.tif", "--out", "b", f"--axes={text}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert f"segcli: --axes: {'found' if text else 'an empty text'}" in done.stderr
+    said = refused("predict", "a.tif", "--out", "b", f"--axes={text}")
+    assert f"segcli: --axes: {'found' if text else 'an empty text'}" in said
 
 
 def pages(path: Path, pixels: np.ndarray) -> Path:
@@ -180,14 +176,15 @@ def test_volumes_of_channels(tmp_path: Path, rng: np.random.Generator) -> None:
         assert (file.series[0].axes, file.series[0].shape) == ("ZYX", (5, 40, 48))
 
 
-def test_a_run_with_other_axes_does_it_again(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_run_with_other_axes_does_it_again(
+    tmp_path: Path, rng: np.random.Generator, segcli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     """And what earlier versions made without is up to date."""
     checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
     scan = pages(tmp_path / "a.tif", rng.integers(0, 255, (3, 20, 24), np.uint8))
-    command = [sys.executable, "-m", "segcli", "predict", str(scan), "--out", str(tmp_path / "out"), "--weights",
-               str(tmp_path / "w.safetensors")]  # fmt: skip
+    command = ("predict", scan, "--out", tmp_path / "out", "--weights", tmp_path / "w.safetensors")
     for more, done, count in (((), 1, 3), (("--axes", "C"), 1, 1), (("--axes", "cyx"), 0, 1)):
-        found = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        found = segcli(*command, *more)
         assert f"done {done}  up to date {1 - done}  failed 0" in found.stderr
         with tifffile.TiffFile(tmp_path / "out" / "a.tif") as file:
             assert len(file.series[0].pages) == count

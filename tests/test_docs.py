@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PIPELINES = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
 FIRST = "pip install . && segcli predict examples/scans --out masks/"
 SECOND = "pip install '.[test]' && pytest"
-SIDE = 160
+SIDE = 128
 """Of the scans in a reader's folder, in pixels: the commands read them again and again."""
 
 

@@ -62,7 +62,7 @@ members = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(members, min_size=1, max_size=3), st.sampled_from(["same", "valid"]), st.integers(1, 3),
     st.integers(1, 40), st.integers(1, 40), st.booleans(),

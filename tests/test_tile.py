@@ -148,7 +148,7 @@ def dtype_for(kind: str, dtype: str) -> str:
     )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(sorted(KINDS)), st.sampled_from(ALL_DTYPES), st.integers(1, 75), st.integers(1, 75),
     st.integers(1, 40), st.data(), st.sampled_from(["shift", "pad", "keep", "drop"]),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import zarr
 from helpers import brightness_model, write_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ready import Ready
 from safetensors.torch import load_file
 
 from segcli import train
@@ -38,6 +40,7 @@ from segcli.raster.source import Source
 from segcli.tile import run as tile
 
 QUIET = Console(quiet=True)
+Program = Callable[..., subprocess.CompletedProcess[str]]
 TYPES = {"t": "time", "c": "channel"}
 UNITS = {"t": "millisecond", "c": None, "z": "nanometer", "y": "micrometer", "x": "micrometer"}
 
@@ -225,12 +228,7 @@ def test_a_folder_gives_the_images_of_its_zarrs(tmp_path: Path, rng: np.random.G
             open_images(tmp_path / "scans" / name)
 
 
-def segcli(*options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "segcli", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_predict_labels_them_as_their_tiff_twins(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_predict_labels_them_as_their_tiff_twins(tmp_path: Path, segcli: Program, rng: np.random.Generator) -> None:
     """As OME-TIFF, with the same axes and sizes of pixels; a damaged one is named, and the others are done."""
     checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
     stack = rng.integers(0, 255, (2, 3, 2, 40, 60), np.uint8)  # tczyx
@@ -444,7 +442,7 @@ def test_images_are_found_wherever_a_zarr_has_them(tmp_path: Path, rng: np.rando
     assert list(find([tmp_path / "data.zarr"], tmp_path / "out", False).values()) == [Path("images/he")]
 
 
-def test_what_is_lost_of_a_plate_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_what_is_lost_of_a_plate_is_named(tmp_path: Path, segcli: Program, rng: np.random.Generator) -> None:
     """Fields are those that the metadata list, whatever folders are there; and masks do not get into it."""
     written = collection(tmp_path, rng)
     for row in "AB":
@@ -566,7 +564,7 @@ def test_chunks_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
         open_images(path)
 
 
-def test_what_counts_as_a_change(tmp_path: Path) -> None:
+def test_what_counts_as_a_change(tmp_path: Path, segcli: Program) -> None:
     """Chunks behind a link do, labels that come beside the image do not."""
     checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
     path = write(tmp_path / "a.zarr", np.full((3, 20, 30), 200, np.uint8), "cyx")
@@ -604,11 +602,10 @@ def test_odd_sizes_and_names_do_no_harm(tmp_path: Path, rng: np.random.Generator
     assert images.planes[0].band_names == ("", "actin", "")
 
 
-def test_a_zarr_is_named_by_its_folder_from_inside(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_zarr_is_named_by_its_folder_from_inside(tmp_path: Path, ready: Ready, rng: np.random.Generator) -> None:
     write(tmp_path / "a.zarr", rng.integers(0, 255, (3, 20, 30), np.uint8), "cyx")
     checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
-    command = [sys.executable, "-m", "segcli", "predict", ".", "--out", "../out", "-w", "../w.safetensors"]
-    done = subprocess.run(command, cwd=tmp_path / "a.zarr", capture_output=True, text=True, check=False)
+    done = ready.run(["predict", ".", "--out", "../out", "-w", "../w.safetensors"], tmp_path / "a.zarr", {})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "a.tif").is_file()
 
@@ -624,7 +621,9 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, rng: np.random.Generato
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_series_that_are_lost_are_named(tmp_path: Path, rng: np.random.Generator, is_listed: bool) -> None:
+def test_series_that_are_lost_are_named(
+    tmp_path: Path, segcli: Program, rng: np.random.Generator, is_listed: bool
+) -> None:
     """As bioformats2raw lists them; without a list those of which anything is there."""
     path = tmp_path / "scans" / "a.zarr"
     for n in range(12):
