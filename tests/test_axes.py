@@ -272,6 +272,8 @@ def test_channels_that_are_none_can_be_taken_apart(tmp_path: Path, rng: np.rando
     written = rng.integers(0, 255, (6, 20, 24), np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", written, imagej=True, metadata={"axes": "CYX"})
     assert pixels_of(tmp_path / "a.tif", "C")[1].shape == (1, 6, 20, 24)
+    with closing(open_images(tmp_path / "a.tif", axes=Axes.parse("ZC3", for_nameless=True))) as images:
+        assert (len(images.planes), images.planes[0].bands) == (1, 6)  # weights do not
     for text, axes, shape in (("Z", "Z", (6, 1)), ("ZC3", "Z", (2, 3)), ("TZ2", "TZ", (6, 1))):
         images, found = pixels_of(tmp_path / "a.tif", text)
         assert (images.axes, found.shape[:2]) == (axes, shape)

@@ -36,6 +36,7 @@ from segcli.predict import run as predict
 from segcli.raster import chunks
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import is_folder, rasters_in
+from segcli.raster.origins import origins
 from segcli.raster.source import Source
 from segcli.tile import run as tile
 
@@ -653,6 +654,12 @@ def test_one_series_is_one_where_it_alone_is_listed(tmp_path: Path, rng: np.rand
     (path / "OME" / ".zattrs").write_text(json.dumps({"series": ["0", "1"]}))
     assert is_folder(path)
     assert rasters_in(path) == [path / "0", path / "1"]
+    for odd in ([0], 5, [None], ["../0"]):
+        (path / "OME" / ".zattrs").write_text(json.dumps({"series": odd}))
+        assert origins(path) == (path,)
+        assert rasters_in(tmp_path) == [path]
+        with pytest.raises(InputError, match=r"a\.zarr: "):
+            open_images(path)
     (path / "OME" / ".zattrs").write_text(json.dumps({"series": ["0"]}))
     (path / "0" / ".zattrs").unlink()
     with pytest.raises(InputError, match="its metadata are not as OME-Zarr has them: KeyError 'multiscales'"):

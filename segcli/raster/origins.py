@@ -10,7 +10,7 @@ from segcli.raster.behind import behind
 from segcli.raster.names import SUFFIXES, Name
 from segcli.raster.ngff import multiscale
 from segcli.raster.sidecars import sidecars
-from segcli.raster.zarrs import METADATA, image_at, is_zarr
+from segcli.raster.zarrs import METADATA, UNREADABLE, image_at, is_zarr
 
 
 def origins(name: Name) -> tuple[Path, ...] | None:
@@ -36,7 +36,7 @@ def origins(name: Name) -> tuple[Path, ...] | None:
 
 
 def _of_zarr(path: Path) -> tuple[Path, ...]:
-    with suppress(OSError, ValueError, RecursionError):  # what is wrong is said when it is opened
+    with suppress(*UNREADABLE):  # what is wrong is said when it is opened
         if (group := image_at(path)) is not None:
             said = [folder / name for folder in dict.fromkeys((path, group)) for name in METADATA]
             arrays = [array.path for array in multiscale(group).levels]

@@ -23,7 +23,7 @@ def regrouped(name: Name, contents: Contents, axes: Axes | None) -> Contents:
     is_said = contents.dialect == "ome" or not set(contents.axes) <= NAMELESS
     if axes is None or (axes.for_nameless and is_said):
         return contents
-    contents = _apart(contents, axes)
+    contents = contents if axes.for_nameless else _apart(contents, axes)
     readers, letters = contents.readers, axes.letters
     if len(readers) == 1:
         return contents

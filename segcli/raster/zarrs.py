@@ -28,7 +28,7 @@ class BrokenZarrError(ValueError):
     """What is wrong with the metadata of an OME-Zarr, in words for people."""
 
 
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What is raised for attributes that are none, or not as they should be."""
 
 
@@ -102,7 +102,7 @@ def is_image(path: Path) -> bool:
     """Whether a Zarr is an image; also one whose attributes cannot be read, so that it is not passed over."""
     try:
         return image_at(path) is not None
-    except _UNREADABLE:
+    except UNREADABLE:
         return True
 
 
@@ -120,7 +120,7 @@ def images_in(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> li
     a folder cannot be listed."""
     if is_image(path):
         return [path]
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         said = attributes(path)
         if "plate" in said:
             return [field for well in said["plate"]["wells"] for field in _fields(below(path, well["path"]))]
@@ -145,14 +145,14 @@ def holds_images(path: Path) -> bool:
 
 def is_array(path: Path) -> bool:
     """Whether a Zarr is one array."""
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         return read_json(path / "zarr.json").get("node_type") == "array"
     return os.path.isfile(path / ".zarray")  # noqa: PTH113
 
 
 def _fields(well: Path) -> list[Path]:
     """The images of a well; the well itself where it does not say which, so that it is named."""
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         return [below(well, image["path"]) for image in attributes(well)["well"]["images"]]
     return [well]
 
