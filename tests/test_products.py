@@ -550,7 +550,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(
     """SIGKILL while a mask is written again: the old one is whole, and the next run removes what was left."""
     model = brightness_model(depth=3)
     checkpoint.save(model, tmp_path / "w.safetensors")
-    pixels = np.where(rng.random((450, 3000)) > 0.5, 220, 30).astype(np.uint8)
+    pixels = np.where(rng.random((300, 3000)) > 0.5, 220, 30).astype(np.uint8)
     if name == "a.ome.tif":
         write_stack(tmp_path / name, np.stack([pixels] * 3), "ZYX", ome=True)
     else:
