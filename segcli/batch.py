@@ -87,8 +87,8 @@ def plan(
     2024.05.01 is a folder). `beside` are the other files that each job writes.
     Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
-    check_outside(out)
     if len(inputs := list(inputs)) == 1 and not is_folder(inputs[0]) and out.suffix[1:].isalpha() and not out.is_dir():
+        check_outside(out)
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
         return out.parent, _without_clashes({inputs[0]: out}, out.parent, beside)

@@ -70,15 +70,8 @@ def open_contents(name: Name, level: int | None = None, mpp: float | None = None
     if is_stream(name):
         raise InputError(name, "a pipe or a device", "expected an image", "write what comes of it to a file first")
     with faults_of(name, EXPECTED):
-        if isinstance(name, Path) and (group := image_at(name)) is not None:
-            return _of_zarr(name, group, level, mpp)
-        if isinstance(name, Path) and is_torn(name):
-            raise InputError(name, "its own metadata (.zattrs and .zgroup, or zarr.json) are not there", EXPECTED,
-                             "fetch or export it again")  # fmt: skip
-        if isinstance(name, Path) and is_zarr(name) and holds_images(name):
-            inside = rasters_in(name)
-            raise InputError(name, f"an OME-Zarr of {len(inside)} images", "expected one",
-                             f"name one, such as {inside[0]}" if inside else "")  # fmt: skip
+        if isinstance(name, Path) and os.path.isdir(name):  # noqa: PTH112
+            return _of_folder(name, level, mpp)
         found = structure(name) if isinstance(name, Path) and name.is_file() else None
         if found is None or isinstance(name, str):
             return _by_gdal(name, level, mpp)
@@ -112,6 +105,20 @@ def _whole_grid(path: Path, found: Structure) -> Grid:
         grid = grid_of(reader.dataset, found.calibration)
     reader.close()
     return grid
+
+
+def _of_folder(path: Path, level: int | None, mpp: float | None) -> Contents:
+    """A Zarr, or what else GDAL opens that is a folder."""
+    if (group := image_at(path)) is not None:
+        return _of_zarr(path, group, level, mpp)
+    if is_torn(path):
+        raise InputError(path, "its own metadata (.zattrs and .zgroup, or zarr.json) are not there", EXPECTED,
+                         "fetch or export it again")  # fmt: skip
+    if is_zarr(path) and holds_images(path):
+        inside = rasters_in(path)
+        raise InputError(path, f"an OME-Zarr of {len(inside)} images", "expected one",
+                         f"name one, such as {inside[0]}" if inside else "")  # fmt: skip
+    return _by_gdal(path, level, mpp)
 
 
 def _of_zarr(path: Path, group: Path, level: int | None, mpp: float | None) -> Contents:

@@ -75,7 +75,8 @@ def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] =
         place, above = waiting.pop()
         try:
             if is_zarr(place) or is_torn(place):
-                found += _of_zarr(place) if ENDING in suffixes and (place != folder or is_folder(folder)) else []
+                inside_zarr = _of_zarr(place) if ENDING in suffixes else []
+                found += [image for image in inside_zarr if image != folder]
                 continue
             if not recursive and place != folder:
                 continue
