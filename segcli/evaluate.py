@@ -88,8 +88,9 @@ def _run(options: EvalOptions, pairs: list[Pair], console: Console) -> int:
     if not done:
         raise NothingDoneError(options.predicted, "no pair could be compared", "", "see the lines above")
     found = figures([image for _, image in done], scores, classes, options, other) | {"failed": failures}
+    faults = []
     if options.out is not None:  # first, because a reader of the tables may go away
-        write_report(options.out, found, done, meaning, options)
+        faults = write_report(options.out, found, done, meaning, options)
     for title, head, rows in all_tables(found, brief=True):
         console.table(title, head, rows)
     for entry in found["per_image"]:
@@ -97,6 +98,8 @@ def _run(options: EvalOptions, pairs: list[Pair], console: Console) -> int:
     console.record({part: found[part] for part in ("dataset", "mean_over_images")})
     if options.out is not None:
         console.result(options.out / "report.json")
+    for fault in faults:
+        console.say(f"{fault}; report.html is without its picture")
     for line in remarks(found, done, classes, options):
         console.say(line)
     if other is not None and "comparison" not in found:

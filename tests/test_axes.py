@@ -1,6 +1,7 @@
 """--axes: what the pages of a stack are, where the file does not say it, or says it wrongly."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
@@ -216,6 +217,40 @@ def test_images_beside_masks(tmp_path: Path, rng: np.random.Generator) -> None:
         evaluate(EvalOptions(tmp_path / "masks", tmp_path / "masks", axes=alone), QUIET)
     with pytest.raises(UsageError, match="without --over; it does nothing"):
         colorize(ColorizeOptions((tmp_path / "masks" / "a.tif",), tmp_path / "x", axes=alone), QUIET)
+
+
+def test_an_image_that_the_report_cannot_show_is_named(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures are of the masks alone and stand; why a picture is missing says the page, and a line."""
+    masks, images = cells(rng, 40, 48)
+    pages(tmp_path / "masks" / "a.tif", masks[None])
+    pages(tmp_path / "masks" / "b.tif", masks[None])
+    shutil.copytree(tmp_path / "masks", tmp_path / "truth")
+    pages(tmp_path / "scans" / "a.tif", images)
+    pages(tmp_path / "scans" / "b.tif", images[:, :30])
+    (tmp_path / "scans" / "c.tif").write_bytes(b"none")
+
+    def said(out: str, axes: str | None) -> tuple[str, int]:
+        options = EvalOptions(tmp_path / "masks", tmp_path / "truth", tmp_path / out, images=tmp_path / "scans",
+                              axes=None if axes is None else Axes.parse(axes))  # fmt: skip
+        capsys.readouterr()
+        assert evaluate(options, Console()) == 0
+        text = (tmp_path / out / "report.html").read_text()
+        return capsys.readouterr().err.replace(f"{tmp_path}/", ""), text.count('alt="image of')
+
+    lines, pictures = said("r", "C2")
+    assert "scans/a.tif: 3 pages; --axes C2 expects 2; report.html is without its picture" in lines, lines
+    assert pictures == 0
+    assert "scans/a.tif: 3 pages" in (tmp_path / "r" / "report.html").read_text()
+    lines, pictures = said("s", "C")
+    assert "scans/b.tif: 30 x 48 pixels; the masks have 40 x 48; give the image that they are of; report" in lines
+    assert "a.tif" not in lines
+    assert pictures == 1
+    shutil.copy(tmp_path / "scans" / "c.tif", tmp_path / "scans" / "b.tif")
+    lines, pictures = said("t", None)
+    assert "scans/b.tif: " in lines
+    assert pictures == 1
 
 
 def test_depths_of_one_volume_share_their_percentiles(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -386,6 +387,47 @@ def test_numbers_of_objects_are_whole(scenes: Path, rng: np.random.Generator) ->
     write_scene(scenes / "instances" / "b.tif", numbers)
     with pytest.raises(UsageError, match=r"instances/b\.tif: 0\.25 among its values; expected whole numbers"):
         looked_at(scenes)
+
+
+def test_numbers_of_objects_that_contradict_the_masks_are_noticed(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Gaps between objects of another image, or of none, would be drawn for hours without a word."""
+    masks = [np.zeros((64, 90), np.uint8) for _ in range(4)]
+    for n, mask in enumerate(masks):
+        mask[10 + 10 * n : 18 + 10 * n, 5:70] = 1
+        mask[60:] = 255
+        write_scene(tmp_path / "images" / f"{n}.tif", rng.integers(0, 255, (3, 64, 90), np.uint8))
+        write_scene(tmp_path / "masks" / f"{n}.tif", mask)
+    table = {"classes": [{"index": 0, "name": "background"}, {"index": 1, "name": "cell"}]}
+
+    def said(order: tuple[int, ...], without: int | None = None, **classes: object) -> list[str]:
+        (tmp_path / "classes.json").write_text(json.dumps(table | classes))
+        for n, other in enumerate(order):
+            numbers = (masks[other] == 1) * rng.integers(1, 9, masks[other].shape)
+            write_scene(tmp_path / "instances" / f"{n}.tif", (numbers * (n != without)).astype(np.uint16))
+        found = looked_at(tmp_path)[0]
+        for pair in found.splits.all:  # by all pixels at once
+            n = int(pair.image.stem)
+            is_object, truth = (masks[order[n]] == 1) & (n != without), masks[n]
+            assert found.facts[pair].objects == ((is_object & (truth != 255)).sum(), (is_object & (truth == 0)).sum(),
+                                                 (~is_object & (truth == 1)).sum())  # fmt: skip
+        lines = warnings(found, tuple(entry["name"] for entry in json.loads(json.dumps(table | classes))["classes"]))
+        return [line.replace(f"{tmp_path}/", "") for line in lines if "objects" in line]
+
+    assert said((0, 1, 2, 3)) == []
+    [line] = said((1, 0, 2, 3))
+    assert re.sub("[01].tif", "N.tif", line) == (
+        "instances/N.tif: 100% of the pixels of its objects are background by masks/N.tif, as in 1 more; are these "
+        "the objects of that mask?"
+    )
+    lines = said((0, 1, 2, 3), without=2)
+    assert lines == ["instances/2.tif: 100% of the foreground belong to no object by masks/2.tif; are these the "
+                     "objects of that mask?"]  # fmt: skip
+    three = {"classes": [*table["classes"], {"index": 2, "name": "debris"}]}
+    assert said((0, 1, 2, 3), without=2, **three) == []  # debris has no objects, and may be all there is
+    none = {"classes": [{"index": 1, "name": "cell"}, {"index": 3, "name": "other"}], "ignore": 0}  # no background
+    write_scene(tmp_path / "masks" / "1.tif", np.where(masks[1] == 255, np.uint8(3), masks[1]))
+    (tmp_path / "classes.json").write_text(json.dumps(none))
+    assert all(fact.objects == (0, 0, 0) for fact in looked_at(tmp_path)[0].facts.values())
 
 
 def test_codes_above_255_are_said_to_be_no_indices(scenes: Path, rng: np.random.Generator) -> None:

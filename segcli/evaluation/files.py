@@ -24,15 +24,17 @@ PAGE, REPORT, CLASSES, IMAGES = NAMES = "report.html", "report.json", "per_class
 
 def write_report(
     folder: Path, found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions
-) -> None:
-    """report.json, per_class.csv, per_image.csv and report.html: all of one run, or none."""
+) -> list[str]:
+    """report.json, per_class.csv, per_image.csv and report.html: all of one run, or none. Returns what is wrong with
+    images that the page was to show: no figure is of them."""
     from segcli.evaluation.page import page  # here, because matplotlib takes its time
 
+    html, faults = page(found, done, meaning, options)
     texts = {
         REPORT: json.dumps(found, indent=1) + "\n",
         CLASSES: to_csv(per_class_rows(found)),
         IMAGES: to_csv(per_image_rows([image for _, image in done], meaning.classes.names, options.absent)),
-        PAGE: page(found, done, meaning, options),
+        PAGE: html,
     }
     with ExitStack() as parts:  # which come into place when all are written
         for name, text in texts.items():
@@ -41,6 +43,7 @@ def write_report(
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())  # some disks say only now that they are full
+    return faults
 
 
 @contextmanager

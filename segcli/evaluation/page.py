@@ -2,7 +2,7 @@
 
 import base64
 import json
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -44,21 +44,25 @@ WRONG, RIGHT = (213, 94, 0), (128, 128, 128)
 ABSENT: dict[Absent, str] = {"skip": "is left out of means", "one": "counts 1 in means", "zero": "counts 0 in means"}
 
 
-def page(found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions) -> str:
-    """The whole page, as HTML."""
+def page(
+    found: dict[str, Any], done: list[tuple[Pair, ImageCounts]], meaning: Meaning, options: EvalOptions
+) -> tuple[str, list[str]]:
+    """The whole page, as HTML, and what is wrong with images of `--images` that it was to show."""
     template = Path(charts.__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     classes = meaning.classes
     figures = [_mean_iou(image, options.absent) for _, image in done]
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
+    pictures = _pictures(done, figures, meaning, options)
+    text = Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
         title=f"{options.predicted} against {options.truth}" if options.truth else f"Pairs of {options.predicted}",
         found=found,
         absent=ABSENT[options.absent],
         tables=[{"title": title, "head": head, "rows": rows} for title, head, rows in all_tables(found)],
         colors=[(entry.name, hex_color(entry.color)) for entry in classes.entries],
         charts=_charts(found, figures, classes),
-        pictures=_pictures(done, figures, meaning, options),
+        pictures=pictures,
         made=_made(options),
     )  # fmt: skip
+    return text, [shown["fault"] for shown in pictures if shown["fault"]]
 
 
 def _mean_iou(image: ImageCounts, absent: Absent) -> float:
@@ -100,39 +104,43 @@ def _pictures(
         opened = cache(lambda path: _opened(files, path, options))  # of a stack many may be shown
         for n in chosen:
             pair = done[n][0]
-            pictures, count = _picture_row(pair, opened(pair.image), meaning, options)
+            pictures, count, fault = _picture_row(pair, opened(pair.image), meaning, options)
             name = pair.name if count == 1 else f"{pair.name}, the first of {count} images"
-            shown.append({"name": name, "figure": written(figures[n]), "pictures": pictures})
+            shown.append({"name": name, "figure": written(figures[n]), "pictures": pictures, "fault": fault})
     return shown
 
 
-def _opened(files: ExitStack, path: Path | None, options: EvalOptions) -> Images | None:
-    """None where it cannot be read: the masks can be shown all the same."""
-    with suppress(InputError):
-        if path is not None:
-            images = open_images(path, axes=options.axes)
-            files.callback(images.close)
-            return images
-    return None
+def _opened(files: ExitStack, path: Path | None, options: EvalOptions) -> Images | InputError | None:
+    """Images, or why they cannot be read: the masks can be shown all the same."""
+    if path is None:
+        return None
+    try:
+        images = open_images(path, axes=options.axes)
+    except InputError as error:
+        return error
+    files.callback(images.close)
+    return images
 
 
 def _picture_row(
-    pair: Pair, images: Images | None, meaning: Meaning, options: EvalOptions
-) -> tuple[list[tuple[str, str]], int]:
-    """The pictures of one pair, of a stack its first image; and how many images it has."""
-    row = []
+    pair: Pair, images: Images | InputError | None, meaning: Meaning, options: EvalOptions
+) -> tuple[list[tuple[str, str]], int, str]:
+    """The pictures of one pair, of a stack its first image; how many images it has; and why that of the image is
+    missing where one was to be shown, else nothing."""
+    row: list[tuple[str, str]] = []
+    fault = ""
     with ExitStack() as files:
         masks, meaning = side_by_side(files, pair, meaning, options)
-        true, found = masks[0]
-        (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(found, SIDE)
+        true, predicted = masks[0]
+        (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(predicted, SIDE)
         size = true.grid.height, true.grid.width
-    if images is not None and pair.plane + len(masks) <= len(images.planes):
-        source = images.planes[pair.plane]
-        with suppress(InputError):
-            if (source.grid.height, source.grid.width) == size:  # else it is another image
-                pixels, known = thumbnail(source, SIDE, shown_bands(source))
-                picture = to_picture(pixels, *cut(pixels, known, source.dtype))
-                row.append(("image", _png(picture.transpose(1, 2, 0), known)))
+    try:
+        if isinstance(images, InputError):
+            raise images
+        if images is not None:
+            row.append(("image", _picture(pair, images, len(masks), size)))
+    except InputError as found:
+        fault = str(found)
     one, other = as_values(one[0], options.is_numbered), as_values(other[0], options.objects == "labels")
     places = meaning.true[one], meaning.predicted[other]
     colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
@@ -140,7 +148,21 @@ def _picture_row(
         row.append((label, _png(colors[place.clip(0)], both(valid, place >= 0))))
     error = np.where((places[0] == places[1])[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     row.append(("errors", _png(error, both(both(one_valid, other_valid), (places[0] >= 0) & (places[1] >= 0)))))
-    return row, len(masks)
+    return row, len(masks), fault
+
+
+def _picture(pair: Pair, images: Images, count: int, size: tuple[int, int]) -> str:
+    """The image of a pair; InputError where it is not that of masks of so many images and this height and width."""
+    if pair.plane + count > len(images.planes):
+        raise InputError(str(pair.image), f"{len(images.planes)} images", f"the masks have {pair.plane + count}",
+                         "give --axes" if count > 1 else "")  # fmt: skip
+    source = images.planes[pair.plane]
+    if (source.grid.height, source.grid.width) != size:
+        raise InputError(str(pair.image), f"{source.grid.height} x {source.grid.width} pixels",
+                         f"the masks have {size[0]} x {size[1]}", "give the image that they are of")  # fmt: skip
+    pixels, known = thumbnail(source, SIDE, shown_bands(source))
+    picture = to_picture(pixels, *cut(pixels, known, source.dtype))
+    return _png(picture.transpose(1, 2, 0), known)
 
 
 def _png(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> str:

@@ -15,6 +15,9 @@ from segcli.training.survey import Facts, Survey
 LIKELY_OBJECTS = 10
 """From so many classes on masks may hold numbers of objects."""
 
+CONTRADICTION = 0.5
+"""Share of an image's objects, or of its foreground, from which numbers and mask are not of one image."""
+
 
 def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
     """What is odd about the data set, in lines for people."""
@@ -22,6 +25,7 @@ def warnings(found: Survey, names: tuple[str, ...]) -> Iterator[str]:
     yield from _empty(facts)
     yield from _hidden(facts)
     yield from _black_and_white(facts)
+    yield from _contradictions(facts, len(names))
     if len(names) >= LIKELY_OBJECTS and all(_are_numbered(fact) for fact in facts.values()):
         yield (f"{len(names)} classes, and each mask has them from the first on without a gap: if these are numbers of "
                f"objects, they belong in {INSTANCES}/, and masks/ has a class for all of them")  # fmt: skip
@@ -78,6 +82,23 @@ def _black_and_white(facts: dict[Pair, Facts]) -> Iterator[str]:
     if odd and any(np.count_nonzero(fact.pixels) > 1 and not fact.marked for fact in facts.values()):
         yield (f"{named(odd[0].mask, odd[0])}: no class but one, and 255, which is no label{_as_in(odd)}; if it stands "
                "for a class, as in black-and-white masks of ImageJ, write that class's index")  # fmt: skip
+
+
+def _contradictions(facts: dict[Pair, Facts], classes: int) -> Iterator[str]:
+    """Numbers of objects that are those of other masks, or none: gaps and weights of borders would be drawn wrongly, or
+    not at all, and no other figure tells."""
+    odd: dict[str, list[tuple[Pair, float]]] = {}
+    for pair, fact in facts.items():
+        numbered, lost, bare = fact.objects
+        foreground = numbered - lost + bare
+        if lost > CONTRADICTION * numbered:
+            odd.setdefault("of the pixels of its objects are background", []).append((pair, lost / numbered))
+        elif classes == 2 and bare > CONTRADICTION * foreground:  # of more classes some may have no objects
+            odd.setdefault("of the foreground belong to no object", []).append((pair, bare / foreground))
+    for what, pairs in odd.items():
+        pair, share = pairs[0]
+        yield (f"{named(pair.instances or pair.mask, pair)}: {share:.0%} {what} by {pair.mask}{_as_in(pairs)}; are "
+               "these the objects of that mask?")  # fmt: skip
 
 
 def _unlike_bands(found: Survey) -> Iterator[str]:

@@ -4,7 +4,7 @@ normalise them. Each file is read once, strip by strip."""
 import hashlib
 import math
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -24,7 +24,7 @@ from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.images import Images, check_alike, open_images, stack_text
 from segcli.raster.names import is_folder
-from segcli.raster.rows import in_step
+from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Source
 from segcli.training.files import Files
 from segcli.training.labels import Labels, check_mask
@@ -54,7 +54,9 @@ class Facts:
     of squares; `sample` has a pixel of every `step`th row and column, NaN where a band has no data. `stray_polygons`
     counts those of a mask that has none on the image. `has_channels` is the image's; `names` are those of its
     bands, none if they only count these.
-    `volume` is the number, in its file, of the one that it is a depth of."""
+    `volume` is the number, in its file, of the one that it is a depth of. `objects` are, of pixels with a label, how
+    many belong to an object by its numbers, how many of these are background by the mask, and how many neither have a
+    number nor are background."""
 
     height: int
     width: int
@@ -78,6 +80,7 @@ class Facts:
     stray_polygons: int = 0
     names: tuple[str, ...] = ()
     volume: int = 0
+    objects: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -203,12 +206,12 @@ class _Look:
     def at_image(self, pair: Pair, image: Source, digest: str, sampled: int, volume: int = 0) -> Facts:
         """The facts of one image and its labels."""
         labels = self.labels
-        with labels.open(pair, self.files) as mask:
+        with labels.open(pair, self.files) as mask, self._numbers(pair) as numbers:
             check_mask(mask)
             if mask.bands >= 3:
                 known = [*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)]
                 check_colors(known, pair.mask)
-            _check_sizes(pair, image, mask, self.files)
+            _check_sizes(pair, image, mask, numbers)
             bands = range(image.bands) if self.chosen is None else match_bands(image, len(self.chosen), self.chosen)
             height, width, dtype = image.grid.height, image.grid.width, image.dtype_of(bands)
             classes = len(labels.classes.entries)
@@ -218,7 +221,9 @@ class _Look:
             may_mark = mask.bands == 1 and not is_vector(pair.mask) and IGNORE not in labels.classes.indices
             step = max(1, math.isqrt(height * width // sampled))
             found = _Values((height, width), len(bands), dtype, step, self.with_ranges or dtype != "uint8")
-            for (first_row, values, there), (_, strip, valid) in in_step(mask.strips(CELL), image.strips(CELL, bands)):
+            objects = None if numbers is None else _Objects(pair, labels.classes.background)
+            files = [mask.strips(CELL), image.strips(CELL, bands), *([] if numbers is None else [numbers.strips(CELL)])]
+            for (first_row, values, there), (_, strip, valid), *others in in_step(*files):
                 if self.stop.is_set:
                     raise KeyboardInterrupt
                 found.add(first_row, strip, valid)
@@ -227,6 +232,8 @@ class _Look:
                     marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(there, places.shape)))
                 if valid is not None:
                     places[~valid] = -1
+                if objects is not None:
+                    objects.add(others[0], places)
                 none = (places < 0) & written_out(valid, places.shape)
                 unlabelled += int(np.count_nonzero(none))
                 if nodata is not None:
@@ -243,10 +250,38 @@ class _Look:
                 image.has_channels,
                 burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
                 () if only_count(image.band_names) else tuple(image.band_names[n] for n in bands), volume,
+                (0, 0, 0) if objects is None else objects.counts,
             )  # fmt: skip
 
+    def _numbers(self, pair: Pair) -> AbstractContextManager[Source | None]:
+        return nullcontext() if pair.instances is None else self.files.numbers(pair)
 
-def _check_sizes(pair: Pair, image: Source, mask: Source, files: Files) -> None:
+
+class _Objects:
+    """Strip by strip, how the numbers of objects go with the mask: see `Facts.objects`."""
+
+    def __init__(self, pair: Pair, background: int | None) -> None:
+        self._pair, self._background = pair, background
+        self.counts = (0, 0, 0)
+
+    def add(self, strip: Strip, places: NDArray[np.int16]) -> None:
+        """InputError on a number that is not whole."""
+        values = strip.pixels[0]
+        there = written_out(strip.valid, values.shape)
+        if values.dtype.kind == "f":
+            there = there & np.isfinite(values)
+            if (odd := values[there & (values != np.trunc(values))]).size:
+                raise InputError(str(self._pair.instances), f"{odd[0]} among its values", "expected whole numbers, one "
+                                 "an object", "is it a map of distances or scores?")  # fmt: skip
+        if self._background is None:
+            return
+        is_object, is_background = there & (values > 0), places == self._background
+        parts = is_object & (places >= 0), is_object & is_background, (places >= 0) & ~is_object & ~is_background
+        one, two, three = (n + int(np.count_nonzero(part)) for n, part in zip(self.counts, parts, strict=True))
+        self.counts = one, two, three
+
+
+def _check_sizes(pair: Pair, image: Source, mask: Source, numbers: Source | None) -> None:
     """InputError where what belongs together is not of one size."""
     height, width = image.grid.height, image.grid.width
     if (height, width) != (mask.grid.height, mask.grid.width):
@@ -256,20 +291,9 @@ def _check_sizes(pair: Pair, image: Source, mask: Source, files: Files) -> None:
         )  # fmt: skip
     if is_elsewhere(image.grid, mask.grid):
         raise InputError(pair.mask, "lies elsewhere than its image", "expected one place", "is it of another image?")
-    if pair.instances is None:
-        return
-    with files.numbers(pair) as numbers:
-        if (numbers.grid.height, numbers.grid.width, numbers.bands) != (height, width, 1):
-            raise InputError(
-                pair.instances, "another size than its image, or several bands", "expected one number a pixel"
-            )
-        if np.dtype(numbers.dtype).kind != "f":
-            return
-        for _, (values,), known in numbers.strips(CELL):
-            there = np.isfinite(values) & written_out(known, values.shape)
-            if (odd := values[there & (values != np.trunc(values))]).size:
-                raise InputError(pair.instances, f"{odd[0]} among its values", "expected whole numbers, one an object",
-                                 "is it a map of distances or scores?")  # fmt: skip
+    if numbers is not None and (numbers.grid.height, numbers.grid.width, numbers.bands) != (height, width, 1):
+        raise InputError(str(pair.instances), "another size than its image, or several bands",
+                         "expected one number a pixel")  # fmt: skip
 
 
 class _Values:
