@@ -291,6 +291,8 @@ def bare(tile: int) -> Way:
 
         def tiles() -> list[Tensor]:
             image = load()
+            if image.shape[2] < tile:  # nothing would be done, in no time
+                raise ValueError(f"the image is smaller than a tile of {tile}")
             parts = [image[..., r : r + tile, c : c + tile] for r, c in corners(image.shape[2], tile)]
             parts = [part.contiguous(memory_format=torch.channels_last) for part in parts[: max(1, 2**23 // tile**2)]]
             parts = [part.to(case.device, case.dtype) for part in parts]

@@ -1,6 +1,8 @@
 """Every command in the README is run, in order, from a folder that holds what a reader would have."""
 
+import ast
 import csv
+import importlib
 import json
 import os
 import re
@@ -318,3 +320,12 @@ def test_the_class_table_in_the_docs_is_one(tmp_path: Path) -> None:
 def test_the_changelog_knows_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{segcli.__version__}]" in changelog or not re.search(r"^## \[\d", changelog, re.M)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_calls_what_there_is(path: Path) -> None:
+    """They are run by hand alone, and long after a name has changed."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "segcli":
+            module = importlib.import_module(str(node.module))
+            assert [name.name for name in node.names if not hasattr(module, name.name)] == [], node.module
