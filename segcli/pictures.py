@@ -50,10 +50,11 @@ def strip_height(source: Source, least: int = 1) -> int:
 
 def pictured(source: Source, bands: tuple[int, ...], height: int, limits: Limits | None = None) -> Pictures:
     """An image as people look at it: three bands, or one as grey, stretched where it is not of 8 bits, between values
-    of its own unless `limits` says which are black and white."""
+    of its own unless `limits` says which are black and white. What is no data is black, whatever the file has there."""
     low, high = stretch(source, bands) if limits is None else limits
-    for first_row, pixels, _ in source.strips(height, bands):  # without the nodata of single bands
-        yield first_row, to_picture(pixels, low, high)
+    for first_row, pixels, valid in source.strips(height, bands):  # without the nodata of single bands
+        picture = to_picture(pixels, low, high)
+        yield first_row, picture if valid is None else picture * valid
 
 
 def painted(strips: Indices, style: Style, image: Pictures | None = None) -> Pictures:

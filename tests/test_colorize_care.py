@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from helpers import write_picture
+from helpers import brightness_model, write_picture
 from PIL import Image
 from ready import Ready
 
@@ -23,8 +23,10 @@ from segcli.colors import OKABE_ITO
 from segcli.console import Console
 from segcli.drawing.overlay import to_picture
 from segcli.errors import UsageError
-from segcli.options import ColorizeOptions
+from segcli.network import checkpoint
+from segcli.options import ColorizeOptions, PredictOptions
 from segcli.palettes import read_classes
+from segcli.predict import run as predict
 from segcli.raster.labels import embedded_table
 from segcli.raster.names import parse
 
@@ -360,6 +362,51 @@ def test_the_partner_of_a_named_output_has_the_name_of_the_mask(tmp_path: Path) 
         out = tmp_path / "out" / name
         assert colorize(tmp_path, mask, out=out, over=tmp_path / "scans") == 0
         assert pixels_of(out)[4, 4, 2] > 100
+
+
+def test_pictures_keep_the_names_of_images(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Which well is which nobody could tell otherwise."""
+    with tifffile.TiffWriter(tmp_path / "m.ome.tif", ome=True) as file:
+        for n in range(2):
+            mask = rng.integers(0, 3, (3, 40, 50), np.uint8)
+            file.write(mask, photometric="minisblack", metadata={"axes": "ZYX", "Name": f"well A{n}"})
+    for name, options in {"colors": {}, "palette": {"palette_only": True}}.items():
+        assert colorize(tmp_path, tmp_path / "m.ome.tif", out=tmp_path / name, **options) == 0
+        with tifffile.TiffFile(tmp_path / name / "m.ome.tif") as file:
+            assert [series.name for series in file.series] == ["well A0", "well A1"]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32", "infinite", "alpha"])
+def test_no_data_is_black_under_a_mask(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    """Whatever stands there in the file, which is white or grey in many."""
+    values = rng.integers(40, 200, (60, 70), np.uint8)
+    (tmp_path / "scans").mkdir()
+    if kind == "alpha":
+        picture = np.dstack([values, values, values, np.full_like(values, 255)])
+        picture[20:30, 20:30] = (240, 240, 240, 0)
+        write_picture(tmp_path / "scans" / "a.png", picture)
+    else:
+        dtype = "float32" if kind == "infinite" else kind
+        nothing = {"uint8": 255, "uint16": 65535, "int16": 32767, "float32": 99999, "infinite": np.inf}[kind]
+        pixels = values.astype(dtype)
+        pixels[20:30, 20:30] = nothing
+        more = {} if kind == "infinite" else {"nodata": nothing}
+        more |= {"transform": rasterio.transform.from_origin(0, 60, 1, 1), "crs": "EPSG:32633"}
+        with rasterio.open(
+            tmp_path / "scans" / "a.tif", "w", driver="GTiff", count=1, height=60, width=70, dtype=dtype, **more
+        ) as file:
+            file.write(pixels, 1)
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    options = PredictOptions((tmp_path / "scans",), tmp_path / "masks", (str(tmp_path / "w.safetensors"),),
+                             input_range=(0.0, 255.0), overlay=True)  # fmt: skip
+    assert predict(options, Console(quiet=True)) == 0
+    assert colorize(tmp_path, tmp_path / "masks", over=tmp_path / "scans") == 0
+    name = "a.png" if kind == "alpha" else "a.tif"
+    for path in (tmp_path / "masks" / "overlays" / name, tmp_path / "out" / name):
+        picture = pixels_of(path)
+        assert (picture[20:30, 20:30, :3] == 0).all(), path
+        assert (picture[:20, :, :3].sum(2) > 0).all(), path
+    assert (pixels_of(tmp_path / "masks" / name)[20:30, 20:30] == 255).all()
 
 
 def test_a_changed_class_table_beside_the_masks_makes_pictures_stale(

@@ -9,6 +9,7 @@ import time
 import warnings
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyogrio
@@ -394,6 +395,34 @@ def test_floats_of_stacks_need_no_other_package(tmp_path: Path, weights: Path, o
         assert file.series[0].dtype == np.float32
     more = {"confidence": True, "quantity": "float16", "overwrite": True}
     assert predict(tmp_path, weights, scan, **more) == (1 if ome else 0)
+
+
+def test_steps_are_kept_where_imagej_cannot_hold_the_values(tmp_path: Path, weights: Path) -> None:
+    """Half floats: it is tifffile's own stack then, with ImageJ's names for what no tag of TIFF has."""
+    said = {"axes": "TZYX", "unit": "um", "spacing": 1.5, "finterval": 20.0}
+    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 3, 31, 45), 220, np.uint8), imagej=True, resolution=(4, 2),
+                     metadata=said)  # fmt: skip
+    for quantity in ("float16", "float32"):
+        out = tmp_path / "masks" / "confidence" / "a.tif"
+        assert predict(tmp_path, weights, tmp_path / "a.tif", confidence=True, quantity=quantity, overwrite=True) == 0
+        with tifffile.TiffFile(out) as file:
+            assert (file.is_imagej, file.is_shaped) == ((False, True) if quantity == "float16" else (True, False))
+        with closing(open_images(out)) as images:
+            steps = images.planes[0].grid.calibration
+            assert (images.axes, steps) == ("TZ", pytest.approx({"X": 0.25, "Y": 0.5, "Z": 1.5, "T": 20.0}))
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    ({"spacing": 1.5, "unit": "um"}, {"X": 0.5, "Y": 0.25, "Z": 1.5}),
+    ({"spacing": 1.5}, {"X": 0.5, "Y": 0.25}),  # of what, nobody knows
+    ({"spacing": 2, "unit": "nm", "finterval": 3, "tunit": "min"}, {"X": 0.5, "Y": 0.25, "Z": 0.002, "T": 180.0}),
+])  # fmt: skip
+def test_steps_that_users_of_tifffile_write(tmp_path: Path, said: dict[str, Any], expected: dict[str, float]) -> None:
+    """Sizes of pixels are the tags', which have a unit of their own."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 31, 45), np.uint8), resolution=(20000, 40000),
+                     photometric="minisblack", resolutionunit="CENTIMETER", metadata={"axes": "ZYX", **said})  # fmt: skip
+    with closing(open_images(tmp_path / "a.tif")) as images:
+        assert images.planes[0].grid.calibration == pytest.approx(expected)
 
 
 def test_pages_of_different_sizes(tmp_path: Path, weights: Path, rng: np.random.Generator) -> None:

@@ -880,6 +880,24 @@ def test_distances_under_a_microscope_are_shown_as_what_they_are(tmp_path: Path)
     assert (title, rows[1][3]) == ("outlines, distances in nm", "750.0000")
 
 
+def test_pixels_of_two_sizes_have_no_distances_in_metres(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where one mask was saved again of another level of a pyramid: swapped they would be twice as far apart."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:20] = 1
+    for name, size in (("p", 0.25), ("t", 0.5), ("same", 0.500001)):
+        said = {"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": size}
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", mask, metadata=said)
+    files = tmp_path / "p.ome.tif", tmp_path / "t.ome.tif"
+    for options in ({"distances": "metres"}, {"boundary": (5e-7, "metres")}):
+        with pytest.raises(NothingDoneError):
+            run(EvalOptions(*files, **options), Console(quiet=True))
+        said = capsys.readouterr().err.replace(f"{tmp_path}/", "")
+        assert "t.ome.tif: pixels of 5e-07 x 5e-07 m; p.ome.tif has pixels of 2.5e-07 x 2.5e-07 m; correct" in said
+    found = evaluated(tmp_path / "r", *files, distances="pixels", boundary=(2.0, "pixels"))
+    assert found["per_class"][1]["hausdorff_95_mean_over_images"]["value"] == 0
+    evaluated(tmp_path / "s", files[1], tmp_path / "same.ome.tif", distances="metres")
+
+
 def test_tables_name_their_pairs(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     rows = [f"masks/site0_{n}.png,truth/site0_{n}.png" for n in (0, 2)]
     table = tmp_path / "pairs.csv"

@@ -109,7 +109,7 @@ def sinks(
     ends well."""
     grids = grids or [plane.grid for plane in masks.planes]
     if masks.in_pages:
-        stack = create_stack(output, grids, layout, masks.axes, masks.shape, masks.dialect)
+        stack = create_stack(output, grids, layout, masks.axes, masks.shape, masks.dialect, masks.names)
         return list(files.enter_context(stack))
     return [files.enter_context(create(output, grids[0], layout, setting.encoding))]
 

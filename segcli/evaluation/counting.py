@@ -198,18 +198,25 @@ def by_class(
 
 def _steps(truth: Source, prediction: Source, unit: str) -> tuple[float, float]:
     """Height and width of a pixel in the unit, as one of the masks says; InputError where they are asked for in metres
-    and neither does."""
+    and neither does, or both and not the same."""
     if unit == "pixels":
         return 1.0, 1.0
-    size = truth.grid.pixel_size_m() or prediction.grid.pixel_size_m()
-    if size is not None:
-        return size
+    sizes = [size for mask in (truth, prediction) if (size := mask.grid.pixel_size_m()) is not None]
+    if len(sizes) == 2 and any(abs(one - other) > MOST_UNLIKE * other for one, other in zip(*sizes, strict=True)):
+        found, expected = (f"pixels of {down:g} x {across:g} m" for down, across in sizes)
+        raise InputError(truth.path, found, f"{prediction.path} has {expected}", "correct one, or give pixels")
+    if sizes:
+        return sizes[0]
     raise InputError(truth.path, "its pixels have no size in metres", "metres were asked for", "give pixels")
+
+
+MOST_UNLIKE = 0.01
+"""Of sizes of pixels that are the same but for their last digits."""
 
 
 def _in_pixels(truth: Source, prediction: Source, width: float, unit: str) -> float:
     down, across = _steps(truth, prediction, unit)
-    if abs(down - across) > 0.01 * across:
+    if abs(down - across) > MOST_UNLIKE * across:
         raise InputError(truth.path, f"pixels of {down:g} x {across:g}", "--boundary in metres needs square ones",
                          "give pixels, or use --distances metres")  # fmt: skip
     return width / across

@@ -59,6 +59,11 @@ def imagej(page: tifffile.TiffPage, data: dict[str, Any]) -> dict[str, float]:
     return found
 
 
+def shaped(page: tifffile.TiffPage, data: dict[str, Any]) -> dict[str, float]:
+    """By metadata of tifffile's own, where these have ImageJ's names and a unit; tags that have a unit go before."""
+    return (imagej(page, data) if "unit" in data else {}) | resolution(page)
+
+
 def step(axis: str, size: float, unit: str) -> float | None:
     """Of a step along X, Y, Z or T in a unit that is named; None where size or unit is unknown."""
     factor = _unit(unit, TIMES if axis == "T" else LENGTHS)

@@ -141,11 +141,10 @@ def _write(
             metadata["LUTs"] = [_colormap(layout.colors, np.uint8)]
         steps = first.calibration
         if "X" in steps and "Y" in steps:
-            metadata["unit"] = "um"
             options["resolution"] = (1 / steps["X"], 1 / steps["Y"])
-        metadata |= {name: steps[axis] for axis, name in (("Z", "spacing"), ("T", "finterval")) if axis in steps}
+        metadata |= _in_names_of_imagej(steps)
     else:
-        metadata |= said
+        metadata |= said | _in_names_of_imagej(first.calibration)
         if (pixels_per_cm := first.pixels_per_cm()) is not None:
             options |= {"resolution": pixels_per_cm, "resolutionunit": "CENTIMETER"}
         if layout.colors is not None:
@@ -197,6 +196,12 @@ def _uuid_of(pixels: Sequence[NDArray[Any]], metadata: dict[str, Any]) -> UUID:
     for image in pixels:
         digest.update(np.ascontiguousarray(image).data)
     return UUID(bytes=digest.digest(), version=5)
+
+
+def _in_names_of_imagej(steps: dict[str, float]) -> dict[str, Any]:
+    """The size of a step that no tag of TIFF has, and the unit of lengths, as `pixel_size.imagej` reads them."""
+    unit: dict[str, Any] = {"unit": "um"} if steps.keys() & set("XYZ") else {}
+    return unit | {name: steps[axis] for axis, name in (("Z", "spacing"), ("T", "finterval")) if axis in steps}
 
 
 def _said(layout: Layout) -> dict[str, Any]:
