@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segcli import batch, forecast
 from segcli.ahead import shared
-from segcli.classes import check_colors
+from segcli.classes import ClassTable, check_colors
 from segcli.coloring.comparing import draw_comparison
 from segcli.coloring.drawing import draw, draw_palette
 from segcli.coloring.indexing import draw_indices
@@ -17,6 +17,7 @@ from segcli.console import Console, Progress
 from segcli.errors import InputError, UsageError
 from segcli.evaluation.meaning import Meaning, find_meaning
 from segcli.evaluation.pairs import Pair
+from segcli.files import read_steadily
 from segcli.known_palettes import KNOWN, is_nameless
 from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
@@ -27,6 +28,7 @@ from segcli.raster.canvas import MOST_BYTES
 from segcli.raster.images import Images, open_images
 from segcli.raster.labels import written_table
 from segcli.raster.names import Name
+from segcli.raster.values import in_usual_colors
 
 SMALL_PIXELS = 2**23
 """Masks of up to so many pixels are drawn several at once; larger ones keep all cores busy alone."""
@@ -41,13 +43,16 @@ def run(options: ColorizeOptions, console: Console) -> int:
     _check(options)
     suffix, beside = partial(_suffix, options), _beside(options)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, beside)
-    setting = _setting(options, folder, jobs, console)
+    name = options.palette
+    given, palettes = read_steadily([] if name is None or name in KNOWN else [Path(name)],
+                                    lambda: None if name is None else find_palette(name))  # fmt: skip
+    setting = _setting(options, folder, jobs, given, console)
     jobs = [replace(job, made_of=setting.sources_of(job)) for job in jobs]
-    palettes = [Path(options.palette)] if options.palette is not None and options.palette not in KNOWN else []
+    wanted = replace(options, palette="a file") if palettes else options
     batch.spare(jobs, chain(palettes, *(job.made_of or () for job in jobs)))
     jobs = batch.of_shard(jobs, folder, options.shard)
     if options.verify or options.dry_run:
-        known = seen(folder, "colorize", options, palettes)
+        known = seen(folder, "colorize", wanted, palettes)
         if options.verify:
             return forecast.verify(jobs, known, console)
         return forecast.rehearse(jobs, known, options.overwrite, _cost, console)
@@ -55,7 +60,7 @@ def run(options: ColorizeOptions, console: Console) -> int:
     at_once = options.jobs or cores()
 
     with (
-        opened(folder, "colorize", options, palettes, folder == options.out, options.shard) as manifest,
+        opened(folder, "colorize", wanted, palettes, folder == options.out, options.shard) as manifest,
         console.progress(len(jobs)) as progress,
     ):
 
@@ -169,8 +174,9 @@ def _beside(options: ColorizeOptions) -> list[batch.Beside]:
     return found
 
 
-def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], console: Console) -> Setting:
-    given = None if options.palette is None else find_palette(options.palette)
+def _setting(
+    options: ColorizeOptions, folder: Path, jobs: list[batch.Job], given: ClassTable | None, console: Console
+) -> Setting:
     images = partners("--over", options.over, jobs, folder)
     truths = partners("--compare", options.compare, jobs, folder)
     meaning: Meaning | None = None
@@ -183,6 +189,8 @@ def _setting(options: ColorizeOptions, folder: Path, jobs: list[batch.Job], cons
             colors = {entry.index: entry.color for entry in given.entries}
             shown = tuple(replace(e, color=colors.get(e.index, e.color)) for e in meaning.classes.entries)
             meaning = replace(meaning, classes=replace(meaning.classes, entries=shown))
+        elif meaning.is_by_value:  # or what lies beside it tomorrow would change the colours
+            meaning = replace(meaning, classes=in_usual_colors(meaning.classes))
         for line in meaning.notes:
             console.say(line)
     if options.to_index and given is not None:

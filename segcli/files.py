@@ -9,12 +9,14 @@ import re
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from segcli.errors import BusyError, InputError, NothingDoneError
+
+Found = TypeVar("Found")
 
 PART = ".segcli-part"
 """What the name of an unfinished file, or of a folder of them, ends with; a run removes such leftovers."""
@@ -28,6 +30,9 @@ _HASHED = 16
 
 _NAMES = 2**40
 """The first of the bytes of a record, far behind its end, that are locked for names."""
+
+TRIALS = 5
+"""So often a file is read that changes meanwhile."""
 
 _STAGE = re.compile(rf"\.[0-9a-f]{{{_HASHED}}}{re.escape(PART)}")
 
@@ -129,6 +134,21 @@ class Watched:
         for path, seen in self._seen.items():
             if size_and_time(path) != seen:
                 raise InputError(path, "changed while it was read", "", "run again when it is whole")
+
+
+def read_steadily(paths: Sequence[Path], read: Callable[[], Found]) -> tuple[Found, dict[Path, str]]:
+    """What `read` makes of files, and the SHA-256 of each as it was then: a training may put better weights into their
+    place meanwhile. InputError where they change again and again."""
+    for trial in reversed(range(TRIALS)):
+        watched = Watched(paths)
+        found, digests = read(), {path: sha256_of(path) for path in paths}
+        try:
+            watched.check()
+            break
+        except InputError:
+            if not trial:
+                raise
+    return found, digests
 
 
 def files_in(path: Path) -> list[Path]:

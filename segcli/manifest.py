@@ -9,13 +9,12 @@ and read all of them.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -23,31 +22,11 @@ from typing import Any, BinaryIO
 import segcli
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import Digests, Places, destination, is_stage, lock, name_held, sha256_of, stage_of
+from segcli.keys import LATER, NONE, Contents, key_of
 from segcli.made import Done, Mark, absolute, link_of
 from segcli.shard import Shard
 
 MANIFEST = "segcli.jsonl"
-
-IDLE = frozenset({
-    "inputs", "out", "recursive", "overwrite", "jobs", "memory_bytes", "device", "dry_run", "verify", "on_error",
-    "shard", "quiet", "debug", "weights",
-})  # fmt: skip
-"""Options that change nothing in an output; weights count by what is in the file."""
-
-LATER = {"min_pixels": "0", "axes": "None"}
-"""Options that earlier versions did not have, with what is as it was without: no reason to do anything again."""
-
-
-def key_of(verb: str, options: Any, files: Sequence[Path] = ()) -> tuple[str, dict[str, Any]]:
-    """What tells runs apart whose outputs may differ, and what stands behind it: the options that matter, as text, and
-    the contents of files that serve all inputs, such as weights."""
-    counted = {name: value for name, value in asdict(options).items() if name not in IDLE}
-    wanted = {name: str(value) for name, value in counted.items() if str(value) != LATER.get(name)}
-    contents = {str(path): sha256_of(path) for path in files}
-    stated = {"verb": verb, "options": wanted, "files": contents}
-    # A file counts by what is in it, not by where it lies, and in its order: the first weights name the colours.
-    by_contents = {**stated, "files": list(contents.values())}
-    return hashlib.sha256(json.dumps(by_contents, sort_keys=True).encode()).hexdigest()[:16], stated
 
 
 class Manifest:
@@ -295,7 +274,7 @@ def made_of_each_other(folder: Path, files: Collection[Path]) -> frozenset[Path]
     return frozenset(path for path in inside if record.is_made_of(path, names))
 
 
-def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> Manifest:
+def seen(folder: Path, verb: str, options: Any, files: Contents = NONE) -> Manifest:
     """What is known of an output folder, to look at; nothing is created, locked or removed."""
     key, stated = key_of(verb, options, files)
     return Manifest(folder / MANIFEST, key, BytesIO(), records(folder), stated=stated)
@@ -303,7 +282,12 @@ def seen(folder: Path, verb: str, options: Any, files: Sequence[Path] = ()) -> M
 
 @contextmanager
 def opened(
-    folder: Path, verb: str, options: Any, files: Sequence[Path] = (), alone: bool = True, shard: Shard | None = None
+    folder: Path,
+    verb: str,
+    options: Any,
+    files: Contents = NONE,
+    alone: bool = True,
+    shard: Shard | None = None,
 ) -> Iterator[Manifest]:
     """The manifest of an output folder, created where there is none; with `alone`, no other run may have it open, or
     with a `shard`, none but its fellows.

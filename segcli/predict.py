@@ -17,6 +17,7 @@ from segcli import batch, forecast, outputs
 from segcli.ahead import Flag, ahead, behind
 from segcli.console import Console, Progress
 from segcli.errors import InputError
+from segcli.files import read_steadily
 from segcli.forecast import Cost
 from segcli.machine import cores, resident_bytes
 from segcli.manifest import opened, seen
@@ -54,8 +55,7 @@ SMALL_BYTES = 2**23
 """Images up to this size are read whole, and those of one height and width go through the network together."""
 
 STRIPS_TO_TRIM = 64
-"""In images of so many strips holes in the heap are given back, after each 64 and, since the first strips, of all
-heights, leave most of them, after 1, 2, 4, 8, ..."""
+"""Holes in the heap are given back after 1, 2, 4, 8, ... strips, which leave most of them, and then after each 64."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run(options: PredictOptions, console: Console) -> int:
     options, dtype = in_numbers_of(device, options, console.say)
     if not options.weights:
         console.say(f"weights: {paths[0].stem} (bundled; choose others with --weights)")
-    models = checkpoint.load_all(paths, options.axes is not None)
+    models, files = read_steadily(paths, partial(checkpoint.load_all, paths, options.axes is not None))
     model = models[0]
     check_count(options.bands, model.bands, model.learnt)
     ranged = options.input_range or model.normalisation.percentiles
@@ -118,7 +118,7 @@ def run(options: PredictOptions, console: Console) -> int:
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
     jobs = batch.of_shard(jobs, folder, options.shard)
     if options.verify:
-        return forecast.verify(jobs, seen(folder, "predict", options, paths), console)
+        return forecast.verify(jobs, seen(folder, "predict", options, files), console)
     products, encoding = outputs.wanted_products(model.classes, options), outputs.encoding(options)
     # On the CPU the network needs all cores itself.
     readers = options.jobs or (1 if device.type == "cpu" else min(4, cores()))
@@ -134,7 +134,7 @@ def run(options: PredictOptions, console: Console) -> int:
     memory = Memory.of(options.memory_bytes, always, scorer.device, scorer.networks)
     setting = Setting(model, products, encoding, options, console, memory)
     if options.dry_run:
-        known = seen(folder, "predict", options, paths)
+        known = seen(folder, "predict", options, files)
         with out_of_memory_named(scorer.device, "free some there, or choose another --device"):
             return forecast.rehearse(jobs, known, options.overwrite, costs(setting, scorer), console)
 
@@ -144,7 +144,7 @@ def run(options: PredictOptions, console: Console) -> int:
         return (size, scorer.together(*size)) if first.is_loaded and not scan.images.axes else (id(scan), 1)
 
     with (
-        opened(folder, "predict", options, paths, folder == options.out, options.shard) as manifest,
+        opened(folder, "predict", options, files, folder == options.out, options.shard) as manifest,
         console.progress(len(jobs)) as progress,
     ):
 

@@ -80,7 +80,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         if options.resume_if_any and not options.resume:
             console.say(f"{out}: no training to go on with; it begins anew")
         splits = find_pairs(options.data, options.val, options.split_seed, options.group_by, options.fold)
-        check_pairs(options, splits)
+        check_pairs(options, splits, out)
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
         files = Files(options.axes)
         found = survey(splits, labels, console.fail, options.bands, options.percentiles is not None, files)

@@ -364,6 +364,38 @@ def test_the_partner_of_a_named_output_has_the_name_of_the_mask(tmp_path: Path) 
         assert pixels_of(out)[4, 4, 2] > 100
 
 
+def test_compared_values_have_their_colours_whatever_else_is_there(tmp_path: Path) -> None:
+    """A mask that comes later, with other values, makes no picture of before wrong."""
+    write_picture(tmp_path / "masks" / "a.png", np.array([[0, 2, 5]], np.uint8).repeat(30, 0).repeat(20, 1))
+    write_picture(tmp_path / "truth" / "a.png", np.array([[0, 5, 2]], np.uint8).repeat(30, 0).repeat(20, 1))
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth") == 0
+    first = pixels_of(tmp_path / "out" / "a.png")
+    for name in ("masks", "truth"):
+        write_picture(tmp_path / name / "b.png", np.array([[0, 1, 3]], np.uint8).repeat(30, 0).repeat(20, 1))
+    assert colorize(tmp_path, tmp_path / "masks", compare=tmp_path / "truth", out=tmp_path / "again") == 0
+    assert np.array_equal(pixels_of(tmp_path / "again" / "a.png"), first)
+    assert colorize(tmp_path, tmp_path / "masks", out=tmp_path / "plain") == 0
+    plain = pixels_of(tmp_path / "plain" / "a.png")
+    assert [tuple(first[-5, col][:3]) for col in (30, 50)] == [tuple(plain[-5, col][:3]) for col in (30, 50)]
+
+
+def test_folders_count_by_what_is_in_them_not_by_how_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_picture(tmp_path / "masks" / "a.png", np.ones((9, 9), np.uint8))
+    write_picture(tmp_path / "scans" / "a.png", np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "p.csv").write_text("index,name,color\n0,ground,#000000\n1,tree,#00FF00\n")
+    assert colorize(tmp_path, Path("masks"), over=Path("scans"), palette="p.csv") == 0
+    for over, palette in ((Path("scans"), "./p.csv"), (tmp_path / "scans", str(tmp_path / "p.csv"))):
+        assert colorize(tmp_path, tmp_path / "masks", over=over, palette=palette, verify=True) == 0
+    capsys.readouterr()
+    assert colorize(tmp_path, Path("masks"), palette="p.csv", verify=True) == 1
+    assert colorize(tmp_path, Path("masks"), over=Path("scans"), palette="voc", verify=True) == 1
+    (tmp_path / "p.csv").write_text("index,name,color\n0,ground,#000000\n1,tree,#00FE00\n")
+    assert colorize(tmp_path, Path("masks"), over=Path("scans"), palette="p.csv", verify=True) == 1
+
+
 def test_pictures_keep_the_names_of_images(tmp_path: Path, rng: np.random.Generator) -> None:
     """Which well is which nobody could tell otherwise."""
     with tifffile.TiffWriter(tmp_path / "m.ome.tif", ome=True) as file:

@@ -17,7 +17,8 @@ import pytest
 from helpers import write_picture
 from ready import Ready
 
-from segcli.manifest import IDLE, MANIFEST, opened
+from segcli.keys import IDLE
+from segcli.manifest import MANIFEST, opened
 from segcli.network import checkpoint
 from segcli.options import ColorizeOptions, PredictOptions
 from segcli.shard import Shard

@@ -20,6 +20,7 @@ LEAVES = {
     "components",
     "errors",
     "files",
+    "keys",
     "known_palettes",
     "machine",
     "made",

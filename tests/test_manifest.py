@@ -13,7 +13,8 @@ import pytest
 from segcli.batch import Job, due
 from segcli.errors import BusyError, InputError, NothingDoneError
 from segcli.files import PART, Watched, sha256_of
-from segcli.manifest import MANIFEST, Manifest, key_of, opened
+from segcli.keys import key_of
+from segcli.manifest import MANIFEST, Manifest, opened
 from segcli.shard import Shard
 
 
@@ -35,6 +36,10 @@ def write(path: Path, text: str = "mask") -> Path:
     return path
 
 
+def digests(*paths: Path) -> dict[Path, str]:
+    return {path: sha256_of(path) for path in paths}
+
+
 def again(folder: Path, options: Options = Options(), **more: object) -> Manifest:
     """A second run, as far as it looks."""
     with opened(folder, "predict", options, **more) as manifest:  # type: ignore[arg-type]
@@ -44,20 +49,20 @@ def again(folder: Path, options: Options = Options(), **more: object) -> Manifes
 def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> None:
     out, weights = tmp_path / "out", write(tmp_path / "w", "weights")
     output, beside = write(out / "deep" / "scan.png"), write(out / "confidence" / "scan.tif")
-    with opened(out, "predict", Options(), [weights]) as manifest:
+    with opened(out, "predict", Options(), digests(weights)) as manifest:
         assert manifest.why(source, output, [source])
         manifest.add(source, [output, beside], [source])
 
     def is_up_to_date(
         options: Options = Options(), files: tuple[Path, ...] = (weights,), name: object = source
     ) -> bool:
-        return again(out, options, files=files).why(name, output, [source]) is None
+        return again(out, options, files=digests(*files)).why(name, output, [source]) is None
 
     assert is_up_to_date()
     assert is_up_to_date(Options(quiet=True))  # changes nothing in an output
     assert not is_up_to_date(Options(width=4))
     assert is_up_to_date(name="scan.png")  # in other words
-    assert again(out, files=(weights,)).why("/vsimem/a", output, []) == "new"
+    assert again(out, files=digests(weights)).why("/vsimem/a", output, []) == "new"
     assert is_up_to_date(files=(write(tmp_path / "elsewhere", "weights"),))
     assert not is_up_to_date(files=(write(tmp_path / "elsewhere", "Weights"),))
     os.utime(source, (1, 1))
@@ -71,7 +76,9 @@ def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> N
     assert not is_up_to_date()
     write(beside)
     assert is_up_to_date()
-    assert again(out, files=(weights,)).why(source, output, [source, weights]) == "source changed"  # made of more now
+    assert (
+        again(out, files=digests(weights)).why(source, output, [source, weights]) == "source changed"
+    )  # made of more now
 
 
 def test_only_what_segcli_wrote_is_replaced(tmp_path: Path, source: Path) -> None:
@@ -447,11 +454,11 @@ def test_a_torn_line_and_lines_of_something_else(tmp_path: Path, source: Path) -
 def test_the_options_of_each_kind_of_run_are_recorded_once(tmp_path: Path) -> None:
     weights = write(tmp_path / "w", "x")
     for options in (Options(), Options(quiet=True), Options(width=4), Options()):
-        again(tmp_path / "out", options, files=(weights,))
+        again(tmp_path / "out", options, files=digests(weights))
     lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
     assert [line["run"]["options"] for line in lines] == [{"width": "3"}, {"width": "4"}]
-    assert lines[0]["key"] == key_of("predict", Options(), [weights])[0] != lines[1]["key"]
-    assert key_of("tile", Options(), [weights])[0] != lines[0]["key"]
+    assert lines[0]["key"] == key_of("predict", Options(), digests(weights))[0] != lines[1]["key"]
+    assert key_of("tile", Options(), digests(weights))[0] != lines[0]["key"]
 
 
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.console import Console
 from segcli.errors import NothingDoneError
 from segcli.evaluate import run as evaluate
-from segcli.manifest import key_of
+from segcli.keys import key_of
 from segcli.network import checkpoint
 from segcli.options import EvalOptions, PredictOptions
 from segcli.predict import run

@@ -1,7 +1,9 @@
 """segcli predict, as a function and as the installed program. The model's answer is known: light is 7, dark is 2."""
 
 import gc
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ from rasterio.transform import from_origin
 from segcli.classes import ClassTable
 from segcli.cli.texts import size_in_bytes
 from segcli.console import Console
-from segcli.errors import NothingDoneError, UsageError
+from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.network import checkpoint
 from segcli.network.blend import Windows
 from segcli.network.budget import Memory
@@ -841,3 +844,45 @@ def test_sizes(text: str, size: float) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="--memory"):
         size_in_bytes("--memory", text)
+
+
+def test_weights_that_are_replaced_while_they_are_loaded(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a training beside it: what is recorded is what the masks were made with."""
+    picture = write_picture(tmp_path / "scan.png", rng.integers(0, 256, (20, 30, 3), np.uint8))
+    first, path, second = (tmp_path / f"{name}.safetensors" for name in ("first", "w", "second"))
+    model = brightness_model()
+    checkpoint.save(model, first)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.neg_()
+    checkpoint.save(model, second)
+    shutil.copy(first, path)
+    load_all, loads = checkpoint.load_all, []
+
+    def replaced_meanwhile(*arguments: Any) -> list[checkpoint.Model]:
+        found = load_all(*arguments)
+        loads.append(found)
+        if len(loads) == 1:
+            shutil.copy(second, tmp_path / "part")
+            (tmp_path / "part").replace(path)
+        return found
+
+    monkeypatch.setattr(checkpoint, "load_all", replaced_meanwhile)
+    assert predict(tmp_path, path, picture) == 0
+    assert len(loads) == 2
+    made = (tmp_path / "masks" / "scan.png").read_bytes()
+    assert predict(tmp_path, path, picture, verify=True) == 0
+    shutil.rmtree(tmp_path / "masks")
+    assert predict(tmp_path, second, picture) == 0
+    assert (tmp_path / "masks" / "scan.png").read_bytes() == made
+
+    def replaced_each_time(*arguments: Any) -> list[checkpoint.Model]:
+        loads.append([])
+        os.utime(path, ns=(1, len(loads)))
+        return load_all(*arguments)
+
+    monkeypatch.setattr(checkpoint, "load_all", replaced_each_time)
+    with pytest.raises(InputError, match=r"w\.safetensors: changed while it was read"):
+        predict(tmp_path, path, picture)

@@ -419,8 +419,8 @@ def test_steps_are_kept_where_imagej_cannot_hold_the_values(tmp_path: Path, weig
 ])  # fmt: skip
 def test_steps_that_users_of_tifffile_write(tmp_path: Path, said: dict[str, Any], expected: dict[str, float]) -> None:
     """Sizes of pixels are the tags', which have a unit of their own."""
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 31, 45), np.uint8), resolution=(20000, 40000),
-                     photometric="minisblack", resolutionunit="CENTIMETER", metadata={"axes": "ZYX", **said})  # fmt: skip
+    tags = {"photometric": "minisblack", "resolution": (20000, 40000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 31, 45), np.uint8), metadata={"axes": "ZYX"} | said, **tags)
     with closing(open_images(tmp_path / "a.tif")) as images:
         assert images.planes[0].grid.calibration == pytest.approx(expected)
 

@@ -74,6 +74,34 @@ def test_the_folder_has_the_whole_name_of_the_data(data: Path, monkeypatch: pyte
     assert found == [Path("runs/data.v1"), Path("runs/pairs.v2")]
 
 
+@pytest.mark.parametrize("way", ["the data's folder", "a validation/ of the user's", "a table of files in it"])
+def test_data_are_never_taken_for_an_earlier_training(data: Path, options: TrainOptions, way: str) -> None:
+    """Their names may be those that a training gives its own: 2010_site.tif."""
+    for kind in ("images", "masks"):
+        for n, path in enumerate(sorted((data / kind).iterdir())[:2]):
+            (data / "validation" / kind).mkdir(parents=True, exist_ok=True)
+            path.rename(data / "validation" / kind / f"201{n}_site.tif")
+    rows = [f"images/{n}.png,masks/{n}.png,train" for n in (2, 3)]
+    rows += [f"validation/images/201{n}_site.tif,validation/masks/201{n}_site.tif,val" for n in (0, 1)]
+    table = data / "pairs.csv"
+    table.write_text("\n".join(["image,mask,split", *rows]))
+    before = contents(data)
+    if way == "the data's folder":
+        options, said = replace(options, out=data), "the data's own folder"
+    elif way == "a validation/ of the user's":
+        options, said = replace(options, data=table, out=data), "validation: exists, without a training beside it"
+    else:
+        (data / "options.json").write_text("{}")
+        before = contents(data)
+        options, said = (
+            replace(options, data=table, out=data),
+            "validation/[a-z]*: lies in .*/validation; a training writes",
+        )
+    with pytest.raises(UsageError, match=said):
+        train.run(options, QUIET)
+    assert contents(data) == before
+
+
 def test_a_training_is_whole_until_another_replaces_it(
     options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ class Meaning:
     `notes` are lines for people on what was concluded. With `by_name` a prediction that names its classes is read by
     them; others are read as the first one is, which names them as `first` does. With `of_objects` all of its classes
     but the background are one. `truth` is what true masks name themselves, where nothing else says it.
-    `is_given`: a table says the classes.
+    `is_given`: a table says the classes; `is_by_value`: nothing does but the values that occur.
     """
 
     classes: ClassTable
@@ -38,6 +38,7 @@ class Meaning:
     of_objects: bool = False
     truth: ClassTable | None = None
     is_given: bool = False
+    is_by_value: bool = False
 
     @classmethod
     def of(cls, classes: ClassTable) -> "Meaning":
@@ -97,7 +98,7 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     classes = [value for value in both if value != 255]
     if not classes:
         _check_opens(first)
-    return Meaning.of(table_of(classes, first.truth))
+    return replace(Meaning.of(table_of(classes, first.truth)), is_by_value=True)
 
 
 def _check_opens(pair: Pair) -> None:

@@ -115,6 +115,13 @@ def values_of(path: Name, masks: Images, given: ClassTable | None, black_and_whi
     return _values()
 
 
+def in_usual_colors(classes: ClassTable) -> ClassTable:
+    """The classes in the colours that their values have in every mask of which nothing says any."""
+    usual = {entry.index: entry.color for entry in _values().classes.entries}
+    entries = (replace(entry, color=usual.get(entry.index, entry.color)) for entry in classes.entries)
+    return replace(classes, entries=tuple(entries))
+
+
 def are_black_and_white(paths: Iterable[Name]) -> bool:
     """Whether no value but 0 and 255 is in any of the masks that nothing says the meaning of, and 255 is in one.
 

@@ -8,6 +8,7 @@ from segcli.network.checkpoint import Model
 from segcli.network.encoders import STRIDES
 from segcli.options import TrainOptions
 from segcli.raster.zarrs import check_outside
+from segcli.training.folder import BEST, LAST, OPTIONS, VALIDATION
 from segcli.training.pairs import INSTANCES, Splits
 from segcli.training.start import batch_norms
 
@@ -78,7 +79,13 @@ def _check_encoder_weights(options: TrainOptions, start: Model | None) -> None:
 def check_folder(options: TrainOptions, out: Path) -> None:
     """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
     check_outside(out)
-    best, last = out / "best.safetensors", out / "last.safetensors"
+    best, last = out / BEST, out / LAST
+    if out.resolve() == options.data.resolve():
+        raise UsageError(out, "the data's own folder", "a training writes validation/ there, which would be data next "
+                         "time", f"choose another --out, such as {out / 'run'}")  # fmt: skip
+    if (theirs := out / VALIDATION).exists() and not any((out / name).exists() for name in (BEST, LAST, OPTIONS)):
+        raise UsageError(theirs, "exists, without a training beside it", "a training writes its masks there and takes "
+                         "away what lies there under their names", "choose another --out")  # fmt: skip
     if options.resume and not last.exists():
         raise UsageError(last, "no such file", "--resume goes on with a training that was begun there",
                          "--resume-if-any begins one where there is none")  # fmt: skip
@@ -90,8 +97,15 @@ def check_folder(options: TrainOptions, out: Path) -> None:
         )
 
 
-def check_pairs(options: TrainOptions, splits: Splits) -> None:
-    """UsageError where a split is asked for that the data have already, or borders without numbers of objects."""
+def check_pairs(options: TrainOptions, splits: Splits, out: Path) -> None:
+    """UsageError where a split is asked for that the data have already, borders without numbers of objects, or data
+    that lie where the training writes."""
+    own = (out / VALIDATION).resolve()
+    files = (path for pair in splits.all for path in (pair.image, pair.mask, pair.instances) if path is not None)
+    for folder in {path.parent for path in files}:
+        if own in (place := folder.resolve(), *place.parents):
+            raise UsageError(folder, f"lies in {out / VALIDATION}", "a training writes its masks there, in place of "
+                             "others", "choose another --out")  # fmt: skip
     is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val,
                 "--split-seed": options.split_seed != TrainOptions.split_seed,
                 "--fold": options.fold is not None}  # fmt: skip
