@@ -17,7 +17,7 @@ from segcli.inputs import find
 from segcli.manifest import Manifest
 from segcli.options import OnError
 from segcli.raster.faults import check_open
-from segcli.raster.names import SUFFIXES, Name, is_folder
+from segcli.raster.names import Name, is_file_name, is_folder
 from segcli.raster.origins import origins
 from segcli.raster.sidecars import placed
 from segcli.raster.zarrs import check_outside
@@ -83,16 +83,16 @@ def plan(
     """The output folder and a job for each input, in order.
 
     A folder gives the rasters in it, and an output keeps its path below that folder; nothing inside an output folder
-    below it is an input. `out` is a file name where there is one input, a file, and it has a suffix (of letters:
-    2024.05.01 is a folder). `beside` are the other files that each job writes.
+    below it is an input. `out` is a file name where there is one input, a file, and it has the ending of one. `beside`
+    are the other files that each job writes.
     Raises UsageError where two files would have one name or an input be overwritten, NothingDoneError without inputs.
     """
-    if len(inputs := list(inputs)) == 1 and not is_folder(inputs[0]) and out.suffix[1:].isalpha() and not out.is_dir():
+    if len(inputs := list(inputs)) == 1 and not is_folder(inputs[0]) and is_file_name(out):
         check_outside(out)
         if out.suffix.lower() != output_suffix(inputs[0]):
             raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
         return out.parent, _without_clashes({inputs[0]: out}, out.parent, beside)
-    if out.is_file() or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+    if out.is_file() or is_file_name(out):
         raise UsageError(out, "a file", "expected a folder for the outputs", "a file name is for one input")
     found = find(inputs, out, recursive)
     places = {source: out / relative.with_suffix(output_suffix(source)) for source, relative in found.items()}

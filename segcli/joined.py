@@ -7,7 +7,7 @@ from pathlib import Path
 from segcli import batch, manifest
 from segcli.errors import InputError, UsageError
 from segcli.options import TileOptions
-from segcli.raster.names import SUFFIXES, Name, rasters_in
+from segcli.raster.names import Name, is_file_name, rasters_in
 from segcli.raster.zarrs import check_outside
 from segcli.tiling import joining
 from segcli.tiling.layout import TILE_PLACE
@@ -20,11 +20,11 @@ def places(
     out = options.out
     assert out is not None
     check_outside(out)
-    if out.suffix[1:].isalpha() and not out.is_dir() and len(found) == 1:  # 2024.05.01 is a folder, as for other verbs
+    if is_file_name(out) and len(found) == 1:
         if out.suffix.lower() not in (".tif", ".tiff", ".png"):
             raise UsageError(out, "wrong ending", "expected .tif or .png")
         return out.parent, {batch.Job(name_of(found[0]), out, made_of=made_of(found[0])): found[0]}
-    if out.is_file() or (out.suffix.lower() in SUFFIXES and not out.is_dir()):
+    if out.is_file() or is_file_name(out):
         raise UsageError(out, "a file", "expected a folder for the outputs", "a file name is for one raster")
     jobs: dict[batch.Job, joining.Job | InputError] = {}
     taken: set[Path] = set()

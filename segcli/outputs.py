@@ -54,6 +54,18 @@ def check(options: PredictOptions, say: Callable[[str], None]) -> None:
                 "where they meet; --input-range LOW,HIGH gives all the same")  # fmt: skip
 
 
+def with_overviews(jobs: Sequence[Job], options: PredictOptions) -> list[Job]:
+    """Jobs that are made of the overviews beside their sources, too, where one of these may be what is read."""
+    if options.level is None and options.mpp is None:
+        return list(jobs)
+    found = []
+    for job in jobs:
+        files = job.made_of or ()
+        beside = (path for file in files if (path := Path(f"{file}.ovr")).is_file())
+        found.append(job if job.made_of is None else replace(job, made_of=(*files, *beside)))
+    return found
+
+
 def needs_confidence(options: PredictOptions) -> bool:
     """Objects and polygons say how sure the network was of each."""
     return options.confidence or options.objects or options.polygons is not None

@@ -116,7 +116,7 @@ def run(options: PredictOptions, console: Console) -> int:
     outputs.check(options, console.say)
     suffix = partial(endings.suffix, options.format)
     folder, jobs = batch.plan(options.inputs, options.out, suffix, options.recursive, outputs.beside(options))
-    jobs = batch.of_shard(jobs, folder, options.shard)
+    jobs = batch.of_shard(outputs.with_overviews(jobs, options), folder, options.shard)
     if options.verify:
         return forecast.verify(jobs, seen(folder, "predict", options, files), console)
     products, encoding = outputs.wanted_products(model.classes, options), outputs.encoding(options)

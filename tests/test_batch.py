@@ -455,3 +455,18 @@ def test_an_output_folder_may_have_a_date_for_a_name(tmp_path: Path) -> None:
     touch(tmp_path / "a.tif")
     out = tmp_path / "2024.05.01"
     assert outputs(batch.plan([tmp_path / "a.tif"], out, png, False)[1], out) == {"a.tif": "a.png"}
+
+
+def test_one_input_goes_where_many_would(tmp_path: Path) -> None:
+    """A night with one scan must not fail for the name of the folder; files that people mean have endings of files."""
+    for name in "ab":
+        touch(tmp_path / f"{name}.tif")
+    one, two = [tmp_path / "a.tif"], [tmp_path / "a.tif", tmp_path / "b.tif"]
+    out = tmp_path / "night.run"
+    assert outputs(batch.plan(one, out, png, False)[1], out) == {"a.tif": "a.png"}
+    assert outputs(batch.plan(two, out, png, False)[1], out) == {"a.tif": "a.png", "b.tif": "b.png"}
+    for ending in (".jpg", ".gif", ".gpkg", ".npy"):
+        with pytest.raises(UsageError, match=f"m{ending}: wrong ending"):
+            batch.plan(one, tmp_path / f"m{ending}", png, False)
+        with pytest.raises(UsageError, match=f"m{ending}: a file; expected a folder"):
+            batch.plan(two, tmp_path / f"m{ending}", png, False)

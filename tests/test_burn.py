@@ -185,3 +185,40 @@ def test_an_attribute_of_another_name(tmp_path: Path) -> None:
     assert whole(burnt(path, Grid(9, 9), TABLE, attribute="Covering"))[2, 2] == 5
     with pytest.raises(InputError, match="attributes covering; --attribute names kind"):
         kinds_in(path, "kind")
+
+
+@pytest.mark.parametrize("width", [1.0, 4.0, 60.0])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_a_loop_far_away_changes_nothing_here(tmp_path: Path, crs: str, width: float) -> None:
+    """Outlines that cross themselves somewhere are everyday: such a polygon is cut to the image and bent as others."""
+    grid = Grid(233, 307, rasterio.crs.CRS.from_epsg(32632), from_origin(500_000, 5_600_000, 10, 10))
+    west, east, south, north = 9 - width / 2, 9 + width / 2, 50.54, 51.5
+    loop = [
+        (west + 0.3, north),
+        (west + 0.3001, north + 1e-4),
+        (west + 0.3001, north - 1e-4),
+        (west + 0.3, north + 1e-4),
+    ]
+    corners = [(west, south), (east, south), (east, north), (west, north)]
+    masks = []
+    for name, ring in (("valid", corners), ("crossing", [*corners[:3], *loop, corners[3]])):
+        polygon = shapely.Polygon(ring)
+        assert polygon.is_valid == (name == "valid")
+        if crs != "EPSG:4326":
+            dense = shapely.segmentize(polygon, 0.01) if polygon.is_valid else polygon
+            polygon = shapely.transform(dense, lambda points: transformed(points, "EPSG:4326", crs))
+        path = write_shapes(tmp_path / f"{name}.gpkg", [(polygon, "5")], crs, key="label")
+        masks.append(whole(burnt(path, grid, TABLE)))
+    assert 0.05 < (masks[0] == 5).mean() < 0.95
+    assert np.array_equal(*masks)
+
+
+def test_a_bow_tie_has_an_area(tmp_path: Path) -> None:
+    """Whose halves have areas of two signs, 0 together; and a double loop is inside twice, which is outside."""
+    tie = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    assert (tie.area, tie.is_valid) == (0, False)
+    found = whole(burnt(write_shapes(tmp_path / "a.geojson", [(tie, "roof")]), Grid(10, 10), TABLE))
+    assert (found[1, 0], found[5, 0], found[5, 9], found[0, 5], found[9, 5]) == (5, 5, 5, 0, 0)
+    line = shapely.Polygon([(0, 0), (9, 9), (0, 0)])
+    with pytest.raises(InputError, match=r"b\.geojson: 1 lines, points or empty shapes"):
+        burnt(write_shapes(tmp_path / "b.geojson", [(line, "roof")]), Grid(10, 10), TABLE)

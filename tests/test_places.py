@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import shapely
-from helpers import write_picture
+from helpers import brightness_model, write_picture
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
 from segcli.console import Console
 from segcli.errors import InputError
+from segcli.network import checkpoint
 from segcli.options import PredictOptions
 from segcli.predict import run as predict
 from segcli.raster import vectors
@@ -185,10 +187,9 @@ def test_print_resolution_is_no_size_on_earth(tmp_path: Path) -> None:
 
 def written(tmp_path: Path, grid: Grid, ring: np.ndarray, *holes: np.ndarray) -> dict[str, Any]:
     geometry = {"type": "Polygon", "coordinates": [part.tolist() for part in (ring, *holes)]}
-    vectors._write_geojson(
-        tmp_path / "a.geojson", iter([vectors.Feature(geometry, {"class": 1, "name": "a"})]), grid.crs
-    )
-    found: dict[str, Any] = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["geometry"]
+    path = tmp_path / "a.geojson"
+    vectors._write_geojson(path, path, iter([vectors.Feature(geometry, {"class": 1, "name": "a"})]), grid.crs)
+    found: dict[str, Any] = json.loads(path.read_text())["features"][0]["geometry"]
     return found
 
 
@@ -333,3 +334,63 @@ def test_pictures_with_a_place_beside_them_keep_it(
         with rasterio.open(tmp_path / "masks" / f"{name}.tif") as file:
             assert (file.crs, file.transform) == (crs, from_origin(500_000, 5_000_000, 10, 10))
     assert predict(replace(options, verify=True), Console()) == 0
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3413", "EPSG:3031", "EPSG:3571", "EPSG:32661"])
+def test_geojson_with_a_pole_inside_is_valid(tmp_path: Path, crs: str) -> None:
+    """Wherever the ring begins: its parts meet there but for the last bits, and digits are rounded afterwards."""
+    system, rng = CRS.from_user_input(crs), np.random.default_rng(0)
+    (x,), (y,) = transform("EPSG:4326", system, [0], [90 if crs != "EPSG:3031" else -90])
+    for _ in range(12):
+        west, east, south, north = rng.uniform(20_000, 400_000, 4) * (-1, 1, -1, 1) + (x, x, y, y)
+        ring = np.array([(west, north), (west, south), (east, south), (east, north), (west, north)])
+        found = shapely.geometry.shape(written(tmp_path, on(system), ring))
+        assert found.is_valid, shapely.is_valid_reason(found)
+
+
+def polygons_of(tmp_path: Path, crs: str, place: Affine, kind: Any) -> int:
+    """The exit code of a prediction of blobs there, with polygons."""
+    field = np.kron(np.random.default_rng(0).integers(0, 2, (9, 11)), np.ones((17, 17))).astype(np.uint8) * 200
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 187, 153, 3, dtype="uint8", crs=crs, transform=place) as file:
+        file.write(np.stack([field] * 3))
+    checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
+    options = PredictOptions((tmp_path / "a.tif",), tmp_path / kind, (str(tmp_path / "w.safetensors"),), polygons=kind)
+    return predict(options, Console(quiet=True))
+
+
+@pytest.mark.parametrize("crs", ["+proj=geos +h=35785831 +lon_0=0 +sweep=y", "+proj=moll"])
+def test_geojson_of_what_lies_beside_the_earth_is_refused_with_a_way_out(
+    tmp_path: Path, crs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = (
+        from_origin(-5_500_000, 5_500_000, 59_000, 72_000) if "geos" in crs else from_origin(-18e6, 9e6, 192e3, 118e3)
+    )
+    assert polygons_of(tmp_path, crs, place, "geojson") == 1
+    said = capsys.readouterr().err
+    assert "geojson/polygons/a.geojson: a polygon that lies partly where its projection has no place; " in said
+    assert said.rstrip().endswith("--polygons gpkg")
+    assert not list((tmp_path / "geojson").glob("*.tif"))
+    assert polygons_of(tmp_path, crs, place, "gpkg") == 0
+
+
+@pytest.mark.parametrize(("crs", "meridian"), [
+    ("+proj=longlat +datum=WGS84 +pm=180", 180.0), ("+proj=longlat +datum=WGS84 +pm=paris", 2.33722917),
+    ("EPSG:4807", None), ("EPSG:4326", None),
+])  # fmt: skip
+def test_polygons_keep_the_meridian_that_longitudes_are_counted_from(
+    tmp_path: Path, crs: str, meridian: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or are refused, where GDAL would store them as degrees from Greenwich, on the other side of the earth."""
+    place = from_origin(1, 50, 0.001, 0.001)
+    for kind in ("gpkg", "fgb"):
+        assert polygons_of(tmp_path, crs, place, kind) == (0 if meridian is None else 1)
+        said = capsys.readouterr().err
+        assert meridian is None or f"a.{kind}: longitudes from a meridian at {meridian:g}; GDAL stores" in said
+        if meridian is None:
+            found = pyogrio.read_info(tmp_path / kind / "polygons" / f"a.{kind}")
+            assert CRS.from_user_input(found["crs"]) == CRS.from_user_input(crs)
+    assert polygons_of(tmp_path, crs, place, "geojson") == 0
+    found = json.loads((tmp_path / "geojson" / "polygons" / "a.geojson").read_text())
+    (west,), _ = transform(CRS.from_user_input(crs), "EPSG:4326", [1], [49.9])
+    shapes = shapely.union_all([shapely.geometry.shape(feature["geometry"]) for feature in found["features"]])
+    assert shapes.bounds[0] == pytest.approx(west, abs=1e-4)

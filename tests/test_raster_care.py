@@ -1,5 +1,7 @@
 """Rasters that were read wrongly once: data where there are none, the wrong image of a file, what lies where."""
 
+import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -373,3 +375,67 @@ def test_planes_that_gdal_cannot_decode_are_more_than_files_may_be_open(
     with few_open_files(), closing(open_images(path)) as images:
         found = [np.concatenate([strip.pixels[0] for strip in plane.strips(5)]) for plane in images.planes]
     assert np.array_equal(found, planes)
+
+
+def test_overviews_and_masks_of_an_older_output_go_with_it(tmp_path: Path, weights: Path) -> None:
+    """As QGIS builds them in files of their own: zoomed out the old mask would be shown."""
+    scan = write_picture(tmp_path / "a.tif", np.full((300, 300, 3), 220, np.uint8))
+    assert predict(tmp_path, weights, scan) == 0
+    mask = tmp_path / "masks" / "a.tif"
+    beside = [Path(f"{mask}{ending}") for ending in (".ovr", ".msk")]
+    for path in beside:
+        path.write_bytes(mask.read_bytes())
+    assert predict(tmp_path, weights, scan) == 0  # nothing to do
+    assert all(path.exists() for path in beside)
+    write_picture(tmp_path / "a.tif", np.full((300, 300, 3), 20, np.uint8))
+    assert predict(tmp_path, weights, scan) == 0
+    assert not any(path.exists() for path in beside)
+
+
+def test_overviews_in_a_file_of_their_own_are_a_source_where_a_level_is_asked_for(
+    tmp_path: Path, weights: Path
+) -> None:
+    scan = tmp_path / "a.tif"
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 2, 2)}
+    with rasterio.open(scan, "w", "GTiff", 200, 160, 3, dtype="uint8", **place) as file:
+        file.write(np.full((3, 160, 200), 220, np.uint8))
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(scan, "r+") as file:
+        file.build_overviews([2])
+    outside = Path(f"{scan}.ovr")
+    assert outside.exists()
+    level, whole = {"level": 1}, {"level": None}
+    assert predict(tmp_path, weights, scan, **level) == 0
+    assert predict(tmp_path, weights, scan, verify=True, **level) == 0
+    assert predict(tmp_path / "whole", weights, scan, **whole) == 0
+    with rasterio.open(outside, "r+") as file:
+        file.write(np.full((3, 80, 100), 20, np.uint8))
+    assert predict(tmp_path, weights, scan, verify=True, **level) == 1
+    assert predict(tmp_path / "whole", weights, scan, verify=True, **whole) == 0  # which nobody reads there
+    assert predict(tmp_path, weights, scan, **level) == 0
+    with rasterio.open(tmp_path / "masks" / "a.tif") as file:
+        assert set(np.unique(file.read(1))) == {2}
+
+
+@pytest.mark.parametrize("variable", ["PROJ_LIB", "PROJ_DATA"])
+@pytest.mark.parametrize("kind", ["nothing", "another layout", "the same"])
+def test_data_of_another_proj_do_not_take_reference_systems_away(
+    tmp_path: Path, weights: Path, segcli: Callable[..., Any], variable: str, kind: str
+) -> None:
+    """As QGIS, conda and PostGIS set the variable for their own programs."""
+    own = Path(rasterio.__file__).with_name("proj_data") / "proj.db"
+    if not own.exists():
+        pytest.skip("rasterio has no data of its own here")
+    (tmp_path / "proj").mkdir()
+    if kind != "nothing":
+        shutil.copy(own, tmp_path / "proj")
+    if kind == "another layout":
+        with closing(sqlite3.connect(tmp_path / "proj" / "proj.db")) as file:
+            file.execute("UPDATE metadata SET value = '3' WHERE key = 'DATABASE.LAYOUT.VERSION.MINOR'")
+            file.commit()
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 60, 50, 3, dtype="uint8", crs="EPSG:3857",
+                       transform=from_origin(1e6, 6e6, 10, 10)) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(0, 255, (3, 50, 60), np.uint8))
+    result = segcli("predict", "a.tif", "--out", "masks", "--weights", weights, **{variable: str(tmp_path / "proj")})
+    assert result.returncode == 0, result.stderr
+    with rasterio.open(tmp_path / "masks" / "a.tif") as file:
+        assert file.crs == rasterio.crs.CRS.from_epsg(3857)

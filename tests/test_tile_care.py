@@ -781,3 +781,32 @@ def test_neighbours_are_those_that_comparing_each_with_each_finds(rng: np.random
     first = [int(np.flatnonzero(pieces == piece)[0]) for piece in pieces]
     assert len(set(first)) > 30
     assert overlapping(places, around) == first
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+def test_masks_that_bands_have_of_their_own_stay(tmp_path: Path, tile: Tile, bands: int) -> None:
+    """As VRTs have them, and files with a mask for each band: what is no data in all of them is none in the tiles."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 200, (bands, 60, 80), np.uint8)
+    valid = rng.random((bands, 60, 80)) > 0.3
+    for name, values in (("pixels", pixels), ("masks", valid.astype(np.uint8) * 255)):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", "GTiff", 80, 60, bands, dtype="uint8", crs="EPSG:32633",
+                           transform=from_origin(500_000, 5_000_000, 2, 2)) as file:  # fmt: skip
+            file.write(values)
+    band = (
+        '<VRTRasterBand dataType="Byte" band="{n}"><SimpleSource><SourceFilename relativeToVRT="1">pixels.tif'
+        '</SourceFilename><SourceBand>{n}</SourceBand></SimpleSource><MaskBand><VRTRasterBand dataType="Byte">'
+        '<SimpleSource><SourceFilename relativeToVRT="1">masks.tif</SourceFilename><SourceBand>{n}</SourceBand>'
+        "</SimpleSource></VRTRasterBand></MaskBand></VRTRasterBand>"
+    )
+    place = "<SRS>EPSG:32633</SRS><GeoTransform>500000, 2, 0, 5000000, 0, -2</GeoTransform>"
+    inside = "".join(band.format(n=n + 1) for n in range(bands))
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="80" rasterYSize="60">{place}{inside}</VRTDataset>')
+    assert tile("a.vrt", "--size", 50, "--overlap", 10) == 0
+    for row, col in ((0, 0), (10, 30)):
+        with rasterio.open(tmp_path / "a_tiles" / f"a_r{row:05}_c{col:05}.tif") as file:
+            found = file.dataset_mask() > 0
+        assert np.array_equal(found, valid.any(0)[row : row + 50, col : col + 50])
+    assert tile("a_tiles", "--join", "--out", "b.tif") == 0
+    with rasterio.open(tmp_path / "b.tif") as file:
+        assert np.array_equal(file.dataset_mask() > 0, valid.any(0))

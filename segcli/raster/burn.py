@@ -156,15 +156,22 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
         kinds = ["1"] * len(shapes)
     else:
         kinds = [_kind(value) for value in columns[names.index(column)]]
-    flat = sum(shape is not None and shape.area == 0 for shape in geometries)
+    flat = sum(shape is not None and not _has_area(shape) for shape in geometries)
     if flat:
         raise InputError(path, f"{flat} lines, points or empty shapes", "expected polygons", "take them out")
     unnamed = sum(kind == "" for kind in kinds)
     if unnamed:
         raise InputError(path, f"{unnamed} polygons with nothing in {column!r}", "expected a class for each")
     found = [(part, kind) for shape, kind in zip(geometries, kinds, strict=True) if shape is not None
-             for part in shapely.get_parts(shape) if part.area > 0]  # fmt: skip
+             for part in shapely.get_parts(shape) if _has_area(part)]  # fmt: skip
     return meta["crs"], [part for part, _ in found], [kind for _, kind in found]
+
+
+def _has_area(shape: Any) -> bool:
+    """Whether there is anything inside; the halves of a bow tie have areas of two signs."""
+    import shapely
+
+    return bool(shape.area > 0) or (not shape.is_valid and bool(shapely.make_valid(shape).area > 0))
 
 
 def _is_number(kind: str) -> bool:
@@ -241,8 +248,10 @@ def _fine(polygon: Any, there: Elsewhere) -> Any:
     another, and corners far away may have no place there at all. Longitudes may be counted from another place."""
     import shapely
 
-    if there.place is None or not polygon.is_valid:
+    if there.place is None:
         return polygon
+    if not polygon.is_valid:  # inside is what is inside an odd number of times, as where it is burnt
+        polygon = shapely.MultiPolygon(polygons_in(shapely.make_valid(polygon)))
     (west, south, east, north), circle = there.place, there.circle
     # By each axis: near a pole an image that is not high has all longitudes, and no more than these.
     corner, size = np.array([west, south]), np.array([east - west, north - south])

@@ -5,7 +5,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,36 @@ here in whole blocks, each once, so that a larger cache would only fill up. Said
 otherwise already: what rasterio sets for a block of code counts no more after it, when files are being written."""
 
 os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
+
+
+def _layout_of_proj(database: Path) -> tuple[int, int] | None:
+    """Version of the layout of PROJ's database; None where it is none."""
+    import sqlite3  # where the variables are set alone
+
+    query = "SELECT value FROM metadata WHERE key LIKE 'DATABASE.LAYOUT.VERSION.M__OR' ORDER BY key"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as file:
+            major, minor = (int(value) for (value,) in file.execute(query))
+    except (sqlite3.Error, ValueError, TypeError):
+        return None
+    return major, minor
+
+
+def without_strange_proj() -> None:
+    """Forget PROJ_DATA and PROJ_LIB where the data there are of another PROJ than rasterio's own, as QGIS and conda set
+    them for theirs: reference systems would be lost without a word. Before GDAL looks at them. One of the same layout,
+    with grids for shifts of datum, stays."""
+    needed = _layout_of_proj(Path(rasterio.__file__).with_name("proj_data") / "proj.db")
+    for name in ("PROJ_DATA", "PROJ_LIB"):
+        folders = os.environ.get(name, "").split(os.pathsep)
+        layouts = [layout for folder in folders if folder and (layout := _layout_of_proj(Path(folder) / "proj.db"))]
+        is_fit = needed is None or (layouts and layouts[0][0] == needed[0] and layouts[0][1] >= needed[1])
+        if not is_fit:
+            os.environ.pop(name, None)
+
+
+if "PROJ_DATA" in os.environ or "PROJ_LIB" in os.environ:
+    without_strange_proj()
 
 MAX_BANDS = 4096
 """A header that claims more is not believed: each takes its time, and a few bytes can claim 65 535."""

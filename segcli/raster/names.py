@@ -19,6 +19,12 @@ SUFFIXES = PICTURES | RASTERS
 """What a folder is searched for, in lower case. Other formats are to be named: a VRT repeats other files' pixels, and a
 netCDF, or a Zarr that is not OME's, may hold anything."""
 
+FILES = SUFFIXES | {
+    ".csv", ".fgb", ".geojson", ".gif", ".gpkg", ".h5", ".html", ".jpe", ".json", ".mrc", ".nc", ".npy", ".npz", ".pdf",
+    ".shp", ".svg", ".txt", ".vrt", ".xml", ".zip",
+}  # fmt: skip
+"""Endings of files that people may want as outputs, whether they can have them or not."""
+
 # os.path.isfile and its like are used here, not Path's, which raise where a folder above may not be entered or where a
 # name is too long: one such name among many is for later to tell.
 
@@ -60,6 +66,12 @@ def local_file(name: Name) -> Path | None:
         found = _DATA_SET.fullmatch(name)
         name = Path(found["file"].strip('"') if found else name)
     return name if os.path.isfile(name) else None  # noqa: PTH113
+
+
+def is_file_name(out: Path) -> bool:
+    """Whether an output that is not there yet is named as a file. By an ending that files have: 2024.05.01 and
+    night.run are folders, whether one input goes there or a thousand."""
+    return out.suffix.lower() in FILES and not os.path.isdir(out)  # noqa: PTH112
 
 
 def rasters_in(folder: Path, recursive: bool = False, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:

@@ -28,6 +28,14 @@ def aux_of(path: Path) -> Path:
     return Path(f"{path}.aux.xml")
 
 
+def remove_others(path: Path) -> None:
+    """Overviews and masks that some program has put beside a file, which are those of an older one once it is replaced:
+    what is written here has its own inside."""
+    for ending in (".ovr", ".msk"):
+        with suppress(OSError):
+            Path(f"{path}{ending}").unlink()
+
+
 def remove_aux(path: Path) -> None:
     """That of a file, if there is one; where there can be none, such as of a name that fills a file system's room for
     names, it is none either."""
@@ -48,6 +56,7 @@ def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[N
                 aux_of(part).replace(aux_of(path))
             else:
                 remove_aux(path)
+            remove_others(path)
     finally:
         remove_aux(part)
 
@@ -64,6 +73,7 @@ def placed(waiting: Path, root: Path) -> Path:
         else:
             remove_aux(path)
         move(waiting, path)
+        remove_others(path)
     return path
 
 

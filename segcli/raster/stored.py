@@ -31,13 +31,18 @@ OF_GDAL = frozenset({
 IN_FILES = frozenset({"IMD"})
 """Domains that GDAL would write into a file beside each tile: they are not kept."""
 
+OF_ALL: list[MaskFlags] = [MaskFlags.per_dataset]
+OF_ITS_OWN: list[MaskFlags] = []
+"""Flags of a band with a mask that lies beside the bands, and of one with a mask of no other."""
+
 
 @dataclass(frozen=True)
 class Stored:
     """`kinds` are the bands' colour interpretations by GDAL's names, `colors` (value to RGBA) is the palette, `bits`
     are those in use of a sample where its dtype has more, `has_mask` says that a mask lies beside the bands,
     `band_nodata` is that of each band where `nodata`, the first one's, is not that of all; `domains` are tags by their
-    domain, of the file and then of each band. With `white_is_zero` it is a negative, of which no palette says so.
+    domain, of the file and then of each band. With `white_is_zero` it is a negative, of which no palette says so, with
+    `band_masks` each of several bands has a mask of its own, of which what is no data in all of them is kept.
     """
 
     bands: int
@@ -56,6 +61,7 @@ class Stored:
     band_nodata: tuple[float | None, ...] = ()
     domains: tuple[Mapping[str, Mapping[str, str]], ...] = ()
     white_is_zero: bool = False
+    band_masks: bool = False
 
     @property
     def domains_to_write(self) -> list[tuple[int, str, Mapping[str, str]]]:
@@ -128,10 +134,11 @@ def stored(source: Source) -> Stored:
         dict(dataset.colormap(1)) if kinds[0] == "palette" else None,
         source.band_names, tuple(dataset.scales), tuple(dataset.offsets),
         tuple(unit or "" for unit in dataset.units), int(bits) if bits is not None else None,
-        any(flags == [MaskFlags.per_dataset] for flags in dataset.mask_flag_enums),
+        any(flags in (OF_ALL, OF_ITS_OWN) for flags in dataset.mask_flag_enums),
         _tags(source, dataset), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
         () if all(_same(dataset.nodata, value) for value in dataset.nodatavals) else tuple(dataset.nodatavals),
         tuple(_domains(dataset, n) for n in (0, *dataset.indexes)), is_negative and not has_palette,
+        dataset.count > 1 and OF_ITS_OWN in dataset.mask_flag_enums,
     )  # fmt: skip
 
 
@@ -184,6 +191,8 @@ def lost(asked: Stored, found: Stored) -> list[str]:
         said.append("that 0 is white")
     if asked.has_mask and not found.has_mask:
         said.append("the mask")
+    if asked.band_masks:
+        said.append("that masks differ by band")
     one, other = [asked.tags, *asked.band_tags], [found.tags, *found.band_tags]
     if any(_missing(ours, theirs) for ours, theirs in zip(one, other, strict=False)):
         said.append("some metadata")

@@ -6,6 +6,7 @@ Nothing here holds the whole mask. The polygons are in memory while they are tra
 import importlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,11 +16,14 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, TransformError
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
 from segcli.errors import InputError, SegcliError, UsageError
-from segcli.files import part_of, to_disk
+from segcli.files import destination, part_of, to_disk
 from segcli.options import PolygonFormat
 from segcli.raster.ellipsoid import EQUATOR_M, ellipsoid_of, is_on_earth
 from segcli.raster.facts import dataset_of
@@ -83,6 +87,24 @@ def check_on_earth(path: Name, crs: Any) -> None:
                          "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
+def _check_meridian(output: Path, part: Path, crs: Any) -> None:
+    """InputError where a file of vectors has lost from which meridian longitudes are counted: GDAL's drivers take some
+    systems for others of the same datum."""
+    import pyogrio
+
+    if crs is None or not crs.is_geographic or not (meridian := _meridian(crs.to_wkt())):
+        return
+    found = pyogrio.read_info(part).get("crs")
+    if not math.isclose(meridian, _meridian(CRS.from_user_input(found).to_wkt()) if found else 0.0, abs_tol=1e-6):
+        raise InputError(destination(output), f"longitudes from a meridian at {meridian:g}",
+                         "GDAL stores it as another system here", "--polygons geojson")  # fmt: skip
+
+
+def _meridian(wkt: str) -> float:
+    found = re.search(r'PRIMEM\["[^"]*",\s*([-+.\deE]+)', wkt)
+    return float(found[1]) if found else 0.0
+
+
 def write_polygons(
     masks: Sequence[Source], objects: Sequence[Objects], output: Path, images: Images, wanted: Shapes
 ) -> None:
@@ -102,12 +124,13 @@ def write_polygons(
             with gdal():
                 features = _features(masks, objects, images, wanted)
                 if wanted.format == "geojson":
-                    _write_geojson(part, features, grid.crs)
+                    _write_geojson(part, output, features, grid.crs)
                 else:
                     left_out = UNDER_THE_MICROSCOPE if _pixel_um(grid) is None else ()
                     types = dict.fromkeys(images.axis_names, np.int32) | TYPES
                     types = {name: dtype for name, dtype in types.items() if name not in left_out}
                     _write_by_pyogrio(part, features, types, grid.crs, wanted.format)
+                    _check_meridian(output, part, grid.crs)
             to_disk(part)
             part.replace(output)
         except (SegcliError, MemoryError, OSError):
@@ -212,13 +235,13 @@ def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
     return np.rint(np.stack([columns, rows], axis=1)).astype(np.int64)
 
 
-def _write_geojson(path: Path, features: Iterator[Feature], crs: Any) -> None:
+def _write_geojson(part: Path, output: Path, features: Iterator[Feature], crs: Any) -> None:
     """RFC 7946: longitude and latitude, cut where they begin anew, outlines counterclockwise and holes clockwise; of a
     raster that lies nowhere on earth, column and row of the whole size."""
-    with path.open("w", encoding="utf-8") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features):
-            geometry = feature.geometry if crs is None else _within_180(feature.geometry, crs)
+            geometry = feature.geometry if crs is None else _placed_on_earth(output, feature.geometry, crs)
             geometry = geometry | {"coordinates": _oriented(geometry["coordinates"])}
             properties = feature.attributes
             if crs is None:
@@ -239,6 +262,15 @@ def _of_qupath(geometry: dict[str, Any], attributes: dict[str, Any]) -> tuple[di
     return geometry, attributes | more
 
 
+def _placed_on_earth(output: Path, geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
+    """InputError where a corner is no place on earth, as beside the disk that a satellite sees."""
+    try:
+        return _within_180(geometry, crs)
+    except (CPLE_BaseError, CRSError, TransformError) as error:
+        raise InputError(destination(output), "a polygon that lies partly where its projection has no place",
+                         "GeoJSON has longitudes and latitudes alone", "--polygons gpkg") from error  # fmt: skip
+
+
 def _within_180(geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
     """A polygon of a reference system in longitudes and latitudes, in parts that do not go on after 180 or before
     -180."""
@@ -255,7 +287,8 @@ def _within_180(geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
         for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
             found = shapely.intersection(whole, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
             parts += polygons_in(moved(found, -360 * turn))
-        parts = polygons_in(shapely.union_all(parts))  # around a pole they meet where the ring began
+        # Around a pole they meet where the ring began, but for the last bits of a turn.
+        parts = polygons_in(shapely.union_all(parts, grid_size=10.0**-DIGITS))
     if not parts:  # smaller than the last digit
         return dict(transform_geom(crs, WGS84, geometry, precision=DIGITS))
     cut: dict[str, Any] = shapely.geometry.mapping(
