@@ -162,8 +162,13 @@ class Console:
             table.add_row(*map(one_line, row))  # names come from files of others
         # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
         rich = RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False, emoji=False)
-        with _heard():
+        with rich.capture() as drawn:  # or rich would end the program, with 1, where nobody reads any more
             rich.print(table)
+        if not is_result:
+            tell(drawn.get().rstrip("\n"))
+            return
+        with _heard():
+            print(drawn.get(), end="")
 
     @contextmanager
     def progress(self, total: int) -> Iterator["Progress"]:

@@ -1,8 +1,10 @@
 """segcli eval: predicted masks beside true ones, figures out."""
 
 import multiprocessing
+import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
@@ -179,7 +181,17 @@ def _attempt(pair: Pair, meaning: Meaning, options: EvalOptions) -> Counted | In
 def _quiet_worker() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent ends them
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """When it is killed there is nobody to end this process, which would wait for ever with the parent's stdout open,
+    and with it all that a pipeline has after it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _useful_jobs(pairs: list[Pair]) -> int:

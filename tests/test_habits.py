@@ -426,3 +426,21 @@ def test_what_lies_beside_masks_is_no_mask(segcli: Program, tmp_path: Path, weig
     drawn = segcli("colorize", "masks", "--out", "drawn", "--recursive")
     assert drawn.returncode == 0, drawn.stderr
     assert "done 2 " in drawn.stderr
+
+
+@pytest.mark.parametrize("arguments", [("eval", "masks", "masks", "--out", "report"), ("train", "data", "--check"),
+                                       ("tile", "a.png", "--dry-run")], ids=lambda given: given[0])  # fmt: skip
+def test_tables_that_nobody_reads_end_a_run_as_anything_else(
+    tmp_path: Path, ready: Ready, arguments: tuple[str, ...]
+) -> None:
+    """With 141, as in a pipe to head: 1 would say that some inputs failed."""
+    for n in range(4):
+        for kind in ("masks", "data/images", "data/masks"):
+            values = np.random.default_rng(n).integers(0, 200 if kind == "data/images" else 2, (32, 32), np.uint8)
+            write_picture(tmp_path / kind / f"{n}.png", values)
+    write_picture(tmp_path / "a.png", np.zeros((32, 32), np.uint8))
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(os.devnull, "wb") as nowhere, os.fdopen(writes, "wb") as pipe:  # noqa: PTH123
+        assert ready.start(arguments, tmp_path, pipe.fileno(), nowhere.fileno()).wait() == 141
+    assert arguments[0] != "eval" or (tmp_path / "report" / "report.json").exists()

@@ -924,3 +924,22 @@ def test_names_of_classes_that_get_in_the_way(tmp_path: Path, folders: tuple[Pat
     table.write_text(json.dumps({"classes": [{"index": n, "name": "same"} for n in range(3)]}))
     with pytest.raises(UsageError, match="class names repeat"):
         run(EvalOptions(*folders), Console(quiet=True))
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Killed, it cannot end them, and who reads their stdout would wait for ever."""
+    for n in range(12):
+        write_picture(tmp_path / "masks" / f"{n:02}.png", rng.integers(0, 2, (1200, 1200), np.uint8))
+    command = [sys.executable, "-m", "segcli", "eval", "masks", "masks", "--jobs", "2", "--boundary", "9"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 60
+        while len(children := listed.read_text().split()) < 3:  # two, and what keeps account of their resources
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        assert process.stdout is not None
+        while any(Path(f"/proc/{child}/exe").exists() for child in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert process.stdout.read() == b""  # which all have closed
