@@ -91,6 +91,19 @@ def test_encoder_weights_from_a_file(tmp_path: Path, model: nn.Module) -> None:
         assert torch.equal(body.get_submodule("conv1").weight, model.get_submodule("conv1").weight[:, :2] * 1.5)
 
 
+def test_grey_is_to_one_band_what_it_is_to_three(tmp_path: Path, model: nn.Module) -> None:
+    """Filters that tell red from green answer nothing to it."""
+    with torch.no_grad():
+        first = model.get_submodule("conv1").weight
+        first[:32, 1], first[:32, 2] = -first[:32, 0], 0
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    one, three = (Encoder(NAME, bands, tmp_path / "w.safetensors").eval() for bands in (1, 3))
+    grey = torch.rand(1, 1, 64, 64)
+    for found, expected in zip(one(grey), three(grey.expand(-1, 3, -1, -1)), strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(one.body.get_submodule("conv1")(grey)[:, :32], torch.zeros(()), atol=1e-5)
+
+
 def test_files_of_no_encoder_weights_are_refused(tmp_path: Path, model: nn.Module) -> None:
     wrong = OrderedDict(model.state_dict())
     wrong["conv1.weight"] = torch.zeros(3)

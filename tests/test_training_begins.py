@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,22 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_picture
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from segcli import train
 from segcli.console import Console
 from segcli.errors import NothingDoneError, UsageError
+from segcli.network.normalise import Normalisation
 from segcli.options import TrainOptions
 from segcli.training import history, loop
+from segcli.training.files import Files
+from segcli.training.labels import Labels, find_classes
+from segcli.training.pairs import Splits, find_pairs
+from segcli.training.processes import Processes
+from segcli.training.sampling import Crops, Reading
+from segcli.training.state import Progress
+from segcli.training.survey import Survey, _Look
 
 QUIET = Console(quiet=True)
 
@@ -238,3 +248,89 @@ def test_a_job_that_is_killed_at_its_first_weights_goes_on(
     assert epochs(out) == ["1", "2"]
     states = [load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "out")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_images_narrower_than_a_crop_are_seen_as_often_as_others(options: TrainOptions, tmp_path: Path) -> None:
+    """Line scans, of which a crop shows but a part of what it has of others; the rest is mirrored, without labels."""
+    shutil.rmtree(options.data)
+    for name, size in {"a": (64, 64), "b": (8, 512), "c": (512, 8), "d": (20, 20), "e": (64, 48)}.items():
+        rng = np.random.default_rng(0)
+        write_picture(options.data / "images" / f"{name}.png", rng.integers(0, 200, (*size, 3), np.uint8))
+        write_picture(options.data / "masks" / f"{name}.png", rng.integers(0, 2, size, np.uint8))
+    splits = Splits(find_pairs(options.data, 0.5, 0).all, ())
+    labels = Labels(find_classes(options.data, None, splits.all))
+    facts = {pair: fact for pair in splits.all for fact in [_Look(labels, Files(), None, 9, False).at_pair(pair)[pair]]}
+    found = Survey(splits, facts, "uint8", 3)
+    crops = Crops(found, Reading(labels, Normalisation("uint8", (0,) * 3, (1,) * 3), files=Files()), 32, 0)
+    seen = dict.fromkeys(splits.train, 0.0)
+    for n, number in enumerate(crops.order(0)):
+        pair = splits.train[number]
+        seen[pair] += float((crops.crop(int(number), 0, n).target >= 0).sum()) / facts[pair].height / facts[pair].width
+    assert {pair.image.stem: pytest.approx(share, abs=0.35) for pair, share in seen.items()} == dict.fromkeys(
+        "abcde", 1
+    )
+    assert [seen[pair] for pair in splits.train if pair.image.stem in "bc"] == pytest.approx([1, 1])
+
+
+def test_figures_of_several_processes_are_of_all_their_crops(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a loss leaves each process its own, as Lovász does, and where a batch is not even."""
+    whole, noted = loop.train_epoch, []
+
+    class Two(Processes):
+        """As if another one had `others` times this one's loss."""
+
+        others = 1.0
+
+        def total(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor * (1 + self.others)
+
+        def sum(self, counts: np.ndarray) -> np.ndarray:
+            return counts * 2
+
+    for others in (1.0, 3.0):
+        Two.others = others
+
+        def as_one_of_two(training: loop.Training, progress: Progress, *more: object) -> bool:
+            done = whole(replace(training, processes=Two(0, 2)), progress, *more)  # type: ignore[arg-type]
+            noted.append((progress.loss, progress.seen))
+            return done
+
+        monkeypatch.setattr(train, "train_epoch", as_one_of_two)
+        assert train.run(replace(options, loss="lovasz", batch=3, epochs=1, overwrite=True), QUIET) == 0
+    (one, seen), (other, _) = noted
+    assert (seen, other) == (3, pytest.approx(2 * one))  # three images to learn from, of which this process saw two
+
+
+@pytest.mark.parametrize("kind", ["optimiser", "moment", "shape", "averaged", "network", "progress", "key", "record",
+                                  "list", "more", "weights"])  # fmt: skip
+def test_a_state_that_is_not_whole_is_not_gone_on_with(options: TrainOptions, kind: str) -> None:
+    """Nor is a part of it begun anew without a word: moments of the optimiser at 0, an average of other weights."""
+    assert train.run(replace(options, epochs=2), QUIET) == 0
+    assert options.out is not None
+    path = options.out / "last.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors, (key,) = load_file(path), metadata
+    said = json.loads(metadata[key])
+    names = {part: [name for name in tensors if name.startswith(part)] for part in ("optimiser", "averaged", "network")}
+    if kind == "optimiser":
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in names["optimiser"]}
+    elif kind in ("moment", "averaged", "network"):
+        del tensors[names["optimiser" if kind == "moment" else kind][0]]
+    elif kind == "shape":
+        tensors[next(name for name in names["optimiser"] if name.endswith("exp_avg"))] = torch.zeros(1, 1, 1, 1)
+    elif kind in ("progress", "record"):
+        del said[kind]
+    elif kind == "key":
+        said["progress"]["of_a_later_version"] = 1
+    elif kind == "list":
+        said = []
+    elif kind == "more":
+        tensors["averaged.x"] = torch.zeros(2)
+    save_file(tensors, path, {key: json.dumps(said)} if kind != "weights" else None)
+    before = contents(options.out)
+    with pytest.raises(UsageError, match=r"last\.safetensors: cannot be resumed: .*expected what an interrupted"):
+        train.run(replace(options, epochs=3, resume=True), QUIET)
+    assert contents(options.out) == before

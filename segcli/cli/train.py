@@ -145,7 +145,9 @@ def train(
         float, typer.Option(min=0, max=0.99999, help="Decay of the averaged weights that are kept; 0: the last ones.")
     ] = TrainOptions.ema,
     clip: Annotated[float, typer.Option(min=0, help="Largest norm of the gradient; 0: no limit.")] = TrainOptions.clip,
-    seed: Annotated[int, typer.Option(min=0, help="First weights, crops and augmentation follow it.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="First weights, crops and augmentation follow it.")
+    ] = 0,
     precision: Annotated[
         TrainPrecision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")
     ] = TrainOptions.precision,

@@ -120,14 +120,16 @@ class Encoder(nn.Module):
 
 
 def _adapt(model: nn.Module, bands: int) -> None:
-    """Give the first convolution so many input bands: its weights for red, green, blue in turn, scaled to the sum."""
+    """Give the first convolution so many input bands: its weights for red, green, blue in turn, scaled to the sum; for
+    one band that sum, so that grey is what it is in three bands."""
     if bands == 3:
         return
     name, first = next((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
     size, stride, padding = first.kernel_size, first.stride, first.padding
     new = nn.Conv2d(bands, first.out_channels, size, stride, padding, bias=first.bias is not None)  # type: ignore[arg-type]
     with torch.no_grad():
-        new.weight.copy_(first.weight[:, [band % 3 for band in range(bands)]] * (3 / bands))
+        weight = first.weight[:, [band % 3 for band in range(bands)]] * (3 / bands)
+        new.weight.copy_(first.weight.sum(1, keepdim=True) if bands == 1 else weight)
         if first.bias is not None and new.bias is not None:
             new.bias.copy_(first.bias)
     model.set_submodule(name, new)

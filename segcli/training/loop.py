@@ -86,6 +86,7 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
     steps = training.crops.steps(options.batch)
     total = torch.tensor(progress.loss, dtype=torch.float64, device=device if device.type != "mps" else "cpu")
     began, before = monotonic(), progress.seconds
+    is_stopped = False
     with closing(batches):
         for batch in batches:
             rate = learning_rate(training.share_done(progress), options.learning_rate)
@@ -94,7 +95,7 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
             seed_step(options.seed, progress.epoch * steps + progress.step, training.processes.rank)
             loss = _step(training, batch.images, batch.targets, batch.weights)
             training.averaged.update(training.network, progress.epoch * steps + progress.step)
-            count = len(batch.images) * training.processes.count
+            count = training.crops.in_step(options.batch)
             total += loss.detach().to(total.device).double() * count
             progress.seen += count
             progress.step += 1
@@ -106,13 +107,11 @@ def train_epoch(training: Training, progress: Progress, stopped: Callable[[], bo
                 _check(float(total), training, progress)
             if is_end:  # what is saved now replaces the last good weights
                 _check_weights(training, progress)
-            if is_stopped:
-                progress.loss = float(total)
-                return False
-            if over:
+            if is_stopped or over:
                 break
-    progress.loss = float(total)
-    return True
+    # Each has added the loss of all, but where a loss is of its own crops alone.
+    progress.loss = float(training.processes.total(total)) / training.processes.count
+    return not is_stopped
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -199,10 +199,12 @@ class Crops:
 
     @cached_property
     def _times(self) -> NDArray[np.int64]:
-        """How many crops an epoch takes of each pair."""
+        """How many crops an epoch takes of each pair. Of an image that is narrower than a crop, all around is mirrored,
+        and counts for nothing."""
         facts = [self.found.facts[pair] for pair in self.pairs]
-        areas = np.array([float(fact.height * fact.width) for fact in facts])
-        return np.maximum(1, np.round(areas / self.size**2)).astype(np.int64)
+        sides = np.array([(fact.height, fact.width) for fact in facts], np.float64)
+        of_image = np.minimum(sides, self.size)
+        return np.maximum(1, np.round((sides / of_image).prod(1))).astype(np.int64)
 
     @cached_property
     def _count(self) -> int:
@@ -216,6 +218,10 @@ class Crops:
     def steps(self, batch: int) -> int:
         """Batches an epoch. Crops that fill none are left to the next shuffle, unless there is no full batch at all."""
         return max(1, self._count // batch)
+
+    def in_step(self, batch: int) -> int:
+        """Crops of each step, of all processes."""
+        return min(batch, self._count)
 
     def batches(
         self, epoch: int, batch: int, first_step: int = 0, part: tuple[int, int] = (0, 1), workers: int = 1

@@ -62,10 +62,11 @@ def save_state(
     """Write everything; the file is there whole, or the one before it still is. `record` is compared at resuming."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.tensors.items()}
-    for number, values in optimiser.state_dict()["state"].items():
+    moments = optimiser.state_dict()["state"]
+    for number, values in moments.items():
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"progress": vars(progress), "record": record})
+    text = json.dumps({"progress": vars(progress), "record": record, "moments": len(moments)})
     with replacing(path) as part:
         part.write_bytes(to_bytes(plain, {KEY_OF_STATE: text}))
 
@@ -76,29 +77,68 @@ def load_state(
     """Bring everything to where it was. UsageError where the file is none, or of a training with another `record`."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {})[KEY_OF_STATE])
+            if KEY_OF_STATE not in (metadata := file.metadata() or {}):
+                raise ValueError("it holds weights alone")
+            found = json.loads(metadata[KEY_OF_STATE])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise UsageError(
-            path, f"cannot be resumed: {error}", "expected what an interrupted segcli train wrote"
-        ) from error
+        progress, noted = Progress(**found["progress"]), dict(found["record"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _cannot_be_resumed(path, error) from error
     for name, value in record.items():
         # An option that was not there yet had the value that it has by itself; of what else was not noted nobody knows.
-        before = found["record"].get(name, getattr(TrainOptions, name, value))
+        before = noted.get(name, getattr(TrainOptions, name, value))
         if before != value:
             raise UsageError(path, f"begun {_with(name, before)}", f"now {_with(name, value)}",
                              "resume with the same options and data, or begin anew in another --out")  # fmt: skip
+    try:
+        state = _state_of(tensors, network, averaged, optimiser)
+        if len(state) != found.get("moments", len(state)):  # earlier versions do not say it
+            raise ValueError(f"{len(state)} of {found['moments']} parameters have an optimiser's state")
+    except (KeyError, ValueError) as error:
+        raise _cannot_be_resumed(path, error) from error
     network.load_state_dict(_part(tensors, "network."))
     for name, tensor in _part(tensors, "averaged.").items():
         averaged.tensors[name].copy_(tensor)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "optimiser.").items():
-        number, _, kind = name.partition(".")
-        state.setdefault(int(number), {})[kind] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     for weights, values in optimiser.state.items():  # fused steps count on the weights' own order of numbers
         values |= {name: torch.empty_like(weights).copy_(value) for name, value in values.items() if value.ndim}
-    return Progress(**found["progress"])
+    return progress
+
+
+def _cannot_be_resumed(path: Path, error: Exception) -> UsageError:
+    found = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return UsageError(path, f"cannot be resumed: {found}", "expected what an interrupted segcli train wrote",
+                      "begin anew in another --out")  # fmt: skip
+
+
+def _state_of(
+    tensors: dict[str, Tensor], network: nn.Module, averaged: Averaged, optimiser: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's state by the number of a parameter. KeyError, ValueError where anything is missing, strange, or
+    of another shape: a training that begins a part of it anew would say nothing."""
+    expected = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    expected |= {f"averaged.{name}": tensor for name, tensor in averaged.tensors.items()}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    found = _part(tensors, "optimiser.")
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in found.items():
+        number, _, kind = name.partition(".")
+        state.setdefault(int(number), {})[kind] = tensor
+    for place, values in state.items():
+        if place >= len(parameters) or values.keys() != MOMENTS:
+            raise ValueError(f"its optimiser has {', '.join(sorted(values))} of parameter {place}")
+        expected |= {f"optimiser.{place}.{kind}": parameters[place] for kind in MOMENTS - {"step"}}
+        expected[f"optimiser.{place}.step"] = torch.zeros(())
+    for name in expected.keys() | tensors.keys():
+        if name not in tensors:
+            raise KeyError(name)
+        if name not in expected or tensors[name].shape != expected[name].shape:
+            raise ValueError(f"{name} of {list(tensors[name].shape)}")
+    return state
+
+
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW remembers of a parameter."""
 
 
 def _with(name: str, value: Any) -> str:
