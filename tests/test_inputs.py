@@ -61,3 +61,6 @@ def test_odd_names_go_through(segcli: Callable[..., subprocess.CompletedProcess[
     assert result.returncode == 0, result.stderr
     for folder in "abc":
         assert {path.name for path in (tmp_path / folder).iterdir()} == {*ODD, "segcli.jsonl"}
+    if verb == "predict":  # SQLite opens no file with a newline in its name
+        assert segcli(verb, "in", "--out", "d", "--polygons", "gpkg", *more).returncode == 0
+        assert {path.stem for path in (tmp_path / "d" / "polygons").iterdir()} == {Path(name).stem for name in ODD}

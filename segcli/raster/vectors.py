@@ -115,8 +115,10 @@ def write_polygons(
     when it is whole.
     """
     grid = images.planes[0].grid
-    part = part_of(output)
-    part = part.with_name(f"{part.name}{output.suffix}")  # drivers look at the ending
+    # Drivers look at the ending, and some cannot write a name with a newline.
+    name = output.name if output.name.isprintable() else ascii(output.name)[1:-1].replace("\\", "_")
+    part = part_of(output.with_name(name))
+    part = part.with_name(f"{part.name}{output.suffix}")
     with faults_of_writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
