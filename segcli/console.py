@@ -1,5 +1,6 @@
 """What people see: results on stdout; messages and progress on stderr. The only user of rich."""
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -161,14 +162,16 @@ class Console:
         for row in rows:
             table.add_row(*map(one_line, row))  # names come from files of others
         # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
-        rich = RichConsole(file=stream, width=None if stream.isatty() else 1000, markup=False, emoji=False)
-        with rich.capture() as drawn:  # or rich would end the program, with 1, where nobody reads any more
-            rich.print(table)
+        is_shown, drawn = stream.isatty(), io.StringIO()
+        rich = RichConsole(
+            file=drawn, width=None if is_shown else 1000, force_terminal=is_shown, markup=False, emoji=False
+        )
+        rich.print(table)  # not to the stream: where nobody reads any more rich would end the program, with 1
         if not is_result:
-            tell(drawn.get().rstrip("\n"))
+            tell(drawn.getvalue().rstrip("\n"))
             return
         with _heard():
-            print(drawn.get(), end="")
+            print(drawn.getvalue(), end="")
 
     @contextmanager
     def progress(self, total: int) -> Iterator["Progress"]:

@@ -214,11 +214,24 @@ def test_a_loop_far_away_changes_nothing_here(tmp_path: Path, crs: str, width: f
 
 
 def test_a_bow_tie_has_an_area(tmp_path: Path) -> None:
-    """Whose halves have areas of two signs, 0 together; and a double loop is inside twice, which is outside."""
+    """Whose halves have areas of two signs, 0 together; and so has an outline that goes round twice."""
     tie = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
     assert (tie.area, tie.is_valid) == (0, False)
     found = whole(burnt(write_shapes(tmp_path / "a.geojson", [(tie, "roof")]), Grid(10, 10), TABLE))
     assert (found[1, 0], found[5, 0], found[5, 9], found[0, 5], found[9, 5]) == (5, 5, 5, 0, 0)
+    twice = [(2, 2), (8, 2), (8, 8), (2, 8)] * 2
+    for crs in ("EPSG:32633", "EPSG:32632"):  # its own system, and another
+        grid = Grid(10, 10, rasterio.crs.CRS.from_epsg(32633), from_origin(500_000, 5_000_010, 1, 1))
+        ring = np.add(twice, (500_000.0, 5_000_000.0))
+        if crs != "EPSG:32633":
+            ring = transformed(ring, "EPSG:32633", crs)
+        assert not shapely.Polygon(ring).is_valid
+        path = write_shapes(tmp_path / f"{crs[-5:]}.gpkg", [(shapely.Polygon(ring), "5")], crs, key="label")
+        assert (whole(burnt(path, grid, TABLE)) == 5).sum() == 36
     line = shapely.Polygon([(0, 0), (9, 9), (0, 0)])
     with pytest.raises(InputError, match=r"b\.geojson: 1 lines, points or empty shapes"):
         burnt(write_shapes(tmp_path / "b.geojson", [(line, "roof")]), Grid(10, 10), TABLE)
+    with np.errstate(invalid="ignore"):
+        strange = shapely.Polygon([(0, 0), (9, np.nan), (5, 5)])
+    with pytest.raises(InputError, match=r"c\.gpkg: 1 polygons with corners that are no numbers"):
+        burnt(write_shapes(tmp_path / "c.gpkg", [(strange, "roof"), (tie, "roof")]), Grid(10, 10), TABLE)

@@ -412,9 +412,21 @@ def test_steps_are_kept_where_imagej_cannot_hold_the_values(tmp_path: Path, weig
             assert (images.axes, steps) == ("TZ", pytest.approx({"X": 0.25, "Y": 0.5, "Z": 1.5, "T": 20.0}))
 
 
+@pytest.mark.parametrize("quantity", ["float16", "float32"])
+def test_no_size_of_a_pixel_is_made_up(tmp_path: Path, weights: Path, quantity: str) -> None:
+    """Where the distance of planes alone is known."""
+    said = {"axes": "ZYX", "spacing": 2.5, "unit": "pixel", "zunit": "um"}
+    tifffile.imwrite(tmp_path / "a.tif", np.full((3, 31, 45), 220, np.uint8), imagej=True, metadata=said)
+    assert predict(tmp_path, weights, tmp_path / "a.tif", confidence=True, quantity=quantity) == 0
+    for path in (tmp_path / "a.tif", tmp_path / "masks" / "a.tif", tmp_path / "masks" / "confidence" / "a.tif"):
+        with closing(open_images(path)) as images:
+            assert images.planes[0].grid.calibration == {"Z": 2.5}, path
+
+
 @pytest.mark.parametrize(("said", "expected"), [
     ({"spacing": 1.5, "unit": "um"}, {"X": 0.5, "Y": 0.25, "Z": 1.5}),
     ({"spacing": 1.5}, {"X": 0.5, "Y": 0.25}),  # of what, nobody knows
+    ({"spacing": 1.5, "zunit": "um"}, {"X": 0.5, "Y": 0.25, "Z": 1.5}),
     ({"spacing": 2, "unit": "nm", "finterval": 3, "tunit": "min"}, {"X": 0.5, "Y": 0.25, "Z": 0.002, "T": 180.0}),
 ])  # fmt: skip
 def test_steps_that_users_of_tifffile_write(tmp_path: Path, said: dict[str, Any], expected: dict[str, float]) -> None:

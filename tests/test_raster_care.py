@@ -417,7 +417,7 @@ def test_overviews_in_a_file_of_their_own_are_a_source_where_a_level_is_asked_fo
 
 
 @pytest.mark.parametrize("variable", ["PROJ_LIB", "PROJ_DATA"])
-@pytest.mark.parametrize("kind", ["nothing", "another layout", "the same"])
+@pytest.mark.parametrize("kind", ["nothing", "another layout", "the same", "several"])
 def test_data_of_another_proj_do_not_take_reference_systems_away(
     tmp_path: Path, weights: Path, segcli: Callable[..., Any], variable: str, kind: str
 ) -> None:
@@ -435,7 +435,8 @@ def test_data_of_another_proj_do_not_take_reference_systems_away(
     with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 60, 50, 3, dtype="uint8", crs="EPSG:3857",
                        transform=from_origin(1e6, 6e6, 10, 10)) as file:  # fmt: skip
         file.write(np.random.default_rng(0).integers(0, 255, (3, 50, 60), np.uint8))
-    result = segcli("predict", "a.tif", "--out", "masks", "--weights", weights, **{variable: str(tmp_path / "proj")})
+    value = f"{tmp_path / 'grids'}:{tmp_path / 'proj'}" if kind == "several" else str(tmp_path / "proj")
+    result = segcli("predict", "a.tif", "--out", "masks", "--weights", weights, **{variable: value})
     assert result.returncode == 0, result.stderr
     with rasterio.open(tmp_path / "masks" / "a.tif") as file:
         assert file.crs == rasterio.crs.CRS.from_epsg(3857)

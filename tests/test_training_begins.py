@@ -334,3 +334,10 @@ def test_a_state_that_is_not_whole_is_not_gone_on_with(options: TrainOptions, ki
     with pytest.raises(UsageError, match=r"last\.safetensors: cannot be resumed: .*expected what an interrupted"):
         train.run(replace(options, epochs=3, resume=True), QUIET)
     assert contents(options.out) == before
+
+
+def test_what_is_no_loss_is_not_refused(data: Path, options: TrainOptions, tmp_path: Path) -> None:
+    """A look at data that lie in runs/, whose report would go there, and a folder that is empty."""
+    assert train.run(replace(options, out=data, check=True), QUIET) == 0
+    (tmp_path / "out" / "validation" / "masks").mkdir(parents=True)
+    assert train.run(options, QUIET) == 0

@@ -146,7 +146,7 @@ def train(
     ] = TrainOptions.ema,
     clip: Annotated[float, typer.Option(min=0, help="Largest norm of the gradient; 0: no limit.")] = TrainOptions.clip,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="First weights, crops and augmentation follow it.")
+        int, typer.Option(min=0, max=2**64 - 1, help="First weights, crops and augmentation follow it.")
     ] = 0,
     precision: Annotated[
         TrainPrecision, typer.Option(help="auto is bf16 on a GPU that has it, fp32 elsewhere.")

@@ -156,22 +156,32 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
         kinds = ["1"] * len(shapes)
     else:
         kinds = [_kind(value) for value in columns[names.index(column)]]
-    flat = sum(shape is not None and not _has_area(shape) for shape in geometries)
-    if flat:
+    if odd := sum(shape is not None and not np.isfinite(shapely.get_coordinates(shape)).all() for shape in geometries):
+        raise InputError(path, f"{odd} polygons with corners that are no numbers", "expected coordinates",
+                         "take them out")  # fmt: skip
+    parts = [None if shape is None else _parts(shape) for shape in geometries]
+    if flat := parts.count([]):
         raise InputError(path, f"{flat} lines, points or empty shapes", "expected polygons", "take them out")
     unnamed = sum(kind == "" for kind in kinds)
     if unnamed:
         raise InputError(path, f"{unnamed} polygons with nothing in {column!r}", "expected a class for each")
-    found = [(part, kind) for shape, kind in zip(geometries, kinds, strict=True) if shape is not None
-             for part in shapely.get_parts(shape) if _has_area(part)]  # fmt: skip
+    found = [(part, kind) for of_shape, kind in zip(parts, kinds, strict=True) for part in of_shape or ()]
     return meta["crs"], [part for part, _ in found], [kind for _, kind in found]
 
 
-def _has_area(shape: Any) -> bool:
-    """Whether there is anything inside; the halves of a bow tie have areas of two signs."""
+def _parts(shape: Any) -> list[Any]:
+    """Its polygons, valid ones: outlines cross themselves, and some are there twice, which would burn nothing. What is
+    inside an odd number of times is inside, as where GDAL burns it."""
     import shapely
 
-    return bool(shape.area > 0) or (not shape.is_valid and bool(shapely.make_valid(shape).area > 0))
+    found: list[Any] = []
+    for part in shapely.get_parts(shapely.get_parts(shape)):
+        if part.is_valid:
+            found += [part] if part.area != 0 else []  # NaN: too large for a number
+        else:
+            with np.errstate(all="ignore"):
+                found += polygons_in(shapely.make_valid(part))
+    return found
 
 
 def _is_number(kind: str) -> bool:
@@ -250,8 +260,6 @@ def _fine(polygon: Any, there: Elsewhere) -> Any:
 
     if there.place is None:
         return polygon
-    if not polygon.is_valid:  # inside is what is inside an odd number of times, as where it is burnt
-        polygon = shapely.MultiPolygon(polygons_in(shapely.make_valid(polygon)))
     (west, south, east, north), circle = there.place, there.circle
     # By each axis: near a pole an image that is not high has all longitudes, and no more than these.
     corner, size = np.array([west, south]), np.array([east - west, north - south])

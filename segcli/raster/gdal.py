@@ -37,14 +37,16 @@ def _layout_of_proj(database: Path) -> tuple[int, int] | None:
 def without_strange_proj() -> None:
     """Forget PROJ_DATA and PROJ_LIB where the data there are of another PROJ than rasterio's own, as QGIS and conda set
     them for theirs: reference systems would be lost without a word. Before GDAL looks at them. One of the same layout,
-    with grids for shifts of datum, stays."""
+    with grids for shifts of datum, stays; of several folders, which rasterio takes for the name of one, the first."""
     needed = _layout_of_proj(Path(rasterio.__file__).with_name("proj_data") / "proj.db")
+    if needed is None:  # rasterio was built without: the variable says where they are
+        return
     for name in ("PROJ_DATA", "PROJ_LIB"):
-        folders = os.environ.get(name, "").split(os.pathsep)
-        layouts = [layout for folder in folders if folder and (layout := _layout_of_proj(Path(folder) / "proj.db"))]
-        is_fit = needed is None or (layouts and layouts[0][0] == needed[0] and layouts[0][1] >= needed[1])
-        if not is_fit:
-            os.environ.pop(name, None)
+        for folder in filter(None, os.environ.pop(name, "").split(os.pathsep)):
+            layout = _layout_of_proj(Path(folder) / "proj.db")
+            if layout is not None and layout[0] == needed[0] and layout[1] >= needed[1]:
+                os.environ[name] = folder
+                break
 
 
 if "PROJ_DATA" in os.environ or "PROJ_LIB" in os.environ:

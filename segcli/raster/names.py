@@ -20,8 +20,9 @@ SUFFIXES = PICTURES | RASTERS
 netCDF, or a Zarr that is not OME's, may hold anything."""
 
 FILES = SUFFIXES | {
-    ".csv", ".fgb", ".geojson", ".gif", ".gpkg", ".h5", ".html", ".jpe", ".json", ".mrc", ".nc", ".npy", ".npz", ".pdf",
-    ".shp", ".svg", ".txt", ".vrt", ".xml", ".zip",
+    ".asc", ".avif", ".csv", ".dcm", ".fgb", ".geojson", ".geotiff", ".gif", ".gpkg", ".gtiff", ".gz", ".h5", ".hdf",
+    ".heic", ".html", ".jpe", ".json", ".jpx", ".jxl", ".kml", ".kmz", ".mrc", ".nc", ".nd2", ".nii", ".npy", ".npz",
+    ".parquet", ".pdf", ".ply", ".shp", ".sqlite", ".svg", ".txt", ".vrt", ".xml", ".zip",
 }  # fmt: skip
 """Endings of files that people may want as outputs, whether they can have them or not."""
 

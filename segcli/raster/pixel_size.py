@@ -3,6 +3,7 @@
 What cannot be understood is unknown: an odd number or unit is no reason not to read the pixels.
 """
 
+import json
 import math
 import re
 import unicodedata
@@ -59,9 +60,18 @@ def imagej(page: tifffile.TiffPage, data: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def shaped(page: tifffile.TiffPage, data: dict[str, Any]) -> dict[str, float]:
-    """By metadata of tifffile's own, where these have ImageJ's names and a unit; tags that have a unit go before."""
-    return (imagej(page, data) if "unit" in data else {}) | resolution(page)
+def shaped(page: tifffile.TiffPage) -> dict[str, float]:
+    """X and Y by the tags, Z and T by metadata of tifffile's own, where these have ImageJ's names, and Z a unit."""
+    try:
+        data = json.loads(page.description)
+    except (ValueError, RecursionError):  # of a microscope, or of tifffile's first years
+        data = None
+    if not isinstance(data, dict):
+        return resolution(page)
+    found = {axis: size for axis, size in imagej(page, data).items() if axis in "ZT"} | resolution(page)
+    if not {"unit", "zunit"} & data.keys():
+        found.pop("Z", None)
+    return found
 
 
 def step(axis: str, size: float, unit: str) -> float | None:

@@ -141,6 +141,7 @@ def _write(
             metadata["LUTs"] = [_colormap(layout.colors, np.uint8)]
         steps = first.calibration
         if "X" in steps and "Y" in steps:
+            metadata["unit"] = "um"
             options["resolution"] = (1 / steps["X"], 1 / steps["Y"])
         metadata |= _in_names_of_imagej(steps)
     else:
@@ -199,8 +200,9 @@ def _uuid_of(pixels: Sequence[NDArray[Any]], metadata: dict[str, Any]) -> UUID:
 
 
 def _in_names_of_imagej(steps: dict[str, float]) -> dict[str, Any]:
-    """The size of a step that no tag of TIFF has, and the unit of lengths, as `pixel_size.imagej` reads them."""
-    unit: dict[str, Any] = {"unit": "um"} if steps.keys() & set("XYZ") else {}
+    """Steps that no tag of TIFF has, as `pixel_size.imagej` reads them. The unit of Z is its own: that of X and Y would
+    make a size of what the tags say where nobody knows it."""
+    unit: dict[str, Any] = {"zunit": "um"} if "Z" in steps else {}
     return unit | {name: steps[axis] for axis, name in (("Z", "spacing"), ("T", "finterval")) if axis in steps}
 
 

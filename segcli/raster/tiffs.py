@@ -98,8 +98,7 @@ def _structure(file: tifffile.TiffFile, found: list[Page], size: int) -> Structu
         pairs = zip(series.axes, series.shape, strict=True)
         within = "S" not in series.axes and found[0].samples > 1  # Zeiss's channels are bands of a page
         axes = "".join("S" if within and axis == "C" and n == found[0].samples else axis for axis, n in pairs)
-        said = (file.shaped_metadata or ({},))[0] if "shaped" in flags else {}
-        return _series(series, axes, "shaped", pixel_size.shaped(file.pages.first, said))
+        return _series(series, axes, "shaped", pixel_size.shaped(file.pages.first))
     if "shaped" in flags and any("C" in series.axes and len(series.pages) > 1 for series in file.series):
         return _several(file)
     return _pages(file, found)

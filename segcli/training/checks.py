@@ -80,10 +80,11 @@ def check_folder(options: TrainOptions, out: Path) -> None:
     """UsageError where there is nothing to go on with, or where an earlier training would be overwritten."""
     check_outside(out)
     best, last = out / BEST, out / LAST
-    if out.resolve() == options.data.resolve():
+    if not options.check and out.resolve() == options.data.resolve():
         raise UsageError(out, "the data's own folder", "a training writes validation/ there, which would be data next "
                          "time", f"choose another --out, such as {out / 'run'}")  # fmt: skip
-    if (theirs := out / VALIDATION).exists() and not any((out / name).exists() for name in (BEST, LAST, OPTIONS)):
+    is_trained, theirs = any((out / name).exists() for name in (BEST, LAST, OPTIONS)), out / VALIDATION
+    if not is_trained and not options.check and any(path.is_file() for path in theirs.rglob("*")):
         raise UsageError(theirs, "exists, without a training beside it", "a training writes its masks there and takes "
                          "away what lies there under their names", "choose another --out")  # fmt: skip
     if options.resume and not last.exists():
