@@ -1,6 +1,7 @@
 """The class table: which index means what, in which colour. Knows JSON and numpy; no files but its own, no torch."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,13 +108,14 @@ class ClassTable:
         if len(data["classes"]) > MOST_CLASSES:  # colours for a million take for ever
             raise ValueError(f"{len(data['classes'])} classes, expected at most {MOST_CLASSES}")
         found = [_entry(item) for item in data["classes"]]
-        colors = filled([color for _, _, color in found])
+        color = data.get("ignore_color")
+        ignored = None if color is None else color_of(color)
+        colors = filled([color for _, _, color in found], ignored)
         entries = tuple(ClassEntry(index, name, color) for (index, name, _), color in zip(found, colors, strict=True))
         ignore = data.get("ignore", None if any(entry.index == IGNORE for entry in entries) else IGNORE)
         if not (ignore is None or (type(ignore) is int and 0 <= ignore <= 255)):
             raise ValueError(f'"ignore" must be null or lie in 0..255, found {ignore!r}')
-        color = data.get("ignore_color")
-        return cls(entries, ignore, None if color is None else color_of(color))
+        return cls(entries, ignore, ignored)
 
     @classmethod
     def read(cls, path: Path) -> "ClassTable":
@@ -134,15 +136,27 @@ class ClassTable:
         return cls(tuple(ClassEntry(i, f"class {i}", color) for i, color in zip(indices, colors, strict=True)))
 
 
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What no XML may hold, nor be drawn, among the characters of a name."""
+
+
+def check_name(name: str) -> None:
+    """ValueError where a class's name has characters that styles, charts and reports cannot."""
+    if found := _NO_TEXT.search(name):
+        raise ValueError(f"a name with the control character {found[0]!a}: {name!a:.80}")
+
+
 def _entry(item: Any) -> tuple[int, str, Color | None]:
     if not isinstance(item, dict) or type(item.get("index")) is not int or not isinstance(item.get("name"), str):
         raise ValueError(f'each class needs an "index" (a number) and a "name" (a text), found {item!r:.80}')
+    check_name(item["name"])
     return item["index"], item["name"], color_of(item["color"]) if "color" in item else None
 
 
-def check_colors(entries: Iterable[ClassEntry], place: object) -> None:
-    """UsageError where two classes have one colour, so that masks in colours cannot tell them apart."""
-    seen: dict[Color, str] = {}
+def check_colors(entries: Iterable[ClassEntry], place: object, ignored: Color | None = None) -> None:
+    """UsageError where two classes have one colour, or a class that of pixels without a label, so that masks in colours
+    cannot tell them apart."""
+    seen: dict[Color, str] = {} if ignored is None else {ignored: "what has no label"}
     for entry in entries:
         if entry.color in seen:
             raise UsageError(place, f"{seen[entry.color]} and {entry.name} are both {hex_color(entry.color)}",

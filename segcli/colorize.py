@@ -194,5 +194,5 @@ def _setting(
         for line in meaning.notes:
             console.say(line)
     if options.to_index and given is not None:
-        check_colors(given.entries, f"--palette {options.palette}")
+        check_colors(given.entries, f"--palette {options.palette}", given.ignore_color)
     return Setting(options, tuple(job.source for job in jobs), given, images, truths, meaning, console)

@@ -49,12 +49,13 @@ def distinct_colors(count: int) -> list[Color]:
     return list(OKABE_ITO[:count] if count <= len(OKABE_ITO) else _most_distinct(count))
 
 
-def filled(colors: Sequence[Color | None]) -> list[Color]:
-    """Colours of classes, with one for each that has none: that of its place, or else another that nobody has."""
-    taken, found = set(colors), list[Color]()
+def filled(colors: Sequence[Color | None], ignored: Color | None = None) -> list[Color]:
+    """Colours of classes, with one for each that has none: that of its place, or else another that nobody has, nor
+    pixels without a label."""
+    taken, found = {*colors, ignored}, list[Color]()
     for color, default in zip(colors, distinct_colors(len(colors)), strict=True):
         if color is None and default in taken:
-            default = next(other for other in distinct_colors(2 * len(colors)) if other not in taken)
+            default = next(other for other in distinct_colors(2 * len(colors) + 1) if other not in taken)
         found.append(color or default)
         taken.add(found[-1])
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from segcli.classes import IGNORE, MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable
+from segcli.classes import IGNORE, MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable, check_name
 from segcli.colors import Color, color_of, filled, hex_color
 from segcli.errors import UsageError
 from segcli.known_palettes import KNOWN
@@ -39,7 +39,9 @@ def read_classes(path: Path) -> ClassTable:
                              "name of a class, which train --ignore leaves out")  # fmt: skip
         unlabelled = said[0] if said else None
         ignore = unlabelled[0] if unlabelled is not None else None if any(row[0] == 255 for row in classes) else 255
-        colors = filled([color for _, _, color in classes])
+        for _, name, _ in classes:
+            check_name(name)
+        colors = filled([color for _, _, color in classes], None if unlabelled is None else unlabelled[2])
         entries = [ClassEntry(index, name, color) for (index, name, _), color in zip(classes, colors, strict=True)]
         return ClassTable(tuple(entries), ignore, unlabelled[2] if unlabelled is not None else None)
     except OSError as error:
@@ -77,6 +79,9 @@ def _csv(text: str) -> Rows:
     others = rows[0].keys() - {"", "name", "color", "colour", "r", "g", "b", "red", "green", "blue"}
     if numbers is None and others:  # one of them may be the number, and the row's is another
         raise ValueError(f"the columns {', '.join(filter(None, rows[0]))}")
+    parts = [row.get(name) or row.get(name[0], "") for row in rows for name in ("red", "green", "blue")]
+    if any("." in part for part in parts) and all(part == "" or float(part) in (0, 1) for part in parts):
+        raise ValueError("colours from 0 to 1, where parts of a colour in 0..255 are expected")
     found: Rows = []
     for number, row in enumerate(rows):
         color = row.get("color") or row.get("colour") or ""
@@ -105,7 +110,8 @@ def _clr(text: str) -> Rows:
             lines.append(re.split(r"\s*,\s*" if "," in line.split()[0] else r"\s+", line, maxsplit=4))
     alpha = re.compile(r"(\d{1,3})(?:[\s,]+(.*))?")
     rest = [line[4] if len(line) > 4 else "" for line in lines]
-    if all(alpha.fullmatch(text) for text in rest):  # a number in one name alone is no alpha
+    numbers = [alpha.fullmatch(text) for text in rest]
+    if all(found and int(found[1]) <= 255 for found in numbers):  # a number in one name alone is no alpha
         rest = [found[2] or "" for text in rest if (found := alpha.fullmatch(text))]
     return [(_whole(line[0]), name or f"class {line[0]}", _rgb(line[1:4]))
             for line, name in zip(lines, rest, strict=True)]  # fmt: skip

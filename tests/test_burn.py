@@ -234,4 +234,4 @@ def test_a_bow_tie_has_an_area(tmp_path: Path) -> None:
     with np.errstate(invalid="ignore"):
         strange = shapely.Polygon([(0, 0), (9, np.nan), (5, 5)])
     with pytest.raises(InputError, match=r"c\.gpkg: 1 polygons with corners that are no numbers"):
-        burnt(write_shapes(tmp_path / "c.gpkg", [(strange, "roof"), (tie, "roof")]), Grid(10, 10), TABLE)
+        burnt(write_shapes(tmp_path / "c.gpkg", [(strange, "5"), (tie, "5")], "EPSG:32633"), Grid(10, 10), TABLE)

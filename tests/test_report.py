@@ -32,7 +32,7 @@ from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluate import run
 from segcli.evaluation.tables import all_tables
 from segcli.measures import report
-from segcli.measures.confusion import Totals, mean_iou
+from segcli.measures.confusion import Totals, matthews_correlation, mean_iou
 from segcli.measures.report import ImageCounts, by_group, entries_of, per_image_rows
 from segcli.network import checkpoint
 from segcli.options import EvalOptions
@@ -943,3 +943,49 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path, rng: np.ra
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert process.stdout.read() == b""  # which all have closed
+
+
+def test_255_means_one_thing_whatever_else_is_compared(tmp_path: Path) -> None:
+    """Where the truth has it beside its classes it is no label, also in a prediction that found nothing."""
+    truth, predicted = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    truth[10:30, 10:30], truth[0] = 1, 255
+    predicted[:, :8] = 255
+    for name in ("truth", "found"):
+        write_picture(tmp_path / name / "a.png", truth if name == "truth" else predicted)
+    alone = evaluated(tmp_path / "r", tmp_path / "found", tmp_path / "truth")
+    assert (alone["classes"], alone["unpredicted_pixels"]) == (["class 0", "class 1"], 8 * 39)
+    assert alone["confusion_matrix"] == [[39 * 32 - 400, 0], [400, 0]]
+    for name in ("truth", "found"):
+        write_picture(tmp_path / name / "b.png", truth)
+    both = evaluated(tmp_path / "s", tmp_path / "found", tmp_path / "truth")
+    assert both["per_image"][0] == alone["per_image"][0]
+
+
+def test_scores_are_scaled_and_moved_as_the_file_says(tmp_path: Path, rng: np.random.Generator) -> None:
+    stored = rng.integers(0, 240, (2, 30, 40), np.uint8)
+    values = stored * 0.0036 + 0.1
+    write_picture(tmp_path / "t.png", rng.integers(0, 2, (30, 40), np.uint8))
+    reports = []
+    for name, pixels, scale, offset in (("a", stored, 0.0036, 0.1), ("b", values.astype(np.float32), 1.0, 0.0)):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", "GTiff", 40, 30, 2, dtype=pixels.dtype,
+                           transform=from_origin(0, 30, 1, 1)) as file:  # fmt: skip
+            file.write(pixels)
+            file.scales, file.offsets = (scale,) * 2, (offset,) * 2
+        found = evaluated(
+            tmp_path / f"r{name}", tmp_path / "t.png", tmp_path / "t.png", scores=tmp_path / f"{name}.tif"
+        )
+        reports.append(found["scores"])
+    for one, other in zip(*(found["per_class"] for found in reports), strict=True):
+        assert one.keys() == other.keys()
+        assert {key: one[key] for key in one if type(one[key]) is float} == pytest.approx(
+            {key: other[key] for key in other if type(other[key]) is float}, abs=2e-3
+        )
+    errors = [found["expected_calibration_error"] for found in reports]
+    assert errors[0] == pytest.approx(errors[1], abs=2e-3)
+
+
+def test_no_correlation_is_above_1() -> None:
+    """By the last digit, of a mask that is all right."""
+    for seed in range(40):
+        hits = np.random.default_rng(seed).integers(1, 500, 3)
+        assert matthews_correlation(Totals.of(np.diag(hits))) <= 1

@@ -23,7 +23,7 @@ def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance)
     Raises InputError with the colours that are in no class, and how many pixels have them.
     """
     classes = _classes(job, setting)
-    check_colors(classes.entries, job.source)
+    check_colors(classes.entries, job.source, classes.ignore_color)
     with ExitStack() as files:
         for picture, sink in zip(
             pictures.planes, sinks(files, job.output, pictures, mask_layout(classes), setting), strict=True

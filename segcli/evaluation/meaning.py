@@ -90,7 +90,8 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
         return replace(found, by_name=True, first=named)
     predicted = values_in(pair.predicted for pair in pairs)
     both = sorted({*true, *predicted})
-    if true == [0, 255] or (255 in predicted and set(predicted) <= {0, 255} and 0 in both and len(both) <= 3):
+    is_white = 255 in predicted and 255 not in true and set(predicted) <= {0, 255} and 0 in both and len(both) <= 3
+    if true == [0, 255] or is_white:  # where the truth has 255 beside its classes it is no label in both
         return _black_and_white(true, predicted, None, first, option)
     if 255 in predicted and 255 not in true:
         raise UsageError(first.predicted.parent, "predictions hold 255", "it may be a class or stand for no label",

@@ -36,7 +36,7 @@ def count_scores(pair: Pair, meaning: Meaning, align: bool) -> ScoreCounts:
 def _add(counts: ScoreCounts, path: Path, truth: Source, given: Source, meaning: Meaning, align: bool) -> None:
     """Those of one image."""
     bands = bands_of_classes(path, given, meaning.classes)
-    scale = np.array([given.scales[band] for band in bands])
+    scale, offset = (np.array([known[band] for band in bands])[:, None] for known in (given.scales, given.offsets))
     unlike = difference(given, truth)
     if unlike is not None and not align:
         raise InputError(path, *unlike, "--align resamples them where both lie on earth")
@@ -47,17 +47,19 @@ def _add(counts: ScoreCounts, path: Path, truth: Source, given: Source, meaning:
         known = (places >= 0) & written_out(both(true.valid, found.valid), places.shape)
         if found.pixels.dtype.kind == "f":
             known &= np.isfinite(found.pixels).all(0)
-        counts.add(places[known], _steps(path, found.pixels[:, known], scale))
+        counts.add(places[known], _steps(path, found.pixels[:, known], scale, offset))
 
 
-def _steps(path: Path, stored: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    if stored.size and (stored.min() < -1e-3 or stored.max() * scale.max() > 1.001):
-        low, high = stored.min() * scale.min(), stored.max() * scale.max()
+def _steps(path: Path, stored: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Values (class, pixel), stored as whole steps of a scale or as they are, as levels."""
+    ends = np.stack([stored.min(1), stored.max(1)], axis=1) * scale + offset if stored.size else np.zeros((1, 2))
+    low, high = float(ends.min()), float(ends.max())
+    if low < -1e-3 or high > 1.001:
         raise InputError(path, f"values from {low:g} to {high:g}", "expected probabilities, 0 to 1",
                          "or bytes with a scale, as segcli predict --probabilities writes them")  # fmt: skip
     if stored.dtype == np.uint8:
-        return levels(np.arange(256) * scale[:, None])[np.arange(len(stored))[:, None], stored]
-    return levels(stored * scale[:, None])
+        return levels(np.arange(256) * scale + offset)[np.arange(len(stored))[:, None], stored]
+    return levels(stored * scale + offset)
 
 
 def bands_of_classes(path: Path, scores: Source, classes: ClassTable) -> list[int]:

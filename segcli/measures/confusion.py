@@ -153,7 +153,8 @@ def matthews_correlation(totals: Totals) -> Figures:
     above = totals.hits.sum(-1) * pixels - (true * found).sum(-1)
     of_found = (found**2).sum(-1) + (pixels - found.sum(-1)) ** 2
     spread = np.sqrt(pixels**2 - (true**2).sum(-1)) * np.sqrt(pixels**2 - of_found)
-    return np.where(pixels == 0, np.nan, np.where(spread == 0, 0.0, _ratio(above, spread)))
+    found = np.clip(_ratio(above, spread), -1, 1)  # the last digit may lie beyond
+    return np.where(pixels == 0, np.nan, np.where(spread == 0, 0.0, found))
 
 
 def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> Figures:

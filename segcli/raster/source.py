@@ -140,6 +140,12 @@ class Source:
         return tuple(known[n] for n in self._indexes)
 
     @property
+    def offsets(self) -> tuple[float, ...]:
+        """What is to be added then."""
+        known = facts.of_bands(self._reader, lambda dataset: dataset.offsets, 0.0)
+        return tuple(known[n] for n in self._indexes)
+
+    @property
     def has_channels(self) -> bool:
         """Whether bands are pages of their own, as microscopes write channels: three of them are no red, green and
         blue."""
