@@ -1,5 +1,6 @@
 """What each verb can be told: one frozen dataclass a verb, and the only place where defaults are written."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -305,4 +306,7 @@ class TileOptions:
 
     @property
     def overlap_pixels(self) -> int:
+        """Of a share, too; of what is no number of pixels one more than there are."""
+        if not math.isfinite(self.overlap):
+            return self.size
         return round(self.overlap * self.size) if self.overlap < 1 else int(self.overlap)

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 import tifffile
 from helpers import write_picture
+from rasterio._err import CPLE_AppDefinedError
 from ready import Ready
+
+from segcli.errors import InputError
+from segcli.raster.faults import faults_of_writing
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 LIMIT = 100_000
@@ -161,3 +165,10 @@ def test_names_that_are_no_text_go_through_as_they_are(tmp_path: Path) -> None:
     strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60, env=strict)
     assert (result.returncode, result.stdout) == (0, b"out/caf\xe9.png\n")
+
+
+def test_what_gdal_raises_itself_is_said_of_the_file(tmp_path: Path) -> None:
+    """rasterio's copying gives its errors as they are, which are none of rasterio's own."""
+    said = pytest.raises(InputError, match=r"a\.tif: cannot be written: TIFFWriteDirectory")
+    with said, faults_of_writing(tmp_path / "a.tif"):
+        raise CPLE_AppDefinedError(3, 1, "TIFFWriteDirectory")

@@ -37,7 +37,7 @@ from segcli.raster.grid import Grid
 from segcli.raster.sidecars import sidecars
 from segcli.raster.stored import Stored
 from segcli.tile import write_classes
-from segcli.tiling import planning
+from segcli.tiling import cutting, planning
 from segcli.tiling.journal import JOURNAL
 from segcli.tiling.manifest import Scene
 from segcli.tiling.marks import unchanged
@@ -810,3 +810,99 @@ def test_masks_that_bands_have_of_their_own_stay(tmp_path: Path, tile: Tile, ban
     assert tile("a_tiles", "--join", "--out", "b.tif") == 0
     with rasterio.open(tmp_path / "b.tif") as file:
         assert np.array_equal(file.dataset_mask() > 0, valid.any(0))
+
+
+@pytest.mark.parametrize(("said", "odd"), [
+    ((None, 0, None, None), 1), ((0, None, None, None), 1), ((255, 0, 255, 255), 1), ((0, 255, 0, 0), 1),
+    ("mask of 1", 1), ("mask of 0", 0), ("own", 2),
+])  # fmt: skip
+def test_tiles_agree_on_what_is_no_data(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], said: Any, odd: int
+) -> None:
+    """Else missing pixels would become a class, or a class be missing, without a word."""
+    pixels = np.random.default_rng(0).integers(0, 4, (1, 200, 200), np.uint8)
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 2, 2), "dtype": "uint8"}
+    with rasterio.open(tmp_path / "s.tif", "w", "GTiff", 200, 200, 1, nodata=255, **place) as file:
+        file.write(pixels)
+    assert tile("s.tif", "--size", 100) == 0
+    tiles = sorted((tmp_path / "s_tiles").glob("*.tif"))
+    (tmp_path / "found").mkdir()
+    folder = "s_tiles" if said == "own" else "found"
+    for n, path in enumerate(tiles):
+        with rasterio.open(path) as file:
+            values, profile = file.read(), file.profile
+        nodata = (255 if n != odd else 7) if said == "own" else None if isinstance(said, str) else said[n]
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(tmp_path / folder / path.name, "w", **(profile | {"nodata": nodata})) as file,
+        ):
+            file.write(values)
+            if said == f"mask of {n}":
+                file.write_mask(np.arange(10_000).reshape(100, 100) % 2 == 0)
+    capsys.readouterr()
+    assert tile(folder, "--join", "--manifest", "s_tiles", "--out", "j.tif") == 1
+    text = capsys.readouterr().err
+    assert f"{tiles[odd].name}: " in text, text
+    assert "the other tiles have" in text
+    assert not (tmp_path / "j.tif").exists()
+
+
+def test_a_raster_that_was_cut_anew_is_joined_as_it_is_now(
+    tmp_path: Path, tile: Tile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the run that did it was killed at the next one, so that tiles.json tells of the old ones."""
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 2, 2), "dtype": "uint8"}
+
+    def write(name: str, value: int, **more: object) -> None:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        with rasterio.open(tmp_path / "in" / f"{name}.tif", "w", "GTiff", 150, 150, 1, **place, **more) as file:
+            file.write(np.full((1, 150, 150), value, np.uint8))
+            file.update_tags(DAY=str(value))
+
+    for name in "ab":
+        write(name, 3)
+    assert tile("in", "--out", "t", "--size", 100) == 0
+    write("a", 5, nodata=0)
+    whole = cutting.cut
+
+    def killed(work: Any, *more: Any) -> None:
+        if work.scene.name == "b":
+            raise KeyboardInterrupt
+        whole(work, *more)
+
+    monkeypatch.setattr("segcli.tile.cut", killed)
+    assert tile("in", "--out", "t", "--size", 100, "--overwrite") == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert tile("t", "--join", "--out", "j") == 1  # b's tiles are gone
+    assert "b: 4 of 4 tiles are missing" in capsys.readouterr().err
+    with rasterio.open(tmp_path / "j" / "a.tif") as file:
+        assert (file.nodata, file.tags()["DAY"], set(np.unique(file.read()))) == (0, "5", {5})
+
+
+@pytest.mark.parametrize("way", ["linked folder", "dangling link"])
+def test_links_below_the_folder_of_tiles_are_looked_through(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """What they lead to is an input, which --overwrite spares; and a link that leads nowhere is somebody's."""
+    for name in ("x", "x_r00000_c00000"):
+        for folder in ("in", "m"):
+            write_picture(tmp_path / folder / f"{name}.png", np.full((60, 60), len(name) % 4, np.uint8))
+    before = (tmp_path / "in" / "x_r00000_c00000.png").read_bytes()
+    (tmp_path / "out").mkdir()
+    if way == "linked folder":
+        (tmp_path / "out" / "images").symlink_to("../in")
+        assert tile("in", "--masks", "m", "--size", 300, "--edge", "keep", "--out", "out", "--overwrite") == 1
+        assert "is an input, and would be overwritten" in capsys.readouterr().err
+    else:
+        link = tmp_path / "out" / "x_r00000_c00000.png"
+        link.symlink_to("/nowhere/x")
+        assert tile("in/x.png", "--size", 300, "--edge", "keep", "--out", "out") == 1
+        assert "exists, and segcli did not write it" in capsys.readouterr().err
+        assert link.is_symlink()
+    assert (tmp_path / "in" / "x_r00000_c00000.png").read_bytes() == before
+
+
+def test_an_overlap_without_end_is_refused(refused: Callable[..., str]) -> None:
+    assert "--overlap: found inf; expected 0 to 511 pixels" in refused("tile", "a.png", "--overlap", "inf")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, NothingDoneError
@@ -25,7 +26,7 @@ def faults_of_writing(path: Path, root: Path | None = None) -> Iterator[None]:
     written either: there is no room, or `root`, by itself the file's folder, is closed; else InputError."""
     try:
         yield
-    except (OSError, RasterioError) as error:
+    except (OSError, RasterioError, CPLE_BaseError) as error:
         root, path = root or path.parent, destination(path)
         reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())
         is_said = isinstance(error, OSError) and error.errno in FULL

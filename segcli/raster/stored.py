@@ -136,7 +136,7 @@ def stored(source: Source) -> Stored:
         tuple(unit or "" for unit in dataset.units), int(bits) if bits is not None else None,
         any(flags in (OF_ALL, OF_ITS_OWN) for flags in dataset.mask_flag_enums),
         _tags(source, dataset), tuple(_kept(dataset.tags(n)) for n in dataset.indexes),
-        () if all(_same(dataset.nodata, value) for value in dataset.nodatavals) else tuple(dataset.nodatavals),
+        () if all(is_same(dataset.nodata, value) for value in dataset.nodatavals) else tuple(dataset.nodatavals),
         tuple(_domains(dataset, n) for n in (0, *dataset.indexes)), is_negative and not has_palette,
         dataset.count > 1 and OF_ITS_OWN in dataset.mask_flag_enums,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def stored_as(layout: Layout) -> Stored:
 def lost(asked: Stored, found: Stored) -> list[str]:
     """What of the one is not in the other, in words; metadata count by what is missing."""
     said = []
-    if not _same(asked.nodata, found.nodata):
+    if not is_same(asked.nodata, found.nodata):
         said.append(f"nodata {asked.nodata:g}" if asked.nodata is not None else "that no value is nodata")
     if asked.band_nodata:
         said.append("that nodata differs by band")
@@ -269,7 +269,7 @@ def _from_number(value: Any) -> float | None:
     return value if value is None or isinstance(value, int) else float(value)
 
 
-def _same(one: float | None, other: float | None) -> bool:
+def is_same(one: float | None, other: float | None) -> bool:
     return one == other or (one is not None and other is not None and math.isnan(one) and math.isnan(other))
 
 

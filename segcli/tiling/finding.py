@@ -32,10 +32,20 @@ def find_manifest(folder: Path, given: Path | None) -> Path:
 
 
 def unfinished(folder: Path, manifest: Manifest) -> dict[str, Scene]:
-    """Rasters whose tiles are not all cut, by runs that failed there, were stopped, or are at it."""
+    """Rasters whose tiles are not all cut, by runs that failed there, were stopped, or are at it. Where these have cut
+    one anew that has changed since, `manifest` gets it as it is now, or loses it."""
+    begun: dict[str, Scene] = {}
     told = [read_journal(path) for path in journals(folder)]
-    scenes = [scene for run in told if run is not None for scene in run.scenes.values()]
-    return {scene.name: scene for scene in scenes if scene.name not in manifest.scenes}
+    for scene in (scene for run in told if run is not None for scene in run.scenes.values()):
+        known = manifest.scenes.get(scene.name)
+        if known is not None and (known.changed, known.mask) == (scene.changed, scene.mask):
+            continue
+        if known is not None and scene.is_done:
+            manifest.scenes[scene.name] = scene
+        else:
+            manifest.scenes.pop(scene.name, None)
+            begun[scene.name] = scene
+    return begun
 
 
 def own_files(manifest: Manifest, folder: Path, begun: Mapping[str, Scene], without: Without) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from segcli.options import Merge
 from segcli.raster.align import is_elsewhere
 from segcli.raster.exact import ExactSink, is_moved
 from segcli.raster.source import ROW_BYTES, Source
-from segcli.raster.stored import Stored, stored
+from segcli.raster.stored import Stored, is_same, stored
 from segcli.tiling.finding import Without, files_of, own_files, some, unfinished
 from segcli.tiling.layout import Span, Tiling
 from segcli.tiling.manifest import Manifest, Place, Scene, accounts_beside, read_together
@@ -169,7 +169,22 @@ def _read(job: Job, place: Place) -> tuple[NDArray[Any], Valid, bool]:
         is_there = not is_elsewhere(job.scene.grid.window(row.start, col.start, *found), source.grid)
         if job.is_own and not is_there:
             raise InputError(source.path, "lies elsewhere on earth than the tile of its name")
-        return *source.patch(0, 0, row.end - row.start, col.end - col.start), is_there
+        pixels, valid = source.patch(0, 0, row.end - row.start, col.end - col.start)
+        _check_nodata(job, source, valid)
+        return pixels, valid, is_there
+
+
+def _check_nodata(job: Job, source: Source, valid: Valid) -> None:
+    """InputError where a tile says otherwise than the raster which of its pixels are no data: missing ones would be
+    data there, or the other way round. Tiles of formats that do not say it, such as PNG, are the raster's own."""
+    found, expected = source.nodata, job.like.nodata
+    if not is_same(found, expected) and not (found is None and job.is_own):
+        said = ["no value for no data" if value is None else f"nodata {value:g}" for value in (found, expected)]
+        raise InputError(source.path, said[0], f"the other tiles have {said[1]}",
+                         "give all of them one, such as by gdal_edit.py -a_nodata")  # fmt: skip
+    if found is None and valid is not None and not valid.all() and not (job.like.has_mask or job.like.has_alpha):
+        raise InputError(source.path, "a mask that takes pixels out", "the other tiles have none",
+                         "give all of them one")  # fmt: skip
 
 
 class Canvas:

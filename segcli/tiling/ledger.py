@@ -13,7 +13,7 @@ from typing import Any
 
 from segcli.classes import ClassTable
 from segcli.errors import BusyError, InputError, UsageError
-from segcli.files import PART, lock, replacing
+from segcli.files import PART, Places, lock, replacing
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.names import Name
 from segcli.shard import Shard
@@ -159,12 +159,16 @@ class Ledger:
         for gone in list(self.known.scenes) if is_other else {name} & self.known.scenes.keys():
             for record in self.known.scenes.pop(gone).records.values():
                 for file in record.files if self.is_whole(record) else ():
-                    (self.folder / file).unlink(missing_ok=True)
+                    self._unlink(self.folder / file)
             self._ours.discard(gone)
         if is_other:
             for path in (self.account, self._journal, *self._elsewhere()):
-                path.unlink(missing_ok=True)
+                self._unlink(path)
             self._found, self._others = None, {}
+
+    def _unlink(self, path: Path) -> None:
+        with faults_of_writing(path, self.folder):
+            path.unlink(missing_ok=True)
 
     def begin(self, scene: Scene) -> Scene:
         """The raster with the tiles of it that are there and whole."""
@@ -209,9 +213,11 @@ class Ledger:
         records = there.records.values() if there is not None else ()
         known = {name: size for record in records for name, size in zip(record.files, record.bytes, strict=True)}
         for name in names:
-            if (self.folder / name).exists() and (self.folder / name).stat().st_size != known.get(name):
+            path = self.folder / name
+            # A link that leads nowhere is somebody's, too.
+            if os.path.lexists(path) and not (path.exists() and path.stat().st_size == known.get(name)):
                 found = "was changed since segcli wrote it" if name in known else "exists, and segcli did not write it"
-                raise InputError(self.folder / name, found, "", "choose another --out or give --overwrite")
+                raise InputError(path, found, "", "choose another --out or give --overwrite")
 
     def spare(self, names: Iterable[str]) -> None:
         """InputError where a tile would be written over what is read, whatever --overwrite says."""
@@ -220,8 +226,8 @@ class Ledger:
             raise InputError(self.folder / name, "is an input, and would be overwritten", "", "choose another --out")
 
     def _input_among(self, names: Iterable[str]) -> str | None:
-        place = self.folder.resolve()
-        return next((name for name in names if place / name in self._inputs), None)
+        places = Places()  # folders below may be links to where inputs lie
+        return next((name for name in names if places.of(self.folder / name) in self._inputs), None)
 
     def sweep(self, folder: Path, names: str) -> None:
         """Remove what killed runs have left of tiles of these names, a pattern. A folder is looked through once: there
@@ -249,7 +255,8 @@ class Ledger:
     def rest(self) -> None:
         """Let go of the account, as it is, and of the folder."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, which has been told of when the line was written
+                self._file.close()
             self._file = None
         if self._held is None:
             return
