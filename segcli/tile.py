@@ -183,7 +183,8 @@ def write_classes(folder: Path, labels: Labels | None, options: TileOptions) -> 
     def found() -> str | None:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
-    if found() == text:
+    is_given = options.classes is not None and path.exists() and path.samefile(options.classes)
+    if is_given or found() == text:
         return
     if found() is not None and not options.overwrite:
         raise UsageError(path, "another class table", "", "choose another --out or give --overwrite")

@@ -906,3 +906,18 @@ def test_links_below_the_folder_of_tiles_are_looked_through(
 
 def test_an_overlap_without_end_is_refused(refused: Callable[..., str]) -> None:
     assert "--overlap: found inf; expected 0 to 511 pixels" in refused("tile", "a.png", "--overlap", "inf")
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_class_table_that_lies_among_the_tiles_stays_what_it_is(
+    tmp_path: Path, tile: Tile, more: tuple[str, ...]
+) -> None:
+    """With what else its owner has written into it."""
+    write_picture(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
+    write_picture(tmp_path / "m.png", np.eye(40, dtype=np.uint8))
+    table = {"classes": [{"index": 0, "name": "ground"}, {"index": 1, "name": "line"}], "note": "by hand"}
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "classes.json").write_text(json.dumps(table))
+    given = ("--masks", "m.png", "--classes", "t/classes.json", "--size", 20, "--out", "t", *more)
+    assert tile("a.png", *given) == 0
+    assert json.loads((tmp_path / "t" / "classes.json").read_text()) == table
