@@ -989,3 +989,13 @@ def test_no_correlation_is_above_1() -> None:
     for seed in range(40):
         hits = np.random.default_rng(seed).integers(1, 500, 3)
         assert matthews_correlation(Totals.of(np.diag(hits))) <= 1
+
+
+def test_each_identifier_of_the_page_is_there_once(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    """And what refers to one finds it."""
+    evaluated(tmp_path / "r", *folders)
+    page = (tmp_path / "r" / "report.html").read_text()
+    found = re.findall(r'\bid="([^"]*)"', page)
+    assert len(found) == len(set(found)) > 100
+    assert set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', page)) != set()
+    assert {one or other for one, other in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', page)} <= set(found)

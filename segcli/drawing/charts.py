@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -137,4 +138,6 @@ def _svg(figure: Figure, salt: str) -> str:
         warnings.simplefilter("ignore", UserWarning)  # that its font lacks a letter: the browser's does not
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     drawing = text.getvalue()
-    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    own = re.sub(r"\W+", "_", salt)  # figure_1 would be in one page several times
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}_", drawing)
