@@ -34,6 +34,18 @@ def _heard() -> Iterator[None]:
         raise NothingDoneError("standard output", f"{error.strerror}; files that are done stay") from error
 
 
+class _Drawn(io.StringIO):
+    """Text for a stream of an encoding, by which rich chooses what it draws lines of."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+
 class Console:
     """Messages, results and the closing line of one run. What is said also goes to `log_file`, with the time, whatever
     is silenced here; UsageError where it cannot be written."""
@@ -162,7 +174,7 @@ class Console:
         for row in rows:
             table.add_row(*map(one_line, row))  # names come from files of others
         # In a pipe rich would fold at 80 columns; a table is no wider than its cells.
-        is_shown, drawn = stream.isatty(), io.StringIO()
+        is_shown, drawn = stream.isatty(), _Drawn(stream.encoding)
         rich = RichConsole(
             file=drawn, width=None if is_shown else 1000, force_terminal=is_shown, markup=False, emoji=False
         )

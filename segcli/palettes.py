@@ -79,15 +79,16 @@ def _csv(text: str) -> Rows:
     others = rows[0].keys() - {"", "name", "color", "colour", "r", "g", "b", "red", "green", "blue"}
     if numbers is None and others:  # one of them may be the number, and the row's is another
         raise ValueError(f"the columns {', '.join(filter(None, rows[0]))}")
-    parts = [row.get(name) or row.get(name[0], "") for row in rows for name in ("red", "green", "blue")]
-    if any("." in part for part in parts) and all(part == "" or float(part) in (0, 1) for part in parts):
-        raise ValueError("colours from 0 to 1, where parts of a colour in 0..255 are expected")
     found: Rows = []
+    seen: list[str] = []
     for number, row in enumerate(rows):
         color = row.get("color") or row.get("colour") or ""
         parts = [row.get(name) or row.get(name[0], "") for name in ("red", "green", "blue")]
+        seen += parts if all(parts) and not color else []
         rgb = color_of(f"#{color.removeprefix('#')}") if color else _rgb(parts) if all(parts) else None
         found.append((number if numbers is None else _whole(row[numbers]), row["name"], rgb))
+    if "1.0" in seen and {*map(float, seen)} <= {0.0, 1.0}:
+        raise ValueError("colours from 0 to 1, where parts of a colour in 0..255 are expected")
     return found
 
 

@@ -1,3 +1,4 @@
+import io
 import sys
 from pathlib import Path
 
@@ -113,3 +114,11 @@ def test_nothing_is_counted_of_a_quiet_run(capsys: pytest.CaptureFixture[str]) -
         many.remark(f"{n}: a stack")
     many.count_remarks()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("ascii", "+-"), ("utf-8", "\u250f")])
+def test_tables_are_drawn_of_what_the_stream_has(monkeypatch: pytest.MonkeyPatch, encoding: str, line: str) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    Console().table("figures", ["class", "IoU"], [["a", "0.5"]])
+    assert line in written.getvalue().decode(encoding)

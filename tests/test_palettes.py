@@ -128,6 +128,10 @@ def test_colours_from_0_to_1_are_refused_also_where_all_are_pure(tmp_path: Path)
         read_classes(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("name,r,g,b\nbuilding,255.0,0.0,0.0\nroad,0.0,0.0,1.0\n")
     assert [entry.color for entry in read_classes(tmp_path / "a.csv").entries] == [(255, 0, 0), (0, 0, 1)]
+    for text in ("name,color,r,g,b\na,#000001,1.0,0.0,0.0\n", "name,color,r,g,b\na,#000001,n.a.,,\n",
+                 "name,r,g,b\na,0.0,0.0,0.0\nb,,,\n"):  # fmt: skip
+        (tmp_path / "a.csv").write_text(text)
+        assert read_classes(tmp_path / "a.csv").entries[0].color in ((0, 0, 1), (0, 0, 0))
     (tmp_path / "a.csv").write_text("name,r,g,b\nblack,0,0,0\nnearly,0,0,1\n")  # whole numbers are what they are
     assert [entry.color for entry in read_classes(tmp_path / "a.csv").entries] == [(0, 0, 0), (0, 0, 1)]
 

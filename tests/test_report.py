@@ -946,13 +946,18 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path, rng: np.ra
 
 
 def test_255_means_one_thing_whatever_else_is_compared(tmp_path: Path) -> None:
-    """Where the truth has it beside its classes it is no label, also in a prediction that found nothing."""
+    """Where the truth has it beside its classes it is no label; a prediction that has it beside 0 alone may mean
+    foreground, and is asked about."""
     truth, predicted = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
     truth[10:30, 10:30], truth[0] = 1, 255
     predicted[:, :8] = 255
     for name in ("truth", "found"):
         write_picture(tmp_path / name / "a.png", truth if name == "truth" else predicted)
-    alone = evaluated(tmp_path / "r", tmp_path / "found", tmp_path / "truth")
+    with pytest.raises(UsageError, match="predictions hold 255; it may be a class or stand for no label"):
+        run(EvalOptions(tmp_path / "found", tmp_path / "truth"), Console(quiet=True))
+    table = tmp_path / "classes.json"
+    table.write_text(json.dumps({"classes": [{"index": 0, "name": "class 0"}, {"index": 1, "name": "class 1"}]}))
+    alone = evaluated(tmp_path / "r", tmp_path / "found", tmp_path / "truth", classes=table)
     assert (alone["classes"], alone["unpredicted_pixels"]) == (["class 0", "class 1"], 8 * 39)
     assert alone["confusion_matrix"] == [[39 * 32 - 400, 0], [400, 0]]
     for name in ("truth", "found"):

@@ -341,3 +341,25 @@ def test_what_is_no_loss_is_not_refused(data: Path, options: TrainOptions, tmp_p
     assert train.run(replace(options, out=data, check=True), QUIET) == 0
     (tmp_path / "out" / "validation" / "masks").mkdir(parents=True)
     assert train.run(options, QUIET) == 0
+
+
+@pytest.mark.parametrize("way", ["link to masks", "link to all", "file"])
+def test_what_a_link_leads_to_is_nobody_s_validation(options: TrainOptions, tmp_path: Path, way: str) -> None:
+    mine = write_picture(tmp_path / "mine" / "masks" / "0001_x.tif", np.zeros((4, 4), np.uint8))
+    place = tmp_path / "out" / "validation"
+    if way == "link to masks":
+        place.mkdir(parents=True)
+        (place / "masks").symlink_to(mine.parent)
+    else:
+        place.parent.mkdir()
+        place.symlink_to(mine.parents[1]) if way == "link to all" else place.write_text("mine")
+    with pytest.raises(UsageError, match="validation: exists, without a training beside it"):
+        train.run(options, QUIET)
+    assert mine.exists()
+    if way == "link to masks":  # beside a training it is kept, too
+        place.rename(tmp_path / "kept")
+        assert train.run(options, QUIET) == 0
+        shutil.rmtree(place)
+        (tmp_path / "kept").rename(place)
+        assert train.run(replace(options, overwrite=True, seed=1), QUIET) == 0
+        assert mine.exists()

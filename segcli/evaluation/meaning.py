@@ -91,9 +91,10 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     predicted = values_in(pair.predicted for pair in pairs)
     both = sorted({*true, *predicted})
     is_white = 255 in predicted and 255 not in true and set(predicted) <= {0, 255} and 0 in both and len(both) <= 3
-    if true == [0, 255] or is_white:  # where the truth has 255 beside its classes it is no label in both
+    if true == [0, 255] or is_white:
         return _black_and_white(true, predicted, None, first, option)
-    if 255 in predicted and 255 not in true:
+    # Where the truth has 255 beside its classes it is no label, but for predictions that may be black and white.
+    if 255 in predicted and (255 not in true or set(predicted) == {0, 255}):
         raise UsageError(first.predicted.parent, "predictions hold 255", "it may be a class or stand for no label",
                          f"say with {option}")  # fmt: skip
     classes = [value for value in both if value != 255]

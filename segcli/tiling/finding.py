@@ -32,19 +32,17 @@ def find_manifest(folder: Path, given: Path | None) -> Path:
 
 
 def unfinished(folder: Path, manifest: Manifest) -> dict[str, Scene]:
-    """Rasters whose tiles are not all cut, by runs that failed there, were stopped, or are at it. Where these have cut
-    one anew that has changed since, `manifest` gets it as it is now, or loses it."""
+    """Rasters whose tiles are not all cut, by runs that failed there, were stopped, or are at it. What such a run has
+    done after the accounts were written, with --overwrite, `manifest` gets as it is now."""
     begun: dict[str, Scene] = {}
-    told = [read_journal(path) for path in journals(folder)]
-    for scene in (scene for run in told if run is not None for scene in run.scenes.values()):
-        known = manifest.scenes.get(scene.name)
-        if known is not None and (known.changed, known.mask) == (scene.changed, scene.mask):
-            continue
-        if known is not None and scene.is_done:
-            manifest.scenes[scene.name] = scene
-        else:
-            manifest.scenes.pop(scene.name, None)
-            begun[scene.name] = scene
+    written = max((path.stat().st_mtime_ns for path in accounts(folder)), default=0)
+    for path in journals(folder):
+        run = read_journal(path)
+        for scene in run.scenes.values() if run is not None else ():
+            if scene.name not in manifest.scenes:
+                begun[scene.name] = scene
+            elif scene.is_done and path.stat().st_mtime_ns > written:
+                manifest.scenes[scene.name] = scene
     return begun
 
 

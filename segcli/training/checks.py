@@ -1,5 +1,6 @@
 """Options of a training against each other, against what lies in its folder, and against the data."""
 
+import os
 from pathlib import Path
 
 from segcli.classes import ClassTable
@@ -84,7 +85,7 @@ def check_folder(options: TrainOptions, out: Path) -> None:
         raise UsageError(out, "the data's own folder", "a training writes validation/ there, which would be data next "
                          "time", f"choose another --out, such as {out / 'run'}")  # fmt: skip
     is_trained, theirs = any((out / name).exists() for name in (BEST, LAST, OPTIONS)), out / VALIDATION
-    if not is_trained and not options.check and any(path.is_file() for path in theirs.rglob("*")):
+    if not (is_trained or options.check or _is_empty(theirs)):
         raise UsageError(theirs, "exists, without a training beside it", "a training writes its masks there and takes "
                          "away what lies there under their names", "choose another --out")  # fmt: skip
     if options.resume and not last.exists():
@@ -96,6 +97,12 @@ def check_folder(options: TrainOptions, out: Path) -> None:
         raise UsageError(
             there, "exists", "nothing is overwritten", "choose another --out, or give --resume or --overwrite"
         )
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing is there but folders; links lead to somebody's."""
+    found = (folder, *folder.rglob("*")) if os.path.lexists(folder) else ()
+    return all(path.is_dir() and not path.is_symlink() for path in found)
 
 
 def check_pairs(options: TrainOptions, splits: Splits, out: Path) -> None:

@@ -75,8 +75,8 @@ def remove_validation(folder: Path) -> None:
 
 def _remove_others(folder: Path, names: set[str]) -> None:
     """Masks and truth of an earlier training: beside the new ones nobody could tell them apart."""
-    for kind in (kind for kind in ("masks", "truth") if (folder / kind).is_dir()):
-        for path in (folder / kind).iterdir():
+    for place in (folder / "masks", folder / "truth"):
+        for path in place.iterdir() if place.is_dir() and not place.is_symlink() else ():  # a link leads to others'
             own = _OWN.fullmatch(path.name)
             if own and own[1] not in names:
                 path.unlink()

@@ -210,7 +210,8 @@ class _Look:
             check_mask(mask)
             if mask.bands >= 3:
                 known = [*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)]
-                check_colors(known, pair.mask, labels.classes.ignore_color)
+                check_colors(known, pair.mask)
+                check_colors(labels.classes.entries, pair.mask, labels.classes.ignore_color)
             _check_sizes(pair, image, mask, numbers)
             bands = range(image.bands) if self.chosen is None else match_bands(image, len(self.chosen), self.chosen)
             height, width, dtype = image.grid.height, image.grid.width, image.dtype_of(bands)
