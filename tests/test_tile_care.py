@@ -921,3 +921,11 @@ def test_a_class_table_that_lies_among_the_tiles_stays_what_it_is(
     given = ("--masks", "m.png", "--classes", "t/classes.json", "--size", 20, "--out", "t", *more)
     assert tile("a.png", *given) == 0
     assert json.loads((tmp_path / "t" / "classes.json").read_text()) == table
+
+
+def test_a_padded_tile_that_no_memory_holds_is_named(
+    tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
+    assert tile("a.png", "--size", 99_999_999_999, "--edge", "pad") == 1
+    assert "a.png: out of memory; free some, or give a smaller --size" in capsys.readouterr().err

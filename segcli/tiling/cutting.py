@@ -4,6 +4,7 @@ Each row is decoded once, tiles are encoded by several threads, and no more than
 encoded is in memory.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
@@ -255,6 +256,8 @@ def _framed(
     bands, rows, columns = pixels.shape
     if (rows, columns) == (height, width):
         return pixels, valid, layer.stored
+    if bands * height * width * pixels.itemsize > sys.maxsize:  # which numpy calls another error
+        raise MemoryError
     out = np.full((bands, height, width), layer.empty, pixels.dtype)
     out[:, :rows, :columns] = pixels
     known = np.zeros((height, width), bool)
