@@ -74,12 +74,9 @@ class Steps(Generic[Item]):
 
 
 def plan(
-    inputs: Iterable[Name],
-    out: Path,
-    output_suffix: Callable[[Name], str],
-    recursive: bool,
+    inputs: Iterable[Name], out: Path, output_suffix: Callable[[Name], str], recursive: bool,
     beside: Sequence[Beside] = (),
-) -> tuple[Path, list[Job]]:
+) -> tuple[Path, list[Job]]:  # fmt: skip
     """The output folder and a job for each input, in order.
 
     A folder gives the rasters in it, and an output keeps its path below that folder; nothing inside an output folder
@@ -166,6 +163,7 @@ def run(
         with closing(made), closing(ahead(made, stopping=steps.stopping.set)) as prepared:
             work.all(prepared)
     except NothingDoneError:
+        work.report.ended = work.report.left - len(work.left)
         work.tell_left()
         work.report.tell(console)  # the error says why there is no more
         raise

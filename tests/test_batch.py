@@ -374,7 +374,9 @@ def test_what_ends_a_run_is_told_of_each_input(tmp_path: Path, capsys: pytest.Ca
     steps = batch.Steps(prepare, lambda _: (0, 1), work, none)
     with pytest.raises(NothingDoneError), opened(tmp_path / "out", "predict", Options()) as manifest:
         batch.run(jobs, steps, Console(as_json=True), manifest)
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1] == "done 1  up to date 0  failed 1  left 2"
+    told = [json.loads(line) for line in shown.out.splitlines()]
     assert [Path(one["source"]).name for one in told] == list("abcd")
     assert [one["status"] for one in told] == ["done", "failed", "left", "left"]
     assert "no room" in told[1]["reason"]
