@@ -11,6 +11,13 @@ def in_another_order(names: Sequence[str], others: Sequence[str]) -> bool:
     return one != other and sorted(one) == sorted(other)
 
 
+def stand_elsewhere(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether a band of one of these names stands at another place among the others: of those that have no name in
+    common nobody knows whether they are the same."""
+    places = {plain(name): n for n, name in enumerate(others)}
+    return any(places.get(plain(name), n) != n for n, name in enumerate(names))
+
+
 def only_count(names: Sequence[str]) -> bool:
     """Whether names number the bands and say nothing more: Layer_1, Layer_2 or Channel:0:0, Channel:0:1."""
     found = [parts for name in names if (parts := _COUNTED.fullmatch(name.strip())) is not None]

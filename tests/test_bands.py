@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import tifffile
-from helpers import brightness_model
+from helpers import brightness_model, write_picture
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
@@ -541,7 +541,14 @@ def test_names_in_weights_that_are_none(tmp_path: Path) -> None:
         checkpoint.save(replace(model, called=called), tmp_path / "w.safetensors")
         with pytest.raises(NothingDoneError, match=said):
             checkpoint.load(tmp_path / "w.safetensors")
-    known = {"a": ("a", "b", "c"), "b": (), "c": ("c", "b", "a"), "d": ("A", "B", "C "), "e": ("x", "y", "z")}
+    known = {
+        "a": ("a", "b", "c"),
+        "b": (),
+        "c": ("c", "b", "a"),
+        "d": ("A", "B", "C "),
+        "e": ("x", "y", "z"),
+        "f": ("z", "a", "b"),
+    }
     for name, called in known.items():
         checkpoint.save(replace(model, called=called), tmp_path / f"{name}.safetensors")
 
@@ -549,7 +556,7 @@ def test_names_in_weights_that_are_none(tmp_path: Path) -> None:
         return checkpoint.load_all([tmp_path / f"{name}.safetensors" for name in names])
 
     assert [loaded(names)[0].called for names in ("ba", "ab", "ad", "ae")] == [("a", "b", "c")] * 4
-    for names in ("ac", "bac", "cd"):
+    for names in ("ac", "bac", "cd", "af", "fe"):
         with pytest.raises(NothingDoneError, match=r"bands .*; expected .*, in this order"):
             loaded(names)
 
@@ -630,3 +637,23 @@ def test_pixels_of_metres_are_said_in_metres(tmp_path: Path, weights: Path, segc
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((20, 30, 3), np.uint8))
     result = segcli("predict", "b.png", "--weights", weights, "--out", "m", "--mpp", 1)
     assert "the size of its pixels is not stated; --mpp needs it; it has one level, which is taken" in result.stderr
+
+
+def test_one_band_that_was_learnt_by_name_is_no_picture_of_three(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The network has it three times, and would be given three others."""
+    checkpoint.save(replace(brightness_model(), learnt=("DAPI",)), tmp_path / "w.safetensors")
+    write_picture(tmp_path / "three.png", rng.integers(0, 255, (20, 30, 3), np.uint8))
+    write_picture(tmp_path / "one.png", rng.integers(0, 255, (20, 30), np.uint8))
+    for name, code in (("three", 1), ("one", 0)):
+        options = PredictOptions((tmp_path / f"{name}.png",), tmp_path / "m", (str(tmp_path / "w.safetensors"),))
+        assert run(options, Console()) == code
+        said = capsys.readouterr().err
+        assert ("three.png: 3 bands" in said and "the weights learnt from bands DAPI" in said) == (code == 1)
+
+
+def test_names_in_small_letters_are_the_same_in_weights(tmp_path: Path) -> None:
+    for name, learnt in (("a", ("B8", "B4", "B3")), ("b", ("b8", "b4", "b3"))):
+        checkpoint.save(replace(brightness_model(), learnt=learnt), tmp_path / f"{name}.safetensors")
+    assert len(checkpoint.load_all([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from helpers import write_picture
 from safetensors import safe_open
@@ -363,3 +364,23 @@ def test_what_a_link_leads_to_is_nobody_s_validation(options: TrainOptions, tmp_
         (tmp_path / "kept").rename(place)
         assert train.run(replace(options, overwrite=True, seed=1), QUIET) == 0
         assert mine.exists()
+
+
+def test_validation_masks_have_nothing_where_there_are_no_data(options: TrainOptions) -> None:
+    """As predict has it."""
+    for kind in ("images", "masks"):
+        for path in (options.data / kind).iterdir():
+            pixels = np.random.default_rng(0).integers(1, 3, (1 + 2 * (kind == "images"), 32, 32), np.uint8)
+            pixels[:, :6, :9] = 0
+            with rasterio.open(path.with_suffix(".tif"), "w", "GTiff", 32, 32, len(pixels), dtype="uint8",
+                               transform=rasterio.transform.from_origin(5, 5, 1, 1),
+                               **({"nodata": 0} if kind == "images" else {})) as file:  # fmt: skip
+                file.write(pixels)
+            path.unlink()
+    assert train.run(options, QUIET) == 0
+    assert options.out is not None
+    found = sorted((options.out / "validation" / "masks").glob("*.tif"))
+    assert found
+    for path in found:
+        with rasterio.open(path) as file:
+            assert np.array_equal(file.read(1) == 255, np.pad(np.ones((6, 9), bool), ((0, 26), (0, 23))))

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 import segcli
-from segcli.band_names import in_another_order
+from segcli.band_names import plain, stand_elsewhere
 from segcli.classes import ClassTable
 from segcli.errors import NothingDoneError, UsageError
 from segcli.files import matching, replacing
@@ -195,7 +195,7 @@ def load_all(paths: Sequence[Path], are_axes_given: bool = False) -> list[Model]
             if found != expected and not (are_axes_given and what == PAGES):
                 raise NothingDoneError(path, f"{what} {found}", f"expected {expected}, as {paths[0]} has",
                                        "scores can be averaged of weights for one task alone")  # fmt: skip
-        if in_another_order(model.called, models[0].called):
+        if stand_elsewhere(model.called, models[0].called):
             raise NothingDoneError(path, f"bands {', '.join(model.called)}", f"expected {', '.join(models[0].called)}, "
                                    f"as {paths[0]} has, in this order")  # fmt: skip
         models[0] = replace(models[0], called=models[0].called or model.called)
@@ -211,7 +211,7 @@ def _must_agree(model: Model) -> list[tuple[str, object]]:
         ("classes", ", ".join(f"{entry.index} {entry.name}" for entry in model.classes.entries)),
         ("ignore index", model.classes.ignore),
         ("bands", config.bands),
-        ("bands of its files", "all" if learnt == every else bands_text(learnt)),
+        ("bands of its files", "all" if learnt == every else plain(bands_text(learnt))),
         (PAGES, "as these say" if model.axes is None else str(model.axes)),
         ("images between", "no percentiles" if constants.percentiles is None else str(constants.percentiles)),
         ("values of", constants.dtype if constants.percentiles is None else "any type"),

@@ -29,7 +29,9 @@ def match_bands(
         return _places(source, chosen, wanted)
     by_names = has_names(learnt)
     taken: tuple[int, ...] | None = None
-    if source.bands == wanted or (wanted == 3 and source.bands == 4 and source.begins_with_rgb and not by_names):
+    is_one = by_names and len(learnt or ()) == 1 and wanted == 3  # which the network has three times
+    has_one_more = wanted == 3 and source.bands == 4 and source.begins_with_rgb and not by_names
+    if (source.bands == wanted and not is_one) or has_one_more:
         taken = tuple(range(wanted))
     elif source.bands == 1 and wanted == 3:
         taken = (0, 0, 0)

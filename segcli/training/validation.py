@@ -72,11 +72,11 @@ class Predicted:
         """One pair, from the top."""
         fact, device = self.setting.facts[pair], self.setting.device
         if fact.height * fact.width <= WHOLE_PIXELS:
-            image, true = self.setting.reading.window(pair, 0, 0, fact.height, fact.width)
+            image, true, void = self.setting.reading.seen(pair, 0, 0, fact.height, fact.width)
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.setting.half):
                 batch = torch.from_numpy(image)[None].to(device, memory_format=torch.channels_last)
                 found = self.network(batch)[0].argmax(0).cpu().numpy()
-            yield Strip(0, true, found)
+            yield Strip(0, true, found if void is None else np.where(void.all(0) & (true < 0), -1, found))
         else:
             yield from self._in_rows(pair)
 
@@ -102,5 +102,5 @@ class Predicted:
                     found = scores[0].argmax(0).cpu().numpy()
                     true = reading.target(pair, first_row, 0, *found.shape)
                     known = written_out(seen.take(len(found)), (1, *found.shape))[0]
-                    yield Strip(first_row, np.where(known, true, np.int16(-1)), found)
+                    yield Strip(first_row, np.where(known, true, np.int16(-1)), np.where(known, found, -1))
         return_freed_memory()
