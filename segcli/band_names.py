@@ -14,8 +14,8 @@ def in_another_order(names: Sequence[str], others: Sequence[str]) -> bool:
 def stand_elsewhere(names: Sequence[str], others: Sequence[str]) -> bool:
     """Whether a band of one of these names stands at another place among the others: of those that have no name in
     common nobody knows whether they are the same."""
-    places = {plain(name): n for n, name in enumerate(others)}
-    return any(places.get(plain(name), n) != n for n, name in enumerate(names))
+    one, other = list(map(plain, names)), list(map(plain, others))
+    return one != other and any(name in other and other[n : n + 1] != [name] for n, name in enumerate(one))
 
 
 def only_count(names: Sequence[str]) -> bool:

@@ -58,12 +58,11 @@ def with_overviews(jobs: Sequence[Job], options: PredictOptions) -> list[Job]:
     """Jobs that are made of the overviews beside their sources, too, where one of these may be what is read."""
     if options.level is None and options.mpp is None:
         return list(jobs)
-    found = []
-    for job in jobs:
-        files = job.made_of or ()
-        beside = (path for file in files if (path := Path(f"{file}.ovr")).is_file())
-        found.append(job if job.made_of is None else replace(job, made_of=(*files, *beside)))
-    return found
+
+    def beside(files: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path for file in files if (path := Path(f"{file}.ovr")).is_file())
+
+    return [job if job.made_of is None else replace(job, made_of=job.made_of + beside(job.made_of)) for job in jobs]
 
 
 def needs_confidence(options: PredictOptions) -> bool:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
+from segcli.band_names import stand_elsewhere
 from segcli.classes import ClassTable
 from segcli.cli.texts import bands
 from segcli.colorize import run as colorize
@@ -657,3 +658,12 @@ def test_names_in_small_letters_are_the_same_in_weights(tmp_path: Path) -> None:
     for name, learnt in (("a", ("B8", "B4", "B3")), ("b", ("b8", "b4", "b3"))):
         checkpoint.save(replace(brightness_model(), learnt=learnt), tmp_path / f"{name}.safetensors")
     assert len(checkpoint.load_all([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])) == 2
+
+
+@pytest.mark.parametrize(("names", "others", "is_so"), [
+    ("B4 B3 B2", "B8 B4 B3", True), ("B4 B3 B2", "b4 b3 b2", False), ("a b", "x y", False), ("a b", "b a", True),
+    ("a a", "a a", False), ("a b", "a c", False), ("", "a b", False),
+])  # fmt: skip
+def test_bands_that_stand_elsewhere(names: str, others: str, is_so: bool) -> None:
+    assert stand_elsewhere(names.split(), others.split()) is is_so
+    assert stand_elsewhere(others.split(), names.split()) is is_so
