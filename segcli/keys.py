@@ -10,7 +10,7 @@ from typing import Any
 
 IDLE = frozenset({
     "inputs", "out", "recursive", "overwrite", "jobs", "memory_bytes", "device", "dry_run", "verify", "on_error",
-    "shard", "quiet", "debug", "weights",
+    "shard", "debug", "weights",
 })  # fmt: skip
 """Options that change nothing in an output; weights count by what is in the file."""
 

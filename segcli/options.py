@@ -145,7 +145,6 @@ class PredictOptions:
     dry_run: bool = False
     verify: bool = False
     on_error: OnError = "skip"
-    quiet: bool = False
     debug: bool = False
 
 
@@ -170,7 +169,6 @@ class EvalOptions:
     min_iou: tuple[tuple[str, float], ...] = ()
     jobs: int | None = None
     recursive: bool = False
-    quiet: bool = False
     debug: bool = False
 
     @property
@@ -205,7 +203,6 @@ class ColorizeOptions:
     dry_run: bool = False
     verify: bool = False
     on_error: OnError = "skip"
-    quiet: bool = False
     debug: bool = False
 
 
@@ -263,9 +260,6 @@ class TrainOptions:
     resume_if_any: bool = False  # begin anew where there is nothing to go on with
     overwrite: bool = False
     device: str = "auto"
-    json: bool = False
-    quiet: bool = False
-    debug: bool = False
 
     @property
     def percentiles(self) -> Percentiles | None:
@@ -301,7 +295,6 @@ class TileOptions:
     recursive: bool = False
     overwrite: bool = False
     on_error: OnError = "skip"
-    quiet: bool = False
     debug: bool = False
 
     @property

@@ -35,6 +35,13 @@ from segcli.tiling.splits import SPLITS
 PROBES = 4
 """Tiles of a raster that --dry-run encodes, to tell how large all will be and how long they will take."""
 
+OF_CUTTING = (
+    "masks", "split", "sample", "shard", "verify", "dry_run", "size", "overlap", "edge", "format", "min_valid",
+    "min_label", "seed", "recursive",
+)  # fmt: skip
+OF_JOINING = ("manifest", "merge", "allow_missing")
+"""Options that have a part in one of both alone."""
+
 
 def run(options: TileOptions, console: Console) -> int:
     """Cut every raster, or join every folder of tiles, and return the exit code."""
@@ -53,8 +60,8 @@ def check(options: TileOptions) -> None:
     if options.shard is not None and options.overwrite and options.out is not None:
         raise UsageError("--overwrite", "given with --shard", "expected one of them: others may be at work there",
                          "start over by one run with --overwrite, or choose another --out")  # fmt: skip
-    for name in ("masks", "split", "sample", "shard", "verify", "dry_run") if options.join else ("manifest",):
-        if getattr(options, name) not in (None, False):
+    for name in OF_CUTTING if options.join else OF_JOINING:
+        if getattr(options, name) != getattr(TileOptions, name):
             raise UsageError(
                 f"--{name.replace('_', '-')}", "given with --join" if options.join else "given without --join"
             )

@@ -33,7 +33,7 @@ from segcli.training.checks import check_classes, check_counts, check_folder, ch
 from segcli.training.constants import ranges
 from segcli.training.files import Files
 from segcli.training.findings import as_record, tables, warnings
-from segcli.training.folder import BEST, LAST, OPTIONS, begin, leave_no_other
+from segcli.training.folder import BEST, HISTORY, LAST, OPTIONS, VALIDATION, begin, leave_no_other
 from segcli.training.history import Picture, row_of, write_history
 from segcli.training.interrupts import noticed
 from segcli.training.labels import Labels, find_classes, without
@@ -49,7 +49,7 @@ from segcli.training.survey import Survey, digest, survey
 from segcli.training.validation import Validation
 
 FREE = {"data", "out", "epochs", "minutes", "patience", "check", "resume", "resume_if_any", "overwrite", "device",
-        "workers", "json", "quiet", "debug", "compile", "half"}  # fmt: skip
+        "workers", "compile", "half"}  # fmt: skip
 """Options that may change when a training is resumed; of data what is in them may not."""
 
 LESS = "lower --batch or --crop, or take a smaller network (--width, --depth)"
@@ -145,7 +145,8 @@ def _train(
     shown = copy.deepcopy(network).eval().requires_grad_(False)  # bears the averaged weights, and norms of one process
     shown = shown.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     reading = Reading(labels, normalisation, found.chosen, ends, files=files)
-    training = _prepared(network, options, found, reading, processes, device)
+    weights = _weights_by_class(options, found)
+    training = _prepared(network, options, found, reading, weights, processes, device)
     validation = Validation(training.crops.reading, found.facts, device, training.half, cache(console.say))
     same = {key: value for key, value in _plain(options).items() if key not in FREE}
     record = {**same, "data": digest(found), "classes": classes.to_json(), "processes": processes.count,
@@ -156,7 +157,6 @@ def _train(
     if options.resume:
         progress = load_state(out / LAST, training.network, training.averaged, training.optimiser, record)
         console.say(f"going on with epoch {progress.epoch + 1}, step {progress.step + 1}")
-    weights = _weights_by_class(options, found)
     by_name = None if weights is None else dict(zip(classes.names, weights, strict=True))
     if by_name is not None and options.class_weights == "auto":
         console.say(f"weights of classes: {', '.join(f'{name} {weight:.3g}' for name, weight in by_name.items())}")
@@ -168,7 +168,7 @@ def _train(
                 write_history(progress.history, classes.names, out)
     of_files = max(fact.bands for fact in found.facts.values())
     axes = options.axes and options.axes.of_others(of_files)
-    model = checkpoint.Model(shown, normalisation, classes, None, {
+    model = checkpoint.Model(shown, normalisation, classes, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
         found.chosen, options.upright, found.called, axes)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
@@ -185,11 +185,11 @@ def _train(
     if code:
         return code
     if processes.is_first:
-        best = checkpoint.load(out / "best.safetensors").network.to(device)
-        write_validation(out / "validation", validation.of(best), splits.val, classes)
-        console.result(out / "best.safetensors")
-        console.record({"best": str(out / "best.safetensors"), "epoch": progress.best_epoch, "mean_iou": progress.best})
-    page = out / "validation" / "report.html"
+        best = checkpoint.load(out / BEST).network.to(device)
+        write_validation(out / VALIDATION, validation.of(best), splits.val, classes)
+        console.result(out / BEST)
+        console.record({"best": str(out / BEST), "epoch": progress.best_epoch, "mean_iou": progress.best})
+    page = out / VALIDATION / "report.html"
     console.say(f"best mIoU {progress.best:.4f} in epoch {progress.best_epoch}; see {page}")
     return 0
 
@@ -217,10 +217,10 @@ class Kept:
 
     def best(self, row: dict[str, Any], half: bool) -> None:
         """The averaged weights of an epoch better than those before."""
-        self.model.training["validation"] = {key: row[key] for key in ("epoch", "mean_iou", "iou")}
-        self.model.training["seconds"] = round(row["seconds"])
-        with faults_of_writing(self.out / "best.safetensors"):
-            checkpoint.save(self.model, self.out / "best.safetensors", half)
+        figures = {key: row[key] for key in ("epoch", "mean_iou", "iou")}
+        training = {**self.model.training, "validation": figures, "seconds": round(row["seconds"])}
+        with faults_of_writing(self.out / BEST):
+            checkpoint.save(replace(self.model, training=training), self.out / BEST, half)
         if row["epoch"] == 1:
             with faults_of_writing(self.out / OPTIONS):
                 leave_no_other(self.out, self.noted, with_weights=False)
@@ -272,7 +272,7 @@ def _epochs(training: Training, validation: Validation, progress: Progress, kept
                 if is_best:
                     kept.best(row, options.half)
                 kept.state(training, progress)
-                with faults_of_writing(kept.out / "history.csv"):
+                with faults_of_writing(kept.out / HISTORY):
                     write_history(progress.history, names, kept.out)
                 kept.picture.draw(progress.history)
             kept.console.record(row)
@@ -293,25 +293,21 @@ def _weights_by_class(options: TrainOptions, found: Survey) -> tuple[float, ...]
 
 
 def _prepared(
-    network: UNet, options: TrainOptions, found: Survey, reading: Reading, processes: Processes, device: torch.device
+    network: UNet,
+    options: TrainOptions,
+    found: Survey,
+    reading: Reading,
+    weights: tuple[float, ...] | None,
+    processes: Processes,
+    device: torch.device,
 ) -> Training:
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     learnt = [weights for weights in network.parameters() if weights.requires_grad]
     optimiser = torch.optim.AdamW(learnt, options.learning_rate, weight_decay=options.weight_decay, fused=True)
     crops = Crops(
-        found,
-        reading,
-        crop_side(options.crop, found, network.config),
-        options.seed,
-        options.augment,
-        options.upright,
-        options.keep_values,
-        options.balance,
-        options.border_weight,
-        options.border_gap,
-        network.config.context,
-    )
-    weights = _weights_by_class(options, found)
+        found, reading, crop_side(options.crop, found, network.config), options.seed, options.augment, options.upright,
+        options.keep_values, options.balance, options.border_weight, options.border_gap, network.config.context,
+    )  # fmt: skip
     by_class = None if weights is None else torch.tensor(weights, device=device)
     loss = Loss(options.loss, by_class, options.label_smoothing)
     averaged = Averaged(network, options.ema)

@@ -21,7 +21,7 @@ from segcli.shard import Shard
 @dataclass(frozen=True)
 class Options:
     width: int = 3
-    quiet: bool = False
+    debug: bool = False
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_what_is_up_to_date_and_what_is_stale(tmp_path: Path, source: Path) -> N
         return again(out, options, files=digests(*files)).why(name, output, [source]) is None
 
     assert is_up_to_date()
-    assert is_up_to_date(Options(quiet=True))  # changes nothing in an output
+    assert is_up_to_date(Options(debug=True))  # changes nothing in an output
     assert not is_up_to_date(Options(width=4))
     assert is_up_to_date(name="scan.png")  # in other words
     assert again(out, files=digests(weights)).why("/vsimem/a", output, []) == "new"
@@ -453,7 +453,7 @@ def test_a_torn_line_and_lines_of_something_else(tmp_path: Path, source: Path) -
 
 def test_the_options_of_each_kind_of_run_are_recorded_once(tmp_path: Path) -> None:
     weights = write(tmp_path / "w", "x")
-    for options in (Options(), Options(quiet=True), Options(width=4), Options()):
+    for options in (Options(), Options(debug=True), Options(width=4), Options()):
         again(tmp_path / "out", options, files=digests(weights))
     lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
     assert [line["run"]["options"] for line in lines] == [{"width": "3"}, {"width": "4"}]

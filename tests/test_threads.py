@@ -80,7 +80,7 @@ def test_jobs_are_the_threads_that_compress(tmp_path: Path, weights: Path, rng: 
     cv2.imwrite(str(tmp_path / "a.tif"), pixels)
     made: dict[int, bytes] = {}
     for jobs in (1, 3):
-        options = PredictOptions((tmp_path / "a.tif",), tmp_path / f"out{jobs}", (str(weights),), jobs=jobs, quiet=True)
+        options = PredictOptions((tmp_path / "a.tif",), tmp_path / f"out{jobs}", (str(weights),), jobs=jobs)
         with mock.patch("segcli.raster.sink.created", side_effect=created) as create_file:
             assert run(options, Console(quiet=True)) == 0
         assert create_file.call_args.kwargs["num_threads"] == jobs

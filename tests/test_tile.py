@@ -495,6 +495,20 @@ def test_0_and_255_alone_are_black_and_white(tmp_path: Path, tile: Tile) -> None
     assert [entry["name"] for entry in tiles_of(tmp_path / "d")] == ["images/a_r00000_c00000.png"]
 
 
+@pytest.mark.parametrize("ignore", [255, 11, None])
+def test_255_is_no_label_unless_it_is_a_class(tmp_path: Path, tile: Tile, ignore: int | None) -> None:
+    """As to train and eval, whatever else a table says."""
+    write_picture(tmp_path / "a.png", noise((64, 64, 3)))
+    labels = np.full((64, 64), 255, np.uint8)
+    labels[:, :32], labels[40:, :] = 1, 0
+    write_picture(tmp_path / "m.png", labels)
+    classes = [{"index": 0, "name": "road"}, {"index": 1, "name": "roof"}]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": classes, "ignore": ignore}))
+    cut = ("a.png", "--masks", "m.png", "--size", 32)
+    assert tile(*cut, "--min-label", 0.5, "--out", "d") == 0
+    assert [(entry["row"], entry["col"]) for entry in tiles_of(tmp_path / "d")] == [(0, 0), (32, 0), (32, 32)]
+
+
 @pytest.mark.parametrize(("edge", "overlap"), [("shift", 0), ("keep", 16), ("pad", 24)])
 def test_splits_do_not_touch(tmp_path: Path, tile: Tile, scene: tuple[Path, Path], edge: str, overlap: int) -> None:
     chosen = ("--size", 48, "--overlap", overlap, "--edge", edge, "--split", "0.7/0.2/0.1")
@@ -778,7 +792,10 @@ def test_usage(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -
         ("--overlap: found 512", "a.tif", "--overlap", 512), ("--overlap: found 3.5", "a.tif", "--overlap", 3.5),
         ("given without --masks", "a.tif", "--min-label", 0.1), ("given without --masks", "a.tif", "--attribute", "x"),
         ("given without --join", "a.tif", "--manifest", "a_tiles"), ("given without --out", "a_tiles", "--join"),
+        ("--allow-missing: given without --join", "a.tif", "--allow-missing"),
+        ("--merge: given without --join", "a.tif", "--merge", "average"),
         ("--sample: given with --join", "a_tiles", "--join", "-o", "b.tif", "--sample", 3),
+        ("--size: given with --join", "a_tiles", "--join", "-o", "b.tif", "--size", 16),
         ("b.jpg: wrong ending", "a_tiles", "--join", "-o", "b.jpg"),
         ("a.tif: no such folder", "a.tif", "--join", "-o", "b.tif"),
         ("none.tif: no such file", "a.tif", "--masks", "none.tif"), ("no tiles.json", ".", "--join", "-o", "b.tif"),

@@ -13,6 +13,7 @@ from segcli.classes import ClassTable
 from segcli.errors import UsageError
 from segcli.options import Edge
 from segcli.raster.grid import Grid
+from segcli.raster.labels import count_bytes
 from segcli.raster.stored import Stored
 from segcli.tiling.joining import bell
 from segcli.tiling.journal import JOURNAL
@@ -205,3 +206,12 @@ def test_a_manifest_is_read_with_suspicion(tmp_path: Path, change: dict[str, tup
     path.write_text("{")
     with pytest.raises(UsageError, match="no manifest of tiles"):
         read(path)
+
+
+def test_bytes_are_counted_exactly_in_masks_of_any_size() -> None:
+    values = np.zeros((4100, 4101), np.uint8)  # 2^24 and some: more than float32 counts to
+    values[7, 9] = 1
+    assert count_bytes(values).tolist() == [4100 * 4101 - 1, 1, *[0] * 254]
+    valid = np.zeros(values.shape, bool)
+    valid[7:, :] = True
+    assert count_bytes(values, valid).tolist() == [4093 * 4101 - 1, 1, *[0] * 254]

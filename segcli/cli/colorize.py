@@ -107,7 +107,7 @@ def colorize(
     options = ColorizeOptions(
         named(inputs, nul), out, palette, texts.names(classes), palette_only, over,
         texts.bands(bands), texts.axes(axes), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs,
-        format, compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, quiet, debug,
+        format, compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, debug,
     )  # fmt: skip
     from segcli.colorize import run
     from segcli.console import Console

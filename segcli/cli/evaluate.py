@@ -93,7 +93,7 @@ def evaluate(
     options = EvalOptions(
         predicted, truth, out, classes, absent, unpredicted, align, texts.width(boundary), distances, objects, scores,
         images, texts.axes(axes), texts.pattern("--group-by", group_by), compare, min_miou, bars, jobs, recursive,
-        quiet, debug,
+        debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.evaluate import run

@@ -176,7 +176,7 @@ def predict(
         compress, probabilities, confidence, quantity, objects, polygons, min_pixels, min_area, simplify, overlay,
         alpha, texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive,
         overwrite, device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run,
-        verify, on_error, quiet, debug,
+        verify, on_error, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.predict import run

@@ -126,7 +126,7 @@ def tile(
     options = TileOptions(
         named(inputs, nul), out, size, overlap, edge, format, compress, masks, attribute, classes,
         min_valid, min_label, texts.shares("--split", split), sample, seed, texts.shard(shard), dry_run, verify, join,
-        manifest, merge, allow_missing, jobs, recursive, overwrite, on_error, quiet, debug,
+        manifest, merge, allow_missing, jobs, recursive, overwrite, on_error, debug,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.tile import run

@@ -177,7 +177,7 @@ def train(
         pretrained, encoder_weights, freeze, freeze_norms, crop, batch, augment, upright, keep_values,
         balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,
         learning_rate, weight_decay, ema, clip, seed, precision, compile, half, workers, resume, resume_if_any,
-        overwrite, device, json, quiet, debug,
+        overwrite, device,
     )  # fmt: skip
     from segcli.console import Console
     from segcli.train import run

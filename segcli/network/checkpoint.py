@@ -40,7 +40,6 @@ class Model:
     network: UNet
     normalisation: Normalisation
     classes: ClassTable
-    pixel_size_m: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
     learnt: tuple[Band, ...] | None = None  # which bands of its files a training chose; None: all
     upright: bool = False  # it learnt from images that have an up: turned ones would be new to it
@@ -65,7 +64,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         "network": {"name": "unet", **asdict(model.network.config)},
         "normalisation": asdict(model.normalisation),
         **model.classes.to_json(),
-        "pixel_size_m": model.pixel_size_m,
+        "pixel_size_m": None,  # nobody knows it, but earlier versions want the word
         "training": model.training,
         "bands": model.learnt,
         "upright": model.upright,
@@ -144,8 +143,8 @@ def _load(path: Path) -> Model:
     if called and not _fits(len(called), config.bands):
         raise ValueError(f"{config.bands} bands, with names for {len(called)}")
     axes = record.get("axes")
-    return Model(network, normalisation, classes, record["pixel_size_m"], training, learnt and tuple(learnt), upright,
-                 tuple(called), None if axes is None else Axes.parse(axes, for_nameless=True))  # fmt: skip
+    return Model(network, normalisation, classes, training, learnt and tuple(learnt), upright, tuple(called),
+                 None if axes is None else Axes.parse(axes, for_nameless=True))  # fmt: skip
 
 
 def _fits(count: int, bands: int) -> bool:

@@ -19,7 +19,10 @@ from segcli.options import EncoderName, Norm, Padding, Skip, Up
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Every choice that rebuilds the network; travels in the checkpoint. `depth` is 5 with torchvision's encoders."""
+    """Every choice that rebuilds the network; travels in the checkpoint. `depth` is 5 with torchvision's encoders.
+
+    Defaults are what weights mean that do not say it, and stay; those of a new training are in `TrainOptions`.
+    """
 
     bands: int
     classes: int

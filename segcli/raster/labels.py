@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from segcli.classes import IGNORE, ClassEntry, ClassTable
@@ -21,6 +22,7 @@ from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.source import Source
+from segcli.validity import Valid
 
 TABLES = ("classes.json", "classes.csv")
 """Files that are looked for beside masks."""
@@ -130,10 +132,23 @@ def values_in(paths: Iterable[Path]) -> list[int]:
                             found = np.unique(pixels[0] if valid is None else pixels[0][valid])
                             seen[found[(found >= 0) & (found < 256)].astype(np.int64)] = True
                             continue
-                        mask = None if valid is None else valid.view(np.uint8)
-                        # Six times as fast as numpy's unique; float32 counts are never 0 where something was.
-                        seen |= cv2.calcHist([pixels[0]], [0], mask, [256], [0, 256]).ravel() > 0
+                        seen |= count_bytes(pixels[0], valid) > 0
     return list(map(int, np.flatnonzero(seen)))
+
+
+def count_bytes(values: NDArray[np.integer], valid: Valid = None) -> NDArray[np.int64]:
+    """Pixels of (row, col), uint8, by value, (256,), where there are data. By OpenCV's histogram, which is six times as
+    fast as numpy's unique and counts in float32: exact up to 2^24 pixels, hence in pieces."""
+    found = np.zeros(256, np.int64)
+    flat, where = values.reshape(-1, 1), None if valid is None else valid.view(np.uint8).reshape(-1, 1)
+    for first in range(0, len(flat), _EXACT):
+        piece = slice(first, first + _EXACT)
+        mask = None if where is None else where[piece]
+        found += cv2.calcHist([flat[piece]], [0], mask, [256], [0, 256]).ravel().astype(np.int64)
+    return found
+
+
+_EXACT = 2**23
 
 
 def table_of(values: Sequence[int], where: Path) -> ClassTable:

@@ -17,7 +17,7 @@ from segcli.errors import InputError, SegcliError
 from segcli.known_palettes import is_nameless
 from segcli.raster.facts import kinds_of
 from segcli.raster.images import Images, open_images
-from segcli.raster.labels import BINARY, table_in, written_table
+from segcli.raster.labels import BINARY, count_bytes, table_in, written_table
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader
 from segcli.raster.sink import empty_value
@@ -80,11 +80,7 @@ class MaskValues:
         found = np.zeros(256, np.int64)
         for _, rows in self.rows(source, STRIP_HEIGHT):
             indices = repeated(rows) if self.numbers else rows
-            # float32 counts are exact up to 2^24, which a strip of a mask may pass.
-            for piece in np.array_split(indices, -(-indices.size // 2**24), axis=1):
-                found += (
-                    cv2.calcHist([np.ascontiguousarray(piece)], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-                )
+            found += count_bytes(indices)
         return found
 
 

@@ -6,17 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segcli.classes import ClassTable
+from segcli.classes import IGNORE, ClassTable
 from segcli.colors import hex_color
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.matching import match, named
 from segcli.raster.burn import VECTORS, burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.grid import Grid
-from segcli.raster.labels import embedded_table, table_of, values_in, written_table
+from segcli.raster.labels import count_bytes, embedded_table, table_of, values_in, written_table
 from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in
 from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Source
@@ -37,17 +36,21 @@ class Labels:
     attribute: str | None = None
 
     @cached_property
-    def unlabelled(self) -> frozenset[str]:
-        """Values that are no label, background and what is ignored; as colours, too, where the masks hold these."""
+    def ignored(self) -> frozenset[str]:
+        """Values that stand for no label; as colours, too, where the masks hold these."""
         if self.meaning is None:
-            return frozenset({"0", "255", "#000000"})
+            return frozenset({str(IGNORE)})
+        found = map(str, np.flatnonzero(self.meaning.positions() == -1).tolist())
+        color = self.meaning.ignore_color
+        return frozenset(found) | (set() if color is None else {hex_color(color)})
+
+    @cached_property
+    def unlabelled(self) -> frozenset[str]:
+        """The same and background."""
+        if self.meaning is None:
+            return self.ignored | {"0", "#000000"}
         backgrounds = (entry for entry in self.meaning.entries if entry.is_background)
-        found = {text for entry in backgrounds for text in (str(entry.index), hex_color(entry.color))}
-        if self.meaning.ignore is not None:
-            found.add(str(self.meaning.ignore))
-        if self.meaning.ignore_color is not None:
-            found.add(hex_color(self.meaning.ignore_color))
-        return frozenset(found)
+        return self.ignored.union(*({str(entry.index), hex_color(entry.color)} for entry in backgrounds))
 
     def open(self, source: Name, grid: Grid) -> tuple[Source, Stored]:
         """As stored; polygons as they lie on the grid, in the colours of the classes."""
@@ -141,9 +144,7 @@ def counts(pixels: NDArray[Any], valid: Valid) -> Counts:
     else:
         values = pixels[0]
     if values.dtype == np.uint8:
-        mask = None if valid is None else valid.view(np.uint8)
-        # Counted in float32, which is exact up to 16 million pixels.
-        found = cv2.calcHist([np.ascontiguousarray(values)], [0], mask, [256], [0, 256]).ravel()
+        found = count_bytes(values, valid)
         return {str(value): int(found[value]) for value in np.flatnonzero(found)}
     which, often = np.unique(values if valid is None else values[valid], return_counts=True)
     words = [f"#{value:06X}" if len(pixels) >= 3 else str(value) for value in which.tolist()]

@@ -346,5 +346,4 @@ def sample(
 
 def _labels(pixels: dict[str, int], labels: Labels | None) -> dict[str, int]:
     """Classes to balance by: background counts, what is ignored does not."""
-    ignored = labels.meaning.ignore if labels is not None and labels.meaning is not None else 255
-    return {value: count for value, count in pixels.items() if value != str(ignored)}
+    return {value: count for value, count in pixels.items() if labels is None or value not in labels.ignored}

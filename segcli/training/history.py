@@ -12,7 +12,7 @@ from segcli.classes import ClassTable
 from segcli.files import replacing
 from segcli.measures.confusion import Totals, intersection_over_union
 from segcli.raster.faults import faults_of_writing
-from segcli.training.folder import CURVES
+from segcli.training.folder import CURVES, HISTORY
 from segcli.training.loop import Training
 from segcli.training.state import Progress
 
@@ -46,7 +46,7 @@ def row_of(
 def write_history(history: list[dict[str, Any]], names: tuple[str, ...], out: Path) -> None:
     """history.csv, a line an epoch."""
     fields = ["epoch", "loss", "mean_iou", "learning_rate", "crops_per_second", "seconds"]
-    with replacing(out / "history.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out / HISTORY) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*fields[:3], *(f"iou {name}" for name in names), *fields[3:]])
         for row in history:
