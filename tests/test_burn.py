@@ -1,6 +1,8 @@
 """Polygons as masks: where they lie, what they are, and training on them."""
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from segcli.training.labels import Labels, find_classes
 from segcli.training.pairs import find_pairs
 from segcli.training.sampling import Reading
 from segcli.training.survey import survey
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
 
 TABLE = ClassTable(
     (ClassEntry(0, "background", (0, 0, 0)), ClassEntry(2, "pond", (1, 2, 3)), ClassEntry(5, "roof", (4, 5, 6)))
@@ -235,3 +239,51 @@ def test_a_bow_tie_has_an_area(tmp_path: Path) -> None:
         strange = shapely.Polygon([(0, 0), (9, np.nan), (5, 5)])
     with pytest.raises(InputError, match=r"c\.gpkg: 1 polygons with corners that are no numbers"):
         burnt(write_shapes(tmp_path / "c.gpkg", [(strange, "5"), (tie, "5")], "EPSG:32633"), Grid(10, 10), TABLE)
+
+
+def test_a_class_as_qupath_writes_it_counts_by_its_name(tmp_path: Path) -> None:
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"objectType": "annotation", "classification": {"name": "Tumor", "color": [200, shade, 0]}},
+            "geometry": shapely.geometry.mapping(shapely.box(4 * shade, 0, 4 * shade + 2, 2)),
+        }
+        for shade in (0, 1)
+    ]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert kinds_in(path) == {"Tumor"}
+    assert (whole(burnt(path, Grid(5, 8), table_of_kinds(["Tumor"]))) == 1).sum() == 8
+
+
+def test_all_polygons_that_cannot_be_used_are_named(tmp_path: Path, segcli: Program, rng: np.random.Generator) -> None:
+    for name in "abcd":
+        write_picture(tmp_path / "d" / "images" / f"{name}.png", rng.integers(0, 99, (30, 40, 3), np.uint8))
+    box = shapely.box(0, 0, 9, 9)
+    for name, key in (("a", "height"), ("b", "class"), ("c", "height")):
+        write_shapes(tmp_path / "d" / "masks" / f"{name}.geojson", [(box, "roof")], key=key)
+    (tmp_path / "d" / "masks" / "d.geojson").write_text("{")
+    result = segcli("train", "d", "--check")
+    assert result.returncode == 2
+    for name in "acd":
+        assert f"{name}.geojson: " in result.stderr
+    assert result.stderr.count("rename the one that says it, or cut with tile --attribute") == 2
+    assert "DataSourceError" not in result.stderr
+
+
+def test_tiles_are_not_numbered_without_the_classes_of_a_broken_file(
+    tmp_path: Path, segcli: Program, rng: np.random.Generator
+) -> None:
+    for name in "ab":
+        write_picture(tmp_path / "d" / f"{name}.png", rng.integers(0, 99, (30, 40, 3), np.uint8))
+    write_shapes(tmp_path / "m" / "a.geojson", [(shapely.box(0, 0, 9, 9), "roof")])
+    (tmp_path / "m" / "b.geojson").write_text("{")
+    result = segcli("tile", "d", "--masks", "m", "--size", 16, "--out", "t")
+    assert result.returncode == 2
+    assert "b.geojson: " in result.stderr
+    assert "give --classes" in result.stderr
+    assert not (tmp_path / "t").exists()
+    (tmp_path / "classes.csv").write_text("index,name\n0,background\n1,roof\n")
+    result = segcli("tile", "d", "--masks", "m", "--classes", "classes.csv", "--size", 16, "--out", "t")
+    assert result.returncode == 1  # the other one is done
+    assert "done 1  up to date 0  failed 1" in result.stderr

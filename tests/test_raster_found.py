@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
 import tifffile
+from rasterio.transform import from_origin
 
 from segcli.errors import InputError
 from segcli.raster.images import open_images
@@ -311,3 +313,18 @@ def test_what_says_where_a_raster_lies_is_part_of_it(tmp_path: Path, name: str) 
     (tmp_path / "a.tif").touch()
     (tmp_path / name).touch()
     assert sidecars(tmp_path / "a.tif") == (tmp_path / name,)
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm"])
+def test_a_picture_that_says_nothing_of_places_has_none(tmp_path: Path, suffix: str) -> None:
+    """GDAL's driver leaves the transform as it lay in memory."""
+    shape = (12, 14) if suffix == ".pgm" else (12, 14, 3)
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), np.zeros(shape, np.uint8))
+    for _ in range(20):
+        with Source(path) as source:
+            assert source.grid.transform is None
+            assert not source.grid.is_georeferenced
+    path.with_suffix(".wld").write_text("2\n0\n0\n-2\n101\n99\n")
+    with Source(path) as source:
+        assert source.grid.transform == from_origin(100, 100, 2, 2)

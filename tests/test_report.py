@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -1004,3 +1005,24 @@ def test_each_identifier_of_the_page_is_there_once(tmp_path: Path, folders: tupl
     assert len(found) == len(set(found)) > 100
     assert set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', page)) != set()
     assert {one or other for one, other in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', page)} <= set(found)
+
+
+@pytest.mark.parametrize("where", ["beside", "given", "numbers"])
+def test_white_predictions_beside_a_table_that_knows_no_white_are_refused(tmp_path: Path, where: str) -> None:
+    """White would be no prediction, and what is left, black alone, is right in each pixel: a bar would be met."""
+    truth = np.zeros((40, 40), np.uint8)
+    truth[10:30, 10:30] = 1
+    write_picture(tmp_path / "truth" / "a.png", truth)
+    write_picture(tmp_path / "found" / "a.png", truth * 255)
+    table = tmp_path / ("truth" if where == "beside" else "") / "classes.json"
+    classes = [{"index": 0, "name": "background"}, {"index": 1, "name": "nucleus"}]
+    table.write_text(json.dumps({"classes": classes}))
+    options = EvalOptions(
+        tmp_path / "found", tmp_path / "truth", classes=None if where == "beside" else table,
+        objects="against-labels" if where == "numbers" else None, min_miou=0.9,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"255 is no class; expected 0 background, 1 nucleus; write the index"):
+        run(options, Console(quiet=True))
+    write_picture(tmp_path / "found" / "b.png", truth)  # there is more than black and white
+    write_picture(tmp_path / "truth" / "b.png", truth)
+    assert run(replace(options, min_miou=None), Console(quiet=True)) == 0

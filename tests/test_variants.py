@@ -113,17 +113,21 @@ def test_without_padding_streaming_gives_the_same_numbers(
         assert torch.equal(streamed(network, image, strip), network(image))
 
 
-def test_without_padding_panels_give_the_same_numbers() -> None:
-    network = small_integers(UNet(NetworkConfig(2, 3, 3, 2, "none", padding="valid")), 3)
-    image = torch.randint(-3, 4, (1, 2, 60, 333), generator=torch.Generator().manual_seed(3)).double()
+@pytest.mark.parametrize("width", [333, 321, 322, 323, 324])
+def test_without_padding_panels_give_the_same_numbers(width: int) -> None:
+    """Of the last panels but the first give few columns, and are to mirror more than these."""
+    torch.manual_seed(3)
+    network = UNet(NetworkConfig(2, 3, 3, 2, "none", padding="valid")).double().eval()
+    image = torch.randn(1, 2, 60, width).double()
     stream = Stream(network, 2, 4, image.device, image.dtype, "scores", network.config.context)
     parts = []
-    for panel in Plan(16, 64, stream.margin).panels(333):
+    for panel in Plan(16, 64, stream.margin, 4).panels(width):
         scores = streamed(network, image[..., panel.read_first : panel.read_end], 16)
         parts.append(scores[..., panel.first - panel.read_first : panel.end - panel.read_first])
     with torch.inference_mode():
-        assert torch.equal(torch.cat(parts, 3), network(image))
-    assert stream.margin == 20  # what it uses up, and no more
+        whole = network(image)
+    assert (torch.cat(parts, 3) - whole).abs().max() <= 1e-12 * whole.abs().max()
+    assert stream.margin == 24  # 20 that it uses up, and what makes the size fit
 
 
 def test_without_padding_empty_strips_are_skipped_and_no_score_changes() -> None:

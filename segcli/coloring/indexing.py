@@ -16,6 +16,9 @@ from segcli.raster.labels import written_table
 from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Source
 
+FEW = 3
+"""Colours in no class that somebody may have chosen."""
+
 
 def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance) -> list[Path]:
     """The index of the class of each pixel's colour; gives the file that was written.
@@ -47,9 +50,11 @@ def _rows(picture: Source, classes: ClassTable, tolerance: float) -> Pictures:
             raise InputError(picture.path, f"over {MOST_COLORS} colours in no class",
                              "expected a mask in the colours of classes", "is it a photograph?")  # fmt: skip
     if index.foreign:
+        # A few are somebody's choice, many are what JPEG makes of a few.
+        few = "name it in the palette, as a class or as what has no label (ignore_color in JSON)"
+        many = f"choose another --palette, or a --tolerance; {math.ceil(index.farthest())} would take all"
         raise InputError(picture.path, f"colours in no class: {index.listed()}", "expected those of the palette",
-                         f"choose another --palette, or a --tolerance; {math.ceil(index.farthest())} would take all"
-                         )  # fmt: skip
+                         few if len(index.foreign) <= FEW else many)  # fmt: skip
 
 
 def _classes(job: Job, setting: Setting) -> ClassTable:

@@ -80,8 +80,13 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
     truth = None if table is not None else _named(pair.truth for pair in pairs)
     table, named = table or truth, _named(pair.predicted for pair in pairs)
     if table is not None:
-        is_given = truth is None
-        return replace(_of_table(table, named), by_name=True, first=named, truth=truth, is_given=is_given)
+        found = _of_table(table, named)
+        if named is None and _are_white(table, pairs):
+            # As no prediction only where the truth has it, too.
+            if 255 not in values_in(pair.truth for pair in pairs):
+                raise _white_error(table, first)
+            found = replace(found, notes=("predictions hold 0 and 255 alone; 255 is taken for no prediction",))
+        return replace(found, by_name=True, first=named, truth=truth, is_given=truth is None)
     true = values_in(pair.truth for pair in pairs)
     if named is not None:
         is_white = true == [0, 255]
@@ -126,6 +131,8 @@ def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
     what the predictions say themselves, else 0 is background and the rest objects, 255 if there is nothing else."""
     meaning = replace(Meaning.of(LABEL_MAP), of_objects=True)
     if table is not None:
+        if _are_white(table, pairs):
+            raise _white_error(table, pairs[0])
         return replace(meaning, predicted=_object_values(table))
     named = _named(pair.predicted for pair in pairs)
     if named is None and are_black_and_white(pair.predicted for pair in pairs):
@@ -133,6 +140,21 @@ def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
     others = np.ones(256, np.int16)
     others[[0, 255]] = 0
     return replace(meaning, predicted=others if named is None else _object_values(named), by_name=True)
+
+
+def _are_white(table: ClassTable, pairs: list[Pair]) -> bool:
+    """Whether predictions are black and white, and the table knows no white: all that they found would be passed over
+    as no prediction."""
+    has_others = any(0 < entry.index < 255 for entry in table.entries)
+    is_known = any(entry.index == 255 for entry in table.entries)
+    return has_others and not is_known and are_black_and_white((pair.predicted for pair in pairs), table_in)
+
+
+def _white_error(table: ClassTable, first: Pair) -> UsageError:
+    known = ", ".join(f"{entry.index} {entry.name}" for entry in table.entries[:6])
+    return UsageError(first.predicted.parent, "predictions hold 0 and 255 alone, and 255 is no class",
+                      f"expected {known}", "write the index for white; or, if it is no prediction, mark it as nodata "
+                      "(gdal_edit.py -a_nodata 255)")  # fmt: skip
 
 
 def _object_values(table: ClassTable) -> NDArray[np.int16]:

@@ -182,7 +182,9 @@ class Stream:
         # Then it reaches as far along rows as along columns.
         self._is_square = all(map(_is_square, folded.modules())) and all(map(_has_square_arguments, folded.graph.nodes))
         low, high = (column - context for column in reach(self._steps, 0, total_stride - 1))
-        self.margin = -(-max(-low, high - total_stride + 1) // total_stride) * total_stride
+        # What is mirrored beside the last panel comes from its own columns, however few it gives.
+        mirrored = context + total_stride - 2 if context else 0
+        self.margin = -(-max(-low, high - total_stride + 1, mirrored) // total_stride) * total_stride
 
     def plans(self, height: int, width: int, images: int, budget: float, beside: float = 0.0) -> Iterator[Plan]:
         """Ways to cut `images` of that size, streamed together; the first that fits `budget` bytes comes first. Each

@@ -1,6 +1,8 @@
 """Polygons as the pixels of a mask: GeoJSON, GeoPackage and what else pyogrio reads, burnt window by window."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +154,8 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
         raise InputError(path, f"attributes {', '.join(names[:8]) or 'none'}", f"--attribute names {attribute}")
     if column is None:
         if len(shapes) and names:
-            raise InputError(path, f"attributes {', '.join(names[:8])}", f"expected one of {', '.join(COLUMNS)}")
+            raise InputError(path, f"attributes {', '.join(names[:8])}", f"expected one of {', '.join(COLUMNS)}",
+                             "rename the one that says it, or cut with tile --attribute")  # fmt: skip
         kinds = ["1"] * len(shapes)
     else:
         kinds = [_kind(value) for value in columns[names.index(column)]]
@@ -190,9 +193,12 @@ def _is_number(kind: str) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """As text; nothing for what is missing."""
+    """As text; nothing for what is missing. Of an object, as QuPath writes ({"name": "Tumor", ...}), its name."""
     if value is None or value != value:  # NaN
         return ""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(value)["name"])
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)

@@ -159,7 +159,8 @@ def faults_of(name: Name, expected: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """GDAL's own words: rasterio keeps them in the cause."""
     text = getattr(error, "strerror", None) or str(error.__cause__ or error).strip()
-    if not isinstance(error, RasterioError | OSError | ifd.BrokenTiffError | BrokenZarrError):
+    is_told = isinstance(error, RasterioError | OSError | ifd.BrokenTiffError | BrokenZarrError)
+    if not is_told and type(error).__module__.partition(".")[0] != "pyogrio":
         text = f"{type(error).__name__}: {text}"
     return " ".join(text.split()) or type(error).__name__
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 CACHE_MB = 8
@@ -114,6 +115,21 @@ def deaf_to(category: type[Warning]) -> Iterator[None]:
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
+
+
+def transform_of(dataset: Any) -> Affine | None:
+    """From pixels to the reference system; None where the file says nothing. Some drivers that have none to give, as
+    PNM's, leave what rasterio then returns as it lay in memory, and a warning is all that tells."""
+    this, heard = threading.get_ident(), []
+
+    def hear(*_: object) -> None:
+        heard.append(threading.get_ident())
+
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("always", NotGeoreferencedWarning)
+        warnings.showwarning = hear  # type: ignore[assignment]
+        found = Affine.from_gdal(*dataset.read_transform())
+    return None if this in heard or found.is_identity else found
 
 
 _FILTERS = threading.Lock()

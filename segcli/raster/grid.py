@@ -12,6 +12,7 @@ from rasterio.rpc import RPC
 from rasterio.warp import transform_bounds
 
 from segcli.raster.ellipsoid import around, degrees_on, ellipsoid_of, in_other_degrees, in_space, transformed
+from segcli.raster.gdal import transform_of
 
 TRUE = 0.01
 """By how much the scale of a projection may be off where its metres are taken for those on the ground: those of UTM are
@@ -142,7 +143,7 @@ class Grid:
 def grid_of(dataset: Any, calibration: dict[str, float]) -> Grid:
     """Of a dataset of GDAL's."""
     gcps, gcps_crs = dataset.gcps
-    transform = None if dataset.transform.is_identity else dataset.transform
+    transform = transform_of(dataset)
     return Grid(dataset.height, dataset.width, dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs, calibration)
 
 

@@ -118,29 +118,30 @@ def in_usual_colors(classes: ClassTable) -> ClassTable:
     return replace(classes, entries=tuple(entries))
 
 
-def are_black_and_white(paths: Iterable[Name]) -> bool:
-    """Whether no value but 0 and 255 is in any of the masks that nothing says the meaning of, and 255 is in one.
-
-    Most masks show soon that they are not.
-    """
-    white = False
-    for path in paths:
-        with suppress(SegcliError), closing(open_images(path, "mask")) as images:
-            if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or (_own_table(path, images)):
-                continue
-            seen = _black_or_white(images.planes)
-            if seen is None:
-                return False
-            white |= seen
-    return white
-
-
 def _own_table(path: Name, masks: Images) -> ClassTable | None:
     """Of its metadata, of a table beside the mask, or of its palette."""
     found = table_in(path, masks)
     if found is None and isinstance(path, Path):
         found = written_table(None, path.parent)
     return found or _palette(masks.planes[0])
+
+
+def are_black_and_white(paths: Iterable[Name], told: Callable[[Name, Images], ClassTable | None] = _own_table) -> bool:
+    """Whether no value but 0 and 255 is in any of the masks that nothing (`told`) says the meaning of, and 255 is in
+    one.
+
+    Most masks show soon that they are not.
+    """
+    white = False
+    for path in paths:
+        with suppress(SegcliError), closing(open_images(path, "mask")) as images:
+            if any(plane.bands != 1 or plane.dtype != "uint8" for plane in images.planes) or told(path, images):
+                continue
+            seen = _black_or_white(images.planes)
+            if seen is None:
+                return False
+            white |= seen
+    return white
 
 
 def _palette(plane: Source) -> ClassTable | None:

@@ -93,7 +93,7 @@ def find_labels(
         if len(vectors) < len({*files.values()}):
             raise UsageError(folder, "polygons beside masks of pixels", "nothing says which value is which class",
                              "give --classes")  # fmt: skip
-        table = table_of_kinds(sorted(set().union(*(kinds_in(path, attribute) for path in vectors))))
+        table = table_of_kinds(sorted(_kinds(vectors, attribute)))
     if table is None:
         table = embedded_table(next(iter(files.values())))
     meaning = table
@@ -101,6 +101,23 @@ def find_labels(
         with suppress(NothingDoneError):  # colours, numbers of objects, codes: what they mean is not to be seen
             meaning = table_of(values_in(files.values()), folder)
     return Labels(files, table, meaning, attribute)
+
+
+def _kinds(vectors: list[Path], attribute: str | None) -> set[str]:
+    """What polygons are in any of the files. UsageError where one cannot be read: its classes would be missing, and all
+    others numbered otherwise than with them."""
+    kinds: set[str] = set()
+    faults: list[InputError] = []
+    for path in vectors:
+        try:
+            kinds |= kinds_in(path, attribute)
+        except InputError as error:
+            faults.append(error)
+    if faults:
+        others = f"; so are {len(faults) - 1} more files of polygons" if len(faults) > 1 else ""
+        raise UsageError(faults[0].subject, f"{faults[0].reason}{others}", "all say together which classes there are",
+                         "mend them, or give --classes")  # fmt: skip
+    return kinds
 
 
 def _in_folder(sources: dict[Name, str], place: Path) -> dict[Name, Path]:

@@ -114,8 +114,8 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
     """The class table: the given file, `classes.json` or `.csv` in `data` or beside the masks, or the values that occur
     in these.
 
-    A mask that cannot be read is left for the survey to name. Raises UsageError where masks are colours and nothing
-    says what these mean.
+    Masks and polygons that cannot be read are left for the survey to name. Raises UsageError where masks are colours
+    and nothing says what these mean.
     """
     folder = data.parent if data.is_file() else data
     table = written_table(given, folder, above=0) or written_table(None, pairs[0].mask.parent, above=0)
@@ -123,7 +123,11 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
         return table
     vectors = [pair.mask for pair in pairs if is_vector(pair.mask)]
     if len(vectors) == len(pairs):
-        return table_of_kinds(sorted(set().union(*map(kinds_in, vectors))))
+        kinds: set[str] = set()
+        for path in vectors:
+            with suppress(InputError):
+                kinds |= kinds_in(path)
+        return table_of_kinds(sorted(kinds))
     if vectors:
         raise UsageError(vectors[0], "polygons beside masks of pixels", "nothing says which value is which class",
                          f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
