@@ -19,19 +19,19 @@ STDIN = "-"
 """Stands for the names that come on standard input."""
 
 
-def named(texts: Sequence[str], nul: bool = False, stdin: BinaryIO | None = None) -> tuple[Name, ...]:
+def named(texts: Sequence[str], null: bool = False, stdin: BinaryIO | None = None) -> tuple[Name, ...]:
     """A name for each text, in order; `*`, `?`, `[...]` and `**` are matched where there is no file of that very name.
     A file that is named twice comes once.
 
-    For `-` they are read from standard input, a line each, or with `nul` as `find -print0` writes them; those are never
-    patterns. Raises NothingDoneError where a pattern matches nothing.
+    For `-` they are read from standard input, a line each, or with `null` as `find -print0` writes them; those are
+    never patterns. Raises NothingDoneError where a pattern matches nothing.
     """
-    if nul and STDIN not in texts:
+    if null and STDIN not in texts:
         raise UsageError("-0", "without -", "it says how names on standard input end", "give - as the input")
     found: list[Name] = []
     for text in texts:
         if text == STDIN:
-            found.extend(_listed(stdin or sys.stdin.buffer, b"\0" if nul else b"\n"))
+            found.extend(_listed(stdin or sys.stdin.buffer, b"\0" if null else b"\n"))
         elif glob.has_magic(text) and isinstance(parse(text), Path) and not os.path.exists(text):  # noqa: PTH110
             found.extend(matching(text, "expected names of files, folders, or a pattern for them"))
         else:

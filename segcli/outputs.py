@@ -39,7 +39,7 @@ def check(options: PredictOptions, say: Callable[[str], None]) -> None:
         (
             "--quantity",
             options.quantity != PredictOptions.quantity and not measured,
-            "--probabilities, --confidence or --objects",
+            "--probabilities, --confidence, --objects or --polygons",
         ),
     ):
         if is_idle:

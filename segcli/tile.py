@@ -258,7 +258,8 @@ def show_plan(
     console.say(
         f"{least}{tiles} tiles, about {share * total[1] / 1e6:.1f} MB and {share * total[2]:.1f} s; not written"
     )
-    report.tell(console)
+    console.count_remarks()
+    console.say(f"to do {len(rows)}  up to date {report.up_to_date}  would fail {len(report.failures)}")
     return report.exit_code
 
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import segcli as package
 
@@ -38,5 +39,23 @@ def test_a_wrong_choice_is_named_with_the_right_ones(segcli: Program) -> None:
     result = segcli("predict", "a.png", "--out", "b.png", "--stitch", "rows")
     assert result.returncode == 2
     assert result.stderr == (
-        "segcli: Invalid value for '--stitch': 'rows' is not one of 'auto', 'stream', 'windows'. (see segcli --help)\n"
+        "segcli: Invalid value for '--stitch': 'rows' is not one of 'auto', 'stream', 'windows'. "
+        "(see segcli predict --help)\n"
     )
+
+
+def test_what_no_file_of_options_may_say_is_told_there(segcli: Program, tmp_path: Path) -> None:
+    for text, said in (
+        ("debug = true", "debug; expected it as --debug, or SEGCLI_PREDICT_DEBUG=1"),
+        ("[predict]\ndebug = true", "debug; expected it as --debug, or SEGCLI_PREDICT_DEBUG=1"),
+    ):
+        (tmp_path / "night.toml").write_text(text)
+        result = segcli("predict", "a.png", "--out", "b.png", "--config", "night.toml")
+        assert result.returncode == 2
+        assert said in result.stderr
+
+
+def test_names_end_with_nul_by_a_variable_of_the_name_of_its_option(segcli: Program) -> None:
+    result = segcli("predict", "a.png", "--out", "b.png", SEGCLI_PREDICT_NULL="1")
+    assert result.returncode == 2
+    assert "-0: without -" in result.stderr, result.stderr

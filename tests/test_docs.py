@@ -179,6 +179,19 @@ def test_bands_in_files_of_their_own(reader: Path, pipeline: Shell, tmp_path: Pa
         assert np.array_equal(stacked.read(1), red.read(1))
 
 
+def test_channels_in_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    cells = rng.integers(0, 4095, (2, 64, 72), np.uint16)
+    for n, pixels in enumerate(cells):
+        tifffile.imwrite(tmp_path / f"cell_d{n}.tif", pixels)
+    result = pipeline(block("channels"))
+    assert result.returncode == 0, result.stderr
+    assert tifffile.imread(tmp_path / "nuclei" / "cell.ome.tif").shape == (64, 72)
+    assert np.array_equal(tifffile.imread(tmp_path / "cell.ome.tif"), cells)
+    assert pipeline("segcli predict cell.ome.tif --out b/ --bands GFP").returncode == 2
+    result = pipeline("segcli predict cell.ome.tif --out b/ --bands actin && cmp b/cell.ome.tif nuclei/cell.ome.tif")
+    assert result.returncode == 1  # another channel
+
+
 def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
     cells = rng.integers(0, 255, (3, 48, 48), np.uint8)
     tifffile.imwrite(tmp_path / "cells.tif", cells, metadata={"axes": "ZYX"}, photometric="minisblack")

@@ -35,11 +35,11 @@ def test_names_on_standard_input() -> None:
     assert named(["first", "-", "last"], stdin=lines) == (
         Path("first"), Path("a b.png"), Path("*.png"), Path("\udcff.png"), "NETCDF:a.nc:red", Path("last"),
     )  # fmt: skip
-    assert named(["-"], nul=True, stdin=io.BytesIO(b"a\nb\0c\0")) == (Path("a\nb"), Path("c"))
+    assert named(["-"], null=True, stdin=io.BytesIO(b"a\nb\0c\0")) == (Path("a\nb"), Path("c"))
     with pytest.raises(NothingDoneError, match="no names came on standard input"):
         named(["-"], stdin=io.BytesIO(b"\n"))
     with pytest.raises(UsageError, match="-0: without -"):
-        named(["a"], nul=True)
+        named(["a"], null=True)
 
 
 @pytest.mark.parametrize("verb", ["predict", "colorize"])

@@ -113,6 +113,15 @@ def test_data_are_never_taken_for_an_earlier_training(data: Path, options: Train
     assert contents(data) == before
 
 
+@pytest.mark.parametrize("place", ["masks", "images", "images/run"])
+def test_a_training_does_not_write_among_the_images_or_masks(data: Path, options: TrainOptions, place: str) -> None:
+    before = contents(data)
+    with pytest.raises(UsageError, match=f"{place}: lies in .*, among the data"):
+        train.run(replace(options, out=data / place), QUIET)
+    assert contents(data) == before
+    assert train.run(replace(options, out=data / "run"), QUIET) == 0
+
+
 def test_a_training_is_whole_until_another_replaces_it(
     options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,9 @@ def main() -> NoReturn:
         # Without arguments typer shows the help and has no message.
         message = error.format_message().replace("Value error, ", "")  # the name of a Python exception
         source = origin(getattr(error, "ctx", None), getattr(error, "param", None))
-        code = _failed(f"{source}{message} (see segcli --help)", error.exit_code) if message else error.exit_code
+        context = getattr(error, "ctx", None)
+        command = "segcli" if context is None or context.parent is None else f"segcli {context.info_name}"
+        code = _failed(f"{source}{message} (see {command} --help)", error.exit_code) if message else error.exit_code
     except SystemExit as ended:
         code = ended.code
         if code in ENDED_BY:

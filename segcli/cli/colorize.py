@@ -12,7 +12,7 @@ from segcli.cli.shared import (
     DryRun,
     Json,
     LogFile,
-    Nul,
+    Null,
     Overwrite,
     PageAxes,
     Quiet,
@@ -88,7 +88,7 @@ def colorize(
     ] = ColorizeOptions.format,
     compress: Annotated[Compression, typer.Option(help="Of GeoTIFFs.")] = ColorizeOptions.compress,
     recursive: Recursive = False,
-    nul: Nul = False,
+    null: Null = False,
     overwrite: Overwrite = False,
     shard: ShardText = None,
     dry_run: DryRun = False,
@@ -105,7 +105,7 @@ def colorize(
     from segcli.inputs import named
 
     options = ColorizeOptions(
-        named(inputs, nul), out, palette, texts.names(classes), palette_only, over,
+        named(inputs, null), out, palette, texts.names(classes), palette_only, over,
         texts.bands(bands), texts.axes(axes), alpha, contours, legend, scale_bar, compare, to_index, tolerance, jobs,
         format, compress, recursive, overwrite, texts.shard(shard), dry_run, verify, on_error, debug,
     )  # fmt: skip

@@ -43,6 +43,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             _check(path, f"table [{key}]", key, options, "no verb of segcli")
             for option in value:
                 _check(path, f"[{key}] {option}", option, options[key], f"no option of {key}")
+        elif key == "debug":
+            raise UsageError(path, key, f"expected it as --debug, or SEGCLI_{ours.upper()}_DEBUG=1")
         else:
             _check(path, key, key, {name for names in options.values() for name in names}, "no option")
             if _plain(key) in options[ours]:

@@ -14,7 +14,7 @@ from segcli.cli.shared import (
     DryRun,
     Json,
     LogFile,
-    Nul,
+    Null,
     Overwrite,
     PageAxes,
     Quiet,
@@ -133,7 +133,7 @@ def predict(
         ),
     ] = PredictOptions.tta,
     recursive: Recursive = False,
-    nul: Nul = False,
+    null: Null = False,
     overwrite: Overwrite = False,
     device: Device = PredictOptions.device,
     precision: Annotated[
@@ -172,7 +172,7 @@ def predict(
 
     check_images(inputs)
     options = PredictOptions(
-        named(inputs, nul), out, tuple(weights or ()), texts.bands(bands), texts.axes(axes), level, mpp, format,
+        named(inputs, null), out, tuple(weights or ()), texts.bands(bands), texts.axes(axes), level, mpp, format,
         compress, probabilities, confidence, quantity, objects, polygons, min_pixels, min_area, simplify, overlay,
         alpha, texts.value_range("--input-range", input_range), stitch, window, overlap, weighting, tta, recursive,
         overwrite, device, precision, texts.size_in_bytes("--memory", memory), jobs, texts.shard(shard), dry_run,

@@ -30,7 +30,7 @@ DEAF_SECONDS = 30
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Do every file again, and replace what segcli did not write.")
 ]
-Nul = Annotated[
+Null = Annotated[
     bool, typer.Option("-0", "--null", help="Names on standard input (-) end with NUL, as find -print0 has them.")
 ]
 PageAxes = Annotated[

@@ -11,7 +11,7 @@ from segcli.cli.shared import (
     Debug,
     Json,
     LogFile,
-    Nul,
+    Null,
     Quiet,
     Recursive,
     ShardText,
@@ -111,7 +111,7 @@ def tile(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over, and replace files that segcli did not write, too.")
     ] = False,
-    nul: Nul = False,
+    null: Null = False,
     on_error: StopAt = "skip",
     config: Config = None,
     json: Json = False,
@@ -124,7 +124,7 @@ def tile(
     from segcli.inputs import named
 
     options = TileOptions(
-        named(inputs, nul), out, size, overlap, edge, format, compress, masks, attribute, classes,
+        named(inputs, null), out, size, overlap, edge, format, compress, masks, attribute, classes,
         min_valid, min_label, texts.shares("--split", split), sample, seed, texts.shard(shard), dry_run, verify, join,
         manifest, merge, allow_missing, jobs, recursive, overwrite, on_error, debug,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from functools import cached_property
 from rasterio.enums import ColorInterp
 
 from segcli.band_names import plain
+from segcli.options import bands_text
 
 NO_COLORS = frozenset({ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha})
 
@@ -48,7 +49,7 @@ class Called:
 
     def __str__(self) -> str:
         """For people."""
-        said = [name for name in self._said if name]
+        said = [bands_text([name]) for name in self._said if name]  # as --bands takes them
         more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
         return f"called {', '.join(said[:SHOWN])}{more}" if said else "without names"
 

@@ -13,7 +13,23 @@ Name = Path | str
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm"})
 RASTERS = frozenset(
-    {".tif", ".tiff", ".jp2", ".j2k", ".img", ".ntf", ".nitf", ".hgt", ".svs", ".ndpi", ".scn", ".bif", ".lsm", ENDING}
+    {
+        ".tif",
+        ".tiff",
+        ".jp2",
+        ".j2k",
+        ".img",
+        ".ntf",
+        ".nitf",
+        ".hgt",
+        ".svs",
+        ".ndpi",
+        ".scn",
+        ".bif",
+        ".qptiff",
+        ".lsm",
+        ENDING,
+    }
 )
 SUFFIXES = PICTURES | RASTERS
 """What a folder is searched for, in lower case. Other formats are to be named: a VRT repeats other files' pixels, and a

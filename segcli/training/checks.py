@@ -111,7 +111,11 @@ def check_pairs(options: TrainOptions, splits: Splits, out: Path) -> None:
     own = (out / VALIDATION).resolve()
     files = (path for pair in splits.all for path in (pair.image, pair.mask, pair.instances) if path is not None)
     for folder in {path.parent for path in files}:
-        if own in (place := folder.resolve(), *place.parents):
+        place = folder.resolve()
+        if options.data.is_dir() and place in own.parents:
+            raise UsageError(out, f"lies in {folder}, among the data", "a training writes pictures and masks, which "
+                             "would be data next time", "choose another --out")  # fmt: skip
+        if own in (place, *place.parents):
             raise UsageError(folder, f"lies in {out / VALIDATION}", "a training writes its masks there, in place of "
                              "others", "choose another --out")  # fmt: skip
     is_asked = {"--group-by": options.group_by is not None, "--val": options.val != TrainOptions.val,
