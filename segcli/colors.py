@@ -36,6 +36,12 @@ def hex_color(color: Color) -> str:
     return "#{:02X}{:02X}{:02X}".format(*color)
 
 
+def color_codes(pixels: NDArray[np.generic]) -> NDArray[np.int32]:
+    """Red, green and blue of 8 bits, (3 or more, row, col), as one number 0xRRGGBB each; shape (row, col)."""
+    red, green, blue = pixels[:3].astype(np.int32)
+    return red << 16 | green << 8 | blue
+
+
 def color_of(text: Any) -> Color:
     """The colour that is written #RRGGBB; ValueError where it is not."""
     if not isinstance(text, str) or not re.fullmatch("#[0-9a-fA-F]{6}", text):

@@ -4,8 +4,6 @@ Sets are labelled within strips and united where they meet at the border of two 
 the number of sets, not of pixels.
 """
 
-from typing import Literal
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +14,11 @@ Numbers = NDArray[np.int64]
 class Components:
     """Takes a mask from the top; `counted` says by value, (256,), of which values there are objects.
 
-    Pixels belong together that have one value and touch at edges (`connectivity` 4) or also at corners (8).
+    Pixels belong together that have one value and touch at edges.
     """
 
-    def __init__(self, counted: NDArray[np.bool_], connectivity: Literal[4, 8] = 4) -> None:
-        self._counted, self._connectivity = counted, connectivity
+    def __init__(self, counted: NDArray[np.bool_]) -> None:
+        self._counted = counted
         self._sets = _Sets()
         self._values: list[NDArray[np.uint8]] = []
         self._above: tuple[Numbers, NDArray[np.uint8]] | None = None
@@ -42,7 +40,7 @@ class Components:
         for value in np.unique(values):
             if self._counted[value]:
                 mask = (values == value).view(np.uint8)
-                count, labelled = cv2.connectedComponents(mask, connectivity=self._connectivity)
+                count, labelled = cv2.connectedComponents(mask, connectivity=4)
                 inside = labelled > 0
                 found[inside] = labelled[inside] + (first - 1)
                 first += count - 1
@@ -50,12 +48,9 @@ class Components:
         return found, np.concatenate(kinds)
 
     def _unite(self, ids: Numbers, values: NDArray[np.uint8], below: Numbers, values_below: NDArray[np.uint8]) -> None:
-        width = len(ids)
-        for shift in (0,) if self._connectivity == 4 else (-1, 0, 1):
-            here, there = slice(max(0, -shift), width - max(0, shift)), slice(max(0, shift), width + min(0, shift))
-            touching = (values[here] == values_below[there]) & (ids[here] >= 0)
-            for one, other in np.unique(np.stack([ids[here][touching], below[there][touching]]), axis=1).T.tolist():
-                self._sets.unite(one, other)
+        touching = (values == values_below) & (ids >= 0)
+        for one, other in np.unique(np.stack([ids[touching], below[touching]]), axis=1).T.tolist():
+            self._sets.unite(one, other)
 
     def objects(self) -> tuple[Numbers, NDArray[np.uint8]]:
         """The object, from 0, of each number that `add` gave, and the value of each object."""

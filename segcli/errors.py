@@ -11,6 +11,7 @@ A message is one line: what it is about, what was found, what was expected, what
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 class SegcliError(Exception):
@@ -47,6 +48,12 @@ class InputError(SegcliError):
 def one_line(text: str) -> str:
     """Text with control characters escaped, so that a file name with a newline cannot fake a second message."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def some(names: Sequence[object], shown: int = 5) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more
 
 
 def tell(line: str) -> None:

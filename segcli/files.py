@@ -11,7 +11,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from segcli.errors import BusyError, InputError, NothingDoneError
@@ -35,6 +35,12 @@ TRIALS = 5
 """So often a file is read that changes meanwhile."""
 
 _STAGE = re.compile(rf"\.[0-9a-f]{{{_HASHED}}}{re.escape(PART)}")
+
+
+def is_below(name: str) -> bool:
+    """Whether a name that a file gives stays in that file's folder: it may have come from elsewhere."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def part_of(path: Path) -> Path:

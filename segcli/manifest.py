@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import segcli
-from segcli.errors import BusyError, InputError, NothingDoneError
-from segcli.files import Digests, Places, destination, is_stage, lock, name_held, sha256_of, stage_of
+from segcli.errors import BusyError, InputError, NothingDoneError, some
+from segcli.files import Digests, Places, destination, is_below, is_stage, lock, name_held, sha256_of, stage_of
 from segcli.keys import LATER, NONE, Contents, key_of
 from segcli.made import Done, Mark, absolute, link_of
 from segcli.shard import Shard
@@ -68,7 +68,7 @@ class Manifest:
             self.keys.add(record["key"])
             self._runs[record["key"]] = record["run"]
         elif "failed" not in record:
-            done = Done.read(record, _is_inside)
+            done = Done.read(record, is_below)
             for number, (name, _) in enumerate(done.outputs):
                 (self._beside if number else self._done).setdefault(name, []).append(done)
 
@@ -221,7 +221,7 @@ class Manifest:
                     known.add(name)
                     if not done.mark(first).holds(outputs[0], digest):
                         left.append(str(self.folder / name))
-        return ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        return some(left, 3)
 
     def renew(self) -> None:
         """Record what was found to be the same though its time, or where it lies, is another."""
@@ -246,12 +246,6 @@ class Manifest:
 
     def _name(self, output: Path) -> str:
         return output.relative_to(self.folder).as_posix()
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a name from a record stays in the folder: it may have come from elsewhere."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def records(folder: Path) -> list[Path]:

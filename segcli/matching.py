@@ -2,11 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segcli.errors import UsageError
+from segcli.errors import UsageError, some
 from segcli.raster.names import SUFFIXES, path_below, rasters_in
 
 _WORDS = r"masks?|gt|labels?|labelids|groundtruth|truth|annotations?|seg|pred|manual\d*"
@@ -62,7 +62,7 @@ def match_folders(
     alone = [*matched.left, *matched.right]
     if matched.pairs and alone:
         sides = [(right, matched.left), (left, matched.right)]
-        listed = "; ".join(f"{place} has none for {_some(files)}" for place, files in sides if files)
+        listed = "; ".join(f"{place} has none for {some(files)}" for place, files in sides if files)
         raise UsageError(left, f"files without a partner: {listed}", "", "move them away, or list pairs in a CSV file")
     return matched.pairs
 
@@ -75,15 +75,13 @@ def matched_folders(
     without: frozenset[Path] = frozenset(),
 ) -> Matched:
     """The same where some may have no partner. UsageError where two of one side have one name."""
-    return match(_one_each(left, recursive, SUFFIXES, without), _one_each(right, recursive, SUFFIXES | more, without))
+    return match(one_each(left, recursive, SUFFIXES, without), one_each(right, recursive, SUFFIXES | more, without))
 
 
-def _some(files: Sequence[Path]) -> str:
-    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
-    return ", ".join(map(str, files[:5])) + more
-
-
-def _one_each(folder: Path, recursive: bool, suffixes: frozenset[str], without: frozenset[Path]) -> dict[str, Path]:
+def one_each(
+    folder: Path, recursive: bool, suffixes: frozenset[str], without: frozenset[Path] = frozenset()
+) -> dict[str, Path]:
+    """The files below a folder by name. UsageError where two have one."""
     found = named((path for path in rasters_in(folder, recursive, suffixes) if path not in without), folder)
     for name, paths in found.items():
         if len(paths) > 1:

@@ -13,7 +13,7 @@ from segcli.drawing.overlay import blend, to_picture
 from segcli.drawing.stamps import Stamp, stamp
 from segcli.raster.sink import Layout
 from segcli.raster.source import Source
-from segcli.raster.stretch import Limits, stretch
+from segcli.raster.stretch import Limits
 
 STRIP_PIXELS = 2**20
 
@@ -48,10 +48,10 @@ def strip_height(source: Source, least: int = 1) -> int:
     return max(least, STRIP_PIXELS // source.grid.width)
 
 
-def pictured(source: Source, bands: tuple[int, ...], height: int, limits: Limits | None = None) -> Pictures:
-    """An image as people look at it: three bands, or one as grey, stretched where it is not of 8 bits, between values
-    of its own unless `limits` says which are black and white. What is no data is black, whatever the file has there."""
-    low, high = stretch(source, bands) if limits is None else limits
+def pictured(source: Source, bands: tuple[int, ...], height: int, limits: Limits) -> Pictures:
+    """An image as people look at it: three bands, or one as grey, between black and white as `limits` says. What is no
+    data is black, whatever the file has there."""
+    low, high = limits
     for first_row, pixels, valid in source.strips(height, bands):  # without the nodata of single bands
         picture = to_picture(pixels, low, high)
         yield first_row, picture if valid is None else picture * valid

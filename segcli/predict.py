@@ -328,9 +328,8 @@ def make(
     strips: Iterable[tuple[int, Tensor]], wanted: tuple[Product, ...], panel: Panel
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Every product of each strip of scores, (image, band, row, col), of the panel's own columns."""
-    columns = slice(panel.first - panel.read_first, panel.end - panel.read_first)
     for first_row, scores in strips:
-        yield first_row, [product.make(scores[..., columns]) for product in wanted]
+        yield first_row, [product.make(scores[..., panel.own]) for product in wanted]
 
 
 def write(
@@ -339,12 +338,11 @@ def write(
 ) -> None:  # fmt: skip
     """Each image's rows to its files, and what stands for no data where there are none."""
     first_row, made, valid = strip
-    columns = slice(panel.first - panel.read_first, panel.end - panel.read_first)
     for number, (product, values) in enumerate(zip(wanted, made, strict=True)):
         for n, work in enumerate(works):
             pixels = values[n]
-            if valid is not None and not valid[n, :, columns].all():
+            if valid is not None and not valid[n, :, panel.own].all():
                 if product.empty is None:
                     raise InputError(work.source.path, "pixels without data, and all 256 values are classes")
-                pixels = np.where(valid[n, :, columns], pixels, np.asarray(product.empty, pixels.dtype))
+                pixels = np.where(valid[n, :, panel.own], pixels, np.asarray(product.empty, pixels.dtype))
             work.sinks[number].write(first_row, pixels, panel.first)

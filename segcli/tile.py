@@ -16,7 +16,7 @@ import cv2
 from segcli import batch, forecast, manifest
 from segcli.console import Console, Progress
 from segcli.counts import Report
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, UsageError, some
 from segcli.files import destination, replacing
 from segcli.joined import not_tiles, places, spare_sources
 from segcli.machine import cores
@@ -25,7 +25,7 @@ from segcli.raster.exact import create_exact, not_kept
 from segcli.raster.faults import faults_of_writing
 from segcli.tiling import joining, planning
 from segcli.tiling.cutting import Work, cut, encode, pieces
-from segcli.tiling.finding import find_manifest, some
+from segcli.tiling.finding import find_manifest
 from segcli.tiling.labelling import Labels, labelled
 from segcli.tiling.ledger import Ledger
 from segcli.tiling.manifest import CLASSES, Record

@@ -18,6 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ import numpy as np
 import pytest
 from helpers import write_picture
 from ready import Ready
+
+from segcli.errors import InputError
+from segcli.raster.images import open_images
 
 MEMORY, SECONDS = 4 << 30, 60
 """Bytes of data for a process that begins with half a GB of them; seconds on a busy machine."""
@@ -437,3 +441,18 @@ def test_options_in_a_file(tmp_path: Path, text: str, words: str, ready: Ready) 
 )  # fmt: skip
 def test_names_on_standard_input(tmp_path: Path, listed: bytes, more: Sequence[str], words: str, ready: Ready) -> None:
     refused(ready, tmp_path, "tile", "-", *more, "--size", 8, "--out", "out", words=words, stdin=listed)
+
+
+def test_a_bomb_is_refused_under_every_name_of_its_file(tmp_path: Path) -> None:
+    """A file of a few bytes that claims gigabytes of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    for name in (path, f"/vsisubfile/0_,{path}"):
+        with pytest.raises(InputError, match="bytes that claim 2 GB of pixels"), closing(open_images(name)):
+            pass

@@ -17,7 +17,6 @@ from segcli.coloring.drawing import (
     legend_lines,
     limits_of,
     open_partner,
-    sinks,
     write,
     write_legend,
 )  # fmt: skip
@@ -32,9 +31,10 @@ from segcli.pictures import ALONE, OVER, Pictures, pictured, strip_height
 from segcli.raster.align import difference
 from segcli.raster.grid import Grid
 from segcli.raster.images import Images, check_alike, open_images
-from segcli.raster.labels import check_mask, embedded_table, table_in
+from segcli.raster.labels import check_indices, embedded_table, table_in
 from segcli.raster.rows import in_step
 from segcli.raster.source import Source
+from segcli.raster.stack_sink import create_for
 from segcli.validity import both
 
 NOTHING = 255
@@ -159,7 +159,8 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
         shown_as = [] if images is None else limits_of(images, options.bands)
         panels = [Panels.of(mask.grid, *colors, options.alpha, 4 if path is None else 3) for mask in masks.planes]
         grids, layout = [panel.grid for panel in panels], ALONE if path is None else OVER
-        for n, sink in enumerate(sinks(files, job.output, masks, layout, setting, grids)):
+        made = create_for(masks, job.output, layout, setting.encoding, ome=True, grids=grids)
+        for n, sink in enumerate(files.enter_context(made)):
             mask, truth = masks.planes[n], truths.planes[n]
             _check(mask, truth, len(classes.entries))
             comparison, height = Comparison(mask, truth, meaning, positive), strip_height(mask)
@@ -175,7 +176,7 @@ def draw_comparison(job: Job, masks: Images, setting: Setting, advance: Advance)
 
 def _check(mask: Source, truth: Source, classes: int) -> None:
     for source in (mask, truth):
-        check_mask(source)
+        check_indices(source)
     check_size(mask, truth)
     if (unlike := difference(mask, truth)) is not None:
         raise InputError(mask.path, *unlike, "warp one of them (gdalwarp)")

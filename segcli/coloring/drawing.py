@@ -26,9 +26,9 @@ from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
 from segcli.raster.images import Images, check_alike, open_images
 from segcli.raster.names import Name
-from segcli.raster.sink import Layout, Sink, create, empty_value, mask_layout
+from segcli.raster.sink import Sink, create, empty_value, mask_layout
 from segcli.raster.source import Source
-from segcli.raster.stack_sink import PlaneSink, create_stack
+from segcli.raster.stack_sink import PlaneSink, create_for
 from segcli.raster.stretch import Limits, shown_bands, stretch_together
 from segcli.raster.values import MaskValues, values_of
 
@@ -54,7 +54,9 @@ def draw(job: Job, masks: Images, setting: Setting, advance: Advance) -> list[Pa
     with ExitStack() as files:
         images = None if path is None else open_partner(files, path, masks, job.source, options.axes)
         shown_as = [] if images is None else limits_of(images, options.bands)
-        for n, sink in enumerate(sinks(files, job.output, masks, ALONE if images is None else OVER, setting)):
+        layout = ALONE if images is None else OVER
+        made = create_for(masks, job.output, layout, setting.encoding, ome=True)
+        for n, sink in enumerate(files.enter_context(made)):
             mask = masks.planes[n]
             is_listed = options.legend != "none" and not values.numbers
             counts = values.counts(mask) if is_listed else np.zeros_like(total)
@@ -89,8 +91,8 @@ def draw_palette(job: Job, masks: Images, setting: Setting, advance: Advance) ->
     nodata = masks.planes[0].nodata
     empty = int(nodata) if nodata is not None and nodata in range(256) else empty_value(values.classes)
     layout = replace(mask_layout(classes), nodata=empty)
-    with ExitStack() as files:
-        for mask, sink in zip(masks.planes, sinks(files, job.output, masks, layout, setting), strict=True):
+    with create_for(masks, job.output, layout, setting.encoding, ome=True) as sinks:
+        for mask, sink in zip(masks.planes, sinks, strict=True):
             strips = values.rows(mask, strip_height(mask), empty)
             rows = ((row, indices[None].astype(np.uint8, copy=False)) for row, indices in strips)
             write(sink, rows, mask.grid, 1 / len(masks.planes), advance)
@@ -100,18 +102,6 @@ def draw_palette(job: Job, masks: Images, setting: Setting, advance: Advance) ->
     with replacing(style, faults_of_writing) as part:
         part.write_text(to_qml(classes), encoding="utf-8")
     return [job.output, style]
-
-
-def sinks(
-    files: ExitStack, output: Path, masks: Images, layout: Layout, setting: Setting, grids: list[Grid] | None = None
-) -> Sequence[Sink | PlaneSink]:
-    """A sink for each mask of a file, on its grid or another one; what they make is there when the block of `files`
-    ends well."""
-    grids = grids or [plane.grid for plane in masks.planes]
-    if masks.in_pages:
-        stack = create_stack(output, grids, layout, masks.axes, masks.shape, masks.dialect, masks.names)
-        return list(files.enter_context(stack))
-    return [files.enter_context(create(output, grids[0], layout, setting.encoding))]
 
 
 def write(sink: Sink | PlaneSink, rows: Pictures, grid: Grid, share: float, advance: Advance) -> None:

@@ -1,12 +1,11 @@
 """A picture in the colours of classes, back to a mask of their indices."""
 
 import math
-from contextlib import ExitStack
 from pathlib import Path
 
 from segcli.batch import Job
 from segcli.classes import ClassTable, check_colors
-from segcli.coloring.drawing import Advance, sinks, write
+from segcli.coloring.drawing import Advance, write
 from segcli.coloring.setting import Setting
 from segcli.drawing.indexing import MOST_COLORS, ColorIndex
 from segcli.errors import InputError
@@ -15,6 +14,7 @@ from segcli.raster.images import Images
 from segcli.raster.labels import written_table
 from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Source
+from segcli.raster.stack_sink import create_for
 
 FEW = 3
 """Colours in no class that somebody may have chosen."""
@@ -27,10 +27,8 @@ def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance)
     """
     classes = _classes(job, setting)
     check_colors(classes.entries, job.source, classes.ignore_color)
-    with ExitStack() as files:
-        for picture, sink in zip(
-            pictures.planes, sinks(files, job.output, pictures, mask_layout(classes), setting), strict=True
-        ):
+    with create_for(pictures, job.output, mask_layout(classes), setting.encoding, ome=True) as sinks:
+        for picture, sink in zip(pictures.planes, sinks, strict=True):
             if picture.bands != 3 or picture.dtype != "uint8":
                 found = f"{picture.bands} band{'s' * (picture.bands != 1)} of {picture.dtype}"
                 raise InputError(job.source, found, "expected red, green and blue of 8 bits")

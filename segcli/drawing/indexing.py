@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.classes import ClassTable
-from segcli.colors import Color
+from segcli.colors import Color, color_codes
 from segcli.validity import Valid
 
 UNKNOWN, NEW = -1, -2
@@ -42,8 +42,7 @@ class ColorIndex:
 
     def indices(self, pixels: NDArray[np.uint8], valid: Valid = None) -> NDArray[np.uint8]:
         """Of colours (3, row, col), (row, col); 0 for those in no class, which are counted; `empty` without data."""
-        red, green, blue = pixels[:3].astype(np.int32)
-        codes = (red << 16) | (green << 8) | blue
+        codes = color_codes(pixels)
         found = self._table[codes]
         if (new := _where(found == NEW, valid)).any():
             self._learn(np.unique(codes[new]))

@@ -21,7 +21,7 @@ from segcli.measures.report import ImageCounts, entries_of
 from segcli.options import EvalOptions
 from segcli.raster.align import aligned, difference
 from segcli.raster.images import Images, check_alike, open_images
-from segcli.raster.labels import check_mask, table_in
+from segcli.raster.labels import check_indices, table_in
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Source
 from segcli.validity import both, written_out
@@ -85,7 +85,7 @@ def _planes(files: ExitStack, path: Path, is_numbered: bool, options: EvalOption
                     raise InputError(path, f"1 band of {plane.dtype}", "expected class indices, uint8", f"{NUMBERS}; "
                                      "if these are classes, give --classes")  # fmt: skip
                 continue
-            check_mask(plane)
+            check_indices(plane)
         elif plane.bands != 1 or np.dtype(plane.dtype).kind not in "uif":
             found = f"{plane.bands} bands of {plane.dtype}"
             raise InputError(path, found, f"--objects {options.objects} expects one band of whole numbers")

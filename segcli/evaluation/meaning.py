@@ -12,7 +12,7 @@ from segcli.classes import ClassEntry, ClassTable
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.evaluation.pairs import Pair
 from segcli.raster.images import open_images
-from segcli.raster.labels import BINARY, check_mask, table_in, table_of, values_in
+from segcli.raster.labels import BINARY, check_indices, table_in, table_of, values_in
 from segcli.raster.values import are_black_and_white
 
 LABEL_MAP = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(1, "object", (230, 159, 0))), None)
@@ -113,7 +113,7 @@ def _check_opens(pair: Pair) -> None:
     for path in (pair.truth, pair.predicted):
         try:
             with closing(open_images(path, "mask")) as images:
-                check_mask(images.planes[0])
+                check_indices(images.planes[0])
         except InputError as error:
             raise NothingDoneError(error.subject, error.reason) from error
 

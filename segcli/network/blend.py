@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,8 +24,7 @@ from segcli.network.ensemble import mean
 from segcli.network.normalise import Inputs
 from segcli.network.plan import Costs, Plan, plans
 from segcli.network.views import AS_IT_IS, Views
-
-Weighting = Literal["gaussian", "hann"]
+from segcli.options import Weighting
 
 
 def window_weights(size: int, weighting: Weighting) -> Tensor:

@@ -21,6 +21,11 @@ class Panel:
     read_first: int
     read_end: int
 
+    @property
+    def own(self) -> slice:
+        """Its own columns among those that it reads."""
+        return slice(self.first - self.read_first, self.end - self.read_first)
+
 
 @dataclass(frozen=True)
 class Plan:

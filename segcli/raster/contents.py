@@ -14,10 +14,11 @@ from rasterio.errors import RasterioError
 
 from segcli.errors import InputError, SegcliError
 from segcli.raster import chunks, ifd, netcdf, trial, vrt
+from segcli.raster.behind import behind
 from segcli.raster.gdal import gdal
 from segcli.raster.grid import Grid, grid_of
 from segcli.raster.levels import counted, nearest
-from segcli.raster.names import Name, gdal_name, is_stream, local_file, rasters_in
+from segcli.raster.names import Name, gdal_name, is_stream, rasters_in
 from segcli.raster.ngff import Array, multiscale
 from segcli.raster.pixel_size import is_level
 from segcli.raster.readers import ArrayReader, GdalReader, JoinedReader, Reader, picture, plane_reader
@@ -167,7 +168,10 @@ def reason(error: Exception) -> str:
 
 def _by_gdal(name: Name, level: int | None, mpp: float | None) -> Contents:
     """Another format than TIFF, or a name that is no file of this machine."""
-    if (file_behind := local_file(name)) is not None:
+    file_behind = name if isinstance(name, Path) else behind(name)
+    if file_behind is not None and not os.path.isfile(file_behind):  # noqa: PTH113  # a Zarr
+        file_behind = None
+    if file_behind is not None:
         netcdf.check_header(file_behind)
         with file_behind.open("rb") as file:
             if trial.is_hdf5(file.read(4096)):
@@ -223,8 +227,10 @@ def _check_inflation(path: Path, readers: Sequence[Reader], most: int) -> None:
 
 def _check_size(reader: GdalReader) -> None:
     """OSError where pixels that are not compressed would need more bytes than there are: GDAL gives zeros for them."""
+    if reader.dataset.driver not in _RAW:
+        return
     files = [Path(name) for name in reader.dataset.files]
-    if reader.dataset.driver not in _RAW or not all(path.is_file() for path in files):
+    if not all(path.is_file() for path in files):
         return
     if reader.dataset.tags(ns="ENVI").get("file_compression", "0") != "0":
         return  # by gzip

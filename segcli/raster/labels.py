@@ -32,7 +32,7 @@ BINARY = ClassTable((ClassEntry(0, "background", (0, 0, 0)), ClassEntry(255, "fo
 
 STRIP_HEIGHT = 512
 
-MOST_CLASSES = 100
+MOST_VALUES = 100
 """More values than that, with nothing to say what they mean, are grey levels."""
 
 
@@ -49,7 +49,15 @@ def table_beside(folder: Path, above: int = 2) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def check_mask(source: Source) -> None:
+def check_labels(mask: Source) -> None:
+    """InputError unless it can be labels: one band of whole numbers, or three or four of 8-bit colours."""
+    is_indices = mask.bands == 1 and np.dtype(mask.dtype).kind in "ui"
+    if not is_indices and not (mask.bands in (3, 4) and mask.dtype == "uint8"):
+        found = f"{mask.bands} band{'s' * (mask.bands != 1)} of {mask.dtype}"
+        raise InputError(mask.path, found, "expected class indices, one band of whole numbers, or 8-bit colours")
+
+
+def check_indices(source: Source) -> None:
     """InputError unless it is one band of class indices, uint8."""
     if source.bands != 1 or source.dtype != "uint8":
         found = f"{source.bands} band{'s' * (source.bands != 1)} of {source.dtype}"
@@ -156,7 +164,7 @@ def table_of(values: Sequence[int], where: Path) -> ClassTable:
     if list(values) == [0, 255]:
         return BINARY
     classes = [value for value in values if value != IGNORE]
-    if len(classes) > MOST_CLASSES:
+    if len(classes) > MOST_VALUES:
         raise NothingDoneError(where, f"{len(classes)} values in masks without a class table", "these may be images",
                                "if they are masks, give --classes")  # fmt: skip
     if not classes:

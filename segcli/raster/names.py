@@ -77,14 +77,6 @@ def gdal_name(name: Name) -> Name:
     return f"/vsizip/{name}/{rasters[0]}"
 
 
-def local_file(name: Name) -> Path | None:
-    """The file of this machine that is to be opened, also where a data set inside it is named; None where none is."""
-    if isinstance(name, str):
-        found = _DATA_SET.fullmatch(name)
-        name = Path(found["file"].strip('"') if found else name)
-    return name if os.path.isfile(name) else None  # noqa: PTH113
-
-
 def is_file_name(out: Path) -> bool:
     """Whether an output that is not there yet is named as a file. By an ending that files have: 2024.05.01 and
     night.run are folders, whether one input goes there or a thousand."""

@@ -54,11 +54,16 @@ class PlaneSink:
 
 @contextmanager
 def create_for(
-    images: Images, path: Path, layout: Layout, encoding: Encoding, ome: bool = False
+    images: Images,
+    path: Path,
+    layout: Layout,
+    encoding: Encoding,
+    ome: bool = False,
+    grids: Sequence[Grid] | None = None,
 ) -> Iterator[Sequence[Sink | PlaneSink]]:
-    """A sink for each of the images, in one file: a stack of a stack, a raster of a single one, but with `ome` of OME's
-    again an OME-TIFF. The file is there, whole, when the block has ended well."""
-    grids = [plane.grid for plane in images.planes]
+    """A sink for each of the images, on its grid or another one, in one file: a stack of a stack, a raster of a single
+    one, but with `ome` of OME's again an OME-TIFF. The file is there, whole, when the block has ended well."""
+    grids = grids or [plane.grid for plane in images.planes]
     if images.in_pages and (ome or images.axes):
         with create_stack(path, grids, layout, images.axes, images.shape, images.dialect, images.names) as sinks:
             yield sinks

@@ -24,14 +24,10 @@ def shown_bands(source: Source) -> tuple[int, ...]:
     return (0, 1, 2) if source.bands >= 3 else (0,)
 
 
-def stretch(source: Source, bands: tuple[int, ...]) -> Limits:
-    """Black and white of each of the bands, one figure for the whole image; 8-bit images are shown as they are."""
-    return stretch_together([source], bands)[0]
-
-
 def stretch_together(sources: Sequence[Source], bands: tuple[int, ...]) -> list[Limits]:
-    """Of images that are looked at one after the other, the same for those of one type: the lowest black and the
-    highest white of all, so that a dark one stays dark."""
+    """Black and white of each of the bands, one figure for a whole image; 8-bit images are shown as they are. Of images
+    that are looked at one after the other, the same for those of one type: the lowest black and the highest white of
+    all, so that a dark one stays dark."""
     found: dict[str, Limits] = {}
     for source in sources:
         dtype = source.dtype_of(bands)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segcli.errors import UsageError
+from segcli.files import is_below
 
 ENDING = ".zarr"
 
@@ -108,10 +109,9 @@ def is_image(path: Path) -> bool:
 
 def below(group: Path, name: str) -> Path:
     """What attributes name in a group. BrokenZarrError where it is not in there."""
-    inside = PurePosixPath(name)
-    if inside.is_absolute() or ".." in inside.parts or "\0" in name:
+    if not is_below(name):
         raise BrokenZarrError(f"its metadata name {name}, which is not in it")
-    return group / inside
+    return group / PurePosixPath(name)
 
 
 def images_in(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> list[Path]:

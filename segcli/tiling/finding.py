@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from segcli.errors import UsageError
+from segcli.errors import UsageError, some
 from segcli.matching import match, named
 from segcli.raster.names import rasters_in
 from segcli.tiling.journal import journals, read_journal
@@ -11,8 +11,6 @@ from segcli.tiling.manifest import MANIFEST, Manifest, Record, Scene, accounts
 
 LEVELS_UP = 3
 """How far above a folder of tiles its manifest may lie: tiles/train/masks."""
-
-SHOWN = 5
 
 Without = Callable[[Path, Iterable[str]], frozenset[Path]]
 """What is no tile though it lies in a folder of tiles, by the folder and the names of the rasters."""
@@ -85,8 +83,3 @@ def _refuse(foreign: Sequence[Path]) -> None:
     if foreign:
         raise UsageError(some(foreign), f"no tile of {MANIFEST}", "expected files of the tiles' names",
                          "move what is foreign away, or give another --manifest")  # fmt: skip
-
-
-def some(names: Sequence[object]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.ahead import shared
-from segcli.errors import InputError, UsageError
+from segcli.errors import InputError, UsageError, some
 from segcli.options import Merge
 from segcli.raster.align import is_elsewhere
 from segcli.raster.exact import ExactSink, is_moved
 from segcli.raster.source import ROW_BYTES, Source
 from segcli.raster.stored import Stored, is_same, stored
-from segcli.tiling.finding import Without, files_of, own_files, some, unfinished
+from segcli.tiling.finding import Without, files_of, own_files, unfinished
 from segcli.tiling.layout import Span, Tiling
 from segcli.tiling.manifest import Manifest, Place, Scene, accounts_beside, read_together
 from segcli.validity import Valid, written_out

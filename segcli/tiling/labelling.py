@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.classes import IGNORE, ClassTable
-from segcli.colors import hex_color
-from segcli.errors import InputError, NothingDoneError, UsageError
-from segcli.matching import match, named
+from segcli.colors import color_codes, hex_color
+from segcli.errors import InputError, NothingDoneError, UsageError, some
+from segcli.matching import match, one_each
 from segcli.raster.burn import VECTORS, burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.grid import Grid
-from segcli.raster.labels import count_bytes, embedded_table, table_of, values_in, written_table
-from segcli.raster.names import SUFFIXES, Name, is_folder, rasters_in
+from segcli.raster.labels import check_labels, count_bytes, embedded_table, table_of, values_in, written_table
+from segcli.raster.names import SUFFIXES, Name, is_folder
 from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored, stored_as
@@ -60,7 +60,7 @@ class Labels:
             return burnt(path, grid, self.classes, attribute=self.attribute), stored_as(mask_layout(self.classes))
         mask = Source(path, "stored")
         try:
-            check(mask)
+            check_labels(mask)
             return mask, stored(mask)
         except BaseException:
             mask.close()
@@ -121,10 +121,7 @@ def _kinds(vectors: list[Path], attribute: str | None) -> set[str]:
 
 
 def _in_folder(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
-    found = named(rasters_in(place, True, SUFFIXES | VECTORS), place)
-    several = next((name for name, paths in found.items() if len(paths) > 1), None)
-    if several is not None:
-        raise UsageError(place, f"{len(found[several])} files of the name {several}", "expected one file a name")
+    found = one_each(place, True, SUFFIXES | VECTORS)
     ours: dict[str, Path] = {}
     for source, name in sources.items():
         if name in ours:
@@ -132,10 +129,9 @@ def _in_folder(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
                              "run them apart, each with its own --masks")  # fmt: skip
         ours[name] = Path(str(source))
     by_path = {Path(str(source)): source for source in sources}
-    pairs = match(ours, {name: paths[0] for name, paths in found.items()})
-    alone = ", ".join(map(str, pairs.left[:5])) + (f" and {len(pairs.left) - 5} more" if len(pairs.left) > 5 else "")
-    if alone:
-        raise UsageError(place, f"has none for {alone}", "--masks expects labels of the rasters' names")
+    pairs = match(ours, found)
+    if pairs.left:
+        raise UsageError(place, f"has none for {some(pairs.left)}", "--masks expects labels of the rasters' names")
     return {by_path[image]: mask for _, image, mask in pairs.pairs}
 
 
@@ -145,21 +141,9 @@ def _one_for_all(sources: dict[Name, str], place: Path) -> dict[Name, Path]:
     return dict.fromkeys(sources, place)
 
 
-def check(mask: Source) -> None:
-    """InputError unless it can be labels: one band of whole numbers, or three or four of 8-bit colours."""
-    is_indices = mask.bands == 1 and np.dtype(mask.dtype).kind in "ui"
-    if not is_indices and not (mask.bands in (3, 4) and mask.dtype == "uint8"):
-        found = f"{mask.bands} band{'s' * (mask.bands != 1)} of {mask.dtype}"
-        raise InputError(mask.path, found, "expected labels: one band of whole numbers, or 8-bit colours")
-
-
 def counts(pixels: NDArray[Any], valid: Valid) -> Counts:
     """How many pixels hold each value, or colour (#RRGGBB), where there are data; pixels are (band, row, col)."""
-    if len(pixels) >= 3:
-        red, green, blue = pixels[:3].astype(np.int32)
-        values = red << 16 | green << 8 | blue
-    else:
-        values = pixels[0]
+    values = color_codes(pixels) if len(pixels) >= 3 else pixels[0]
     if values.dtype == np.uint8:
         found = count_bytes(values, valid)
         return {str(value): int(found[value]) for value in np.flatnonzero(found)}

@@ -11,6 +11,7 @@ from typing import Any
 import segcli
 from segcli.classes import ClassTable
 from segcli.errors import UsageError
+from segcli.files import is_below
 from segcli.raster.grid import Grid
 from segcli.raster.stored import Stored, place_from_json, place_to_json
 from segcli.tiling.layout import Tiling, count, tiling
@@ -203,8 +204,7 @@ def record_from(values: Any) -> Record:
 
 def _check_name(name: Any) -> None:
     """ValueError unless it lies below the folder, wherever that is."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+    if not PurePosixPath(name).parts or not is_below(name):
         raise ValueError(f"{name!r:.80} does not lie below its folder")
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segcli.classes import IGNORE, ClassEntry, ClassTable
-from segcli.colors import hex_color
+from segcli.colors import color_codes, hex_color
 from segcli.errors import InputError, NothingDoneError, UsageError
 from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.images import open_images
-from segcli.raster.labels import table_of, values_in, written_table
+from segcli.raster.labels import check_labels, table_of, values_in, written_table
 from segcli.raster.source import Source
 from segcli.training.files import Files
 from segcli.training.pairs import Pair
@@ -69,7 +69,7 @@ class Labels:
 
     def _by_color(self, pixels: NDArray[np.generic]) -> Positions:
         """By exact colour."""
-        codes = _codes(pixels)
+        codes = color_codes(pixels)
         known = np.array([_code(entry.color) for entry in self.classes.entries])
         order = np.argsort(known)
         place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
@@ -80,7 +80,7 @@ class Labels:
         return found
 
     def _foreign(self, pixels: NDArray[np.generic], found: Positions) -> str:
-        odd = _codes(pixels)[found == -2] if len(pixels) >= 3 else pixels[0][found == -2]
+        odd = color_codes(pixels)[found == -2] if len(pixels) >= 3 else pixels[0][found == -2]
         values, counts = np.unique(odd, return_counts=True)
         order = np.argsort(-counts)[:5]
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
@@ -93,21 +93,8 @@ class Labels:
         return ", ".join(map(str, self.classes.indices.tolist()))
 
 
-def _codes(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
-    red, green, blue = pixels[:3].astype(np.int64)
-    return (red << 16) | (green << 8) | blue
-
-
 def _code(color: tuple[int, int, int]) -> int:
     return color[0] << 16 | color[1] << 8 | color[2]
-
-
-def check_mask(mask: Source) -> None:
-    """InputError unless it can be labels: one band of whole numbers, or three or four of 8-bit colours."""
-    is_indices = mask.bands == 1 and np.dtype(mask.dtype).kind in "ui"
-    if not is_indices and not (mask.bands in (3, 4) and mask.dtype == "uint8"):
-        found = f"{mask.bands} band{'s' * (mask.bands != 1)} of {mask.dtype}"
-        raise InputError(mask.path, found, "expected class indices, one band of whole numbers, or 8-bit colours")
 
 
 def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> ClassTable:
@@ -146,7 +133,7 @@ def _check_all(pairs: tuple[Pair, ...]) -> None:
     for pair in pairs:
         try:
             with closing(open_images(pair.mask, "mask")) as masks:
-                check_mask(masks.planes[0])
+                check_labels(masks.planes[0])
         except InputError as error:
             raise NothingDoneError(error.subject, error.reason) from error
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segcli.errors import UsageError
+from segcli.errors import UsageError, some
 from segcli.matching import match_folders, matched_folders
 from segcli.raster.burn import VECTORS
 from segcli.raster.labels import TABLES
@@ -115,7 +115,7 @@ def _folders_in(images: Path) -> str:
     """Names of the folders there that hold images, the first ones; empty where none does."""
     folders = (path for path in sorted(images.iterdir()) if is_folder(path) and not is_zarr(path))
     inner = [path.name for path in folders if rasters_in(path, recursive=True)]
-    return ", ".join(inner[:3]) + (f" and {len(inner) - 3} more" if len(inner) > 3 else "")
+    return some(inner, 3)
 
 
 def _split(data: Path, pairs: list[Pair], val: float, seed: int, fold: tuple[int, int] | None) -> Splits:

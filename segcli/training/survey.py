@@ -23,11 +23,12 @@ from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
 from segcli.raster.images import Images, check_alike, open_images, stack_text
+from segcli.raster.labels import check_labels
 from segcli.raster.names import is_folder
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.source import Source
 from segcli.training.files import Files
-from segcli.training.labels import Labels, check_mask
+from segcli.training.labels import Labels
 from segcli.training.pairs import Pair, Splits, in_planes, named
 from segcli.validity import Valid, written_out
 
@@ -207,7 +208,7 @@ class _Look:
         """The facts of one image and its labels."""
         labels = self.labels
         with labels.open(pair, self.files) as mask, self._numbers(pair) as numbers:
-            check_mask(mask)
+            check_labels(mask)
             if mask.bands >= 3:
                 known = [*labels.classes.entries, *(entry for entry in labels.ignored if entry.name)]
                 check_colors(known, pair.mask)
