@@ -87,7 +87,9 @@ def plan(
     if len(inputs := list(inputs)) == 1 and not is_folder(inputs[0]) and is_file_name(out):
         check_outside(out)
         if out.suffix.lower() != output_suffix(inputs[0]):
-            raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}")
+            can_be = f", or give --format {out.suffix[1:]}" if out.suffix in (".png", ".tif") else ""
+            raise UsageError(out, "wrong ending", f"the output for {inputs[0]} ends in {output_suffix(inputs[0])}",
+                             f"name it so{can_be}")  # fmt: skip
         return out.parent, _without_clashes({inputs[0]: out}, out.parent, beside)
     if out.is_file() or is_file_name(out):
         raise UsageError(out, "a file", "expected a folder for the outputs", "a file name is for one input")

@@ -180,7 +180,9 @@ def test_bands_in_files_of_their_own(reader: Path, pipeline: Shell, tmp_path: Pa
 
 
 def test_channels_in_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
-    cells = rng.integers(0, 4095, (2, 64, 72), np.uint16)
+    cells = rng.integers(0, 200, (2, 64, 72), np.uint16)
+    for n, middle in enumerate(((20, 20), (50, 40))):
+        cv2.circle(cells[n], middle, 9, 3000, -1)
     for n, pixels in enumerate(cells):
         tifffile.imwrite(tmp_path / f"cell_d{n}.tif", pixels)
     result = pipeline(block("channels"))
@@ -190,6 +192,24 @@ def test_channels_in_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np
     assert pipeline("segcli predict cell.ome.tif --out b/ --bands GFP").returncode == 1
     result = pipeline("segcli predict cell.ome.tif --out b/ --bands actin && cmp b/cell.ome.tif nuclei/cell.ome.tif")
     assert result.returncode == 1  # another channel
+
+
+def test_data_as_other_programs_have_them(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    small = "--epochs 1 --width 2 --depth 1 --crop 32"
+    for folder in ("cellpose", "imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for n in range(4):
+        image, numbers = rng.integers(0, 255, (48, 48), np.uint8), np.zeros((48, 48), np.uint16)
+        numbers[10:20, 10:20], numbers[20:30, 10:20] = 1, 300
+        tifffile.imwrite(tmp_path / "cellpose" / f"{n}.tif", image)
+        tifffile.imwrite(tmp_path / "cellpose" / f"{n}_masks.tif", numbers)
+        cv2.imwrite(str(tmp_path / "imagesTr" / f"case_{n}_0000.png"), image)
+        cv2.imwrite(str(tmp_path / "labelsTr" / f"case_{n}.png"), (numbers > 0).astype(np.uint8))
+    for name, run in (("cellpose", "runs/cells"), ("nnunet", "runs/cases")):
+        result = pipeline(f"{block(name).strip()} {small}")
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / run / "best.safetensors").exists()
+    assert (tmp_path / "pairs.csv").read_text().splitlines()[1] == "imagesTr/case_0_0000.png,labelsTr/case_0.png"
 
 
 def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:

@@ -27,6 +27,7 @@ class Pair:
 
 
 BURN = "make masks of polygons first, by segcli tile --masks or gdal_rasterize"
+ALIKE = "name them alike, or give a CSV file with the columns predicted,truth"
 
 
 def find_pairs(options: EvalOptions) -> list[Pair]:
@@ -62,7 +63,7 @@ def find_pairs(options: EvalOptions) -> list[Pair]:
         if not pairs:
             polygons = any(is_vector(path) for path in truth.iterdir())
             raise NothingDoneError(predicted, f"no mask has the name of one in {truth}", "",
-                                   BURN if polygons else "name them alike")  # fmt: skip
+                                   BURN if polygons else ALIKE)  # fmt: skip
     else:
         missing = next((path for path in (predicted, truth) if not path.exists()), predicted)
         raise UsageError(missing, "no such file or folder" if not missing.exists() else "a file beside a folder",

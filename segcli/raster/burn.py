@@ -121,7 +121,8 @@ def table_of_kinds(kinds: Sequence[str]) -> ClassTable:
     names = [kind for kind in kinds if not _is_number(kind) and kind != background]
     numbers = sorted(int(kind) for kind in kinds if _is_number(kind) and kind != "0")
     if numbers and numbers[-1] > 254:
-        raise UsageError("polygons", f"class {numbers[-1]}", "expected 0 to 254, or names", "give --classes")
+        raise UsageError("polygons", f"class {numbers[-1]}", "expected 0 to 254, or names",
+                         "give --classes, a table with such codes for names: 4,300")  # fmt: skip
     free = iter(n for n in range(1, 255) if n not in numbers)
     entries = [
         (0, background),

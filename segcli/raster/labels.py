@@ -61,7 +61,7 @@ def check_indices(source: Source) -> None:
     """InputError unless it is one band of class indices, uint8."""
     if source.bands != 1 or source.dtype != "uint8":
         found = f"{source.bands} band{'s' * (source.bands != 1)} of {source.dtype}"
-        remedy = "colours are to be turned into indices" if source.bands >= 3 else ""
+        remedy = "colours are to be turned into indices" if source.bands >= 3 else "gdal_translate -ot Byte makes it so"
         raise InputError(source.path, found, "expected a mask: one band of class indices, uint8", remedy)
 
 
@@ -166,7 +166,8 @@ def table_of(values: Sequence[int], where: Path) -> ClassTable:
     classes = [value for value in values if value != IGNORE]
     if len(classes) > MOST_VALUES:
         raise NothingDoneError(where, f"{len(classes)} values in masks without a class table", "these may be images",
-                               "if they are masks, give --classes")  # fmt: skip
+                               "if they are masks, give --classes; if they number objects, train takes them in "
+                               "instances/, eval with --objects labels")  # fmt: skip
     if not classes:
         raise NothingDoneError(where, "no class in any mask", "expected class indices in 0..254, 255 for no label")
     return ClassTable.from_indices(classes)

@@ -223,7 +223,8 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
     masks = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     if not images.is_dir() or masks is None:
         missing = [name for name, there in (("images/", images.is_dir()), ("masks/", masks is not None)) if not there]
-        remedy = f"masks may also lie in {', '.join(MASK_FOLDERS[1:])}, or be named in a CSV file"
+        others = ", ".join(MASK_FOLDERS[1:])
+        remedy = f"masks may also lie in {others}, or be named in a CSV file with the columns image,mask"
         if missing == ["masks/"] and (folder / INSTANCES).is_dir():
             remedy = f"{INSTANCES}/ holds numbers of objects; make masks/ of it: their class where one is, else 0"
         raise UsageError(folder, f"no {' and no '.join(missing)} in it", "expected images and masks of the same names",
@@ -234,7 +235,8 @@ def _pairs_in(folder: Path) -> tuple[Pair, ...]:
         raise UsageError(images, "no images", f"expected files ending in {', '.join(sorted(SUFFIXES))}")
     pairs = match_folders(images, masks, more=VECTORS, without=frozenset(masks / name for name in (*TABLES, TILES)))
     if not pairs:
-        raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike")
+        raise UsageError(images, f"no image has the name of a mask in {masks}", "", "name them alike, or "
+                         "give a CSV file with the columns image,mask")  # fmt: skip
     numbered = {}
     if (folder / INSTANCES).is_dir():
         numbered = {image: path for _, image, path in matched_folders(images, folder / INSTANCES).pairs}
