@@ -132,7 +132,7 @@ def _train(
 ) -> int:  # fmt: skip
     classes, splits = labels.classes, found.splits
     wanted = options.percentiles
-    ends = {} if wanted is None else ranges(found, wanted, options.axes)
+    ends = {} if wanted is None else ranges(found, wanted, files)
     normalisation = constants(found, start, wanted, ends)
     torch.manual_seed(options.seed)
     config = NetworkConfig(

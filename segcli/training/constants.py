@@ -12,11 +12,11 @@ from segcli.ahead import shared
 from segcli.errors import UsageError
 from segcli.machine import cores
 from segcli.network.normalise import AROUND, Normalisation, scaling
-from segcli.options import Axes, Percentiles
+from segcli.options import Percentiles
 from segcli.raster.bands import match_bands
 from segcli.raster.fit import Range, ends_of, percentiles
-from segcli.raster.images import open_images
 from segcli.raster.source import Source
+from segcli.training.files import Files
 from segcli.training.pairs import Pair
 from segcli.training.survey import Facts, Survey
 
@@ -29,12 +29,13 @@ LEAST = np.float32(1e-6)
 """A part of an image that has less of its range is taken to have so much: the rest is rounding."""
 
 
-def ranges(found: Survey, wanted: Percentiles, axes: Axes | None = None) -> dict[Pair, Range]:
+def ranges(found: Survey, wanted: Percentiles, files: Files | None = None) -> dict[Pair, Range]:
     """Those of the values that each image has in the bands that are learnt from, as `predict` takes them: of all depths
     of a volume together; read once more for it."""
+    files = files or Files()
 
     def of_file(pairs: list[Pair]) -> dict[Pair, Range]:
-        with closing(open_images(pairs[0].image, axes=axes)) as images:
+        with closing(files.images(pairs[0].image)) as images:
             volumes, planes = images.volumes, dict[int, list[Source]]()
             for plane, volume in zip(images.planes, volumes, strict=True):
                 planes.setdefault(volume, []).append(plane)

@@ -2,8 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from segcli.errors import InputError
@@ -19,10 +20,14 @@ MOST_IMAGES = 100_000
 class Files:
     """Opens what belongs to a pair, for as long as a `with` block lasts. Of one stack one thread reads at a time."""
 
-    def __init__(self, axes: Axes | None = None) -> None:
-        self.axes = axes  # of the images
+    def __init__(self, axes: Axes | None = None, level: int | None = None, mpp: float | None = None) -> None:
+        self.axes, self._level, self._mpp = axes, level, mpp  # of the images
         self._stacks: OrderedDict[tuple[Path, Purpose], _Stack] = OrderedDict()
         self._lock = threading.Lock()
+
+    def images(self, path: Path) -> Images:
+        """All images of a file, along the axes and at the level that are learnt from. Close them."""
+        return open_images(path, "image", self._level, self._mpp, self.axes)
 
     def image(self, pair: Pair) -> AbstractContextManager[Source]:
         """The image that is learnt from. InputError, as all here, where it cannot be read."""
@@ -35,7 +40,8 @@ class Files:
 
     def open(self, path: Path, purpose: Purpose, plane: int | None) -> AbstractContextManager[Source]:
         """The only image of a file, or one of a stack, counted from 0."""
-        if plane is None and (purpose == "mask" or self.axes is None):
+        is_plain = self.axes is None and self._level is None and self._mpp is None
+        if plane is None and (purpose == "mask" or is_plain):
             return Source(path, purpose)
         return self._of_stack(path, purpose, plane or 0)
 
@@ -55,8 +61,8 @@ class Files:
         """All images of a file."""
         with self._lock:
             is_new = (path, purpose) not in self._stacks
-            axes = self.axes if purpose == "image" else None
-            stack = self._stacks.setdefault((path, purpose), _Stack(path, purpose, axes))
+            opened = partial(self.images, path) if purpose == "image" else partial(open_images, path, purpose)
+            stack = self._stacks.setdefault((path, purpose), _Stack(opened))
             self._stacks.move_to_end((path, purpose))
             # Those that are put out, and those that stay, hold no file open: their images rest.
             while is_new and len(self._stacks) > 1 and sum(one.count for one in self._stacks.values()) > MOST_IMAGES:
@@ -66,17 +72,17 @@ class Files:
 
 
 class _Stack:
-    """All images of a file, opened when the first of them is wanted."""
+    """All images of a file, `opened` when the first of them is wanted."""
 
-    def __init__(self, path: Path, purpose: Purpose, axes: Axes | None) -> None:
+    def __init__(self, opened: Callable[[], Images]) -> None:
         self.lock = threading.RLock()  # labels and numbers of objects may be one file
         self.count = 0
-        self._path, self._purpose, self._axes = path, purpose, axes
+        self._opened = opened
         self._images: Images | None = None
 
     def images(self) -> Images:
         """Them, for who has the lock."""
         if self._images is None:
-            self._images = open_images(self._path, self._purpose, axes=self._axes)
+            self._images = self._opened()
             self.count = len(self._images.planes)
         return self._images

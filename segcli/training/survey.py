@@ -22,7 +22,7 @@ from segcli.options import Band
 from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import match_bands
 from segcli.raster.burn import BurntReader, is_vector
-from segcli.raster.images import Images, check_alike, open_images, stack_text
+from segcli.raster.images import Images, check_alike, stack_text
 from segcli.raster.labels import check_labels
 from segcli.raster.names import is_folder
 from segcli.raster.rows import Strip, in_step
@@ -181,7 +181,7 @@ class _Look:
             for path in (pair.image, pair.mask):
                 if is_folder(path):
                     raise InputError(path, "a folder", "expected a file, or a Zarr")
-            with closing(open_images(pair.image, axes=self.files.axes)) as images:
+            with closing(self.files.images(pair.image)) as images:
                 count, digest, volumes = len(images.planes), sha256_of(pair.image), images.volumes
                 sampled = max(1, min(SAMPLED, self.sampled // count))
                 if count == 1:
