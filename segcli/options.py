@@ -222,6 +222,8 @@ class TrainOptions:
     weights: Path | None = None  # or the name of bundled ones
     bands: tuple[Band, ...] | None = None
     axes: Axes | None = None  # None: as the weights that it begins with
+    level: int | None = None
+    mpp: float | None = None  # micrometres a pixel
     input_range: Percentiles | Literal["none"] | None = None  # None: as the weights that it begins with
     width: int = 32
     depth: int = 4

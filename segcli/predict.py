@@ -44,6 +44,7 @@ from segcli.raster.bands import check_count, guess, match_images
 from segcli.raster.contents import TURNED_BYTES
 from segcli.raster.fit import EACH_BY_ITSELF, Range, check_dtypes, match_ranges, written
 from segcli.raster.images import Images, open_images
+from segcli.raster.levels import other_size
 from segcli.raster.names import Name
 from segcli.raster.rows import in_step
 from segcli.raster.sink import BLOCK, Encoding, Sink
@@ -234,7 +235,8 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     check_dtypes(images.planes, bands, model.normalisation.needed_dtype, setting.options.input_range)
     if taken := guess(first, bands, chosen, model.learnt, model.called):
         setting.console.remark(f"{path}: {taken}")
-    for line in outputs.cannot_hold(path, images, output, setting.options):
+    odd = other_size(path, first.grid.pixel_um(), model.mpp)
+    for line in (*odd, *outputs.cannot_hold(path, images, output, setting.options)):
         setting.console.remark(line)
     return bands
 

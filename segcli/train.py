@@ -82,7 +82,7 @@ def run(options: TrainOptions, console: Console, given: frozenset[str] = frozens
         splits = find_pairs(options.data, options.val, options.split_seed, options.group_by, options.fold)
         check_pairs(options, splits, out)
         labels = without(find_classes(options.data, options.classes, splits.all), options.ignore)
-        files = Files(options.axes)
+        files = Files(options.axes, options.level, options.mpp)
         found = survey(splits, labels, console.fail, options.bands, options.percentiles is not None, files)
         for table in tables(found, labels.classes.names):
             console.table(*table, is_result=options.check)
@@ -168,9 +168,10 @@ def _train(
                 write_history(progress.history, classes.names, out)
     of_files = max(fact.bands for fact in found.facts.values())
     axes = options.axes and options.axes.of_others(of_files)
+    mpp = start.mpp if start is not None and options.level is None and options.mpp is None else options.mpp
     model = checkpoint.Model(shown, normalisation, classes, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
-        found.chosen, options.upright, found.called, axes)  # fmt: skip
+        found.chosen, options.upright, found.called, axes, mpp)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import tifffile
 import torch
 from helpers import few_open_files
@@ -22,6 +25,7 @@ from segcli.classes import ClassTable
 from segcli.console import Console
 from segcli.errors import InputError, UsageError
 from segcli.evaluation import page
+from segcli.network import checkpoint
 from segcli.network.normalise import Normalisation
 from segcli.options import Percentiles, PredictOptions, TrainOptions
 from segcli.predict import run as predict
@@ -34,6 +38,8 @@ from segcli.training.labels import Labels
 from segcli.training.pairs import Splits, find_pairs
 from segcli.training.sampling import Reading
 from segcli.training.survey import Survey, _Look, survey
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
 
 QUIET = Console(quiet=True)
 TWO = Labels(ClassTable.from_indices([0, 1]))
@@ -413,3 +419,55 @@ def test_black_and_white_masks_among_others_are_noticed(tmp_path: Path, rng: np.
     assert found is not None
     (line,) = warnings(found, ("0", "1"))
     assert "film1.tif, image 1: no class but one, and 255, which is no label, as in 1 more" in line
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_level_of_slides_is_learnt_from_polygons_drawn_on_the_whole(
+    tmp_path: Path, rng: np.random.Generator, segcli: Program
+) -> None:
+    """As QuPath writes them; the weights say which size of pixels they know."""
+    size = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25,
+            "PhysicalSizeYUnit": "µm"}  # fmt: skip
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for n in range(4):
+        whole = rng.integers(0, 60, (200, 240), np.uint8)
+        whole[40 : 80 + 4 * n, 80:160] += 150
+        with tifffile.TiffWriter(tmp_path / "data" / "images" / f"{n}.ome.tif") as file:
+            file.write(whole, subifds=1, tile=(64, 64), photometric="minisblack", metadata=size)
+            file.write(whole[::2, ::2], subfiletype=1, tile=(64, 64), photometric="minisblack")
+        corners = [[80, 40], [160, 40], [160, 80 + 4 * n], [80, 80 + 4 * n], [80, 40]]
+        feature = {"type": "Feature", "properties": {"classification": {"name": "light", "color": [1, 2, 3]}},
+                   "geometry": {"type": "Polygon", "coordinates": [corners]}}  # fmt: skip
+        text = json.dumps({"type": "FeatureCollection", "features": [feature]})
+        (tmp_path / "data" / "masks" / f"{n}.geojson").write_text(text)
+    for level in (("--mpp", "0.5"), ("--level", "1")):
+        checked = segcli("train", "data", *level, "--check", "--json")
+        assert checked.returncode == 0, checked.stderr
+        for row in json.loads(checked.stdout)["data"]:
+            assert (row["heights"], row["widths"]) == ([100, 100], [120, 120])
+    small = ("--epochs", 2, "--width", 2, "--depth", 1, "--crop", 32)
+    done = segcli("train", "data", "--mpp", "0.5", *small, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(tmp_path / "run" / "best.safetensors").mpp == 0.5
+    with rasterio.open(next((tmp_path / "run" / "validation" / "truth").iterdir())) as truth:
+        mask = truth.read(1)
+    assert mask.shape == (100, 120)
+    rows, columns = np.nonzero(mask)
+    assert (columns.min(), columns.max() + 1, rows.min()) == (40, 80, 20)
+    scan = next((tmp_path / "data" / "images").iterdir())
+    line = "pixels of 0.25 um, and the weights learnt from 0.5; --mpp 0.5 looks for these"
+    for level, is_odd in (((), True), (("--mpp", "0.5"), False)):
+        done = segcli("predict", scan, "--weights", "run/best.safetensors", *level, "--out", f"masks{len(level)}")
+        assert done.returncode == 0, done.stderr
+        assert (line in done.stderr) is is_odd
+    assert segcli("train", "data", "--mpp", "0.5", "--level", 1, "--check").returncode == 2
+    # Pictures of that level lie under its masks.
+    assert "<figcaption>image" in (tmp_path / "run" / "validation" / "report.html").read_text()
+    (tmp_path / "truth").mkdir()
+    shutil.copy(next((tmp_path / "masks2").glob("*.tif")), tmp_path / "truth")
+    done = segcli("eval", "masks2", "truth", "--images", "data/images", "--out", "report")
+    assert (done.returncode, "without its picture" in done.stderr) == (0, False), done.stderr
+    done = segcli("colorize", "masks2", "--over", "data/images", "--out", "over")
+    assert done.returncode == 0, done.stderr
+    assert tifffile.imread(next((tmp_path / "over").glob("*.tif"))).shape == (100, 120, 3)

@@ -13,7 +13,9 @@ from segcli.cli.shared import (
     Device,
     DryRun,
     Json,
+    Level,
     LogFile,
+    Mpp,
     Null,
     Overwrite,
     PageAxes,
@@ -55,12 +57,8 @@ def predict(
         ),
     ] = None,
     axes: PageAxes = None,
-    level: Annotated[
-        int | None, typer.Option(min=0, help="Level of a pyramid or slide; 0 is the whole size.")
-    ] = PredictOptions.level,
-    mpp: Annotated[
-        float | None, typer.Option(min=1e-6, help="The level with about so many micrometres a pixel.")
-    ] = PredictOptions.mpp,
+    level: Level = PredictOptions.level,
+    mpp: Mpp = PredictOptions.mpp,
     format: Annotated[
         Format, typer.Option(help="auto: PNG for pictures without a place, GeoTIFF for all else. cog: cloud-optimised.")
     ] = PredictOptions.format,

@@ -42,6 +42,8 @@ PageAxes = Annotated[
         "or weights say.)",
     ),
 ]
+Level = Annotated[int | None, typer.Option(min=0, help="Level of a pyramid or slide; 0 is the whole size.")]
+Mpp = Annotated[float | None, typer.Option(min=1e-6, help="The level with about so many micrometres a pixel.")]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Folders below the folders, too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Device, LogFile, PageAxes, Quiet, Verbose, end_with, given
+from segcli.cli.shared import Config, Debug, Device, Level, LogFile, Mpp, PageAxes, Quiet, Verbose, end_with, given
 from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
@@ -64,6 +64,8 @@ def train(
         ),
     ] = None,
     axes: PageAxes = None,
+    level: Level = TrainOptions.level,
+    mpp: Mpp = TrainOptions.mpp,
     input_range: Annotated[
         str | None,
         typer.Option(
@@ -172,7 +174,7 @@ def train(
     """Train a network on images and masks, and keep the best weights."""
     options = TrainOptions(
         data, out, classes, val, split_seed, texts.fold(fold), texts.pattern("--group-by", group_by), check, epochs,
-        minutes, patience, weights, texts.bands(bands), texts.axes(axes),
+        minutes, patience, weights, texts.bands(bands), texts.axes(axes), level, mpp,
         texts.percentiles("--input-range", input_range), width, depth, norm, dropout, padding, up, skip, encoder,
         pretrained, encoder_weights, freeze, freeze_norms, crop, batch, augment, upright, keep_values,
         balance, loss, texts.class_weights(class_weights), border_weight, border_gap, label_smoothing, ignore,

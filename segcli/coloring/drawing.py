@@ -24,7 +24,7 @@ from segcli.raster.align import is_elsewhere
 from segcli.raster.bands import no_band
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.grid import Grid
-from segcli.raster.images import Images, check_alike, open_images
+from segcli.raster.images import Images, check_alike, open_under
 from segcli.raster.names import Name
 from segcli.raster.sink import Sink, create, empty_value, mask_layout
 from segcli.raster.source import Source
@@ -177,7 +177,8 @@ def _legend(
 
 def open_partner(files: ExitStack, path: Path, masks: Images, mask: Name, axes: Axes | None) -> tuple[Source, ...]:
     """The images to draw over, of the same sizes as the masks. InputError where they are not."""
-    images = open_images(path, "image", axes=axes)
+    grid = masks.planes[0].grid
+    images = open_under(path, (grid.height, grid.width), axes)
     for plane in images.planes:
         files.callback(plane.close)
     check_alike(mask, masks, path, images)

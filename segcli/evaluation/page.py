@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
@@ -28,7 +29,7 @@ from segcli.evaluation.values import as_values
 from segcli.measures.confusion import intersection_over_union, mean_over_classes
 from segcli.measures.report import ImageCounts
 from segcli.options import Absent, EvalOptions
-from segcli.raster.images import Images, open_images
+from segcli.raster.images import Images, open_under
 from segcli.raster.stretch import cut, shown_bands
 from segcli.raster.thumbnail import thumbnail
 from segcli.validity import both, written_out
@@ -101,21 +102,19 @@ def _pictures(
     chosen = order if len(order) <= 2 * SHOWN else [*order[:SHOWN], *order[-SHOWN:]]
     shown = []
     with ExitStack() as files:
-        opened = cache(lambda path: _opened(files, path, options))  # of a stack many may be shown
+        opened = cache(lambda path, size: _opened(files, path, size, options))  # of a stack many may be shown
         for n in chosen:
             pair = done[n][0]
-            pictures, count, fault = _picture_row(pair, opened(pair.image), meaning, options)
+            pictures, count, fault = _picture_row(pair, opened, meaning, options)
             name = pair.name if count == 1 else f"{pair.name}, the first of {count} images"
             shown.append({"name": name, "figure": written(figures[n]), "pictures": pictures, "fault": fault})
     return shown
 
 
-def _opened(files: ExitStack, path: Path | None, options: EvalOptions) -> Images | InputError | None:
-    """Images, or why they cannot be read: the masks can be shown all the same."""
-    if path is None:
-        return None
+def _opened(files: ExitStack, path: Path, size: tuple[int, int], options: EvalOptions) -> Images | InputError:
+    """The images under masks of that height and width, or why they cannot be read: masks can be shown all the same."""
     try:
-        images = open_images(path, axes=options.axes)
+        images = open_under(path, size, options.axes)
     except InputError as error:
         return error
     files.callback(images.close)
@@ -123,7 +122,7 @@ def _opened(files: ExitStack, path: Path | None, options: EvalOptions) -> Images
 
 
 def _picture_row(
-    pair: Pair, images: Images | InputError | None, meaning: Meaning, options: EvalOptions
+    pair: Pair, opened: Callable[[Path, tuple[int, int]], Images | InputError], meaning: Meaning, options: EvalOptions
 ) -> tuple[list[tuple[str, str]], int, str]:
     """The pictures of one pair, of a stack its first image; how many images it has; and why that of the image is
     missing where one was to be shown, else nothing."""
@@ -135,9 +134,10 @@ def _picture_row(
         (one, one_valid), (other, other_valid) = thumbnail(true, SIDE), thumbnail(predicted, SIDE)
         size = true.grid.height, true.grid.width
     try:
-        if isinstance(images, InputError):
-            raise images
-        if images is not None:
+        if pair.image is not None:
+            images = opened(pair.image, size)
+            if isinstance(images, InputError):
+                raise images
             row.append(("image", _picture(pair, images, len(masks), size)))
     except InputError as found:
         fault = str(found)

@@ -7,6 +7,7 @@ values are looked at, too: NaN would go through a network without a word.
 
 import glob
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class Model:
     upright: bool = False  # it learnt from images that have an up: turned ones would be new to it
     called: tuple[str, ...] = ()  # the names of its bands in all files of a training, where these give them
     axes: Axes | None = None  # of the pages of its files, where a training was told them
+    mpp: float | None = None  # micrometres a pixel of the level that a training asked for
 
     @property
     def bands(self) -> int:
@@ -70,6 +72,7 @@ def save(model: Model, path: Path, half: bool = False) -> None:
         "upright": model.upright,
         "band_names": model.called,
         "axes": model.axes and str(model.axes),
+        "mpp": model.mpp,
     }
     with replacing(path) as part:
         part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
@@ -142,9 +145,11 @@ def _load(path: Path) -> Model:
         raise ValueError(f"names of bands {called!r:.60}")
     if called and not _fits(len(called), config.bands):
         raise ValueError(f"{config.bands} bands, with names for {len(called)}")
-    axes = record.get("axes")
+    axes, mpp = record.get("axes"), record.get("mpp")
+    if not (mpp is None or (type(mpp) in (int, float) and 0 < mpp < math.inf)):
+        raise ValueError(f"mpp {mpp!r:.60}, which is a number of micrometres")
     return Model(network, normalisation, classes, training, learnt and tuple(learnt), upright, tuple(called),
-                 None if axes is None else Axes.parse(axes, for_nameless=True))  # fmt: skip
+                 None if axes is None else Axes.parse(axes, for_nameless=True), mpp)  # fmt: skip
 
 
 def _fits(count: int, bands: int) -> bool:

@@ -45,9 +45,9 @@ def burnt(
     """A mask of the polygons of a file on an image's grid; later polygons lie over earlier ones.
 
     Where there are none it holds 0, or what marks no label if no class has that index. Polygons are transformed to the
-    image's reference system; for an image without one, their coordinates are columns and rows. Polygons of an `ignored`
-    name have no label. `attribute` says what a polygon is; left out, one of COLUMNS does. InputError where the file
-    cannot be read or a polygon is of no class.
+    image's reference system; for an image without one, their coordinates are columns and rows (of the whole size, where
+    it is a level of a pyramid). Polygons of an `ignored` name have no label. `attribute` says what a polygon is; left
+    out, one of COLUMNS does. InputError where the file cannot be read or a polygon is of no class.
     """
     return Source(path, "mask", Contents((BurntReader(path, grid, classes, ignored, attribute),)))
 
@@ -226,8 +226,11 @@ def _elsewhere(crs: Any, grid: Grid) -> Elsewhere | None:
 
 def _in_pixels(polygon: Any, crs: Any, grid: Grid, there: Elsewhere | None) -> dict[str, Any] | None:
     """As GeoJSON has it, with columns and rows for coordinates; None where it lies far from the image."""
+    import shapely
+
     if grid.transform is None:
-        return _mapping(polygon)
+        down, across = grid.level_step  # of a level of a pyramid they are drawn on the whole size
+        return _mapping(shapely.transform(polygon, lambda points: points / (across, down)))
     if there is not None:
         polygon = _fine(polygon, there)
         if polygon.is_empty:

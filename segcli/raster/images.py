@@ -79,6 +79,26 @@ def open_images(
     return Images(tuple(planes), contents.axes, contents.shape, contents.dialect, contents.names, contents.chunked)
 
 
+def open_under(path: Name, wanted: tuple[int, int], axes: Axes | None = None) -> Images:
+    """The images that masks of so many rows and columns lie on: those of the file, or of the level of its pyramid that
+    is so large. The whole ones where none is. Close them. Raises InputError."""
+    whole = open_images(path, axes=axes)
+    size = whole.planes[0].grid.height, whole.planes[0].grid.width
+    level = 1
+    while size[0] > wanted[0] and size[1] > wanted[1]:
+        try:
+            images = open_images(path, "image", level, axes=axes)
+        except InputError:  # there is no such level
+            break
+        size = images.planes[0].grid.height, images.planes[0].grid.width
+        if size == wanted:
+            whole.close()
+            return images
+        images.close()
+        level += 1
+    return whole
+
+
 def check_alike(path: Name, images: Images, other_path: Name, others: Images) -> None:
     """InputError, about `path`, unless the images of two files belong together one by one."""
     if not stack_alike(images, others):

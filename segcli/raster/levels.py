@@ -1,5 +1,7 @@
 """Which level of a pyramid is meant, by its number or by how large its pixels are."""
 
+from collections.abc import Iterator
+
 from segcli.errors import InputError
 from segcli.raster.names import Name
 
@@ -28,3 +30,12 @@ def nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float)
             remedy += f"; --mpp counts micrometres: {1e6 * mpp:.0f} for {mpp:g} m"
         raise InputError(name, f"levels of {found} micrometres a pixel", f"none is near {mpp:g}", remedy)
     return best
+
+
+def other_size(name: Name, pixel_um: tuple[float, float] | None, learnt: float | None) -> Iterator[str]:
+    """A line where pixels are surely not of the size that weights `learnt` from, in micrometres."""
+    if pixel_um is None or learnt is None:
+        return
+    if any(abs(size - learnt) > MPP_TOLERANCE * learnt for size in pixel_um):
+        yield (f"{name}: pixels of {pixel_um[0]:.3g} um, and the weights learnt from {learnt:g}; "
+               f"--mpp {learnt:g} looks for these")  # fmt: skip

@@ -30,6 +30,8 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
                          "leave --depth out")  # fmt: skip
     if options.encoder_weights is not None:
         _check_encoder_weights(options, start)
+    if options.level is not None and options.mpp is not None:
+        raise UsageError("--level and --mpp", "both given", "expected one of them")
     if options.border_gap != TrainOptions.border_gap and not options.border_weight:
         raise UsageError("--border-gap", "goes with --border-weight", "expected both")
     is_known = start is not None or (options.encoder != "plain" and options.pretrained)
