@@ -1,5 +1,6 @@
 """Which row operator does what an operator of the network does. Each rule takes the layer apart into its kernel along
 columns, which torch computes, and its geometry along rows, which `operators` knows; NoRuleError says why there is none.
+There are rules for more layers than the networks here have now, so that a new one streams without a new rule.
 """
 
 import copy
