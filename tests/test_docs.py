@@ -212,6 +212,22 @@ def test_data_as_other_programs_have_them(pipeline: Shell, tmp_path: Path, rng: 
     assert (tmp_path / "pairs.csv").read_text().splitlines()[1] == "imagesTr/case_0_0000.png,labelsTr/case_0.png"
 
 
+def test_intervals_for_one_large_scene(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    truth = (cv2.blur(rng.random((700, 1100)), (31, 31)) > 0.5).astype(np.uint8)
+    found = np.where(rng.random(truth.shape) < 0.1, 1 - truth, truth).astype(np.uint8)
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_300_000, 10, 10)}
+    for name, mask in (("truth", truth), ("mask", found)):
+        with rasterio.open(tmp_path / f"scene_{name}.tif", "w", "GTiff", 1100, 700, 1, dtype="uint8", **place) as file:
+            file.write(mask, 1)
+    result = pipeline(block("blocks"))
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "blocks_report" / "report.json").read_text())
+    assert (report["images"], report["pixels"]) == (6, truth.size)
+    figure = report["dataset"]["pixel_accuracy"]
+    assert figure["value"] == pytest.approx((truth == found).mean())
+    assert figure["low"] < figure["value"] < figure["high"]
+
+
 def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
     cells = rng.integers(0, 255, (3, 48, 48), np.uint8)
     tifffile.imwrite(tmp_path / "cells.tif", cells, metadata={"axes": "ZYX"}, photometric="minisblack")
