@@ -18,7 +18,7 @@ from segcli.raster.endings import lost_in
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.objects import COUNTS, OBJECTS, find_objects, write_objects
-from segcli.raster.sidecars import remove_aux
+from segcli.raster.sidecars import overviews, remove_aux
 from segcli.raster.sink import Encoding
 from segcli.raster.stack_sink import create_for
 from segcli.raster.stretch import stretch_together
@@ -59,10 +59,8 @@ def with_overviews(jobs: Sequence[Job], options: PredictOptions) -> list[Job]:
     if options.level is None and options.mpp is None:
         return list(jobs)
 
-    def beside(files: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(path for file in files if (path := Path(f"{file}.ovr")).is_file())
-
-    return [job if job.made_of is None else replace(job, made_of=job.made_of + beside(job.made_of)) for job in jobs]
+    made_of = (None if job.made_of is None else job.made_of + overviews(job.made_of) for job in jobs)
+    return [replace(job, made_of=files) for job, files in zip(jobs, made_of, strict=True)]
 
 
 def needs_confidence(options: PredictOptions) -> bool:

@@ -235,7 +235,7 @@ def fit(path: Name, images: Images, output: Path, setting: Setting) -> tuple[int
     check_dtypes(images.planes, bands, model.normalisation.needed_dtype, setting.options.input_range)
     if taken := guess(first, bands, chosen, model.learnt, model.called):
         setting.console.remark(f"{path}: {taken}")
-    odd = other_size(path, first.grid.pixel_um(), model.mpp)
+    odd = other_size(path, first.grid.middle_pixel_m(), model.mpp)
     for line in (*odd, *outputs.cannot_hold(path, images, output, setting.options)):
         setting.console.remark(line)
     return bands

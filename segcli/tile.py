@@ -35,12 +35,9 @@ from segcli.tiling.splits import SPLITS
 PROBES = 4
 """Tiles of a raster that --dry-run encodes, to tell how large all will be and how long they will take."""
 
-OF_CUTTING = (
-    "masks", "split", "sample", "shard", "verify", "dry_run", "size", "overlap", "edge", "format", "min_valid",
-    "min_label", "seed", "recursive",
-)  # fmt: skip
-OF_JOINING = ("manifest", "merge", "allow_missing")
-"""Options that have a part in one of both alone."""
+OF_CUTTING, OF_JOINING = ("masks", "split", "sample", "shard", "verify", "dry_run"), ("manifest",)
+"""Options that have a part in one of both alone, and whoever gives them to the other expects something. How tiles are
+cut and joined may stand in one file of options for both."""
 
 
 def run(options: TileOptions, console: Console) -> int:

@@ -168,10 +168,9 @@ def _train(
                 write_history(progress.history, classes.names, out)
     of_files = max(fact.bands for fact in found.facts.values())
     axes = options.axes and options.axes.of_others(of_files)
-    mpp = start.mpp if start is not None and options.level is None and options.mpp is None else options.mpp
     model = checkpoint.Model(shown, normalisation, classes, {
         "options": _plain(options), "data": record["data"], "segcli": segcli.__version__},
-        found.chosen, options.upright, found.called, axes, mpp)  # fmt: skip
+        found.chosen, options.upright, found.called, axes, options.mpp)  # fmt: skip
     bands = f"{found.bands} band{'s' * (found.bands != 1)}"
     console.say(f"{len(splits.train)} training and {len(splits.val)} validation images, {bands}, "
                 f"classes {', '.join(classes.names)}, on {device}")  # fmt: skip

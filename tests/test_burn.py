@@ -287,3 +287,24 @@ def test_tiles_are_not_numbered_without_the_classes_of_a_broken_file(
     result = segcli("tile", "d", "--masks", "m", "--classes", "classes.csv", "--size", 16, "--out", "t")
     assert result.returncode == 1  # the other one is done
     assert "done 1  up to date 0  failed 1" in result.stderr
+
+
+def test_derived_classes_of_qupath_are_named_by_their_parts(tmp_path: Path) -> None:
+    said = [
+        {"names": ["Tumor", "Positive"], "color": [200, 0, 0]},
+        {"names": ["Tumor", "Positive"], "color": [1, 0, 0]},
+    ]
+    features = [
+        {
+            "type": "Feature", "properties": {"classification": one},
+            "geometry": shapely.geometry.mapping(shapely.box(0, 0, 2, 2)),
+        }
+        for one in said
+    ]  # fmt: skip
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert kinds_in(path) == {"Tumor: Positive"}
+    features[0]["properties"]["classification"] = {"name": None}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(InputError, match="1 polygons with nothing in 'classification'"):
+        kinds_in(path)

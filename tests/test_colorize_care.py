@@ -520,3 +520,40 @@ def test_a_second_run_does_not_take_its_outputs_for_inputs(tmp_path: Path, capsy
             assert colorize(tmp_path, *given, out=out) == 0
             assert capsys.readouterr().err.splitlines()[-1] == line
             given = inputs
+
+
+def write_scan(path: Path, whole: np.ndarray) -> None:
+    """A raster, and beside it an overview of half the size."""
+    path.parent.mkdir(exist_ok=True)
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500, 900, 1, 1)}
+    with rasterio.open(path, "w", "GTiff", *whole.shape[::-1], 1, dtype="uint8", **place) as file:
+        file.write(whole, 1)
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as file:
+        file.build_overviews([2])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_picture_over_an_overview_is_drawn_again_when_that_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mask was made of that level."""
+    write_scan(tmp_path / "scans" / "a.tif", np.full((64, 80), 90, np.uint8))
+    (tmp_path / "masks").mkdir()
+    with rasterio.open(tmp_path / "masks" / "a.tif", "w", "GTiff", 40, 32, 1, dtype="uint8", crs="EPSG:32633",
+                       transform=rasterio.transform.from_origin(500, 900, 2, 2), nodata=255) as file:  # fmt: skip
+        file.write(np.full((32, 40), 255, np.uint8), 1)
+    for value in (200, 60):
+        with rasterio.open(tmp_path / "scans" / "a.tif.ovr", "r+") as file:
+            file.write(np.full((1, *file.shape), value, np.uint8))
+        assert colorize(tmp_path, tmp_path / "masks", over=tmp_path / "scans", palette="glasbey") == 0
+        assert "done 1" in capsys.readouterr().err
+        with rasterio.open(tmp_path / "out" / "a.tif") as file:
+            assert (file.shape, np.unique(file.read()).tolist()) == ((32, 40), [value])
+
+
+def test_half_of_a_jpeg_is_no_level_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """GDAL reads smaller versions of any JPEG: a mask of half the size is of another picture."""
+    write_picture(tmp_path / "masks" / "a.png", np.ones((32, 40), np.uint8))
+    write_picture(tmp_path / "scans" / "a.jpg", np.zeros((64, 80, 3), np.uint8))
+    assert colorize(tmp_path, tmp_path / "masks", over=tmp_path / "scans") == 1
+    assert "expected the same size" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from segcli.raster.levels import other_size
 from segcli.raster.tiffs import structure
 
 PIXELS = np.zeros((20, 30), np.uint8)
@@ -95,3 +96,17 @@ def test_a_resolution_that_is_no_ratio_is_unknown(tmp_path: Path) -> None:
     ratio, number = (struct.pack("<HHI", 282, kind, 1) for kind in (5, 3))
     path.write_bytes(path.read_bytes().replace(ratio, number))
     assert calibration(path) == {"Y": 2500}
+
+
+@pytest.mark.parametrize(
+    ("pixel_m", "learnt", "said"),
+    [
+        (0.25e-6, 0.5, "pixels of 0.25 um, and the weights learnt from 0.5 um; --mpp 0.5 looks for these"),
+        (10.0, 2e6, "pixels of 10 m, and the weights learnt from 2 m; --mpp 2e+06 looks for these"),
+        (0.45e-6, 0.5, ""), (None, 0.5, ""), (0.25e-6, None, ""),
+    ],
+)  # fmt: skip
+def test_pixels_of_another_size_than_was_learnt_from_are_told(
+    pixel_m: float | None, learnt: float | None, said: str
+) -> None:
+    assert list(other_size("a.tif", pixel_m, learnt)) == ([f"a.tif: {said}"] if said else [])

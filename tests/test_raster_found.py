@@ -325,6 +325,12 @@ def test_a_picture_that_says_nothing_of_places_has_none(tmp_path: Path, suffix: 
         with Source(path) as source:
             assert source.grid.transform is None
             assert not source.grid.is_georeferenced
+    gcps = "".join(f'<GCP Id="" Pixel="{x}" Line="{y}" X="{x}" Y="{y}"/>' for x, y in ((0, 0), (9, 0), (0, 9)))
+    aux = Path(f"{path}.aux.xml")
+    aux.write_text(f'<PAMDataset><GCPList Projection="EPSG:4326">{gcps}</GCPList></PAMDataset>')
+    with Source(path) as source:
+        assert (source.grid.transform, len(source.grid.gcps)) == (None, 3)
+    aux.unlink()
     path.with_suffix(".wld").write_text("2\n0\n0\n-2\n101\n99\n")
     with Source(path) as source:
         assert source.grid.transform == from_origin(100, 100, 2, 2)

@@ -119,6 +119,7 @@ def test_a_training_does_not_write_among_the_images_or_masks(data: Path, options
     with pytest.raises(UsageError, match=f"{place}: lies in .*, among the data"):
         train.run(replace(options, out=data / place), QUIET)
     assert contents(data) == before
+    assert train.run(replace(options, out=data / place, check=True), QUIET) == 0  # which writes nothing
     assert train.run(replace(options, out=data / "run"), QUIET) == 0
 
 

@@ -456,7 +456,7 @@ def test_a_level_of_slides_is_learnt_from_polygons_drawn_on_the_whole(
     rows, columns = np.nonzero(mask)
     assert (columns.min(), columns.max() + 1, rows.min()) == (40, 80, 20)
     scan = next((tmp_path / "data" / "images").iterdir())
-    line = "pixels of 0.25 um, and the weights learnt from 0.5; --mpp 0.5 looks for these"
+    line = "pixels of 0.25 um, and the weights learnt from 0.5 um; --mpp 0.5 looks for these"
     for level, is_odd in (((), True), (("--mpp", "0.5"), False)):
         done = segcli("predict", scan, "--weights", "run/best.safetensors", *level, "--out", f"masks{len(level)}")
         assert done.returncode == 0, done.stderr

@@ -115,7 +115,7 @@ def test_without_padding_streaming_gives_the_same_numbers(
 
 @pytest.mark.parametrize("width", [333, 321, 322, 323, 324])
 def test_without_padding_panels_give_the_same_numbers(width: int) -> None:
-    """Of the last panels but the first give few columns, and are to mirror more than these."""
+    """Also where the last panel gives a few columns alone, and mirrors more than these."""
     torch.manual_seed(3)
     network = UNet(NetworkConfig(2, 3, 3, 2, "none", padding="valid")).double().eval()
     image = torch.randn(1, 2, 60, width).double()

@@ -19,6 +19,7 @@ from segcli.options import ColorizeOptions
 from segcli.raster.labels import table_beside
 from segcli.raster.names import Name, is_one, path_below, rasters_in, relative_name
 from segcli.raster.origins import origins
+from segcli.raster.sidecars import overviews
 from segcli.raster.sink import Encoding
 from segcli.raster.values import are_black_and_white
 
@@ -61,7 +62,8 @@ class Setting:
     def sources_of(self, job: Job) -> tuple[Path, ...] | None:
         """The files of this machine that the picture of a mask is made of; None where nobody can tell."""
         others = [path for known in (self.images, self.truths) for path in known.get(job.source, ())]
-        known_of = [job.made_of, *map(origins, others)]
+        under = self.images.get(job.source, ())  # at the level that is as large as the mask
+        known_of = [job.made_of, *map(origins, others), overviews(under)]
         masks = (job.source, *self.truths.get(job.source, ())) if self.given is None or is_nameless(self.given) else ()
         tables = {table for mask in masks if isinstance(mask, Path) and (table := self._table_beside(mask.parent))}
         found = (*chain(*(files or () for files in known_of)), *sorted(tables))

@@ -84,8 +84,9 @@ def find_meaning(table: ClassTable | None, pairs: list[Pair], option: str = "--c
         if named is None and _are_white(table, pairs):
             # As no prediction only where the truth has it, too.
             if 255 not in values_in(pair.truth for pair in pairs):
-                raise _white_error(table, first)
-            found = replace(found, notes=("predictions hold 0 and 255 alone; 255 is taken for no prediction",))
+                raise _white_error(table, pairs)
+            note = "predictions hold 0 and 255 alone; 255 is taken for no prediction"
+            found = replace(found, notes=(*found.notes, note))
         return replace(found, by_name=True, first=named, truth=truth, is_given=truth is None)
     true = values_in(pair.truth for pair in pairs)
     if named is not None:
@@ -132,7 +133,7 @@ def meaning_of_numbers(table: ClassTable | None, pairs: list[Pair]) -> Meaning:
     meaning = replace(Meaning.of(LABEL_MAP), of_objects=True)
     if table is not None:
         if _are_white(table, pairs):
-            raise _white_error(table, pairs[0])
+            raise _white_error(table, pairs)
         return replace(meaning, predicted=_object_values(table))
     named = _named(pair.predicted for pair in pairs)
     if named is None and are_black_and_white(pair.predicted for pair in pairs):
@@ -150,9 +151,10 @@ def _are_white(table: ClassTable, pairs: list[Pair]) -> bool:
     return has_others and not is_known and are_black_and_white((pair.predicted for pair in pairs), table_in)
 
 
-def _white_error(table: ClassTable, first: Pair) -> UsageError:
+def _white_error(table: ClassTable, pairs: list[Pair]) -> UsageError:
+    where = pairs[0].predicted if len(pairs) == 1 else pairs[0].predicted.parent
     known = ", ".join(f"{entry.index} {entry.name}" for entry in table.entries[:6])
-    return UsageError(first.predicted.parent, "predictions hold 0 and 255 alone, and 255 is no class",
+    return UsageError(where, "predictions hold 0 and 255 alone, and 255 is no class",
                       f"expected {known}", "write the index for white; or, if it is no prediction, mark it as nodata "
                       "(gdal_edit.py -a_nodata 255)")  # fmt: skip
 

@@ -198,8 +198,9 @@ def _kind(value: Any) -> str:
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        with suppress(ValueError, KeyError, TypeError):
-            return str(json.loads(value)["name"])
+        with suppress(ValueError, AttributeError, TypeError):
+            said = json.loads(value)
+            return str(said.get("name") or ": ".join(said.get("names") or ()))
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)

@@ -119,15 +119,21 @@ def deaf_to(category: type[Warning]) -> Iterator[None]:
 
 def transform_of(dataset: Any) -> Affine | None:
     """From pixels to the reference system; None where the file says nothing. Some drivers that have none to give, as
-    PNM's, leave what rasterio then returns as it lay in memory, and a warning is all that tells."""
+    PNM's, leave what rasterio then returns as it lay in memory, and a warning is all that tells, but where there are
+    control points or RPCs."""
+    if dataset.driver == "PNM" and (dataset.gcps[0] or dataset.rpcs):
+        return None
     this, heard = threading.get_ident(), []
 
-    def hear(*_: object) -> None:
-        heard.append(threading.get_ident())
+    def hear(message: Warning | str, category: type[Warning], *others: Any) -> None:
+        if issubclass(category, NotGeoreferencedWarning):
+            heard.append(threading.get_ident())
+        else:
+            shown(message, category, *others)
 
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("always", NotGeoreferencedWarning)
-        warnings.showwarning = hear  # type: ignore[assignment]
+        shown, warnings.showwarning = warnings.showwarning, hear  # type: ignore[assignment]
         found = Affine.from_gdal(*dataset.read_transform())
     return None if this in heard or found.is_identity else found
 

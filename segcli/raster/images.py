@@ -84,6 +84,8 @@ def open_under(path: Name, wanted: tuple[int, int], axes: Axes | None = None) ->
     is so large. The whole ones where none is. Close them. Raises InputError."""
     whole = open_images(path, axes=axes)
     size = whole.planes[0].grid.height, whole.planes[0].grid.width
+    if whole.dialect == "picture":  # of a JPEG GDAL gives smaller versions, of which nobody made masks
+        return whole
     level = 1
     while size[0] > wanted[0] and size[1] > wanted[1]:
         try:

@@ -32,10 +32,8 @@ def nearest(name: Name, scales: list[float], pixel_um: float | None, mpp: float)
     return best
 
 
-def other_size(name: Name, pixel_um: tuple[float, float] | None, learnt: float | None) -> Iterator[str]:
-    """A line where pixels are surely not of the size that weights `learnt` from, in micrometres."""
-    if pixel_um is None or learnt is None:
-        return
-    if any(abs(size - learnt) > MPP_TOLERANCE * learnt for size in pixel_um):
-        yield (f"{name}: pixels of {pixel_um[0]:.3g} um, and the weights learnt from {learnt:g}; "
-               f"--mpp {learnt:g} looks for these")  # fmt: skip
+def other_size(name: Name, pixel_m: float | None, learnt: float | None) -> Iterator[str]:
+    """A line where pixels so many metres wide are surely not what weights `learnt` from, in micrometres."""
+    if pixel_m is not None and learnt is not None and abs(1e6 * pixel_m - learnt) > MPP_TOLERANCE * learnt:
+        one, other = (f"{1e6 * m:.3g} um" if m < 1e-3 else f"{m:.3g} m" for m in (pixel_m, learnt / 1e6))
+        yield f"{name}: pixels of {one}, and the weights learnt from {other}; --mpp {learnt:g} looks for these"

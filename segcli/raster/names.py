@@ -12,25 +12,10 @@ Name = Path | str
 """A file or folder of this machine as a Path; whatever else GDAL opens (a URL, /vsizip/..., NETCDF:...) as text."""
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".ppm", ".pbm", ".pnm"})
-RASTERS = frozenset(
-    {
-        ".tif",
-        ".tiff",
-        ".jp2",
-        ".j2k",
-        ".img",
-        ".ntf",
-        ".nitf",
-        ".hgt",
-        ".svs",
-        ".ndpi",
-        ".scn",
-        ".bif",
-        ".qptiff",
-        ".lsm",
-        ENDING,
-    }
-)
+RASTERS = frozenset({
+    ".tif", ".tiff", ".jp2", ".j2k", ".img", ".ntf", ".nitf", ".hgt", ".svs", ".ndpi", ".scn", ".bif", ".qptiff",
+    ".lsm", ENDING,
+})  # fmt: skip
 SUFFIXES = PICTURES | RASTERS
 """What a folder is searched for, in lower case. Other formats are to be named: a VRT repeats other files' pixels, and a
 netCDF, or a Zarr that is not OME's, may hold anything."""

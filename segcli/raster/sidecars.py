@@ -2,7 +2,7 @@
 what is written must come with its own and not with those of an older file."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -81,11 +81,16 @@ def sidecars(path: Path) -> tuple[Path, ...]:
     """Those that exist: attributes and reference system of a shapefile; header, world file (.tfw, .tifw, .wld),
     reference system, MapInfo's control points (.tab) and rational polynomials (.rpb, _rpc.txt) of a raster, and .ige,
     where ERDAS keeps large ones' pixels; .aux.xml, .msk and .img.hdr of any.
-    Overviews (.ovr) are none: they repeat what is there."""
+    Overviews (.ovr) are none: they repeat what is there (see `overviews`)."""
     ending = path.suffix.lower()
     if ending == ".shp":
         return _there(path, _OF_SHAPEFILES, _AFTER_ALL)
     return _there(path, (*_OF_RASTERS, *_of_the_world(ending), *((".ige",) if ending == ".img" else ())), _AFTER_ALL)
+
+
+def overviews(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Those that lie in files beside these, for who reads a level of a pyramid."""
+    return tuple(path for file in files if (path := Path(f"{file}.ovr")).is_file())
 
 
 def has_place(path: Path) -> bool:

@@ -114,7 +114,7 @@ def check_pairs(options: TrainOptions, splits: Splits, out: Path) -> None:
     files = (path for pair in splits.all for path in (pair.image, pair.mask, pair.instances) if path is not None)
     for folder in {path.parent for path in files}:
         place = folder.resolve()
-        if options.data.is_dir() and place in own.parents:
+        if options.data.is_dir() and place in own.parents and not (options.check or options.resume):
             raise UsageError(out, f"lies in {folder}, among the data", "a training writes pictures and masks, which "
                              "would be data next time", "choose another --out")  # fmt: skip
         if own in (place, *place.parents):

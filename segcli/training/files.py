@@ -22,6 +22,7 @@ class Files:
 
     def __init__(self, axes: Axes | None = None, level: int | None = None, mpp: float | None = None) -> None:
         self.axes, self._level, self._mpp = axes, level, mpp  # of the images
+        self._as_they_are = axes is None and level is None and mpp is None
         self._stacks: OrderedDict[tuple[Path, Purpose], _Stack] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -40,8 +41,7 @@ class Files:
 
     def open(self, path: Path, purpose: Purpose, plane: int | None) -> AbstractContextManager[Source]:
         """The only image of a file, or one of a stack, counted from 0."""
-        is_plain = self.axes is None and self._level is None and self._mpp is None
-        if plane is None and (purpose == "mask" or is_plain):
+        if plane is None and (purpose == "mask" or self._as_they_are):
             return Source(path, purpose)
         return self._of_stack(path, purpose, plane or 0)
 
