@@ -18,7 +18,7 @@ from segcli.raster.endings import lost_in
 from segcli.raster.images import Images, open_images
 from segcli.raster.names import Name
 from segcli.raster.objects import COUNTS, OBJECTS, find_objects, write_objects
-from segcli.raster.sidecars import overviews, remove_aux
+from segcli.raster.sidecars import has_place, overviews, remove_aux
 from segcli.raster.sink import Encoding
 from segcli.raster.stack_sink import create_for
 from segcli.raster.stretch import stretch_together
@@ -136,6 +136,8 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
         options.probabilities or options.confidence
     ):  # fmt: skip
         raise InputError(path, "--quantity float16", "OME-TIFF has no such numbers", "expected uint8 or float32")
+    if isinstance(path, Path) and not grid.is_georeferenced and has_place(path):
+        said.append("what lies beside it says where it lies, and is not read of this kind of picture; GeoTIFF keeps it")
     return [*lost_in(path, images, output, encoding(options)), *(f"{path}: {line}" for line in said)]
 
 

@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from rasterio.transform import from_origin
 
 from segcli.errors import InputError
 from segcli.raster.images import open_images
+from segcli.raster.origins import origins
 from segcli.raster.sidecars import sidecars
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, lost, stored
@@ -334,3 +336,125 @@ def test_a_picture_that_says_nothing_of_places_has_none(tmp_path: Path, suffix: 
     path.with_suffix(".wld").write_text("2\n0\n0\n-2\n101\n99\n")
     with Source(path) as source:
         assert source.grid.transform == from_origin(100, 100, 2, 2)
+
+
+def write_palette(path: Path, indices: np.ndarray, nodata: float | None) -> np.ndarray:
+    """A raster with a palette beside it, of five colours; gives the colours of its pixels, (band, row, col)."""
+    colors = [(40 * n, 255 - 40 * n, 10 * n) for n in range(5)]
+    entries = "".join(f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>' for r, g, b in colors)
+    with rasterio.open(path, "w", "GTiff", *indices.shape[::-1], 1, dtype=indices.dtype, nodata=nodata,
+                       crs="EPSG:32633", transform=from_origin(500, 900, 10, 10)) as file:  # fmt: skip
+        file.write(indices, 1)
+    Path(f"{path}.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><ColorInterp>Palette</ColorInterp>'
+        f"<ColorTable>{entries}</ColorTable></PAMRasterBand></PAMDataset>"
+    )
+    known = np.array([*colors, (0, 0, 0)], np.uint8)
+    is_one = (indices >= 0) & (indices < 5) & (indices == np.floor(indices))
+    return known[np.where(is_one, indices, 5).astype(int)].transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "odd"),
+    [("uint8", 200), ("int16", -9999), ("uint16", 65535), ("int32", -(2**31)), ("int32", 99_999), ("uint32", 2**32 - 1),
+     ("float32", -9999.0), ("float64", 1.5)],
+)  # fmt: skip
+def test_a_palette_shows_numbers_of_any_type(tmp_path: Path, dtype: str, odd: float) -> None:
+    """GDAL lets any band have one, ENVI's classifications among others."""
+    indices = (np.add.outer(np.arange(20), np.arange(30)) % 5).astype(dtype)
+    indices[:4, :6] = odd
+    for nodata in (None, odd):
+        expected = write_palette(tmp_path / "a.tif", indices, nodata)
+        with Source(tmp_path / "a.tif") as source:
+            pixels, valid = source.patch(0, 0, 20, 30)
+        assert np.array_equal(pixels, expected)
+        assert valid is None if nodata is None else np.array_equal(valid, indices != odd)
+
+
+def test_a_palette_without_colours_is_grey(tmp_path: Path) -> None:
+    pixels = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    write_palette(tmp_path / "a.tif", pixels, None)
+    Path(f"{tmp_path / 'a.tif'}.aux.xml").unlink()
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset rasterXSize="20" rasterYSize="10"><VRTRasterBand dataType="Byte" band="1"><ColorInterp>Palette'
+        '</ColorInterp><SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    for purpose in ("image", "mask", "stored"):
+        with Source(tmp_path / "a.vrt", purpose) as source:  # type: ignore[arg-type]
+            assert np.array_equal(source.patch(0, 0, 10, 20)[0][0], pixels)
+            if purpose == "stored":
+                assert stored(source).kinds == ("gray",)
+
+
+@pytest.mark.parametrize("driver", ["ERS", "RRASTER", "PDS4", "MFF"])
+def test_a_header_counts_with_the_file_that_its_pixels_are_in(tmp_path: Path, driver: str) -> None:
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 40, 30, 1, dtype="uint8", crs="EPSG:32633",
+                       transform=from_origin(500, 900, 10, 10)) as file:  # fmt: skip
+        file.write(np.full((30, 40), 9, np.uint8), 1)
+    header = tmp_path / "b" / f"a{ {'ERS': '.ers', 'RRASTER': '.grd', 'PDS4': '.xml', 'MFF': '.hdr'}[driver] }"
+    header.parent.mkdir()
+    rasterio.shutil.copy(tmp_path / "a.tif", header, driver=driver)
+    found = origins(header)
+    assert found is not None
+    large = [path for path in header.parent.iterdir() if path.stat().st_size >= 30 * 40 and path != header]
+    assert large
+    assert set(large) <= set(found)
+
+
+@pytest.mark.parametrize("compression", ["jpegxl", "jpeg2000", "png"])
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_blocks_that_are_not_there_hold_nothing(tmp_path: Path, compression: str, nodata: int | None) -> None:
+    """Of TIFFs that tifffile decodes, as of others."""
+    pixels = np.random.default_rng(0).integers(10, 255, (64, 64, 3), np.uint8)
+    tags = [] if nodata is None else [(42113, 2, 0, str(nodata), True)]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, tile=(32, 32), metadata=None, extratags=tags, compression=compression,
+                     photometric="rgb")  # fmt: skip
+    with tifffile.TiffFile(path) as file:
+        found = [file.pages[0].tags[code] for code in (324, 325)]  # type: ignore[union-attr]
+        places = [(tag.valueoffset, {3: 2, 4: 4, 16: 8}[int(tag.dtype)]) for tag in found]
+    data = bytearray(path.read_bytes())
+    for place, size in places:
+        data[place + size : place + 2 * size] = bytes(size)  # the second block
+    path.write_bytes(data)
+    with Source(path) as source:
+        read, valid = source.patch(0, 0, 64, 64)
+    assert (read[:, :32, 32:] == (nodata or 0)).all()
+    assert (read[:, 32:] > 7).all()
+    assert valid is None if nodata is None else not valid[:32, 32:].any()
+
+
+def test_a_palette_comes_through_a_decoder(tmp_path: Path) -> None:
+    colors = np.zeros((3, 256), np.uint16)
+    colors[0], colors[1], colors[2] = np.arange(256) * 257, np.arange(256)[::-1] * 257, 100 * 257
+    indices = np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8)
+    for compression in ("deflate", "png"):
+        tifffile.imwrite(tmp_path / "a.tif", indices, photometric="palette", colormap=colors, compression=compression,
+                         metadata=None)  # fmt: skip
+        with Source(tmp_path / "a.tif") as source:
+            assert np.array_equal(source.patch(0, 0, 40, 50)[0], (colors >> 8).astype(np.uint8)[:, indices])
+        with Source(tmp_path / "a.tif", "mask") as source:
+            assert np.array_equal(source.patch(0, 0, 40, 50)[0][0], indices)
+
+
+def test_tiles_of_a_reference_system_that_geotiff_changes_are_joined(tmp_path: Path, tile: Tile) -> None:
+    """The sphere of planetary data, of which GDAL's GeoTIFF makes an ellipsoid."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8)
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 50, 40, 1, dtype="uint8", crs="EPSG:32633",
+                       transform=from_origin(500, 900, 10, 10)) as file:  # fmt: skip
+        file.write(pixels, 1)
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "b.cub", driver="ISIS3")
+    assert tile("b.cub", "--size", 32, "--out", "t") == 0
+    assert tile("t", "--join", "--out", "joined.tif") == 0
+    with rasterio.open(tmp_path / "joined.tif") as file:
+        assert np.array_equal(file.read(1), pixels)
+        assert file.transform == from_origin(500, 900, 10, 10)
+
+
+def test_a_world_file_that_nobody_reads_is_told(tmp_path: Path, segcli: Callable[..., Any]) -> None:
+    (tmp_path / "a.pgm").write_text("P2\n3 2\n15\n0 1 2\n3 15 7\n")
+    (tmp_path / "a.wld").write_text("2\n0\n0\n-2\n101\n99\n")
+    result = segcli("predict", "a.pgm", "--out", "m")
+    assert result.returncode == 0
+    assert "a.pgm: what lies beside it says where it lies, and is not read of this kind of picture" in result.stderr

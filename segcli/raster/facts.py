@@ -45,13 +45,25 @@ def names_of(reader: Reader) -> list[str]:
     return of_bands(reader, lambda dataset: [name or "" for name in dataset.descriptions], "")
 
 
+def palette_of(dataset: Any) -> dict[int, tuple[int, int, int, int]] | None:
+    """Colours by value, where the first band has a table of them."""
+    if dataset.colorinterp[:1] != (ColorInterp.palette,):
+        return None
+    try:
+        return dict(dataset.colormap(1))
+    except ValueError:  # it has none, whatever it says
+        return None
+
+
 def kinds_of(reader: Reader) -> list[ColorInterp]:
     """What each band is to be seen as."""
     if isinstance(reader, GdalReader | DecodedReader):
         kinds = list(reader.dataset.colorinterp)
-        # GDAL makes up a palette for negatives, of 256 greys.
-        is_made_up = kinds[:1] == [ColorInterp.palette] and _negative_bits(reader) is not None
-        return [ColorInterp.gray, *kinds[1:]] if is_made_up else kinds
+        # GDAL makes up a palette for negatives, of 256 greys, and believes formats that have none of their own.
+        is_none = kinds[:1] == [ColorInterp.palette] and (
+            palette_of(reader.dataset) is None or _negative_bits(reader) is not None
+        )
+        return [ColorInterp.gray, *kinds[1:]] if is_none else kinds
     count = len(reader.dtypes)
     if isinstance(reader, JoinedReader) or count not in (3, 4):
         return [ColorInterp.undefined] * count
@@ -108,8 +120,8 @@ def _negative_bits(reader: Reader) -> int | None:
         if isinstance(reader, DecodedReader):
             return reader.bits
         return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", MOST_BITS))
-    is_palette = dataset.colorinterp[0] == ColorInterp.palette
-    return negative_bits(dataset.colormap(1)) if is_palette else None
+    palette = palette_of(dataset)
+    return None if palette is None else negative_bits(palette)
 
 
 def grid_of_reader(dataset: Any, contents: Contents, reader: Reader) -> Grid:

@@ -4,13 +4,14 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -85,6 +86,12 @@ def opened(path: Path | str, mode: str = "r", **profile: Any) -> Any:
         dataset = rasterio.open(path, mode, **profile)
         _ = dataset.transform  # asked for here, where the warning is not heard
     return dataset
+
+
+def of_drivers(path: Path, drivers: Sequence[str]) -> Any:
+    """The same for a raster of some formats alone; others are not looked at. RasterioError where it is of none."""
+    with deaf_to(NotGeoreferencedWarning), gdal():
+        return DatasetReader(str(path), driver=list(drivers))
 
 
 def created(path: Path, **profile: Any) -> Any:

@@ -1,12 +1,16 @@
 """Which files of this machine a raster is read from: who asks whether it has changed, or may be written, asks here."""
 
+import glob
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
+from rasterio.errors import RasterioError
+
 from segcli.raster import vrt
 from segcli.raster.behind import behind
+from segcli.raster.gdal import of_drivers
 from segcli.raster.names import SUFFIXES, Name
 from segcli.raster.ngff import multiscale
 from segcli.raster.sidecars import sidecars
@@ -32,7 +36,22 @@ def origins(name: Name) -> tuple[Path, ...] | None:
             if named is None:
                 return None
             found += [file for one in named for file in (one, *sidecars(one))]
+        found += _pixels_of(path)
     return tuple(dict.fromkeys(found))
+
+
+_APART = ("ERS", "GenBin", "ILWIS", "ISCE", "ISIS3", "MFF", "MRF", "PAux", "PDS4", "RRASTER", "RST", "SAGA", "VICAR")
+"""Formats of GDAL's whose header is a file, and the pixels another one; ENVI and its like are named by the latter."""
+
+
+def _pixels_of(header: Path) -> list[Path]:
+    """The other files of such a format."""
+    with suppress(RasterioError, OSError), closing(of_drivers(header, _APART)) as dataset:
+        files = [Path(name) for name in dataset.files]
+        if dataset.driver in ("MRF", "ILWIS"):  # GDAL does not name them all
+            files += sorted(header.parent.glob(f"{glob.escape(header.stem)}.*"))
+        return [path for path in files if path != header and os.path.isfile(path)]  # noqa: PTH113
+    return []
 
 
 def _of_zarr(path: Path) -> tuple[Path, ...]:

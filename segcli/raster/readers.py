@@ -211,6 +211,10 @@ class DecodedReader:
     def _segment(self, index: int) -> NDArray[Any]:
         """One decoded tile or strip, (row, col, sample)."""
         offset, size = self._page.dataoffsets[index], self._page.databytecounts[index]
+        if size == 0:  # a sparse file
+            samples = 1 if self._page.planarconfig == 2 else self._page.samplesperpixel
+            shape = min(self.block[0], self.height), self.block[1], samples
+            return np.full(shape, self.dataset.nodata or 0, self._page.dtype)
         handle = self._file.filehandle
         if handle.closed:
             handle.open()
@@ -257,14 +261,15 @@ def _one_pixel_of(page: tifffile.TiffPage) -> bytes:
     """A TIFF like the page, of one pixel."""
     file = BytesIO()
     samples = page.samplesperpixel
-    kind = {0: "miniswhite", 2: "rgb", 6: "rgb"}.get(int(page.photometric), "minisblack")
-    if kind == "rgb" and samples < 3:
+    kind = {0: "miniswhite", 2: "rgb", 3: "palette", 6: "rgb"}.get(int(page.photometric), "minisblack")
+    palette = page.colormap if kind == "palette" and samples == 1 else None
+    if (kind == "rgb" and samples < 3) or (kind == "palette" and palette is None):
         kind = "minisblack"
     said = [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in page.tags if tag.code in SAID]
     tifffile.imwrite(
         file, np.zeros((1, 1, samples) if samples > 1 else (1, 1), page.dtype), photometric=kind, metadata=None,
         planarconfig="contig" if samples > 1 else None, extrasamples=tuple(page.extrasamples) or None, extratags=said,
-        software=False,
+        software=False, colormap=palette,
     )  # fmt: skip
     return file.getvalue()
 

@@ -18,7 +18,7 @@ from segcli.raster.contents import EXPECTED, Contents, faults_of, open_contents
 from segcli.raster.names import Name
 from segcli.raster.readers import GdalReader, JoinedReader, Reader
 from segcli.raster.rows import Rows, Strip, cut, pieces, rows_at_once
-from segcli.raster.tables import lookup_table, opaque_table, shown, stretch_table
+from segcli.raster.tables import looked_up, lookup_table, opaque_table, shown, stretch_table
 from segcli.raster.upright import stored_window, upright
 from segcli.validity import Valid, both, holding_nan, joined, with_holes
 
@@ -299,7 +299,7 @@ class Source:
         with faults_of(self.path, "expected a whole file"):
             pixels, valid = self._pieces(wanted, row, col, height, width, with_valid)
         if self._lookup is not None:
-            return self._lookup[:, pixels[0]][chosen], valid
+            return looked_up(self._lookup, pixels[0])[chosen], valid
         return (pixels if chosen == distinct else pixels[[distinct.index(band) for band in chosen]]), valid
 
     def _pieces(
@@ -342,7 +342,7 @@ class Source:
         if self._alpha is not None:
             valid = both(valid, self._reader.read([self._alpha], *place)[0] > 0)
         if self._opaque is not None:
-            valid = both(valid, self._opaque[self._reader.read([0], *place)[0]])
+            valid = both(valid, looked_up(self._opaque, self._reader.read([0], *place)[0]))
         if valid is not None:
             valid = None if valid.all() else upright(valid, self._orientation)
         return upright(pixels, self._orientation), valid

@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from segcli.raster.facts import blacks_of, dataset_of, of_bands
+from segcli.raster.facts import blacks_of, dataset_of, of_bands, palette_of
 from segcli.raster.gdal import alpha_is_mask
 from segcli.raster.grid import Grid
 from segcli.raster.readers import DecodedReader, GdalReader, JoinedReader
@@ -112,6 +112,9 @@ class Stored:
         return cls(**known)
 
 
+_RGBA = ("red", "green", "blue", "alpha")
+
+
 def stored(source: Source) -> Stored:
     """Of a source that was opened as stored."""
     reader = source.reader
@@ -119,11 +122,13 @@ def stored(source: Source) -> Stored:
     if isinstance(reader, JoinedReader):
         return replace(_of_pages(source, reader), white_is_zero=is_negative)
     if not isinstance(reader, GdalReader | DecodedReader) or source.bands != reader.dataset.count:
-        kinds = {1: ("gray",), 3: ("red", "green", "blue")}.get(source.bands, ("undefined",) * source.bands)
+        kinds = {1: ("gray",), 3: _RGBA[:3], 4: _RGBA}.get(source.bands, ("undefined",) * source.bands)
         kinds = ("gray", *("undefined",) * (source.bands - 1)) if is_negative else kinds
         return Stored(source.bands, source.dtype, kinds=kinds, white_is_zero=is_negative)
     dataset = reader.dataset
-    kinds = tuple(kind.name for kind in dataset.colorinterp)
+    kinds, palette = tuple(kind.name for kind in dataset.colorinterp), palette_of(dataset)
+    if kinds[0] == "palette" and palette is None:
+        kinds = ("gray", *kinds[1:])
     # GDAL makes up a palette for negatives, which says as much; of 16 bits it has 65 536 colours.
     has_palette = kinds == ("palette",) and source.dtype == "uint8"
     if is_negative and not has_palette:
@@ -131,7 +136,7 @@ def stored(source: Source) -> Stored:
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     return Stored(
         source.bands, source.dtype, dataset.nodata, kinds,
-        dict(dataset.colormap(1)) if kinds[0] == "palette" else None,
+        palette if kinds[0] == "palette" else None,
         source.band_names, tuple(dataset.scales), tuple(dataset.offsets),
         tuple(unit or "" for unit in dataset.units), int(bits) if bits is not None else None,
         any(flags in (OF_ALL, OF_ITS_OWN) for flags in dataset.mask_flag_enums),

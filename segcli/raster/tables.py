@@ -1,6 +1,6 @@
 """What stored numbers stand for, as look-up tables: palettes, transparency, few bits from black to white."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,17 @@ def _length(colormap: dict[int, tuple[int, ...]]) -> int:
     return max(2**15, *colormap) + 1 + 2**15
 
 
-def negative_bits(colormap: dict[int, tuple[int, ...]]) -> int | None:
+def looked_up(table: NDArray[Any], numbers: NDArray[Any]) -> NDArray[Any]:
+    """What numbers stand for, (..., row, col); those that have no place in a table, such as fractions, stand for what
+    the smallest one of 16 bits does: it has no colour."""
+    if numbers.dtype.kind == "f" or numbers.dtype.itemsize > 2:
+        is_there = (numbers >= 0) & (numbers < table.shape[-1] - 2**15) & (numbers == np.floor(numbers))
+        numbers = np.where(is_there, numbers, 0).astype(np.intp) - 2**15 * ~is_there
+    found: NDArray[Any] = table[..., numbers]
+    return found
+
+
+def negative_bits(colormap: Mapping[int, tuple[int, ...]]) -> int | None:
     """Of how many bits the numbers are that a palette only shows as a negative, from white to black; None for others.
     GDAL makes one up for such greys, and copies, VRTs and overviews have it as if it were theirs."""
     bits = len(colormap).bit_length() - 1

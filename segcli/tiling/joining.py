@@ -166,7 +166,10 @@ def _read(job: Job, place: Place) -> tuple[NDArray[Any], Valid, bool]:
         if (source.bands, source.dtype) != (job.like.bands, job.like.dtype):
             raise InputError(source.path, f"{source.bands} bands of {source.dtype}",
                              f"the other tiles have {job.like.bands} of {job.like.dtype}")  # fmt: skip
-        is_there = not is_elsewhere(job.scene.grid.window(row.start, col.start, *found), source.grid)
+        place_of_it = job.scene.grid.window(row.start, col.start, *found)
+        if job.is_own:  # GeoTIFF may have another reference system for it, which was said when it was cut
+            place_of_it = replace(place_of_it, crs=source.grid.crs)
+        is_there = not is_elsewhere(place_of_it, source.grid)
         if job.is_own and not is_there:
             raise InputError(source.path, "lies elsewhere on earth than the tile of its name")
         pixels, valid = source.patch(0, 0, row.end - row.start, col.end - col.start)
