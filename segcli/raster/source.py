@@ -78,13 +78,12 @@ class Source:
         self._stretch: NDArray[np.uint8] | None = None
         self._opaque: NDArray[np.bool_] | None = None  # by palette index, where some are transparent
         if dataset is not None and kinds[0] == ColorInterp.palette and purpose != "stored":
-            self._opaque = opaque_table(dataset.colormap(1))
+            palette = dataset.colormap(1)
+            self._opaque = opaque_table(palette)
+            self._lookup = lookup_table(palette) if purpose == "image" else None
+        elif dataset is not None and purpose == "image":
+            self._stretch = stretch_table(dataset)
         self._blacks = facts.blacks_of(reader) if purpose == "image" else [None] * len(kinds)
-        if purpose == "image" and dataset is not None:
-            if kinds[0] == ColorInterp.palette:
-                self._lookup = lookup_table(dataset.colormap(1))
-            else:
-                self._stretch = stretch_table(dataset)
         self.bands = len(self._indexes) if self._lookup is None else len(self._lookup)
         self.called = self._called(contents, number, kinds)
         self.begins_with_rgb = tuple(kinds[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
