@@ -557,3 +557,22 @@ def test_half_of_a_jpeg_is_no_level_of_it(tmp_path: Path, capsys: pytest.Capture
     write_picture(tmp_path / "scans" / "a.jpg", np.zeros((64, 80, 3), np.uint8))
     assert colorize(tmp_path, tmp_path / "masks", over=tmp_path / "scans") == 1
     assert "expected the same size" in capsys.readouterr().err
+
+
+def test_a_colour_that_somebody_chose_is_to_be_named_not_taken_for_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tolerance would make a class of what has no label."""
+    picture = np.zeros((20, 20, 3), np.uint8)
+    picture[:, 10:] = 155
+    write_picture(tmp_path / "a.png", picture)
+    table = tmp_path / "palette.json"
+    classes = [{"index": 0, "name": "sea", "color": "#000000"}, {"index": 1, "name": "road", "color": "#FFFFFF"}]
+    table.write_text(json.dumps({"classes": classes}))
+    assert colorize(tmp_path, tmp_path / "a.png", to_index=True, palette=str(table)) == 1
+    said = capsys.readouterr().err
+    assert "#9B9B9B (200 pixels); expected those of the palette; name it in the palette" in said
+    assert "tolerance" not in said
+    table.write_text(json.dumps({"classes": classes, "ignore_color": "#9B9B9B"}))
+    assert colorize(tmp_path, tmp_path / "a.png", to_index=True, palette=str(table)) == 0
+    assert np.unique(pixels_of(tmp_path / "out" / "a.png")).tolist() == [0, 255]

@@ -422,7 +422,7 @@ def test_polygons_of_another_reference_system_are_burnt(tmp_path: Path, tile: Ti
             assert file.transform == from_origin(500_000 + 2 * col, 5_300_000 - 2 * row, 2, 2)
     table = json.loads((tmp_path / "data" / "classes.json").read_text())
     assert [entry["name"] for entry in table["classes"]] == ["background", "pond", "roof"]
-    assert tile("scene.tif", "--masks", f"polygons{ending}", "--attribute", "Kind", "--out", "no") == 1
+    assert tile("scene.tif", "--masks", f"polygons{ending}", "--attribute", "Kind", "--out", "no") == 2
 
 
 def test_a_folder_of_labels_is_matched_by_name(tmp_path: Path, tile: Tile, capsys: pytest.CaptureFixture[str]) -> None:

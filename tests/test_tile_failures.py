@@ -186,7 +186,7 @@ def test_of_several_layers_of_polygons_none_is_taken_in_silence(tmp_path: Path, 
             crs="EPSG:32633",
             append=layer == "roads",
         )
-    assert tile("a.tif", "--size", 50, "--masks", "m.gpkg", "--out", "d") == 1
+    assert tile("a.tif", "--size", 50, "--masks", "m.gpkg", "--out", "d") == 2
     said = capsys.readouterr().err
     assert "m.gpkg: layers houses, roads; expected one layer of polygons" in said
     assert "ogr2ogr" in said

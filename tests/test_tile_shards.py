@@ -129,7 +129,7 @@ def test_a_dry_run_knows_what_is_there(
         is_there = Shard(1, 2).holds(Path(str(record["source"])).stem)
         assert record["status"] == ("up to date" if is_there else "to do")
     assert tile("in", *CUT, "--dry-run", "--shard", "1/2") == 0
-    assert "done 0  up to date" in capsys.readouterr().err
+    assert "to do 0  up to date" in capsys.readouterr().err
 
 
 def test_one_run_goes_on_where_shards_ended(

@@ -613,7 +613,7 @@ def test_options_of_crops_reach_the_crops(found: Survey) -> None:
     options = TrainOptions(Path(), width=2, depth=1, crop=32, **chosen)  # type: ignore[arg-type]
     reading = Reading(Labels(ClassTable.from_indices([0, 1])), Normalisation("uint8", (0.0,), (1.0,)))
     network = UNet(NetworkConfig(1, 2, 2, 1))
-    crops = _prepared(network, options, found, reading, Processes(), torch.device("cpu")).crops
+    crops = _prepared(network, options, found, reading, None, Processes(), torch.device("cpu")).crops
     assert {name: getattr(crops, name) for name in chosen} == chosen
 
 
@@ -1021,7 +1021,8 @@ def test_a_process_takes_its_share_of_every_batch(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("torch.distributed.all_reduce", lambda _: None)
     monkeypatch.setattr(Processes, "together", lambda _, network, *__: network)
     options = TrainOptions(tmp_path, width=2, depth=1, crop=32, batch=4)
-    training = _prepared(UNet(NetworkConfig(3, 2, 2, 1)), options, found, reading, Processes(1, 2), torch.device("cpu"))
+    network = UNet(NetworkConfig(3, 2, 2, 1))
+    training = _prepared(network, options, found, reading, None, Processes(1, 2), torch.device("cpu"))
     shares, of_old = [], Crops.batches
 
     def noted(crops: Crops, epoch: int, batch: int, step: int, part: tuple[int, int], workers: int) -> Any:
@@ -1051,7 +1052,7 @@ def test_each_process_draws_again_what_it_would_have_drawn(
     def trained(stops: bool) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         network = UNet(NetworkConfig(3, 2, 2, 1, dropout=0.5))
-        training = _prepared(network, options, found, reading, Processes(rank, 2), torch.device("cpu"))
+        training = _prepared(network, options, found, reading, None, Processes(rank, 2), torch.device("cpu"))
         progress = Progress()
         if stops:
             assert not loop.train_epoch(training, progress, lambda: True)

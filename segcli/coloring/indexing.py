@@ -16,8 +16,8 @@ from segcli.raster.sink import empty_value, mask_layout
 from segcli.raster.source import Source
 from segcli.raster.stack_sink import create_for
 
-FEW = 3
-"""Colours in no class that somebody may have chosen."""
+FEW, FAR = 3, 32
+"""So many colours in no class, and so far from all that are, somebody may have chosen."""
 
 
 def draw_indices(job: Job, pictures: Images, setting: Setting, advance: Advance) -> list[Path]:
@@ -48,11 +48,12 @@ def _rows(picture: Source, classes: ClassTable, tolerance: float) -> Pictures:
             raise InputError(picture.path, f"over {MOST_COLORS} colours in no class",
                              "expected a mask in the colours of classes", "is it a photograph?")  # fmt: skip
     if index.foreign:
-        # A few are somebody's choice, many are what JPEG makes of a few.
+        # Others are what JPEG makes of those of the palette.
+        is_choice = len(index.foreign) <= FEW and index.farthest() > FAR
         few = "name it in the palette, as a class or as what has no label (ignore_color in JSON)"
         many = f"choose another --palette, or a --tolerance; {math.ceil(index.farthest())} would take all"
         raise InputError(picture.path, f"colours in no class: {index.listed()}", "expected those of the palette",
-                         few if len(index.foreign) <= FEW else many)  # fmt: skip
+                         few if is_choice else many)  # fmt: skip
 
 
 def _classes(job: Job, setting: Setting) -> ClassTable:
