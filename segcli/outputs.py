@@ -16,6 +16,7 @@ from segcli.pictures import OVER, Style, painted, pictured, strip_height
 from segcli.products import CONFIDENCE, PROBABILITIES, Product
 from segcli.raster.endings import lost_in
 from segcli.raster.images import Images, open_images
+from segcli.raster.levels import check_choice
 from segcli.raster.names import Name
 from segcli.raster.objects import COUNTS, OBJECTS, find_objects, write_objects
 from segcli.raster.sidecars import has_place, overviews, remove_aux
@@ -46,8 +47,7 @@ def check(options: PredictOptions, say: Callable[[str], None]) -> None:
             raise UsageError(name, f"without {without}", "it does nothing")
     if options.axes is not None and options.axes.for_nameless:
         say(f"weights of pages along {options.axes}: pages without axes are taken so; --axes says otherwise")
-    if options.level is not None and options.mpp is not None:
-        raise UsageError("--level and --mpp", "both given", "expected one of them")
+    check_choice(options.level, options.mpp)
     for folder in options.inputs if isinstance(options.input_range, Percentiles) else ():
         if isinstance(folder, Path) and (folder / TILES).is_file():
             say(f"{folder}: tiles have percentiles of their own each, so that one scene may be labelled in two ways "
@@ -136,7 +136,8 @@ def cannot_hold(path: Name, images: Images, output: Path, options: PredictOption
         options.probabilities or options.confidence
     ):  # fmt: skip
         raise InputError(path, "--quantity float16", "OME-TIFF has no such numbers", "expected uint8 or float32")
-    if isinstance(path, Path) and not grid.is_georeferenced and has_place(path):
+    is_placed = grid.is_georeferenced or images.dialect != "picture" or output.suffix != ".tif"
+    if not is_placed and isinstance(path, Path) and has_place(path):
         said.append("what lies beside it says where it lies, and is not read of this kind of picture; GeoTIFF keeps it")
     return [*lost_in(path, images, output, encoding(options)), *(f"{path}: {line}" for line in said)]
 

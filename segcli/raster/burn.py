@@ -76,6 +76,8 @@ class BurntReader:
             raise InputError(path, f"polygons in {crs}", "the image has control points alone, which place no polygons",
                              "warp it (gdalwarp), and label that")  # fmt: skip
         self.polygons = len(geometries)
+        if grid.transform is None and grid.level_step != (1, 1):  # they are drawn on the whole size
+            geometries = _at_level(geometries, *grid.level_step)
         with faults_of(path, "expected polygons that lie on the image"):
             there = _elsewhere(crs, grid)
             placed = [(shape, values[kind]) for polygon, kind in zip(geometries, kinds, strict=True)
@@ -227,11 +229,8 @@ def _elsewhere(crs: Any, grid: Grid) -> Elsewhere | None:
 
 def _in_pixels(polygon: Any, crs: Any, grid: Grid, there: Elsewhere | None) -> dict[str, Any] | None:
     """As GeoJSON has it, with columns and rows for coordinates; None where it lies far from the image."""
-    import shapely
-
     if grid.transform is None:
-        down, across = grid.level_step  # of a level of a pyramid they are drawn on the whole size
-        return _mapping(shapely.transform(polygon, lambda points: points / (across, down)))
+        return _mapping(polygon)
     if there is not None:
         polygon = _fine(polygon, there)
         if polygon.is_empty:
@@ -247,6 +246,13 @@ def _in_pixels(polygon: Any, crs: Any, grid: Grid, there: Elsewhere | None) -> d
         return back @ tuple(part[:2]) if isinstance(part[0], int | float) else [moved(inner) for inner in part]
 
     return {"type": shape["type"], "coordinates": moved(shape["coordinates"])}
+
+
+def _at_level(polygons: list[Any], down: float, across: float) -> list[Any]:
+    """In pixels of a level of a pyramid, of which each spans so many."""
+    import shapely
+
+    return list(shapely.transform(np.array(polygons, object), lambda points: points / (across, down)))
 
 
 def _in_the_system_of(grid: Grid, polygon: Any, crs: Any) -> dict[str, Any]:

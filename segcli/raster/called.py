@@ -7,6 +7,7 @@ from functools import cached_property
 from rasterio.enums import ColorInterp
 
 from segcli.band_names import plain
+from segcli.errors import some
 from segcli.options import bands_text
 
 NO_COLORS = frozenset({ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha})
@@ -50,8 +51,7 @@ class Called:
     def __str__(self) -> str:
         """For people."""
         said = [bands_text([name]) for name in self._said if name]  # as --bands takes them
-        more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
-        return f"called {', '.join(said[:SHOWN])}{more}" if said else "without names"
+        return f"called {some(said, SHOWN)}" if said else "without names"
 
     @property
     def _said(self) -> tuple[str, ...]:

@@ -60,10 +60,11 @@ def kinds_of(reader: Reader) -> list[ColorInterp]:
     if isinstance(reader, GdalReader | DecodedReader):
         kinds = list(reader.dataset.colorinterp)
         # GDAL makes up a palette for negatives, of 256 greys, and believes formats that have none of their own.
-        is_none = kinds[:1] == [ColorInterp.palette] and (
-            palette_of(reader.dataset) is None or _negative_bits(reader) is not None
-        )
-        return [ColorInterp.gray, *kinds[1:]] if is_none else kinds
+        if kinds[:1] == [ColorInterp.palette]:
+            palette = palette_of(reader.dataset)
+            if palette is None or _negative_bits(reader, palette) is not None:
+                kinds[0] = ColorInterp.gray
+        return kinds
     count = len(reader.dtypes)
     if isinstance(reader, JoinedReader) or count not in (3, 4):
         return [ColorInterp.undefined] * count
@@ -109,8 +110,9 @@ def _black(dtype: str, bits: int) -> int | None:
     return -1 if dtype.startswith("int") else None
 
 
-def _negative_bits(reader: Reader) -> int | None:
-    """How many bits the numbers of a negative have at most; None where they are no negative."""
+def _negative_bits(reader: Reader, palette: dict[int, tuple[int, int, int, int]] | None = None) -> int | None:
+    """How many bits the numbers of a negative have at most; None where they are no negative. Its `palette`, where that
+    is known already."""
     if isinstance(reader, ArrayReader):
         return MOST_BITS if reader.white_is_zero else None
     if not isinstance(reader, GdalReader | DecodedReader) or not reader.dataset.count:
@@ -120,7 +122,7 @@ def _negative_bits(reader: Reader) -> int | None:
         if isinstance(reader, DecodedReader):
             return reader.bits
         return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", MOST_BITS))
-    palette = palette_of(dataset)
+    palette = palette or palette_of(dataset)
     return None if palette is None else negative_bits(palette)
 
 

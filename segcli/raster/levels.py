@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 
-from segcli.errors import InputError
+from segcli.errors import InputError, UsageError
 from segcli.raster.names import Name
 
 MPP_TOLERANCE = 0.25
 """By how much a pyramid level may differ from the pixel size that was asked for."""
+
+
+def check_choice(level: int | None, mpp: float | None) -> None:
+    """UsageError where a level is asked for in two ways."""
+    if level is not None and mpp is not None:
+        raise UsageError("--level and --mpp", "both given", "expected one of them")
 
 
 def counted(path: Name, level: int, count: int) -> int:

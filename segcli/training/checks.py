@@ -8,6 +8,7 @@ from segcli.errors import UsageError
 from segcli.network.checkpoint import Model
 from segcli.network.encoders import STRIDES
 from segcli.options import TrainOptions
+from segcli.raster.levels import check_choice
 from segcli.raster.zarrs import check_outside
 from segcli.training.folder import BEST, LAST, OPTIONS, VALIDATION
 from segcli.training.pairs import INSTANCES, Splits
@@ -30,8 +31,7 @@ def check_options(options: TrainOptions, start: Model | None) -> None:
                          "leave --depth out")  # fmt: skip
     if options.encoder_weights is not None:
         _check_encoder_weights(options, start)
-    if options.level is not None and options.mpp is not None:
-        raise UsageError("--level and --mpp", "both given", "expected one of them")
+    check_choice(options.level, options.mpp)
     if options.border_gap != TrainOptions.border_gap and not options.border_weight:
         raise UsageError("--border-gap", "goes with --border-weight", "expected both")
     is_known = start is not None or (options.encoder != "plain" and options.pretrained)
