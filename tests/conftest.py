@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Several workers share the cores: torch in one takes no more than its share, nor do the programs that it starts.
-THREADS = max(1, min(2, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+# Several workers share the cores: torch in one takes no more than its share, nor do the programs that it starts. Each
+# has the environment of the process that started it, which read this file too, and took more.
+SHARE = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+THREADS = min(int(os.environ.get("OMP_NUM_THREADS", "2")), SHARE)
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
