@@ -228,6 +228,59 @@ def test_intervals_for_one_large_scene(pipeline: Shell, tmp_path: Path, rng: np.
     assert figure["low"] < figure["value"] < figure["high"]
 
 
+def test_sheets_of_one_scene_and_a_part_of_it(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
+    pixels = cv2.resize(rng.integers(0, 10_000, (3, 30, 40), np.uint16).transpose(1, 2, 0), (160, 120)).transpose(
+        2, 0, 1
+    )
+    place = {"crs": "EPSG:32633", "dtype": "uint16", "count": 3}
+    corner = rasterio.transform.from_origin(500_000, 5_300_000, 10, 10)
+    (tmp_path / "sheets").mkdir()
+    for name, columns in (("a", slice(0, 90)), ("b", slice(90, 160))):
+        part = pixels[:, :, columns]
+        with rasterio.open(
+            tmp_path / "sheets" / f"{name}.tif", "w", "GTiff", part.shape[2], 120,
+            transform=corner * corner.translation(columns.start, 0), **place,
+        ) as file:  # fmt: skip
+            file.write(part)
+    result = pipeline(block("sheets"))
+    assert result.returncode == 0, result.stderr
+    with rasterio.open(tmp_path / "scene.tif") as file:
+        assert np.array_equal(file.read(), pixels)
+    with rasterio.open(tmp_path / "whole" / "scene.tif") as file:
+        whole = file.read(1)
+    for name, columns in (("a", slice(0, 90)), ("b", slice(90, 160))):
+        with (
+            rasterio.open(tmp_path / "whole" / f"{name}.tif") as mask,
+            rasterio.open(tmp_path / "sheets" / f"{name}.tif") as sheet,
+        ):
+            assert (mask.transform, mask.shape) == (sheet.transform, sheet.shape)
+            assert np.array_equal(mask.read(1), whole[:, columns])
+    recipe = block("part").replace("500000 5299000 501000 5300000", "500200 5298900 501000 5299900")
+    result = pipeline(recipe.replace("500200 5299200 500800 5299800", "500400 5299000 500900 5299800"))
+    assert result.returncode == 0, result.stderr
+    with rasterio.open(tmp_path / "part_mask.tif") as file:
+        assert (file.shape, file.transform @ (0, 0)) == ((80, 50), (500_400, 5_299_800))
+
+
+def test_areas_of_classes_in_fields(pipeline: Shell, reader: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of each field, as counted by the middles of its pixels."""
+    mask = rng.integers(0, 3, (80, 90), np.uint8)
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(500_000, 5_300_000, 10, 10)}
+    (tmp_path / "masks").mkdir()
+    with rasterio.open(tmp_path / "masks" / "scene.tif", "w", "GTiff", 90, 80, 1, dtype="uint8", **place) as file:
+        file.write(mask, 1)
+    (tmp_path / "fields.gpkg").symlink_to(reader / "fields.gpkg")
+    result = pipeline(block("zones"))
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "areas.csv").open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    wanted = [
+        [crop, str(label), str(100.0 * np.count_nonzero(mask[:, 9 * n : 9 * n + 5] == label))]
+        for n, crop in enumerate(["wheat", "maize"] * 5) for label in range(3)
+    ]  # fmt: skip
+    assert rows == wanted
+
+
 def test_images_of_a_stack_as_files_of_their_own(pipeline: Shell, tmp_path: Path, rng: np.random.Generator) -> None:
     cells = rng.integers(0, 255, (3, 48, 48), np.uint8)
     tifffile.imwrite(tmp_path / "cells.tif", cells, metadata={"axes": "ZYX"}, photometric="minisblack")
