@@ -61,6 +61,8 @@ class ClassTable:
             raise ValueError(f"index {self.ignore} is a class and the ignore index at once")
         if any(not 0 <= part <= 255 for entry in self.entries for part in entry.color):
             raise ValueError("colours are three numbers in 0..255")
+        for name in self.names:
+            check_name(name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,9 +123,7 @@ class ClassTable:
     def read(cls, path: Path) -> "ClassTable":
         """The table in a JSON file; UsageError where it is none."""
         try:
-            if path.stat().st_size > TABLE_BYTES:
-                raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8-sig")))
+            return cls.from_json(json.loads(table_text(path)))
         except OSError as error:
             raise UsageError(path, error.strerror or "cannot be read", "a class table in JSON") from error
         except (ValueError, RecursionError) as error:
@@ -140,6 +140,16 @@ _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """What no XML may hold, nor be drawn, among the characters of a name."""
 
 
+def table_text(path: Path) -> str:
+    """What a file holds that is no larger than a table. Raises OSError, and ValueError where it is none, whatever the
+    system says of its size: a pipe has none, and a device no end."""
+    with path.open("rb") as file:
+        read = file.read(TABLE_BYTES + 1)
+    if len(read) > TABLE_BYTES:
+        raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
+    return read.decode("utf-8-sig").replace("\r\n", "\n")
+
+
 def check_name(name: str) -> None:
     """ValueError where a class's name has characters that styles, charts and reports cannot."""
     if found := _NO_TEXT.search(name):
@@ -149,7 +159,6 @@ def check_name(name: str) -> None:
 def _entry(item: Any) -> tuple[int, str, Color | None]:
     if not isinstance(item, dict) or type(item.get("index")) is not int or not isinstance(item.get("name"), str):
         raise ValueError(f'each class needs an "index" (a number) and a "name" (a text), found {item!r:.80}')
-    check_name(item["name"])
     return item["index"], item["name"], color_of(item["color"]) if "color" in item else None
 
 

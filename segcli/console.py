@@ -119,7 +119,7 @@ class Console:
         self.note(f"done: {path}")
         if not self.quiet and not self.as_json:
             with _heard():
-                print(path)
+                print(one_line(str(path)) if sys.stdout.isatty() else path)
 
     def answer(self, text: str) -> None:
         """A line that was asked for, on stdout."""

@@ -1,5 +1,6 @@
 """segcli eval: predicted masks beside true ones, figures out."""
 
+import math
 import multiprocessing
 import os
 import re
@@ -237,7 +238,17 @@ def missed_bars(found: dict[str, Any], options: EvalOptions) -> list[str]:
     of_class = {entry["class"]: entry["iou"]["value"] for entry in found["per_class"]}
     bars += [(f"IoU of {name}", of_class[name], bar) for name, bar in options.min_iou]
     return [
-        f"{name} {'undefined' if value is None else f'{value:.4f}'} is under {bar:g}"
+        f"{name} {'undefined' if value is None else _below(value, bar)} is under {bar}"
         for name, value, bar in bars
-        if value is None or value < bar
+        if value is None or _is_missed(value, bar)
     ]
+
+
+def _is_missed(value: float, bar: float) -> bool:
+    """Whether a figure is lower: by more than the last bits of a sum over classes."""
+    return value < bar and not math.isclose(value, bar, rel_tol=1e-12)
+
+
+def _below(value: float, bar: float) -> str:
+    """A missed figure in four digits, or as many as show that it is lower."""
+    return next(text for digits in range(4, 18) if float(text := f"{value:.{digits}f}") < bar)

@@ -167,7 +167,7 @@ def size_and_time(path: Path) -> tuple[int, int] | None:
     and times. None where there is no file."""
     try:
         found = _states(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
     size = sum(status.st_size for _, status in found)
     if [one for one, _ in found] == [path]:

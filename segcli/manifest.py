@@ -250,7 +250,7 @@ class Manifest:
 
 def records(folder: Path) -> list[Path]:
     """The records of an output folder."""
-    return sorted(folder.glob("segcli*.jsonl"))
+    return sorted(path for path in folder.glob("segcli*.jsonl") if path.is_file())
 
 
 def companions(folder: Path) -> frozenset[Path]:

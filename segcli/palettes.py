@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from segcli.classes import IGNORE, MOST_CLASSES, TABLE_BYTES, ClassEntry, ClassTable, check_name
+from segcli.classes import IGNORE, MOST_CLASSES, ClassEntry, ClassTable, table_text
 from segcli.colors import Color, color_of, filled, hex_color
 from segcli.errors import UsageError
 from segcli.known_palettes import KNOWN
@@ -25,9 +25,7 @@ def read_classes(path: Path) -> ClassTable:
     if read is None:
         return ClassTable.read(path)
     try:
-        if path.stat().st_size > TABLE_BYTES:
-            raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
-        found = read(path.read_text(encoding="utf-8-sig"))
+        found = read(table_text(path))
         if len(found) > MOST_CLASSES:
             raise ValueError(f"{len(found)} classes, expected at most {MOST_CLASSES}")
         classes = [row for row in found if not _UNLABELLED.fullmatch(row[1])]
@@ -39,8 +37,6 @@ def read_classes(path: Path) -> ClassTable:
                              "name of a class, which train --ignore leaves out")  # fmt: skip
         unlabelled = said[0] if said else None
         ignore = unlabelled[0] if unlabelled is not None else None if any(row[0] == 255 for row in classes) else 255
-        for _, name, _ in classes:
-            check_name(name)
         colors = filled([color for _, _, color in classes], None if unlabelled is None else unlabelled[2])
         entries = [ClassEntry(index, name, color) for (index, name, _), color in zip(classes, colors, strict=True)]
         return ClassTable(tuple(entries), ignore, unlabelled[2] if unlabelled is not None else None)
@@ -63,8 +59,12 @@ _EXPECTED = {
 Rows = list[tuple[int, str, Color | None]]
 
 
+_HEAD = 2**12
+"""Characters of a table's first line in which the delimiter is looked for: what does it takes ever longer."""
+
+
 def _csv(text: str) -> Rows:
-    head = text.partition("\n")[0]
+    head = text.partition("\n")[0][:_HEAD]
     # Of what the sniffer finds the delimiter alone: by a head without quotes it takes doubled ones for two.
     split = csv.Sniffer().sniff(head, ",;\t").delimiter if re.search("[,;\t]", head) else ","
     read = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=split))  # a name may have a line in it

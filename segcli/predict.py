@@ -176,7 +176,7 @@ def costs(setting: Setting, scorer: Scorer) -> Callable[[batch.Job], Cost]:
 
     def trial(pixels: NDArray[np.generic]) -> None:
         inputs = normalise([(0, pixels[None], None)], trained, [None], scorer.device, scorer.dtype)
-        for _, scores in scorer.scores(inputs, pixels.shape[1]):
+        for _, scores in scorer.way.scores(inputs, pixels.shape[1]):
             scores.cpu()  # waits for a GPU
 
     is_here, resident = scorer.device.type == "cpu", resident_bytes()
@@ -296,7 +296,7 @@ def score(works: list[Work], setting: Setting, scorer: Scorer, progress: Progres
 
 def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progress: Progress) -> None:
     """The river, from rows to rows. Reading runs ahead of the network in a thread, writing behind it in another."""
-    height, width = works[0].source.grid.height, works[0].source.grid.width
+    height, width, name = works[0].source.grid.height, works[0].source.grid.width, works[0].source.path
     ranges = [work.value_range for work in works]
     is_tall = height >= STRIPS_TO_TRIM * plan.strip_height
     for panel in plan.panels(width):
@@ -306,7 +306,7 @@ def flow(works: list[Work], setting: Setting, scorer: Scorer, plan: Plan, progre
             inputs = normalise(
                 on_their_way.noted(rows), setting.model.normalisation, ranges, scorer.device, scorer.dtype
             )
-            scores = scorer.scores(inputs, height)
+            scores = scorer.scores(inputs, height, name)
             for number, (first_row, made) in enumerate(copied_back(make(scores, setting.products, panel)), start=1):
                 count, columns = made[0].shape[2:]
                 if is_tall and (number % STRIPS_TO_TRIM == 0 or number.bit_count() == 1):

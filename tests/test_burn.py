@@ -96,6 +96,19 @@ def test_the_world_covers_an_image_wherever_it_lies(tmp_path: Path, crs: str) ->
     assert crs == "EPSG:32633" or 0.1 < found.mean() < 0.9
 
 
+@pytest.mark.parametrize("far", [1e6, 1e9, 1e10, 1e15, 1e100])
+def test_polygons_that_reach_far_beyond_an_image_are_burnt(tmp_path: Path, far: float) -> None:
+    """All of it, half of it, and one that goes by, whose box is all around."""
+    grid = Grid(20, 30)
+    shapes = [
+        (shapely.box(-far, -far, far, far), "5"),
+        (shapely.box(-far, -far, 15, far), "2"),
+        (shapely.Polygon([(-far, -far), (far, -far), (far, -far / 2)]), "2"),
+    ]
+    found = whole(burnt(write_shapes(tmp_path / "a.geojson", shapes), grid, TABLE))
+    assert (found == np.where(np.arange(30) < 15, 2, 5)).all()
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:32701", "EPSG:2193", "EPSG:3460", "EPSG:4322"])
 def test_polygons_over_the_antimeridian_are_burnt_whole(tmp_path: Path, crs: str) -> None:
     """On an image in degrees that go on after 180, whatever system the polygons are in."""

@@ -44,13 +44,26 @@ def test_areas_and_thresholds_are_scikit_learn_s(seed: int, pixels: int, classes
             f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
         threshold, best = curves.best_threshold()
         assert best == pytest.approx(f1.max(), abs=1e-12)
-        assert np.isclose(thresholds, threshold, atol=1e-12).any()
-        reached = levels(shares[n]) >= round(threshold * (LEVELS - 1))
+        assert np.isclose(thresholds * (LEVELS - 1), np.ceil(threshold * (LEVELS - 1)), atol=1e-6).any()
+        reached = shares[n] >= threshold if steps else levels(shares[n]) >= np.ceil(threshold * (LEVELS - 1))
         assert best == pytest.approx(2 * (is_class & reached).sum() / (is_class.sum() + reached.sum()))
         for threshold, *along in curves.sampled():
-            reached = levels(shares[n]) >= round(threshold * (LEVELS - 1))
+            reached = shares[n] >= threshold if steps else levels(shares[n]) >= np.ceil(threshold * (LEVELS - 1))
             hits, false = (is_class & reached).sum(), (reached & ~is_class).sum()
             assert along == [hits / reached.sum(), hits / is_class.sum(), false / (~is_class).sum()]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_the_best_threshold_is_reached_by_what_it_counts(share: float, dtype: type) -> None:
+    """Also where many pixels have the very probability that lies between two steps."""
+    shares = np.array([share] * 5 + [0.05, 0.95], dtype)
+    counts = ScoreCounts(1)
+    counts.add(np.array([0] * 5 + [1, 1]), levels(shares[None]))
+    threshold, best = counts.curves(0).best_threshold()
+    reached = shares >= threshold
+    assert best == pytest.approx(2 * reached[:5].sum() / (5 + reached.sum()))
+    assert threshold == pytest.approx(share, abs=1e-5)
 
 
 @settings(deadline=None, max_examples=25)

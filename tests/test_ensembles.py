@@ -251,7 +251,7 @@ def test_a_full_device_leaves_views_and_weights_to_the_cpu(
     both = Ensemble([model.network for model in models], constants)
     with torch.inference_mode():
         expected = MeanOverViews(both, EIGHT).scores(inputs)
-        found = torch.cat([part for _, part in scorer.scores([Inputs(0, inputs)], 32)], 2)
+        found = torch.cat([part for _, part in scorer.way.scores([Inputs(0, inputs)], 32)], 2)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -223,6 +223,54 @@ def test_what_is_not_predicted_counts_as_wrong_where_it_is_to(
     assert (code, report["dataset"]["mean_iou"]["value"]) == (4, 0)  # type: ignore[index]
 
 
+def test_a_score_that_is_the_bar_meets_it_and_a_missed_one_is_told_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three times an IoU of 0.7 is 0.7, whatever the last bit of the sum."""
+    matrix = np.array([[14, 3, 0], [0, 14, 3], [3, 0, 14]])
+    true, found = (np.repeat(part.ravel(), matrix.ravel()).astype(np.uint8) for part in np.indices((3, 3)))
+    files = [write_picture(tmp_path / f"{name}.png", part[None]) for name, part in (("p", found), ("t", true))]
+    code, report = evaluated(tmp_path, *files, min_miou=0.7)
+    assert (code, report["dataset"]["mean_iou"]["value"] < 0.7) == (0, True)  # type: ignore[index]
+    true = np.repeat(np.array([0, 1], np.uint8), [50_000, 100_000]).reshape(300, 500)
+    found = true.copy()
+    found[100, :42] = 0
+    files = [write_picture(tmp_path / f"{name}.png", part) for name, part in (("p", found), ("t", true))]
+    for bar, said in (
+        (0.9996, "IoU of class 1 0.99958 is under 0.9996"),
+        (0.9999341, "class 1 0.9996 is under 0.9999341"),
+    ):
+        assert evaluated(tmp_path, *files, min_iou=(("class 1", bar),))[0] == 4
+        run(EvalOptions(*files, min_iou=(("class 1", bar),)), Console())
+        assert said in capsys.readouterr().err
+
+
+def test_pixels_without_a_prediction_are_in_no_remark_on_the_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all of a class has none, the truth is not all of the other one."""
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:5], truth[9] = 1, 255
+    found = np.where(truth == 1, 255, 0).astype(np.uint8)
+    (tmp_path / "classes.csv").write_text("index,name\n0,background\n1,disc\n")
+    files = [write_picture(tmp_path / f"{name}.png", part) for name, part in (("p", found), ("t", truth))]
+    run(EvalOptions(*files, classes=tmp_path / "classes.csv"), Console())
+    assert "all true pixels" not in capsys.readouterr().err
+    write_picture(files[1], np.where(truth == 1, 255, truth))
+    run(EvalOptions(*files, classes=tmp_path / "classes.csv"), Console())
+    assert "all true pixels are background" in capsys.readouterr().err
+
+
+def test_two_files_of_scores_for_one_mask_are_refused(tmp_path: Path) -> None:
+    for folder in ("p", "t"):
+        write_picture(tmp_path / folder / "a.png", np.eye(8, dtype=np.uint8))
+    for name in ("a.png", "a.tif"):
+        write_picture(tmp_path / "s" / name, np.zeros((8, 8, 3), np.uint8))
+    for option in ("scores", "images"):
+        with pytest.raises(UsageError, match=rf"s: a\.png, a\.tif for .*a\.png; --{option} expects one file"):
+            run(EvalOptions(tmp_path / "p", tmp_path / "t", **{option: tmp_path / "s"}), Console(quiet=True))  # type: ignore[arg-type]
+
+
 def test_a_true_value_that_is_no_class_is_named_where_nothing_is_predicted_counts(tmp_path: Path) -> None:
     """There it is in no prediction's way, and would have been in no figure either."""
     truth, found = np.zeros((2, 6, 6), np.uint8)

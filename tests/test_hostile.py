@@ -23,12 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from helpers import write_picture
 from ready import Ready
 
 from segcli.errors import InputError
+from segcli.network import checkpoint
 from segcli.raster.images import open_images
 
 MEMORY, SECONDS = 4 << 30, 60
@@ -348,6 +351,8 @@ TABLES: dict[str, tuple[str, Callable[[], str], str]] = {
                                       + BOMB + "<qgis>&a11;</qgis>", "entities"),
     "a hundred thousand rows": ("c.csv", lambda: "index,name\n" + "0,a\n" * 10**5, "100000 classes"),
     "a hundred thousand colours": ("c.gpl", lambda: "GIMP Palette\n" + "1 2 3 a\n" * 10**5, "100000 classes"),
+    "a head of quotes": ("c.csv", lambda: "index,name,color" + ',"a' * 40_000 + "\nx,a\n", "not a class table"),
+    "a name of a control character": ("c.csv", lambda: "index,name\n0,a\x01\n1,b\n", "control character '\\x01'"),
     "a number of a million digits": ("c.clr", lambda: "9" * 10**6 + " 1 2 3 a\n", "not a class table"),
 }  # fmt: skip
 
@@ -372,6 +377,12 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a huge raster": (lambda found: found["sources"][0].update(height=10**18, width=10**18), "expected 1"),
     "a huge tile": (lambda found: first_tile(found).update(height=10**400), "no manifest of tiles"),
     "tiles of one pixel": (lambda found: found["options"].update(size=1, overlap=0), "expected 8"),
+    "a raster by the name of the folder above": (
+        lambda found: found["sources"][0].update(name=".."), "is no name of a file"),
+    "a name that no file has": (lambda found: found["sources"][0].update(name="\ud800.png"), "no manifest of tiles"),
+    "more kinds than bands": (lambda found: found["sources"][0]["stored"].update(kinds=["gray"] * 3), "1 bands"),
+    "a number for a unit": (lambda found: found["sources"][0]["stored"].update(units=[5]), "5 where str is expected"),
+    "nodata that no byte is": (lambda found: found["sources"][0]["stored"].update(nodata=300), "nodata 300 of uint8"),
     "a raster by the name of a place elsewhere": (
         lambda found: found["sources"][0].update(name="../../escaped"), "is no name of a file"),
 }  # fmt: skip
@@ -406,6 +417,7 @@ POLYGONS = {
     "deep": polygon("[" * 10**5 + "]" * 10**5),
     "not numbers": polygon("[NaN, NaN]"),
     "more than all": polygon("[1e999, -1e999]"),
+    "of a name that no chart can have": polygon("[0, 0]").replace('"class": 1', '"class": "a\\u0001"'),
 }
 
 
@@ -414,6 +426,18 @@ def test_polygons_may_reach_far(tmp_path: Path, ready: Ready) -> None:
     write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     ended = run(ready, tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out")
     assert (ended.code, ended.refusals) == (0, [])
+
+
+def test_polygons_in_collections_of_collections_are_burnt(tmp_path: Path, ready: Ready) -> None:
+    shape = json.loads(polygon("[0, 0]"))
+    for _ in range(4):
+        inner = shape["features"][0]["geometry"]
+        shape["features"][0]["geometry"] = {"type": "GeometryCollection", "geometries": [inner]}
+    (tmp_path / "a.geojson").write_text(json.dumps(shape))
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    ended = run(ready, tmp_path, "tile", "a.png", "--masks", "a.geojson", "--size", 8, "--out", "out")
+    assert (ended.code, ended.refusals) == (0, [])
+    assert cv2.imread(str(tmp_path / "out" / "masks" / "a_r00000_c00000.tif"), 0).any()
 
 
 @pytest.mark.parametrize("name", POLYGONS)
@@ -441,6 +465,91 @@ def test_options_in_a_file(tmp_path: Path, text: str, words: str, ready: Ready) 
 )  # fmt: skip
 def test_names_on_standard_input(tmp_path: Path, listed: bytes, more: Sequence[str], words: str, ready: Ready) -> None:
     refused(ready, tmp_path, "tile", "-", *more, "--size", 8, "--out", "out", words=words, stdin=listed)
+
+
+def test_pipes_beside_data_are_not_waited_for(tmp_path: Path, weights: Path, ready: Ready) -> None:
+    """Found unasked: a table, a record, what a VRT names, metadata of a Zarr."""
+    write_picture(tmp_path / "masks" / "a.png", np.zeros((8, 8), np.uint8))
+    for name in ("classes.json", "segcli.1-of-2.jsonl"):
+        os.mkfifo(tmp_path / "masks" / name)
+    ended = run(ready, tmp_path, "colorize", "masks", "--out", "out")
+    assert (ended.code, ended.refusals) == (0, [])
+    os.mkfifo(tmp_path / "pixels.tif")
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">pixels.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>'
+    )
+    refused(ready, tmp_path, "colorize", "a.vrt", "--out", "out", words="which is no file")
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    os.mkfifo(tmp_path / "a.zarr" / ".zattrs")
+    refused(ready, tmp_path, "predict", "a.zarr", "--out", "out", "--weights", weights, words="a.zarr")
+
+
+def test_devices_without_an_end_are_no_tables(tmp_path: Path, ready: Ready) -> None:
+    write_picture(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    for option in (("eval", "a.png", "a.png", "--classes"), ("colorize", "a.png", "--out", "out", "--palette")):
+        refused(ready, tmp_path, *option, "/dev/zero", words="more than 4 MB")
+
+
+def test_a_record_of_names_that_no_file_has_is_passed_over(tmp_path: Path, ready: Ready) -> None:
+    write_picture(tmp_path / "masks" / "a.png", np.zeros((8, 8), np.uint8))
+    mark = '[1, 2, "00"]'
+    line = f'{{"source": "x", "key": "k", "outputs": {{"a.png": {mark}, "\\ud800.png": {mark}}}, "of": {{}}}}'
+    (tmp_path / "masks" / "segcli.jsonl").write_text(line + "\n")
+    ended = run(ready, tmp_path, "colorize", "masks", "--out", "out")
+    assert (ended.code, ended.refusals) == (0, [])
+
+
+def many_classes(path: Path) -> None:
+    classes = {str(n): f"c{n}" for n in range(100_000)}
+    tifffile.imwrite(path, np.zeros((5, 64, 64), np.uint8), metadata={"classes": classes}, photometric="minisblack")
+
+
+def many_descriptions(path: Path) -> None:
+    ome = "<Description>" * 300_000
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(np.zeros((2, 32, 32), np.uint8), metadata={"axes": "ZYX", "Description": "a" * len(ome)})
+    text = path.read_bytes().replace(b"a" * len(ome), b"<!--" + ome.encode()[:-7] + b"-->")
+    path.write_bytes(text)
+
+
+@pytest.mark.parametrize("make", [many_classes, many_descriptions])
+def test_what_stacks_say_of_their_classes_takes_no_time(
+    tmp_path: Path, ready: Ready, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "a.ome.tif" if make is many_descriptions else tmp_path / "a.tif")
+    (path,) = tmp_path.iterdir()
+    ended = run(ready, tmp_path, "colorize", path.name, "--out", "out")
+    assert (ended.code, ended.refusals) == (0, [])
+
+
+def test_planes_that_are_named_again_and_again_are_refused(tmp_path: Path, weights: Path, ready: Ready) -> None:
+    entry = '<TiffData IFD="0" PlaneCount="2000"/>'
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=False) as file:
+        for n in range(2000):
+            pixels = (f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels '
+                      'DimensionOrder="XYZCT" ID="Pixels:0" SizeC="1" SizeT="1" SizeX="4" SizeY="4" SizeZ="2000" '
+                      f'Type="uint8">{entry * 100_000}</Pixels></Image></OME>')  # fmt: skip
+            file.write(np.zeros((4, 4), np.uint8), description=pixels if n == 0 else None, metadata=None)
+    words = "name 2000 planes more than twice"
+    refused(ready, tmp_path, "predict", "a.ome.tif", "--out", "out", "--weights", weights, words=words)
+
+
+def test_scores_that_are_no_numbers_are_no_mask(tmp_path: Path, weights: Path, ready: Ready) -> None:
+    """All weights are numbers, but what they come to is not."""
+    model = checkpoint.load(weights)
+    for tensor in model.network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.fill_(3e38)
+    checkpoint.save(model, tmp_path / "w.safetensors")
+    write_picture(tmp_path / "a.png", np.full((8, 8, 3), 9, np.uint8))
+    for stitch in ("stream", "windows"):
+        arguments = ("predict", "a.png", "--out", "out", "--weights", "w.safetensors", "--stitch", stitch)
+        refused(ready, tmp_path, *arguments, words="a.png: scores that are no numbers")
+    small = with_record(lambda record: record | {"normalisation": record["normalisation"] | {"deviation": [1e-40] * 3}})
+    (tmp_path / "w.safetensors").write_bytes(small(weights.read_bytes()))
+    refused(ready, tmp_path, *arguments, words="that float32 cannot count in")
 
 
 def test_a_bomb_is_refused_under_every_name_of_its_file(tmp_path: Path) -> None:

@@ -692,6 +692,26 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path, folders: tuple[Path, 
     assert (tmp_path / "r2" / "report.html").read_text().replace("r2", "r") == page.replace("r2", "r")
 
 
+def test_what_is_not_predicted_and_counts_is_wrong_in_pictures_and_charts(tmp_path: Path) -> None:
+    truth = np.zeros((100, 100), np.uint8)
+    truth[:50] = 1
+    found = truth.copy()
+    found[:25] = 255
+    (tmp_path / "classes.csv").write_text("index,name\n0,background\n1,disc\n")
+    for name, mask in (("p", found), ("t", truth)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
+    for unpredicted, shown, recall in (("wrong", 10_000, "0.50"), ("skip", 7500, "1.00")):
+        evaluated(tmp_path / "r", tmp_path / "p.png", tmp_path / "t.png", unpredicted=unpredicted)
+        page = (tmp_path / "r" / "report.html").read_text()
+        picture = re.findall(r'src="data:image/png;base64,([^"]+)"', page)[-1]
+        error = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_UNCHANGED)
+        kept = error[..., 3] > 0
+        assert (kept.sum(), (error[kept][:, 2] == 213).sum()) == (shown, shown - 7500)
+        chart = page[page.index(">share of the true class<") - 20_000 : page.index(">share of the true class<")]
+        chart = chart[chart.rindex("<svg") :]
+        assert re.findall(r">([01]\.\d\d)</text>", chart) == ["1.00", "0.00", "0.00", recall]
+
+
 CONTRAST = """<script>
 addEventListener("load", () => {
   const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform
 from ready import Ready
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 from segcli.classes import ClassTable
@@ -34,6 +36,7 @@ from segcli.console import Console
 from segcli.errors import BusyError, NothingDoneError, UsageError
 from segcli.files import held
 from segcli.network import checkpoint
+from segcli.network.checkpoint import KEY_OF_STATE
 from segcli.network.encoders import imagenet_weights
 from segcli.network.normalise import Normalisation
 from segcli.network.unet import NetworkConfig, UNet
@@ -955,6 +958,58 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     assert [row["epoch"] for row in history_of(tmp_path / "whole" / "history.csv")] == [str(n + 1) for n in range(10)]
     (tmp_path / "data" / "classes.csv").write_text("index,name\n1,disc\n0,ground\n")
     assert "begun with classes " in refused("train", "data", "--out", "whole", *more, "--resume")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a short training leaves."""
+    folder = tmp_path_factory.mktemp("trained")
+    blobs(folder / "data", 4)
+    options = TrainOptions(folder / "data", folder / "run", width=4, depth=1, crop=32, epochs=1, device="cpu")
+    assert run(options, Console(quiet=True)) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"epoch": "x"}, {"epoch": -3}, {"best": None}, {"history": [5]}, {"history": [{"epoch": "<x>"}]}, {"more": 1}],
+)  # fmt: skip
+def test_a_state_that_is_none_is_refused(
+    tmp_path: Path, refused: Callable[..., str], changed: dict[str, object], trained: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    state = tmp_path / "run" / "last.safetensors"
+    with safe_open(state, "pt") as file:
+        metadata = file.metadata()
+    found = json.loads(metadata[KEY_OF_STATE])
+    found["progress"] |= changed
+    save_file(load_file(state), state, {KEY_OF_STATE: json.dumps(found)})
+    blobs(tmp_path / "data", 4)
+    said = refused("train", "data", "--out", "run", *SMALL, "--epochs", 1, "--resume")
+    assert "last.safetensors: cannot be resumed: " in said
+
+
+def test_data_behind_a_vrt_are_not_changed_on_the_way(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """Nor those that lie elsewhere now: what is learnt counts, and not the files that are named."""
+    blobs(tmp_path / "data", 4)
+    for path in sorted((tmp_path / "data" / "masks").iterdir()):
+        path.rename(tmp_path / path.name)
+        (path.with_suffix(".vrt")).write_text(
+            '<VRTDataset rasterXSize="64" rasterYSize="48"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f"<SourceFilename>{tmp_path / path.name}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+    rows = [f"data/images/{n:02}.png,data/masks/{n:02}.vrt" for n in range(4)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,mask", *rows]))
+    (tmp_path / "classes.csv").write_text("index,name\n0,ground\n1,disc\n")
+    options = TrainOptions(tmp_path / "pairs.csv", tmp_path / "run", width=4, depth=1, crop=32, epochs=1, device="cpu")
+    assert run(options, Console(quiet=True)) == 0
+    shutil.copy(tmp_path / "00.png", tmp_path / "same.png")
+    (tmp_path / "same.png").rename(tmp_path / "00.png")
+    assert run(dataclasses.replace(options, resume=True, epochs=2), Console(quiet=True)) == 0
+    mask = cv2.imread(str(tmp_path / "00.png"), 0)
+    cv2.imwrite(str(tmp_path / "00.png"), np.where(mask < 2, 1 - mask, mask))
+    with pytest.raises(UsageError, match="begun with data "):
+        run(dataclasses.replace(options, resume=True, epochs=3), Console(quiet=True))
 
 
 def test_the_first_signal_is_noted_and_the_second_ends_the_program() -> None:

@@ -221,6 +221,6 @@ def test_windows_see_what_was_learnt_and_nothing_else(encoder: str) -> None:
     scorer = make_scorer(network, torch.device("cpu"), torch.float32, options, print)
     with torch.inference_mode():
         for image in (*images, images[0]):  # one after another
-            ((_, found),) = scorer.scores([Inputs(0, image[None])], 64)
+            ((_, found),) = scorer.way.scores([Inputs(0, image[None])], 64)
             assert torch.allclose(found, network.scores(image[None]), atol=1e-4)
     assert not any(module.training for module in scorer.way.network.modules())  # type: ignore[union-attr]

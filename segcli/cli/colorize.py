@@ -7,6 +7,7 @@ import typer
 
 from segcli.cli import texts
 from segcli.cli.shared import (
+    MOST_JOBS,
     Config,
     Debug,
     DryRun,
@@ -81,7 +82,8 @@ def colorize(
         float, typer.Option(min=0, max=442, help="How far in RGB a colour may be from that of its class.")
     ] = ColorizeOptions.tolerance,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Small masks to draw at once (default: one a core).")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Small masks to draw at once (default: one a core)."),
     ] = ColorizeOptions.jobs,
     format: Annotated[
         Format, typer.Option(help="auto: PNG for pictures without a place, GeoTIFF for all else. cog: cloud-optimised.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Json, LogFile, PageAxes, Quiet, Recursive, Verbose, end_with
+from segcli.cli.shared import MOST_JOBS, Config, Debug, Json, LogFile, PageAxes, Quiet, Recursive, Verbose, end_with
 from segcli.options import Absent, BoundaryUnit, EvalOptions, ObjectKind, Unpredicted
 
 
@@ -77,7 +77,9 @@ def evaluate(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that compare files (default: one for each core, of few and small files one)."
+            min=1,
+            max=MOST_JOBS,
+            help="Processes that compare files (default: one for each core, of few and small files one).",
         ),
     ] = EvalOptions.jobs,
     recursive: Recursive = False,

@@ -8,6 +8,7 @@ import typer
 from segcli.cli import texts
 from segcli.cli.checks import check_images
 from segcli.cli.shared import (
+    MOST_JOBS,
     Config,
     Debug,
     Device,
@@ -151,6 +152,7 @@ def predict(
             "--jobs",
             "-j",
             min=1,
+            max=MOST_JOBS,
             help="Threads that read what comes next (default: 1, for a GPU up to 4) and that compress (up to 4).",
         ),
     ] = PredictOptions.jobs,

@@ -27,6 +27,9 @@ ENDED_BY = {129: "SIGHUP", 143: "SIGTERM"}
 DEAF_SECONDS = 30
 """So long after a signal a run is ended that is still in a file: a network drive that is gone gives nothing back."""
 
+MOST_JOBS = 1024
+"""Threads or processes that may be asked for: systems end programs that start many more."""
+
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Do every file again, and replace what segcli did not write.")
 ]

@@ -101,7 +101,7 @@ def value_range(option: str, text: str | None) -> tuple[float, float] | Percenti
         raise UsageError(
             option, f"found {text!r}", "expected two numbers, LOW,HIGH, or two percentiles, 0%,100%"
         ) from None
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+    if not (low < high and math.isfinite(high - low)):
         raise UsageError(option, f"found {text!r}", "expected LOW below HIGH")
     if per_band and not are_shares:
         raise UsageError(option, f"found {text!r}", "per-band goes with percentiles, 1%,99%,per-band")

@@ -7,6 +7,7 @@ import typer
 
 from segcli.cli import texts
 from segcli.cli.shared import (
+    MOST_JOBS,
     Config,
     Debug,
     Json,
@@ -105,7 +106,8 @@ def tile(
         bool, typer.Option("--allow-missing", help="With --join: no data where a tile is missing.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Threads that encode (default: one for each core).")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, max=MOST_JOBS, help="Threads that encode (default: one for each core)."),
     ] = TileOptions.jobs,
     recursive: Recursive = False,
     overwrite: Annotated[

@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from segcli.cli import texts
-from segcli.cli.shared import Config, Debug, Device, Level, LogFile, Mpp, PageAxes, Quiet, Verbose, end_with, given
+from segcli.cli.shared import (
+    MOST_JOBS,
+    Config,
+    Debug,
+    Device,
+    Level,
+    LogFile,
+    Mpp,
+    PageAxes,
+    Quiet,
+    Verbose,
+    end_with,
+    given,
+)  # fmt: skip
 from segcli.options import Augment, EncoderName, LossKind, Norm, Padding, Skip, TrainOptions, TrainPrecision, Up
 
 
@@ -156,7 +169,7 @@ def train(
     compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the network first.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Store weights in half precision: half the file.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that make crops (default: one for each core).")
+        int | None, typer.Option(min=1, max=MOST_JOBS, help="Threads that make crops (default: one for each core).")
     ] = TrainOptions.workers,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT that was stopped.")] = False,
     resume_if_any: Annotated[

@@ -76,7 +76,9 @@ def _charts(found: dict[str, Any], figures: list[float], classes: ClassTable) ->
     bars = {label: [row[key]["value"] for row in rows] for label, key in (("IoU", "iou"), ("Dice", "dice"))}
     bars |= {key: [row[key]["value"] for row in rows] for key in ("precision", "recall")}
     with np.errstate(invalid="ignore"):
-        by_row, by_column = counts / counts.sum(1, keepdims=True), counts / counts.sum(0, keepdims=True)
+        # True pixels without a prediction are in no column, but those that count as wrong are in the class.
+        by_row = counts / np.array([[row["true_pixels"]] for row in rows])
+        by_column = counts / counts.sum(0, keepdims=True)
     colors = [charts.BLUE, charts.GREEN, charts.ORANGE, "#CC79A7"]
     drawn: dict[str, str | None] = {
         "bars": charts.bars(names, bars, colors),
@@ -146,8 +148,10 @@ def _picture_row(
     colors = np.array([entry.color for entry in meaning.classes.entries], np.uint8)
     for label, place, valid in (("truth", places[0], one_valid), ("prediction", places[1], other_valid)):
         row.append((label, _png(colors[place.clip(0)], both(valid, place >= 0))))
-    error = np.where((places[0] == places[1])[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
-    row.append(("errors", _png(error, both(both(one_valid, other_valid), (places[0] >= 0) & (places[1] >= 0)))))
+    is_true, is_found = both(one_valid, places[0] >= 0), both(other_valid, places[1] >= 0)
+    is_right = written_out(both(is_found, places[0] == places[1]), places[0].shape)
+    error = np.where(is_right[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
+    row.append(("errors", _png(error, is_true if options.unpredicted == "wrong" else both(is_true, is_found))))
     return row, len(masks), fault
 
 

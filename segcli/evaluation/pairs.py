@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segcli.errors import NothingDoneError, UsageError
+from segcli.errors import NothingDoneError, UsageError, some
 from segcli.manifest import companions
 from segcli.matching import match, match_folders, named
 from segcli.options import EvalOptions
@@ -82,12 +82,16 @@ def _beside(option: str, pairs: list[Pair], place: Path, options: EvalOptions) -
         return
     if not place.is_dir():
         raise UsageError(place, "no such folder", f"{option} expects files with the names of the masks")
-    files = {name: paths[0] for name, paths in named(rasters_in(place, options.recursive), place).items()}
+    files = named(rasters_in(place, options.recursive), place)
     names = {pair.predicted.stem if options.truth is None else pair.name: pair.predicted for pair in pairs}
-    found = {path: other for _, path, other in match(names, files).pairs}
+    found = {path: other for _, path, other in match(names, {name: paths[0] for name, paths in files.items()}).pairs}
+    alike = {paths[0]: paths for paths in files.values() if len(paths) > 1}
     for pair in pairs:
         if pair.predicted not in found:
             raise UsageError(pair.predicted, f"no file of its name in {place}", f"{option} expects one for each mask")
+        if found[pair.predicted] in alike:
+            listed = some([path.name for path in alike[found[pair.predicted]]])
+            raise UsageError(place, f"{listed} for {pair.predicted}", f"{option} expects one file for each mask")
         yield pair, found[pair.predicted]
 
 

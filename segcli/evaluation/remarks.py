@@ -24,9 +24,10 @@ def remarks(
 
 
 def one_class_alone(found: dict[str, Any]) -> str:
-    """A line where truth that has a label is all of one class, and a class may be taken for no label; else nothing."""
+    """A line where truth that has a label is all of one class, and a class may be taken for no label; else nothing.
+    Where pixels have no prediction nobody knows: they may be in no figure, the true ones either."""
     true = [row["class"] for row in found["per_class"] if row["true_pixels"]]
-    if len(true) != 1 or not found["unlabelled_pixels"]:
+    if len(true) != 1 or not found["unlabelled_pixels"] or found["unpredicted_pixels"]:
         return ""
     without = f"{found['unlabelled_pixels']} of them"
     return (f"all true pixels are {true[0]}, or have a value that stands for no label ({without}); if that is a "

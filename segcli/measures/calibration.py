@@ -20,8 +20,8 @@ Packed = tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
 
 
 def levels(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Which step each probability falls on."""
-    return np.rint(np.clip(probabilities, 0, 1) * (LEVELS - 1)).astype(np.int64)
+    """Which step each probability falls on: the nearest one, and of two the upper."""
+    return (np.clip(probabilities, 0, 1) * (LEVELS - 1) + 0.5).astype(np.int64)
 
 
 @dataclass
@@ -88,7 +88,9 @@ class ScoreCounts:
         """Class `n` against all others, at every threshold, from the highest down."""
         hits, misses = self.positive[n][::-1].cumsum(), self.negative[n][::-1].cumsum()
         used = (self.positive[n] + self.negative[n])[::-1] > 0
-        return Curves((np.arange(LEVELS)[::-1] / (LEVELS - 1))[used], hits[used], misses[used])
+        # A step begins half a step below its middle; a little less, because probabilities are rounded to float32.
+        begins = ((np.arange(LEVELS) - 0.51) / (LEVELS - 1)).clip(0)
+        return Curves(begins[::-1][used], hits[used], misses[used])
 
 
 @dataclass(frozen=True)

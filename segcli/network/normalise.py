@@ -21,6 +21,9 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int6
 """What pixels can be of, by numpy's names."""
 
 
+LARGEST = 1e30
+"""Of what is subtracted, in deviations, so that float32 holds what comes out."""
+
 AROUND = (-1.0, 2.0)
 """Where the ends of an image's own range are 0 and 1, values are cut at these: one hot pixel may else be as far from
 the others as its type allows, and one such image spoils a training."""
@@ -53,6 +56,9 @@ class Normalisation:
                 raise ValueError(f"means and deviations must be finite numbers, found {value!r:.40}")
         if not all(value > 0 for value in self.deviation):
             raise ValueError(f"deviations must be above 0: {self.deviation}")
+        small, large = min(self.deviation), max(map(abs, (*self.mean, *self.deviation)))
+        if large / min(small, 1.0) > LARGEST:
+            raise ValueError(f"means {self.mean} and deviations {self.deviation} that float32 cannot count in")
 
     @property
     def needed_dtype(self) -> str | None:

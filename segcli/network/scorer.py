@@ -3,11 +3,12 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from segcli.errors import UsageError
+from segcli.errors import InputError, UsageError
 from segcli.network.blend import Windows
 from segcli.network.checkpoint import Model
 from segcli.network.device import advice_on_precision, choose_precision, is_out_of_memory, name_of
@@ -68,9 +69,17 @@ class Scorer:
         """How many are computed for an image: in windows more than it has, where they overlap."""
         return self.way.pixels_of(height, width)
 
-    def scores(self, strips: Iterable[Inputs], height: int) -> Iterator[tuple[int, Tensor]]:
-        """Strips in, strips of scores, (first_row, (image, class, row, col)), out."""
-        return self.way.scores(strips, height)
+    def scores(self, strips: Iterable[Inputs], height: int, name: Path | str) -> Iterator[tuple[int, Tensor]]:
+        """Strips in, strips of scores, (first_row, (image, class, row, col)), out. In the end an InputError, of the
+        image's `name`, where not all of them are numbers: the first class would be the highest of such."""
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        for first_row, scores in self.way.scores(strips, height):
+            finite &= scores.isfinite().all()  # asked of a GPU once, not for each strip
+            yield first_row, scores
+        if not finite:
+            raise InputError(name, "scores that are no numbers", "its values, or those of the weights, are too large"
+                             f" for {str(self.dtype).removeprefix('torch.')}", "mark what is no data (nodata), or give "
+                             "--precision fp32")  # fmt: skip
 
     def together(self, height: int, width: int) -> int:
         """How many images of one size go through together."""

@@ -15,14 +15,14 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
-from segcli.classes import ClassEntry, ClassTable
+from segcli.classes import ClassEntry, ClassTable, check_name
 from segcli.colors import distinct_colors
 from segcli.errors import InputError, UsageError
 from segcli.raster.contents import Contents, faults_of
 from segcli.raster.ellipsoid import around
 from segcli.raster.gdal import deaf_to
 from segcli.raster.grid import Grid
-from segcli.raster.longitudes import in_degrees, polygons_in, turns_onto
+from segcli.raster.longitudes import in_degrees, polygons_in, single_parts, turns_onto
 from segcli.raster.source import Source
 
 VECTORS = frozenset({".geojson", ".json", ".gpkg", ".fgb", ".shp"})
@@ -30,6 +30,9 @@ VECTORS = frozenset({".geojson", ".json", ".gpkg", ".fgb", ".shp"})
 COLUMNS = ("class", "label", "class_id", "classification", "category", "name")
 """Attributes that are looked for, in this order, to say what a polygon is."""
 
+
+FAR = 2**24
+"""Columns and rows; GDAL loses polygons that have corners much farther away."""
 
 EDGES = 64
 """So many edges at least lie along an image: of one that is 100 km wide the earth bends each by less than a metre."""
@@ -84,6 +87,10 @@ class BurntReader:
                       if (shape := _in_pixels(polygon, crs, grid, there)) is not None]  # fmt: skip
         self._shapes = placed
         self._bounds = np.array([_bounds(shape) for shape, _ in placed]).reshape(-1, 4)  # left, top, right, bottom
+        for n in np.flatnonzero((np.abs(self._bounds) > FAR).any(axis=1) & self._near(0, 0, grid.height, grid.width)):
+            shape = _cut(placed[n][0], grid)
+            self._shapes[n] = shape, placed[n][1]
+            self._bounds[n] = _bounds(shape) if shape["coordinates"] else np.nan
         self.inside = int(np.count_nonzero(self._near(0, 0, grid.height, grid.width)))
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
@@ -165,6 +172,11 @@ def _read(path: Path, attribute: str | None) -> tuple[Any, list[Any], list[str]]
     if odd := sum(shape is not None and not np.isfinite(shapely.get_coordinates(shape)).all() for shape in geometries):
         raise InputError(path, f"{odd} polygons with corners that are no numbers", "expected coordinates",
                          "take them out")  # fmt: skip
+    for kind in {*kinds}:
+        try:
+            check_name(kind)
+        except ValueError as error:
+            raise InputError(path, f"polygons of {error}", "expected names of classes", "rename them") from error
     parts = [None if shape is None else _parts(shape) for shape in geometries]
     if flat := parts.count([]):
         raise InputError(path, f"{flat} lines, points or empty shapes", "expected polygons", "take them out")
@@ -181,7 +193,7 @@ def _parts(shape: Any) -> list[Any]:
     import shapely
 
     found: list[Any] = []
-    for part in shapely.get_parts(shapely.get_parts(shape)):
+    for part in single_parts(shape):
         if part.is_valid:
             found += [part] if part.area != 0 else []  # NaN: too large for a number
         else:
@@ -298,6 +310,15 @@ def _mapping(polygon: Any) -> dict[str, Any]:
 
     found: dict[str, Any] = shapely.geometry.mapping(polygon)
     return found
+
+
+def _cut(shape: dict[str, Any], grid: Grid) -> dict[str, Any]:
+    """What of a shape lies on an image or next to it."""
+    import shapely
+
+    with np.errstate(all="ignore"):
+        near = shapely.clip_by_rect(shapely.geometry.shape(shape), -1, -1, grid.width + 1, grid.height + 1)
+    return _mapping(shapely.MultiPolygon(polygons_in(near)))
 
 
 def _bounds(shape: dict[str, Any]) -> tuple[float, float, float, float]:

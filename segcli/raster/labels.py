@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from segcli.classes import IGNORE, ClassEntry, ClassTable
+from segcli.classes import IGNORE, MOST_CLASSES, ClassEntry, ClassTable
 from segcli.colors import color_of, distinct_colors
 from segcli.errors import InputError, NothingDoneError
 from segcli.palettes import read_classes
@@ -46,7 +46,7 @@ def table_beside(folder: Path, above: int = 2) -> Path | None:
     """Where a table lies that speaks for the masks in `folder`."""
     whole = folder.absolute()
     places = (place / name for place in (whole, *whole.parents[:above]) for name in TABLES)
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if place.is_file()), None)
 
 
 def check_labels(mask: Source) -> None:
@@ -89,10 +89,13 @@ def _table_of_stack(path: Path) -> ClassTable | None:
         if file.is_imagej:
             said = json.loads((file.imagej_metadata or {})["Info"])
         elif file.is_ome:
-            found = re.search(r"<Description>(.{2,65536}?)</Description>", file.ome_metadata or "", re.DOTALL)
-            said = json.loads(html.unescape(found[1])) if found else {}
+            _, _, rest = (file.ome_metadata or "").partition("<Description>")
+            text, is_closed, _ = rest[:_DESCRIPTION].partition("</Description>")
+            said = json.loads(html.unescape(text)) if is_closed else {}
         else:
             said = (file.shaped_metadata or ({},))[0]
+        if len(said["classes"]) > MOST_CLASSES:  # colours for a million take for ever
+            return None
         names = {int(value): str(name) for value, name in said["classes"].items()}
         colors = {int(value): color_of(color) for value, color in said.get("colors", {}).items()}
         defaults = distinct_colors(len(names))
@@ -112,16 +115,15 @@ def _table_of_dataset(reader: GdalReader) -> ClassTable | None:
     colors = dataset.colormap(1) if kinds_of(reader)[0] == ColorInterp.palette else {}
     defaults = distinct_colors(len(named))
     ignore = int(dataset.nodata) if dataset.nodata in range(256) and int(dataset.nodata) not in named else None
-    if len(set(named.values())) < len(named):  # another program's
-        return None
-    return ClassTable(
-        tuple(
-            ClassEntry(value, named[value], colors.get(value, default)[:3])
-            for value, default in zip(sorted(named), defaults, strict=True)
-        ),
-        ignore,
-    )
+    entries = [ClassEntry(value, named[value], colors.get(value, default)[:3])
+               for value, default in zip(sorted(named), defaults, strict=True)]  # fmt: skip
+    with suppress(ValueError):  # of names that repeat, or that nobody can write: another program's
+        return ClassTable(tuple(entries), ignore)
+    return None
 
+
+_DESCRIPTION = 2**16
+"""Characters of OME's description of an image that are looked at."""
 
 _KEY = re.compile(r"CLASS_\d{1,3}")
 

@@ -75,8 +75,16 @@ def moved(shape: Any, east: float) -> Any:
     return shapely.transform(shape, lambda points: points + np.array([east, 0]))
 
 
-def polygons_in(shape: Any) -> list[Any]:
-    """Those that a shape consists of, without the lines and points that cutting leaves."""
+def single_parts(shape: Any) -> Any:
+    """What a shape consists of, taken apart as often as there are collections in collections."""
     import shapely
 
-    return [part for part in shapely.get_parts(shapely.get_parts(shape)) if part.area > 0]
+    parts = shapely.get_parts(shape)
+    while (shapely.get_type_id(parts) >= shapely.GeometryType.MULTIPOINT).any():
+        parts = shapely.get_parts(parts)
+    return parts
+
+
+def polygons_in(shape: Any) -> list[Any]:
+    """The polygons among these, without the lines and points that cutting leaves."""
+    return [part for part in single_parts(shape) if part.area > 0]

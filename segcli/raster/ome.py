@@ -129,6 +129,7 @@ def _places(image: _Image, found: list[Page]) -> dict[tuple[int, int, int], int]
     lengths["C"] = max(1, lengths["C"] // samples)
     promised = math.prod(lengths.values())
     here: dict[tuple[int, int, int], int] = {}
+    named = 0
     for entry in image.entries:
         ifd = int(entry.get("IFD", "0"))
         count = int(entry.get("PlaneCount", "1" if "IFD" in entry.attrib else promised))
@@ -139,6 +140,9 @@ def _places(image: _Image, found: list[Page]) -> dict[tuple[int, int, int], int]
         if not all(0 <= at[axis] < lengths[axis] for axis in "ZCT") or flat + count > promised:
             begin = ", ".join(f"{axis} {at[axis]}" for axis in "ZCT")
             raise BrokenTiffError(f"its OME metadata name {count} planes from {begin} on, of {promised} there are")
+        named += count
+        if named > 2 * promised:  # some name a plane twice; a hundred thousand times all of them take for ever
+            raise BrokenTiffError(f"its OME metadata name {promised} planes more than twice")
         for n in range(count):
             rest, place = flat + n, {}
             for axis in order:

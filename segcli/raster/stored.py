@@ -109,7 +109,24 @@ class Stored:
             raise ValueError(f"dtype {known['dtype']!r}")
         if type(known["bands"]) is not int or known["bands"] < 1:
             raise ValueError(f"{known['bands']} bands")
-        return cls(**known)
+        found = cls(**known)
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        """ValueError where parts of it are none, or not of as many bands."""
+        by_band = (self.scales, self.offsets, self.units, self.names)
+        if len(self.kinds) != self.bands or any(len(part) not in (0, self.bands) for part in by_band):
+            raise ValueError(f"kinds, scales, offsets, units or names that are not those of {self.bands} bands")
+        numbers = [*self.scales, *self.offsets, *(() if self.nodata is None else (self.nodata,))]
+        texts = [*self.kinds, *self.names, *self.units, *self.tags.keys(), *self.tags.values()]
+        for part, kinds in ((numbers, (int, float)), (texts, (str,)), (self.band_tags, (dict,))):
+            if odd := [value for value in part if not isinstance(value, kinds)]:
+                raise ValueError(f"{odd[0]!r:.40} where {kinds[-1].__name__} is expected")
+        if self.nodata is not None and np.dtype(self.dtype).kind in "ui" and not math.isnan(self.nodata):
+            limits = np.iinfo(self.dtype)
+            if not limits.min <= self.nodata <= limits.max:
+                raise ValueError(f"nodata {self.nodata:g} of {self.dtype}")
 
 
 _RGBA = ("red", "green", "blue", "alpha")

@@ -48,6 +48,8 @@ def _walk(path: Path, head: bytes, found: dict[Path, None], above: frozenset[Pat
             raise OSError(f"a VRT of raw bytes that names {named}, outside its folder")
         if place in above:
             raise OSError("a VRT over itself")
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            raise OSError(f"a VRT over {named:.80}, which is no file")
         are_known &= not is_name or place.is_file()
         if place not in found and place.is_file():  # a mosaic names each of its files once for each band
             found[place] = None

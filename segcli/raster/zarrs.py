@@ -5,6 +5,7 @@ Source: the OME-Zarr specification (ngff.openmicroscopy.org), versions 0.1 to 0.
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -56,7 +57,10 @@ def is_torn(path: Path) -> bool:
 
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a file of metadata. Raises OSError, ValueError."""
-    if path.stat().st_size > MOST_BYTES:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise ValueError(f"{path.name} is no file")
+    if status.st_size > MOST_BYTES:
         raise ValueError(f"{path.name} has over {MOST_BYTES >> 20} MB")
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict):

@@ -3,6 +3,7 @@ own folder. Runs that share the work of one folder (shards) write one each, tile
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -181,7 +182,8 @@ def scene_from(entry: Any) -> Scene:
     records = [record_from(values) for values in (*entry["tiles"], *entry["left_out"])]
     mask = entry["mask"]
     size, time = entry["changed"]
-    if PurePosixPath(str(entry["name"])).name != entry["name"]:  # a join writes a file of this name
+    os.fsencode(entry["name"])  # ValueError: no file has such a name
+    if PurePosixPath(entry["name"]).name != entry["name"] or entry["name"] == "..":  # a join writes a file of this name
         raise ValueError(f"{entry['name']!r:.80} is no name of a file")
     return Scene(
         str(entry["name"]), str(entry["file"]), (size, time), place_from_json(entry), Stored.from_json(entry["stored"]),

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from segcli.classes import IGNORE, ClassEntry, ClassTable
 from segcli.colors import color_codes, hex_color
-from segcli.errors import InputError, NothingDoneError, UsageError
+from segcli.errors import InputError, UsageError
 from segcli.raster.burn import burnt, is_vector, kinds_in, table_of_kinds
 from segcli.raster.images import open_images
-from segcli.raster.labels import check_labels, table_of, values_in, written_table
+from segcli.raster.labels import BINARY, check_labels, table_of, values_in, written_table
 from segcli.raster.source import Source
 from segcli.training.files import Files
 from segcli.training.pairs import Pair
@@ -123,19 +123,15 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
         raise UsageError(first, "a mask in colours", "nothing says which colour is which class",
                          f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
     values = values_in(pair.mask for pair in pairs)
-    if not values:
-        _check_all(pairs)
-    return table_of(values, data)
+    # Where none is a mask, whoever looks at each of them names them all, and a table is nothing to them.
+    return table_of(values, data) if values or any(_is_mask(pair.mask) for pair in pairs) else BINARY
 
 
-def _check_all(pairs: tuple[Pair, ...]) -> None:
-    """NothingDoneError about the first mask that is none."""
-    for pair in pairs:
-        try:
-            with closing(open_images(pair.mask, "mask")) as masks:
-                check_labels(masks.planes[0])
-        except InputError as error:
-            raise NothingDoneError(error.subject, error.reason) from error
+def _is_mask(path: Path) -> bool:
+    with suppress(InputError), closing(open_images(path, "mask")) as masks:
+        check_labels(masks.planes[0])
+        return True
+    return False
 
 
 def _bands(path: Path) -> int:

@@ -81,7 +81,7 @@ def load_state(
                 raise ValueError("it holds weights alone")
             found = json.loads(metadata[KEY_OF_STATE])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress, noted = Progress(**found["progress"]), dict(found["record"])
+        progress, noted = _progress(found["progress"]), dict(found["record"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _cannot_be_resumed(path, error) from error
     for name, value in record.items():
@@ -102,6 +102,21 @@ def load_state(
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     for weights, values in optimiser.state.items():  # fused steps count on the weights' own order of numbers
         values |= {name: torch.empty_like(weights).copy_(value) for name, value in values.items() if value.ndim}
+    return progress
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    """TypeError or ValueError where it is none."""
+    progress = Progress(**values)
+    counts = progress.epoch, progress.step, progress.seen, progress.best_epoch
+    sums = progress.loss, progress.seconds, progress.best
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"epochs and steps {counts}")
+    if not all(type(value) in (int, float) for value in sums):
+        raise ValueError(f"figures {sums}")
+    known = {"epoch", "loss", "mean_iou", "iou", "learning_rate", "seconds"}
+    if not all(isinstance(row, dict) and known <= row.keys() for row in progress.history):
+        raise ValueError("a history without figures")
     return progress
 
 

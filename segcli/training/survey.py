@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from segcli.ahead import Flag, shared
 from segcli.band_names import only_count, plain
 from segcli.classes import IGNORE, ClassTable, check_colors
 from segcli.errors import InputError, UsageError
-from segcli.files import sha256_of
 from segcli.machine import cores
 from segcli.options import Band
 from segcli.raster.align import is_elsewhere
@@ -47,7 +45,8 @@ class Facts:
     """What was seen of one pair. `pixels` counts labelled ones by class; `present` says where classes occur, (row, col,
     class) in cells. Both are of pixels where the image has data.
 
-    `digest` is of the image's file, `content` of its pixels, which files of other formats or compression may share.
+    `content` is a hash of the image's pixels, which files of other formats or compression may share, and `labels` one
+    of what is learnt of each: its class, and the number of its object.
     `marked` counts pixels of the mask that are 255, where that is no class; `unlabelled` those without a label where
     the image has data; `hidden` those of them that are no data by the mask's `nodata`, where that is 0 or the value of
     a class and nobody asked for it to be ignored (else it is None). `bounds` are west, south, east and north of
@@ -63,8 +62,8 @@ class Facts:
     width: int
     bands: int
     dtype: str
-    digest: str
     content: str
+    labels: str
     bounds: tuple[float, float, float, float] | None
     pixels: NDArray[np.int64]
     marked: int
@@ -182,14 +181,14 @@ class _Look:
                 if is_folder(path):
                     raise InputError(path, "a folder", "expected a file, or a Zarr")
             with closing(self.files.images(pair.image)) as images:
-                count, digest, volumes = len(images.planes), sha256_of(pair.image), images.volumes
+                count, volumes = len(images.planes), images.volumes
                 sampled = max(1, min(SAMPLED, self.sampled // count))
                 if count == 1:
-                    return {pair: self.at_image(pair, images.planes[0], digest, sampled)}
+                    return {pair: self.at_image(pair, images.planes[0], sampled)}
                 self._check_stack(pair, images)
                 pairs = [replace(pair, plane=n) for n in range(count)]
                 return {
-                    one: self.at_image(one, image, digest, sampled, volume)
+                    one: self.at_image(one, image, sampled, volume)
                     for one, image, volume in zip(pairs, images.planes, volumes, strict=True)
                 }
         except InputError as error:
@@ -204,7 +203,7 @@ class _Look:
             with self.files.stack(path, "mask") as others:
                 check_alike(path, others, pair.image, images)
 
-    def at_image(self, pair: Pair, image: Source, digest: str, sampled: int, volume: int = 0) -> Facts:
+    def at_image(self, pair: Pair, image: Source, sampled: int, volume: int = 0) -> Facts:
         """The facts of one image and its labels."""
         labels = self.labels
         with labels.open(pair, self.files) as mask, self._numbers(pair) as numbers:
@@ -224,6 +223,7 @@ class _Look:
             step = max(1, math.isqrt(height * width // sampled))
             found = _Values((height, width), len(bands), dtype, step, self.with_ranges or dtype != "uint8")
             objects = None if numbers is None else _Objects(pair, labels.classes.background)
+            learnt = hashlib.sha256()
             files = [mask.strips(CELL), image.strips(CELL, bands), *([] if numbers is None else [numbers.strips(CELL)])]
             for (first_row, values, there), (_, strip, valid), *others in in_step(*files):
                 if self.stop.is_set:
@@ -234,8 +234,10 @@ class _Look:
                     marked += int(np.count_nonzero((values[0] == IGNORE) & written_out(there, places.shape)))
                 if valid is not None:
                     places[~valid] = -1
+                learnt.update(np.ascontiguousarray(places).data)
                 if objects is not None:
                     objects.add(others[0], places)
+                    learnt.update(np.ascontiguousarray(others[0].pixels).data)
                 none = (places < 0) & written_out(valid, places.shape)
                 unlabelled += int(np.count_nonzero(none))
                 if nodata is not None:
@@ -244,10 +246,12 @@ class _Look:
                     counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                     present[first_row // CELL, col // CELL] = counts[1:] > 0
                     pixels += counts[1:]
+            if classes == 256 and int(pixels.sum()) < height * width:  # then a mask has no value for them
+                raise InputError(pair.image, "pixels without data or label, and all 256 values are classes")
             none = np.empty((len(bands), 0), np.float32)
             return Facts(
-                height, width, len(bands), dtype, digest, found.content.hexdigest(), image.grid.bounds_in(WGS_84),
-                pixels, marked, unlabelled, hidden, nodata, present,
+                height, width, len(bands), dtype, found.content.hexdigest(), learnt.hexdigest(),
+                image.grid.bounds_in(WGS_84), pixels, marked, unlabelled, hidden, nodata, present,
                 found.low, found.high, found.sums, np.concatenate([none, *found.samples], axis=1), found.step,
                 image.has_channels,
                 burnt.polygons if isinstance(burnt := mask.reader, BurntReader) and not burnt.inside else 0,
@@ -331,14 +335,9 @@ class _Values:
 
 
 def digest(found: Survey) -> dict[str, Any]:
-    """What the weights were trained on: counts, and one SHA-256 over images and masks, in order."""
+    """What the weights were trained on: counts, and one SHA-256 over the pixels of images and their labels, in order,
+    whatever files they come from: a VRT names others, and where polygons lie is said beside an image."""
     total = hashlib.sha256()
-    of_file = cache(sha256_of)  # of a stack only once
     for pair in found.splits.all:
-        total.update(bytes.fromhex(found.facts[pair].digest))
-        total.update(bytes.fromhex(of_file(pair.mask)))
-        attributes = pair.mask.with_suffix(".dbf")  # what the polygons of a shapefile are
-        for path in (pair.instances, attributes if pair.mask.suffix.lower() == ".shp" else None):
-            if path is not None and path.is_file():
-                total.update(bytes.fromhex(of_file(path)))
+        total.update(bytes.fromhex(found.facts[pair].content + found.facts[pair].labels))
     return {"train": len(found.splits.train), "val": len(found.splits.val), "sha256": total.hexdigest()}

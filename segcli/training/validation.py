@@ -98,7 +98,7 @@ class Predicted:
                 inputs = normalise(
                     seen.noted(read), reading.constants, [reading.ranges.get(pair)], scorer.device, scorer.dtype
                 )
-                for first_row, scores in scorer.scores(inputs, image.grid.height):
+                for first_row, scores in scorer.way.scores(inputs, image.grid.height):
                     found = scores[0].argmax(0).cpu().numpy()
                     true = reading.target(pair, first_row, 0, *found.shape)
                     known = written_out(seen.take(len(found)), (1, *found.shape))[0]
