@@ -152,11 +152,9 @@ def run(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Report:
-    """Do all jobs, but those that are up to date by the manifest, which keeps account of the others.
-
-    `progress` is told which are not to come. `workers` threads prepare what comes next. One job that fails is named and
-    the others go on, unless `on_error` is to stop. What NothingDoneError says ends the run.
-    """
+    """Do all jobs, but those that are up to date by the manifest, which keeps account of the others. One that fails is
+    named and the others go on, unless `on_error` is to stop; what NothingDoneError says ends the run. `workers` threads
+    prepare what comes next, and `progress` is told which are not to come."""
     waited = progress or Progress(len(jobs))
     work = _Run(steps, console, manifest, debug, on_error, Report(len(jobs)), waited, dict.fromkeys(jobs))
     steps.stopping.is_set = False
@@ -166,7 +164,8 @@ def run(
             work.all(prepared)
     except NothingDoneError:
         work.report.ended = work.report.left - len(work.left)
-        work.tell_left()
+        with suppress(NothingDoneError):  # of stdout that takes no more
+            work.tell_left()
         work.report.tell(console)  # the error says why there is no more
         raise
     except _Stop:
@@ -264,16 +263,16 @@ class _Run(Generic[Item]):
             else:
                 if left := self.manifest.add(ready.job.source, written, ready.sources.paths, ready.sources.check):
                     self.console.say(f"{left}: of an earlier {ready.job.output.name}; remove or make it again")
-                written = [placed(path, self.manifest.folder) for path in written]
+                written = placed(written, self.manifest.folder)
         except Exception as error:
             self.fail(ready.job, error)
             return
         self.report.done += 1
+        self.left.pop(ready.job, None)
         self.console.detail(f"{ready.job.source}: {(seconds := (monotonic() - began) / together):.2f} s")
         if written:
             self.console.result(written[0])
-        names = list(map(str, written or [ready.job.output]))
-        self._record(ready.job, "done", outputs=names, seconds=round(seconds, 3))
+        self._record(ready.job, "done", outputs=[*map(str, written or [ready.job.output])], seconds=round(seconds, 3))
 
     def fail(self, job: Job, error: Exception) -> None:
         """Name a job that failed; raises what ends the run."""

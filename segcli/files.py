@@ -77,6 +77,31 @@ def replacing(
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def restored(path: Path) -> Iterator[None]:
+    """What lies there when the block begins lies there again when it fails; what lay there not, not."""
+    old = part_of(path.with_name(f"{path.name}.old"))
+    is_there, is_kept = os.path.lexists(path), False
+    with suppress(OSError):  # of a folder, of what nobody may touch, or where there are no links
+        if is_there:
+            old.unlink(missing_ok=True)
+            os.link(path, old, follow_symlinks=False)
+            is_kept = True
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if is_kept:
+                old.replace(path)
+            elif not is_there:
+                path.unlink(missing_ok=True)
+        raise
+    finally:
+        if is_kept:
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
+
+
 def to_disk(path: Path) -> None:
     """What was written to a file is there after a power failure, too."""
     with path.open("rb") as file:

@@ -337,18 +337,18 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
             return str(batch.run(jobs(), steps, Console(quiet=True), manifest))
 
     whole = batch.Steps(prepare, all_alike, written("without"), lambda job, _: list(job.files))
-    names = [0]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    def named(path: Path, root: Path) -> Path:
-        names[0] += 1
-        return killed() if moment == ("first name", "second name")[names[0] - 1] else placed(path, root)  # type: ignore
+    def named(waiting: list[Path], root: Path) -> None:
+        placed(waiting[: ("first name", "second name").index(moment)], root)
+        killed()
 
     with monkeypatch.context() as patched:
         patched.setattr("shutil.rmtree", lambda *_, **__: None)  # which a kill leaves no time for
-        patched.setattr(batch, "placed", named)
+        if moment.endswith("name"):
+            patched.setattr(batch, "placed", named)
         if moment == "record":
             patched.setattr(Manifest, "add", killed)
         steps = batch.Steps(prepare, all_alike, killed if moment == "work" else whole.work,
@@ -363,6 +363,53 @@ def test_a_run_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pyte
     by_hand.unlink()
     assert run(whole) == "done 1  up to date 0  failed 0"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.tif", "overlays", "segcli.jsonl"]
+
+
+def test_a_file_that_may_not_have_its_name_takes_none_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made of one source is new together, or as it was; also what says something of it beside it."""
+    (tmp_path / "a.tif").write_text("pixels")
+    out, old = tmp_path / "out", {"a.png": "old", "a.png.aux.xml": "of old", "overlays/a.png": "old overlay"}
+    words = ["first"]
+
+    def work(group: list[tuple[batch.Job, Path]]) -> None:
+        for job, _ in group:
+            for path in job.files:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(words[0])
+
+    def run(overwrite: bool = False) -> batch.Report:
+        jobs = batch.plan([tmp_path / "a.tif"], out, png, False, [batch.Beside("overlays"), batch.Beside("scores")])[1]
+        steps = batch.Steps(prepare, all_alike, work, lambda job, _: list(job.files))
+        with opened(out, "predict", Options()) as manifest:
+            return batch.run(jobs, steps, Console(quiet=True), manifest, overwrite)
+
+    def contents() -> dict[str, str]:
+        return {str(path.relative_to(out)): path.read_text() for path in out.rglob("*")
+                if path.is_file() and path.name != "segcli.jsonl"}  # fmt: skip
+
+    assert str(run()) == "done 1  up to date 0  failed 0"
+    for name, text in old.items():
+        (out / name).write_text(text)
+    before, words[0] = contents(), "second"
+    (out / "scores" / "a.png").unlink()
+    (out / "scores" / "a.png").mkdir()
+    del before["scores/a.png"]
+    report = run(overwrite=True)
+    assert (str(report), "scores/a.png: cannot be written" in report.failures[0]) == (
+        "done 0  up to date 0  failed 1",
+        True,
+    )
+    assert contents() == before
+    (out / "scores" / "a.png").rmdir()
+    assert str(run(overwrite=True)) == "done 1  up to date 0  failed 0"
+    assert contents() == dict.fromkeys(before.keys() - {"a.png.aux.xml"} | {"scores/a.png"}, "second")
+    # Where no file can have a second name, as on some file systems, what is new is there.
+    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no links")))
+    words[0] = "third"
+    assert str(run(overwrite=True)) == "done 1  up to date 0  failed 0"
+    assert set(contents().values()) == {"third"}
 
 
 def test_what_ends_a_run_is_told_of_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -395,6 +395,20 @@ def test_a_terminal_has_a_bar_in_colours_unless_told_otherwise(tmp_path: Path, m
     assert (code, said.count("\n"), "━" in said) == (1, 1, False)
 
 
+def test_names_on_a_terminal_are_text(tmp_path: Path, ready: Ready) -> None:
+    """In a pipe they are what they are."""
+    write_picture(tmp_path / "masks" / "b\x1b[31m\n.png", np.ones((9, 9), np.uint8))
+    said, code = on_a_terminal(ready, tmp_path, "colorize", "masks", "--out", "one", TERM="dumb")
+    assert (code, "one/b\\x1b[31m\\n.png" in said, "b\x1b[31m" in said) == (0, True, False)
+
+
+@pytest.mark.parametrize("verb", ["predict", "eval", "colorize", "tile"])
+def test_no_more_threads_than_systems_have(segcli: Program, tmp_path: Path, masks: Path, verb: str) -> None:
+    more = {"eval": ("masks",), "colorize": ("--out", "out"), "predict": ("--out", "out")}.get(verb, ())
+    result = segcli(verb, "masks", *more, "--jobs", 10**17)
+    assert (result.returncode, "1024" in result.stderr) == (2, True), result.stderr
+
+
 @pytest.mark.parametrize("verb", ["predict", "eval", "colorize", "tile", "train"])
 def test_help_has_examples_and_a_shell_can_complete(segcli: Program, verb: str) -> None:
     text = segcli(verb, "--help", COLUMNS="100").stdout

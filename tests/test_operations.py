@@ -163,6 +163,12 @@ def test_reports_of_two_runs_are_not_mixed(masks: Path, refused: Refused, monkey
         patch.setattr(os, "fsync", full)
         assert "report.html: cannot be written: No space left" in refused(*command, code=3)
     assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == before
+    Path("report/report.json").unlink()
+    Path("report/report.json").mkdir()  # which no file can replace: the others have their names by then
+    assert "report.json: cannot be written: Is a directory" in refused(*command, code=1)
+    assert {path.name: path.read_bytes() for path in Path("report").iterdir() if path.is_file()} == {
+        name: text for name, text in before.items() if name != "report.json"
+    }
 
 
 @pytest.mark.parametrize(

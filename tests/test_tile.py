@@ -633,6 +633,32 @@ def test_what_segcli_did_not_write_is_not_replaced(
     assert (tmp_path / "b.tif").read_text() == "mine"
 
 
+def test_what_lies_beside_the_name_of_a_tile_is_not_taken_for_its_own(tmp_path: Path, tile: Tile) -> None:
+    """Of a tile that is there it is left, of one that comes it goes."""
+    scene = noise((3, 70, 140))
+    write_raster(tmp_path / "a.tif", scene)
+    (tmp_path / "d").mkdir()
+    name, other = (tmp_path / "d" / f"a_r00000_c000{place}.tif" for place in ("00", "64"))
+
+    def hide(path: Path) -> None:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False):
+            write_raster(tmp_path / "x.tif", noise((3, 64, 64)))
+            with rasterio.open(tmp_path / "x.tif", "r+") as file:
+                file.write_mask(np.zeros((64, 64), bool))
+        (tmp_path / "x.tif.msk").rename(f"{path}.msk")
+
+    hide(name)
+    arguments = ("a.tif", "--size", 64, "--out", "d")
+    assert tile(*arguments) == 0
+    hide(other)
+    assert tile(*arguments) == 0
+    assert (Path(f"{name}.msk").exists(), Path(f"{other}.msk").exists()) == (False, True)
+    assert tile(*arguments, "--overwrite") == 0
+    assert not list((tmp_path / "d").glob("*.msk"))
+    with rasterio.open(other) as file:
+        assert file.dataset_mask().all()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_ended_leaves_whole_tiles_and_goes_on(
     tmp_path: Path, tile: Tile, ready: Ready, how: signal.Signals

@@ -2,17 +2,20 @@
 what is written must come with its own and not with those of an older file."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from segcli.files import destination, move, part_of, replacing
+from segcli.files import destination, move, part_of, replacing, restored
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.names import Name
 
 _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj", ".tab", ".rpb", "_rpc.txt")
 _AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
+
+OTHERS = (".ovr", ".msk")
+"""Overviews and a mask, where some program has put them into files beside a raster."""
 
 _OF_PLACES = (b"<GeoTransform>", b"<SRS", b"<GCPList", b'domain="RPC"')
 """What begins where an .aux.xml says where a raster lies; programs that look at one leave statistics alone there."""
@@ -31,7 +34,7 @@ def aux_of(path: Path) -> Path:
 def remove_others(path: Path) -> None:
     """Overviews and masks that some program has put beside a file, which are those of an older one once it is replaced:
     what is written here has its own inside."""
-    for ending in (".ovr", ".msk"):
+    for ending in OTHERS:
         with suppress(OSError):
             Path(f"{path}{ending}").unlink()
 
@@ -61,20 +64,26 @@ def replacing_both(path: Path, faults: Callable[[Path], AbstractContextManager[N
         remove_aux(part)
 
 
-def placed(waiting: Path, root: Path) -> Path:
-    """A whole file that waited, under its name below `root`, with the .aux.xml beside it; an older one goes.
+def placed(waiting: Sequence[Path], root: Path) -> list[Path]:
+    """Whole files that waited, under their names below `root`, each with the .aux.xml beside it; older ones go.
 
-    Raises InputError where it cannot have it, NothingDoneError where no other file could have one either.
+    All or none: raises InputError where one cannot have its name, NothingDoneError where no other file could have one
+    either, and then what was there before is there.
     """
-    path = destination(waiting)
-    with faults_of_writing(path, root):
-        if os.path.exists(aux_of(waiting)):  # noqa: PTH110
-            move(aux_of(waiting), aux_of(path))
-        else:
-            remove_aux(path)
-        move(waiting, path)
+    places = [destination(path) for path in waiting]
+    with ExitStack() as before:
+        for part, path in zip(waiting, places, strict=True):
+            with faults_of_writing(path, root):
+                before.enter_context(restored(aux_of(path)))
+                before.enter_context(restored(path))
+                if os.path.exists(aux_of(part)):  # noqa: PTH110
+                    move(aux_of(part), aux_of(path))
+                else:
+                    remove_aux(path)
+                move(part, path)
+    for path in places:
         remove_others(path)
-    return path
+    return places
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:

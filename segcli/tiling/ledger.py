@@ -16,6 +16,7 @@ from segcli.errors import BusyError, InputError, UsageError
 from segcli.files import PART, Places, lock, replacing
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.names import Name
+from segcli.raster.sidecars import OTHERS
 from segcli.shard import Shard
 from segcli.tiling.journal import JOURNAL, journals, lines_of, read_journal
 from segcli.tiling.manifest import (
@@ -229,13 +230,16 @@ class Ledger:
         places = Places()  # folders below may be links to where inputs lie
         return next((name for name in names if places.of(self.folder / name) in self._inputs), None)
 
-    def sweep(self, folder: Path, names: str) -> None:
-        """Remove what killed runs have left of tiles of these names, a pattern. A folder is looked through once: there
-        may be tens of thousands of rasters, each with its tiles."""
+    def sweep(self, folder: Path, names: str, scene: Scene) -> None:
+        """Remove what killed runs have left of tiles of these names, a pattern, and what lies beside the names of those
+        that are to come, and would be taken for theirs. A folder is looked through once: there may be tens of thousands
+        of rasters, each with its tiles."""
         if folder not in self._parts:
-            self._parts[folder] = [path.name for path in folder.iterdir() if PART in path.name]
+            self._parts[folder] = [path.name for path in folder.iterdir() if PART in path.name or _of(path.name)]
+        there = {self.folder / name for record in scene.records.values() for name in record.files}
         for name in self._parts[folder]:
-            if re.fullmatch(rf"\.+{names}{re.escape(PART)}.*", name):
+            is_beside = folder / _of(name) not in there and re.fullmatch(names, _of(name)) is not None
+            if is_beside or re.fullmatch(rf"\.+{names}{re.escape(PART)}.*", name):
                 (folder / name).unlink(missing_ok=True)
 
     def add(self, scene: Scene, record: Record) -> None:
@@ -314,3 +318,8 @@ class Ledger:
         if path.suffix != ".jsonl":
             return read(path) if path.exists() else None
         return read_journal(path)
+
+
+def _of(name: str) -> str:
+    """The tile that a file beside it is of; nothing for what is none."""
+    return next((name.removesuffix(ending) for ending in (".aux.xml", *OTHERS) if name.endswith(ending)), "")

@@ -310,7 +310,7 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
     for folder in {(ledger.folder / name).parent for name in names}:
         with faults_of_writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            ledger.sweep(folder, pattern)
+            ledger.sweep(folder, pattern, scene)
     return replace(work, scene=scene)
 
 
