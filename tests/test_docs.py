@@ -242,7 +242,7 @@ def test_sheets_of_one_scene_and_a_part_of_it(pipeline: Shell, tmp_path: Path, r
             transform=corner * corner.translation(columns.start, 0), **place,
         ) as file:  # fmt: skip
             file.write(part)
-    result = pipeline(block("sheets"))
+    result = pipeline(block("mosaic"))
     assert result.returncode == 0, result.stderr
     with rasterio.open(tmp_path / "scene.tif") as file:
         assert np.array_equal(file.read(), pixels)
