@@ -189,13 +189,13 @@ def test_metadata_that_gdal_writes_beside_a_file_are_named(
 
 
 def test_accounts_have_domains_and_nodata_by_band_and_older_ones_do_not() -> None:
-    like = Stored(1, "uint8", band_nodata=(0, math.nan), domains=({"SENSOR": {"SUN": "33"}}, {}))
+    like = Stored(1, "uint8", kinds=("gray",), band_nodata=(0, math.nan), domains=({"SENSOR": {"SUN": "33"}}, {}))
     values = json.loads(json.dumps(like.to_json(), allow_nan=False))
     found = Stored.from_json(values)
     assert found.domains == like.domains
     np.testing.assert_array_equal(found.band_nodata, like.band_nodata)
     del values["domains"], values["band_nodata"]
-    assert Stored.from_json(values) == Stored(1, "uint8")
+    assert Stored.from_json(values) == Stored(1, "uint8", kinds=("gray",))
     with pytest.raises((TypeError, ValueError)):
         Stored.from_json({**values, "domains": [{"SENSOR": 1}]})
 
