@@ -78,9 +78,9 @@ def replacing(
 
 
 @contextmanager
-def restored(path: Path) -> Iterator[None]:
-    """What lies there when the block begins lies there again when it fails; what lay there not, not."""
-    old = part_of(path.with_name(f"{path.name}.old"))
+def restored(path: Path, old: Path) -> Iterator[None]:
+    """What lies there when the block begins lies there again when it fails; what lay there not, not. Meanwhile it has
+    the name `old`, too, of the same file system: of another, or of one without links, what is new stays."""
     is_there, is_kept = os.path.lexists(path), False
     with suppress(OSError):  # of a folder, of what nobody may touch, or where there are no links
         if is_there:

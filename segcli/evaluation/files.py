@@ -12,7 +12,7 @@ from segcli.classes import ClassTable
 from segcli.errors import NothingDoneError, UsageError
 from segcli.evaluation.meaning import Meaning
 from segcli.evaluation.pairs import Pair
-from segcli.files import held, replacing, restored
+from segcli.files import held, part_of, replacing, restored
 from segcli.measures.confusion import Totals
 from segcli.measures.report import SCHEMA, ImageCounts, per_class_rows, per_image_rows, to_csv, totals_in
 from segcli.options import EvalOptions, Unpredicted
@@ -38,7 +38,7 @@ def write_report(
     }
     with ExitStack() as parts:  # which come into place when all are written
         for name in texts:
-            parts.enter_context(restored(folder / name))
+            parts.enter_context(restored(folder / name, part_of(folder / f"{name}.old")))
         for name, text in texts.items():
             part = parts.enter_context(replacing(folder / name, faults_of_writing))
             with faults_of_writing(folder / name), part.open("w", encoding="utf-8", errors="replace") as file:

@@ -74,8 +74,9 @@ def placed(waiting: Sequence[Path], root: Path) -> list[Path]:
     with ExitStack() as before:
         for part, path in zip(waiting, places, strict=True):
             with faults_of_writing(path, root):
-                before.enter_context(restored(aux_of(path)))
-                before.enter_context(restored(path))
+                # Where they wait, a run that is killed leaves nothing that the next one does not remove.
+                before.enter_context(restored(aux_of(path), Path(f"{aux_of(part)}.old")))
+                before.enter_context(restored(path, Path(f"{part}.old")))
                 if os.path.exists(aux_of(part)):  # noqa: PTH110
                     move(aux_of(part), aux_of(path))
                 else:
