@@ -77,9 +77,10 @@ class Scorer:
             finite &= scores.isfinite().all()  # asked of a GPU once, not for each strip
             yield first_row, scores
         if not finite:
+            other = "" if self.dtype == torch.float32 else ", or give --precision fp32"
             raise InputError(name, "scores that are no numbers", "its values, or those of the weights, are too large"
-                             f" for {str(self.dtype).removeprefix('torch.')}", "mark what is no data (nodata), or give "
-                             "--precision fp32")  # fmt: skip
+                             f" for {str(self.dtype).removeprefix('torch.')}", f"mark what is no data (nodata){other}"
+                             )  # fmt: skip
 
     def together(self, height: int, width: int) -> int:
         """How many images of one size go through together."""

@@ -31,7 +31,7 @@ COLUMNS = ("class", "label", "class_id", "classification", "category", "name")
 """Attributes that are looked for, in this order, to say what a polygon is."""
 
 
-FAR = 2**24
+FAR = 1e9
 """Columns and rows; GDAL loses polygons that have corners much farther away."""
 
 EDGES = 64
@@ -85,12 +85,12 @@ class BurntReader:
             there = _elsewhere(crs, grid)
             placed = [(shape, values[kind]) for polygon, kind in zip(geometries, kinds, strict=True)
                       if (shape := _in_pixels(polygon, crs, grid, there)) is not None]  # fmt: skip
+            bounds = [_bounds(shape) for shape, _ in placed]
+            for n in (n for n, ends in enumerate(bounds) if max(map(abs, ends)) > FAR):
+                placed[n] = _cut(placed[n][0], grid), placed[n][1]
+                bounds[n] = _bounds(placed[n][0])
         self._shapes = placed
-        self._bounds = np.array([_bounds(shape) for shape, _ in placed]).reshape(-1, 4)  # left, top, right, bottom
-        for n in np.flatnonzero((np.abs(self._bounds) > FAR).any(axis=1) & self._near(0, 0, grid.height, grid.width)):
-            shape = _cut(placed[n][0], grid)
-            self._shapes[n] = shape, placed[n][1]
-            self._bounds[n] = _bounds(shape) if shape["coordinates"] else np.nan
+        self._bounds = np.array(bounds).reshape(-1, 4)  # left, top, right, bottom
         self.inside = int(np.count_nonzero(self._near(0, 0, grid.height, grid.width)))
 
     def read(self, bands: Sequence[int], row: int, col: int, height: int, width: int) -> NDArray[Any]:
@@ -316,13 +316,14 @@ def _cut(shape: dict[str, Any], grid: Grid) -> dict[str, Any]:
     """What of a shape lies on an image or next to it."""
     import shapely
 
+    box = shapely.box(-1, -1, grid.width + 1, grid.height + 1)
     with np.errstate(all="ignore"):
-        near = shapely.clip_by_rect(shapely.geometry.shape(shape), -1, -1, grid.width + 1, grid.height + 1)
+        near = shapely.intersection(shapely.make_valid(shapely.geometry.shape(shape)), box)
     return _mapping(shapely.MultiPolygon(polygons_in(near)))
 
 
 def _bounds(shape: dict[str, Any]) -> tuple[float, float, float, float]:
-    points = np.array(list(_points(shape["coordinates"])))
+    points = np.array(list(_points(shape["coordinates"])) if shape["coordinates"] else [(np.nan, np.nan)])
     return (*points.min(0), *points.max(0))
 
 

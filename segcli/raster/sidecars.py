@@ -14,6 +14,8 @@ _OF_SHAPEFILES = (".dbf", ".shx", ".prj", ".cpg")
 _OF_RASTERS = (".wld", ".hdr", ".prj", ".tab", ".rpb", "_rpc.txt")
 _AFTER_ALL = (".aux.xml", ".msk", ".hdr")  # scene.img.hdr: ENVI's other way
 
+AUX = ".aux.xml"
+
 OTHERS = (".ovr", ".msk")
 """Overviews and a mask, where some program has put them into files beside a raster."""
 
@@ -28,7 +30,7 @@ _READ = 2**24
 
 def aux_of(path: Path) -> Path:
     """Where GDAL puts what the format cannot hold, such as some reference systems, and looks for it."""
-    return Path(f"{path}.aux.xml")
+    return Path(f"{path}{AUX}")
 
 
 def remove_others(path: Path) -> None:

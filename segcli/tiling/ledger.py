@@ -16,7 +16,7 @@ from segcli.errors import BusyError, InputError, UsageError
 from segcli.files import PART, Places, lock, replacing
 from segcli.raster.faults import faults_of_writing
 from segcli.raster.names import Name
-from segcli.raster.sidecars import OTHERS
+from segcli.raster.sidecars import AUX, OTHERS
 from segcli.shard import Shard
 from segcli.tiling.journal import JOURNAL, journals, lines_of, read_journal
 from segcli.tiling.manifest import (
@@ -31,6 +31,9 @@ from segcli.tiling.manifest import (
 )
 from segcli.tiling.marks import unchanged
 
+BESIDE = (AUX, *OTHERS)
+"""How the names of files end that say something of the one they lie beside."""
+
 
 class Ledger:
     """A folder of tiles while they are written: what is there already, and what comes, each line before its files get
@@ -44,6 +47,7 @@ class Ledger:
         self.folder = folder
         self._inputs = inputs  # links followed
         self._parts: dict[Path, list[str]] = {}
+        self._beside: set[Path] = set()
         self._shard = shard
         self.account = folder / (MANIFEST if shard is None else f"tiles.{shard}.json")
         self._mine = folder / f".tiles.{shard}.lock"
@@ -230,17 +234,20 @@ class Ledger:
         places = Places()  # folders below may be links to where inputs lie
         return next((name for name in names if places.of(self.folder / name) in self._inputs), None)
 
-    def sweep(self, folder: Path, names: str, scene: Scene) -> None:
+    def sweep(self, folder: Path, names: str, coming: Iterable[Path]) -> None:
         """Remove what killed runs have left of tiles of these names, a pattern, and what lies beside the names of those
         that are to come, and would be taken for theirs. A folder is looked through once: there may be tens of thousands
         of rasters, each with its tiles."""
         if folder not in self._parts:
-            self._parts[folder] = [path.name for path in folder.iterdir() if PART in path.name or _of(path.name)]
-        there = {self.folder / name for record in scene.records.values() for name in record.files}
+            found = [path.name for path in folder.iterdir()]
+            self._parts[folder] = [name for name in found if PART in name]
+            self._beside |= {folder / name for name in found if name.endswith(BESIDE)}
         for name in self._parts[folder]:
-            is_beside = folder / _of(name) not in there and re.fullmatch(names, _of(name)) is not None
-            if is_beside or re.fullmatch(rf"\.+{names}{re.escape(PART)}.*", name):
+            if re.fullmatch(rf"\.+{names}{re.escape(PART)}.*", name):
                 (folder / name).unlink(missing_ok=True)
+        for path in self._beside and {Path(f"{tile}{ending}") for tile in coming for ending in BESIDE} & self._beside:
+            path.unlink(missing_ok=True)
+            self._beside.discard(path)
 
     def add(self, scene: Scene, record: Record) -> None:
         """Before the tile's files get their names; by any thread."""
@@ -318,8 +325,3 @@ class Ledger:
         if path.suffix != ".jsonl":
             return read(path) if path.exists() else None
         return read_journal(path)
-
-
-def _of(name: str) -> str:
-    """The tile that a file beside it is of; nothing for what is none."""
-    return next((name.removesuffix(ending) for ending in (".aux.xml", *OTHERS) if name.endswith(ending)), "")

@@ -307,10 +307,11 @@ def make_room(work: Work, ledger: Ledger, overwrite: bool) -> Work:
         work.scene.digest = found if unchanged(work.scene, files, ledger.folder) else ""  # not of what was opened
     scene = ledger.begin(work.scene)
     pattern = re.escape(scene.name) + TILE_PLACE + re.escape(work.rules.ending)
+    coming = [ledger.folder / name for name in {*names}.difference(*(one.files for one in scene.records.values()))]
     for folder in {(ledger.folder / name).parent for name in names}:
         with faults_of_writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            ledger.sweep(folder, pattern, scene)
+            ledger.sweep(folder, pattern, coming)
     return replace(work, scene=scene)
 
 

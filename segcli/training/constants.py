@@ -98,7 +98,13 @@ def normalisation(
                 figures[n] = _without_outliers(values[known], None if weights is None else weights[known])
     # A constant band stays where it is: dividing by its zero deviation would make NaN.
     mean, deviation = zip(*((mean, deviation or 1.0) for mean, deviation in figures), strict=True)
-    return Normalisation(found.dtype, mean, deviation, wanted)
+    try:
+        return Normalisation(found.dtype, mean, deviation, wanted)
+    except ValueError as error:
+        far = max(found.splits.train, key=lambda pair: max(-found.facts[pair].low, found.facts[pair].high))
+        low, high = found.facts[far].low, found.facts[far].high
+        raise UsageError(far.image, f"values from {low:g} to {high:g}", "expected numbers that float32 can count in",
+                         "mark what is no data (gdal_edit.py -a_nodata)") from error  # fmt: skip
 
 
 def _seen(fact: Facts, bands: int, ends: Range | None) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

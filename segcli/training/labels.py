@@ -123,14 +123,14 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
         raise UsageError(first, "a mask in colours", "nothing says which colour is which class",
                          f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
     values = values_in(pair.mask for pair in pairs)
-    # Where none is a mask, whoever looks at each of them names them all, and a table is nothing to them.
-    return table_of(values, data) if values or any(_is_mask(pair.mask) for pair in pairs) else BINARY
+    # Where there are none because some are no masks, whoever looks at each of them names these, whatever the classes.
+    return table_of(values, data) if values or all(_is_mask(pair.mask) for pair in pairs) else BINARY
 
 
 def _is_mask(path: Path) -> bool:
     with suppress(InputError), closing(open_images(path, "mask")) as masks:
         check_labels(masks.planes[0])
-        return True
+        return all(strip.pixels.size for strip in masks.planes[0].strips(512))
     return False
 
 

@@ -145,6 +145,10 @@ def survey(
             raise UsageError(pairs[0].mask.parent, f"not one labelled pixel in the {name} masks",
                              "expected some where the images have data")  # fmt: skip
     _check_classes(splits, facts, labels.classes)
+    for pair in splits.val if len(labels.classes.entries) == 256 else ():
+        if facts[pair].pixels.sum() < facts[pair].height * facts[pair].width:  # their masks have no value for these
+            raise UsageError(pair.image, "pixels without data or label, and all 256 values are classes",
+                             "expected validation images without", "take a value out of the class table")  # fmt: skip
     if chosen is None and all(fact.has_channels and fact.bands == count for fact in facts.values()):
         chosen = tuple(range(1, count + 1))  # so that predict knows channels that the weights learnt from
     return Survey(splits, facts, next(iter(dtypes)), count, chosen)
@@ -246,8 +250,6 @@ class _Look:
                     counts = np.bincount((places[:, col : col + CELL] + 1).ravel(), minlength=classes + 1)
                     present[first_row // CELL, col // CELL] = counts[1:] > 0
                     pixels += counts[1:]
-            if classes == 256 and int(pixels.sum()) < height * width:  # then a mask has no value for them
-                raise InputError(pair.image, "pixels without data or label, and all 256 values are classes")
             none = np.empty((len(bands), 0), np.float32)
             return Facts(
                 height, width, len(bands), dtype, found.content.hexdigest(), learnt.hexdigest(),
