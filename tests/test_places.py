@@ -24,6 +24,7 @@ from segcli.options import PredictOptions
 from segcli.predict import run as predict
 from segcli.raster import vectors
 from segcli.raster.align import difference, is_elsewhere
+from segcli.raster.burn import burnt
 from segcli.raster.ellipsoid import around, degrees_on, ellipsoid_of, signed_area, surface, transformed
 from segcli.raster.grid import Grid
 from segcli.raster.images import open_images
@@ -188,7 +189,9 @@ def test_print_resolution_is_no_size_on_earth(tmp_path: Path) -> None:
 def written(tmp_path: Path, grid: Grid, ring: np.ndarray, *holes: np.ndarray) -> dict[str, Any]:
     geometry = {"type": "Polygon", "coordinates": [part.tolist() for part in (ring, *holes)]}
     path = tmp_path / "a.geojson"
-    vectors._write_geojson(path, path, iter([vectors.Feature(geometry, {"class": 1, "name": "a"})]), grid.crs)
+    assert grid.transform is not None
+    stray = vectors.STRAY * math.sqrt(abs(grid.transform.determinant))
+    vectors._write_geojson(path, path, iter([vectors.Feature(geometry, {"class": 1, "name": "a"})]), grid.crs, stray)
     found: dict[str, Any] = json.loads(path.read_text())["features"][0]["geometry"]
     return found
 
@@ -348,14 +351,115 @@ def test_geojson_with_a_pole_inside_is_valid(tmp_path: Path, crs: str) -> None:
         assert found.is_valid, shapely.is_valid_reason(found)
 
 
-def polygons_of(tmp_path: Path, crs: str, place: Affine, kind: Any) -> int:
-    """The exit code of a prediction of blobs there, with polygons."""
-    field = np.kron(np.random.default_rng(0).integers(0, 2, (9, 11)), np.ones((17, 17))).astype(np.uint8) * 200
-    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 187, 153, 3, dtype="uint8", crs=crs, transform=place) as file:
-        file.write(np.stack([field] * 3))
+BLOBS = np.kron(np.random.default_rng(0).integers(0, 2, (9, 11)), np.ones((17, 17))).astype(np.uint8)
+
+
+def polygons_of(
+    tmp_path: Path, crs: str, place: Affine | None, kind: Any, field: np.ndarray = BLOBS, **more: Any
+) -> int:
+    """The exit code of a prediction of `field` there, with polygons."""
+    (height, width), name = field.shape, tmp_path / "a.tif"
+    with rasterio.open(name, "w", "GTiff", width, height, 3, dtype="uint8", crs=crs, transform=place) as file:
+        file.write(np.stack([field * 200] * 3))
     checkpoint.save(brightness_model(), tmp_path / "w.safetensors")
-    options = PredictOptions((tmp_path / "a.tif",), tmp_path / kind, (str(tmp_path / "w.safetensors"),), polygons=kind)
+    options = PredictOptions((name,), tmp_path / kind, (str(tmp_path / "w.safetensors"),), polygons=kind, **more)
     return predict(options, Console(quiet=True))
+
+
+def burnt_back(tmp_path: Path, crs: str, place: Affine, field: np.ndarray) -> np.ndarray:
+    """The field as GeoJSON tells it: which pixels' middles lie in its polygons of the class of bright ones."""
+    assert polygons_of(tmp_path, crs, place, "geojson", field) == 0
+    found = json.loads((tmp_path / "geojson" / "polygons" / "a.geojson").read_text())
+    shapes = [shapely.geometry.shape(one["geometry"]) for one in found["features"] if one["properties"]["class"] == 7]
+    assert all(shape.is_valid for shape in shapes)
+    rows, columns = np.mgrid[: field.shape[0], : field.shape[1]]
+    x, y = place @ (columns.ravel() + 0.5, rows.ravel() + 0.5)
+    middles = shapely.points(*transform(crs, "EPSG:4326", x, y))
+    shapely.prepare(shapes)
+    together = sum(shapely.intersects(shape, middles).astype(int) for shape in shapes)  # some lie on the cut at 180
+    assert together.max() == 1
+    return np.asarray(together).reshape(field.shape)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413"])
+def test_arms_of_what_lies_around_a_pole_enclose_no_bays(tmp_path: Path, crs: str) -> None:
+    """A hook, and a spiral that goes round the pole twice: in GeoJSON, and as labels of an image in degrees."""
+    hook, spiral = np.zeros((2, 80, 80), np.uint8)
+    for box in (np.s_[35:45, 35:45], np.s_[38:41, 45:61], np.s_[10:41, 58:61], np.s_[10:13, 38:61]):
+        hook[box] = 1
+    row = col = 40
+    for n, (down, right) in enumerate([(0, 1), (1, 0), (0, -1), (-1, 0)] * 3, start=1):
+        end = row + 5 * n * down, col + 5 * n * right
+        spiral[min(row, end[0]) : max(row, end[0]) + 2, min(col, end[1]) : max(col, end[1]) + 2] = 1
+        row, col = end
+    place = Affine(25_000, 0, -1e6, 0, -25_000, 1e6)
+    for field in (hook, spiral):
+        assert np.array_equal(burnt_back(tmp_path, crs, place, field), field)
+        assert polygons_of(tmp_path, crs, place, "gpkg", field, overwrite=True) == 0
+        north = 90 if crs == "EPSG:3413" else -78
+        degrees = Grid(120, 720, CRS.from_epsg(4326), from_origin(-180, north, 0.5, 0.1))
+        table = brightness_model().classes
+        path = tmp_path / "gpkg" / "polygons" / "a.gpkg"
+        with closing(burnt(path, degrees, table, attribute="class")) as labels:
+            found = np.concatenate([strip.pixels[0] for strip in labels.strips(120)])
+        rows, columns = np.mgrid[:120, :720]
+        x, y = transform("EPSG:4326", crs, *(degrees.transform @ (columns.ravel() + 0.5, rows.ravel() + 0.5)))
+        inverse = ~place @ (np.array(x), np.array(y))
+        at = [np.floor(part).astype(int).clip(0, 79).reshape(120, 720) for part in inverse]
+        assert ((found == 7) == field[at[1], at[0]]).mean() > 0.99
+
+
+def test_edges_that_are_straight_in_a_projection_are_bent_in_geojson(tmp_path: Path) -> None:
+    """Of a scene 110 km wide, whose middle would be off by twenty pixels; holes near its border stay inside."""
+    field = np.ones((60, 1100), np.uint8)
+    field[3, ::40], field[30] = 0, 0
+    assert np.array_equal(burnt_back(tmp_path, "EPSG:32633", from_origin(300_000, 6_700_020, 100, 100), field), field)
+
+
+@pytest.mark.parametrize(("crs", "kept"), [
+    ("+proj=utm +zone=33 +datum=WGS84 +units=km", ("gpkg",)),
+    ("+proj=utm +zone=10 +datum=NAD83 +units=us-ft", ("gpkg",)),
+    ("+proj=stere +lat_0=90 +units=km", ("gpkg", "fgb")), ("EPSG:2227", ("gpkg", "fgb")),
+])  # fmt: skip
+def test_polygons_keep_their_units(
+    tmp_path: Path, crs: str, kept: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or are refused, where GDAL would store kilometres or feet as metres."""
+    place = from_origin(500, 5300, 0.02, 0.02)
+    for kind in ("gpkg", "fgb"):
+        assert polygons_of(tmp_path, crs, place, kind) == (0 if kind in kept else 1)
+        assert ("which it takes for metre; GDAL stores it as another system" in capsys.readouterr().err) == (
+            kind not in kept
+        )
+        if kind in kept:
+            found = CRS.from_user_input(pyogrio.read_info(tmp_path / kind / "polygons" / f"a.{kind}")["crs"])
+            assert found.linear_units_factor[1] == pytest.approx(CRS.from_user_input(crs).linear_units_factor[1])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", ["geojson", "gpkg", "fgb"])
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+def test_polygons_of_what_has_a_system_and_no_place_are_columns_and_rows(tmp_path: Path, crs: str, kind: str) -> None:
+    assert polygons_of(tmp_path, crs, None, kind) == 0
+    path = tmp_path / kind / "polygons" / f"a.{kind}"
+    shapes = shapely.from_wkb(pyogrio.raw.read(path)[2])
+    assert tuple(shapely.total_bounds(shapes)) == (0, 0, 187, 153)
+    assert kind == "geojson" or pyogrio.read_info(path)["crs"] is None
+
+
+def test_simplified_outlines_are_as_near_as_they_are_to_be(tmp_path: Path, rng: np.random.Generator) -> None:
+    field = (rng.random((60, 70)) < 0.4).astype(np.uint8)
+    place = from_origin(500_000, 5_300_000, 10, 10)
+    assert polygons_of(tmp_path, "EPSG:32633", place, "gpkg", field) == 0
+    read = [pyogrio.raw.read(tmp_path / "gpkg" / "polygons" / "a.gpkg")[2]]
+    assert polygons_of(tmp_path, "EPSG:32633", place, "gpkg", field, simplify=15.0) == 0
+    read.append(pyogrio.raw.read(tmp_path / "gpkg" / "polygons" / "a.gpkg")[2])
+    whole, simple = map(shapely.from_wkb, read)
+    assert len(whole) == len(simple) > 100
+    assert shapely.get_num_coordinates(simple).sum() < 0.8 * shapely.get_num_coordinates(whole).sum()
+    for one, other in zip(whole, simple, strict=True):
+        far = shapely.distance(shapely.points(shapely.get_coordinates(one)), other.boundary)
+        assert far.max() <= 15 + 1e-6
 
 
 @pytest.mark.parametrize("crs", ["+proj=geos +h=35785831 +lon_0=0 +sweep=y", "+proj=moll"])

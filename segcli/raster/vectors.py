@@ -20,7 +20,6 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, TransformError
 from rasterio.features import shapes
-from rasterio.warp import transform_geom
 
 from segcli.errors import InputError, SegcliError, UsageError
 from segcli.files import destination, part_of, to_disk
@@ -31,7 +30,7 @@ from segcli.raster.faults import faults_of_writing
 from segcli.raster.gdal import deaf_to, gdal
 from segcli.raster.grid import Grid
 from segcli.raster.images import Images
-from segcli.raster.longitudes import in_degrees, moved, polygons_in
+from segcli.raster.longitudes import within_180
 from segcli.raster.measuring import in_plane, measure_of, signed_area_in_plane
 from segcli.raster.names import Name
 from segcli.raster.objects import Objects
@@ -42,9 +41,9 @@ POLYGONS = "polygons"
 
 BATCH = 5000
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON", "fgb": "FlatGeobuf"}
-WGS84 = "EPSG:4326"
-DIGITS = 8
-"""Of degrees in GeoJSON: a millimetre."""
+
+STRAY = 0.02
+"""Of a pixel: how far an edge in GeoJSON, which is straight in degrees, may be from where the mask has it."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +86,23 @@ def check_on_earth(path: Name, crs: Any) -> None:
                          "GeoJSON has no others", "--polygons gpkg")  # fmt: skip
 
 
-def _check_meridian(output: Path, part: Path, crs: Any) -> None:
-    """InputError where a file of vectors has lost from which meridian longitudes are counted: GDAL's drivers take some
-    systems for others of the same datum."""
+def _check_system(output: Path, part: Path, crs: Any) -> None:
+    """InputError where a file of vectors has lost from which meridian longitudes are counted, or in which units: GDAL's
+    drivers take some systems for others of the same datum."""
     import pyogrio
 
-    if crs is None or not crs.is_geographic or not (meridian := _meridian(crs.to_wkt())):
+    if crs is None or not (crs.is_geographic or crs.is_projected):
         return
-    found = pyogrio.read_info(part).get("crs")
-    if not math.isclose(meridian, _meridian(CRS.from_user_input(found).to_wkt()) if found else 0.0, abs_tol=1e-6):
-        raise InputError(destination(output), f"longitudes from a meridian at {meridian:g}",
-                         "GDAL stores it as another system here", "--polygons geojson")  # fmt: skip
+    told = pyogrio.read_info(part).get("crs")
+    found = CRS.from_user_input(told) if told else None
+    meridian, (unit, size) = _meridian(crs.to_wkt()), crs.units_factor
+    odd = ""
+    if crs.is_geographic and not math.isclose(meridian, _meridian(found.to_wkt()) if found else 0.0, abs_tol=1e-6):
+        odd = f"longitudes from a meridian at {meridian:g}"
+    elif found is not None and not math.isclose(size, found.units_factor[1], rel_tol=1e-9):
+        odd = f"coordinates in {unit}, which it takes for {found.units_factor[0]}"
+    if odd:
+        raise InputError(destination(output), odd, "GDAL stores it as another system here", "--polygons geojson")
 
 
 def _meridian(wkt: str) -> float:
@@ -125,14 +130,16 @@ def write_polygons(
         try:
             with gdal():
                 features = _features(masks, objects, images, wanted)
+                crs = None if grid.transform is None else grid.crs  # then it is columns and rows
                 if wanted.format == "geojson":
-                    _write_geojson(part, output, features, grid.crs)
+                    pixel = 1.0 if grid.transform is None else math.sqrt(abs(grid.transform.determinant))
+                    _write_geojson(part, output, features, crs, STRAY * pixel)
                 else:
                     left_out = UNDER_THE_MICROSCOPE if _pixel_um(grid) is None else ()
                     types = dict.fromkeys(images.axis_names, np.int32) | TYPES
                     types = {name: dtype for name, dtype in types.items() if name not in left_out}
-                    _write_by_pyogrio(part, features, types, grid.crs, wanted.format)
-                    _check_meridian(output, part, grid.crs)
+                    _write_by_pyogrio(part, features, types, crs, wanted.format)
+                    _check_system(output, part, crs)
             to_disk(part)
             part.replace(output)
         except (SegcliError, MemoryError, OSError):
@@ -212,10 +219,22 @@ def _features_of(
             measures = in_plane([ring * pixel_um for ring in placed])
             values |= dict(zip(UNDER_THE_MICROSCOPE, measures, strict=True))
         if wanted.simplify:
-            polygon = shapely.simplify(shapely.Polygon(placed[0], placed[1:]), wanted.simplify)
+            polygon = _simplified(shapely.Polygon(placed[0], placed[1:]), wanted.simplify)
             placed = [np.array(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
         geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in placed]}
         yield Feature(geometry, values | {"confidence": round(float(objects.confidence[number]), 4)})
+
+
+def _simplified(polygon: Any, most: float) -> Any:
+    """With fewer corners, none of which lay more than `most` from what is left: GEOS forgets about the first one."""
+    import shapely
+
+    corners = shapely.points(shapely.get_coordinates(polygon))
+    for step in (most, most / 2, most / 4, most / 8):
+        found = shapely.simplify(polygon, step)
+        if shapely.distance(corners, found.boundary).max() <= most * (1 + 1e-9):
+            return found
+    return polygon
 
 
 def _placed(ring: NDArray[np.int64], grid: Grid) -> NDArray[np.float64]:
@@ -237,13 +256,13 @@ def _in_pixels(ring: NDArray[np.float64], to_pixels: Any) -> NDArray[np.int64]:
     return np.rint(np.stack([columns, rows], axis=1)).astype(np.int64)
 
 
-def _write_geojson(part: Path, output: Path, features: Iterator[Feature], crs: Any) -> None:
+def _write_geojson(part: Path, output: Path, features: Iterator[Feature], crs: Any, stray: float) -> None:
     """RFC 7946: longitude and latitude, cut where they begin anew, outlines counterclockwise and holes clockwise; of a
     raster that lies nowhere on earth, column and row of the whole size."""
     with part.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features):
-            geometry = feature.geometry if crs is None else _placed_on_earth(output, feature.geometry, crs)
+            geometry = feature.geometry if crs is None else _placed_on_earth(output, feature.geometry, crs, stray)
             geometry = geometry | {"coordinates": _oriented(geometry["coordinates"])}
             properties = feature.attributes
             if crs is None:
@@ -264,45 +283,13 @@ def _of_qupath(geometry: dict[str, Any], attributes: dict[str, Any]) -> tuple[di
     return geometry, attributes | more
 
 
-def _placed_on_earth(output: Path, geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
+def _placed_on_earth(output: Path, geometry: dict[str, Any], crs: Any, stray: float) -> dict[str, Any]:
     """InputError where a corner is no place on earth, as beside the disk that a satellite sees."""
     try:
-        return _within_180(geometry, crs)
+        return within_180(geometry, crs, stray)
     except (CPLE_BaseError, CRSError, TransformError) as error:
         raise InputError(destination(output), "a polygon that lies partly where its projection has no place",
                          "GeoJSON has longitudes and latitudes alone", "--polygons gpkg") from error  # fmt: skip
-
-
-def _within_180(geometry: dict[str, Any], crs: Any) -> dict[str, Any]:
-    """A polygon of a reference system in longitudes and latitudes, in parts that do not go on after 180 or before
-    -180."""
-    import shapely
-
-    shape = in_degrees(shapely.geometry.shape(geometry), crs, WGS84)
-    if shape is None:
-        return dict(transform_geom(crs, WGS84, geometry, precision=DIGITS))
-    shape = _rounded(shape)  # what lies on the meridian is on neither side of it
-    west, south, east, north = shape.bounds
-    parts = [shape] if shape.geom_type == "Polygon" else polygons_in(shape)
-    if west < -180 or east > 180:
-        whole, parts = shape if shape.is_valid else shapely.make_valid(shape), []
-        for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
-            found = shapely.intersection(whole, shapely.box(360 * turn - 180, south, 360 * turn + 180, north))
-            parts += polygons_in(moved(found, -360 * turn))
-        # Around a pole they meet where the ring began, but for the last bits of a turn.
-        parts = polygons_in(shapely.union_all(parts, grid_size=10.0**-DIGITS))
-    if not parts:  # smaller than the last digit
-        return dict(transform_geom(crs, WGS84, geometry, precision=DIGITS))
-    cut: dict[str, Any] = shapely.geometry.mapping(
-        _rounded(shapely.MultiPolygon(parts) if len(parts) > 1 else parts[0])
-    )
-    return cut
-
-
-def _rounded(shape: Any) -> Any:
-    import shapely
-
-    return shapely.transform(shape, lambda points: np.round(points, DIGITS))
 
 
 def _oriented(coordinates: Any) -> Any:
