@@ -17,12 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 from segcli.errors import InputError
 from segcli.files import PART
 from segcli.raster.bands import match_bands
 from segcli.raster.fit import match_ranges
+from segcli.raster.gdal import deaf_to
 from segcli.raster.grid import Grid
 from segcli.raster.rows import Strip, in_step
 from segcli.raster.sink import BLOCK, Layout, create
@@ -473,3 +475,15 @@ def test_as_stored_there_are_alpha_and_complex_numbers(tmp_path: Path, rng: np.r
     assert read(tmp_path / "c.tif", purpose="stored").tolist() == [[[1 + 2j] * 2] * 2]
     with pytest.raises(InputError, match="complex numbers"):
         Source(tmp_path / "c.tif")
+
+
+def test_narrow_files_of_many_bands_have_few_blocks(tmp_path: Path, rng: np.random.Generator) -> None:
+    """In GDAL's cache each band has one of its own: in strips of a row, two such files at once took for ever."""
+    values = rng.random((256, 1100, 13), np.float32)
+    grid = Grid(1100, 13)
+    with create(tmp_path / "a.tif", grid, Layout(256, "float32")) as sink:
+        for row in range(0, 1100, 50):
+            sink.write(row, values[:, row : row + 50])
+    with deaf_to(NotGeoreferencedWarning), rasterio.open(tmp_path / "a.tif") as file:
+        assert np.array_equal(file.read(), values)
+        assert file.block_shapes[0] == (64, 13)

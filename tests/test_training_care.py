@@ -89,6 +89,47 @@ def test_masks_of_floats_are_named_where_no_class_is_found(scenes: Path, rng: np
         assert f"{name}.tif: 1 band of float32; expected class indices" in str(found.value)
 
 
+def test_masks_that_are_none_are_named_beside_empty_ones(scenes: Path, rng: np.random.Generator) -> None:
+    for name in "ab":
+        write_scene(scenes / "masks" / f"{name}.tif", rng.integers(0, 2, (40, 40)).astype(np.float32))
+    for name in "cd":
+        write_scene(scenes / "masks" / f"{name}.tif", np.full((40, 40), 255, np.uint8))
+    with pytest.raises(UsageError, match="2 of 4 pairs cannot be used") as found:
+        looked_at(scenes)
+    assert all(f"{name}.tif: 1 band of float32" in str(found.value) for name in "ab")
+
+
+def test_values_that_float32_cannot_count_in_are_named(scenes: Path, rng: np.random.Generator) -> None:
+    """As what is no data is stored where nobody marked it."""
+    for name in "abcd":
+        pixels = rng.normal(size=(40, 40)).astype(np.float32)
+        pixels[30:] = -3.4e38
+        write_scene(scenes / "images" / f"{name}.tif", pixels)
+    options = TrainOptions(scenes, scenes / "run", width=2, depth=1, crop=32, epochs=1)
+    with pytest.raises(UsageError, match=r"\.tif: values from -3.4e\+38 to .*mark what is no data"):
+        run(options, Console(quiet=True))
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_256_classes_want_validation_images_without_gaps(scenes: Path, part: str) -> None:
+    """Their masks have no value for what has no label."""
+    table = [f"{n},c{n}" for n in range(256)]
+    (scenes / "classes.csv").write_text("\n".join(["index,name", *table]))
+    for n, name in enumerate("abcd"):
+        write_scene(scenes / "masks" / f"{name}.tif", np.full((40, 40), n, np.uint8))
+    pixels = np.full((40, 40), 9, np.uint8)
+    pixels[:3] = 0
+    write_scene(scenes / "images" / "a.tif", pixels, nodata=0)
+    rows = [f"images/{name}.tif,masks/{name}.tif,{part if name == 'a' else other}"
+            for name, other in zip("abcd", ("", "train", "val", "train"), strict=True)]  # fmt: skip
+    (scenes / "pairs.csv").write_text("\n".join(["image,mask,split", *rows]))
+    if part == "train":
+        looked_at(scenes / "pairs.csv")
+        return
+    with pytest.raises(UsageError, match=r"a\.tif: pixels without data or label, and all 256 values are classes"):
+        looked_at(scenes / "pairs.csv")
+
+
 def test_a_folder_that_is_no_raster_is_named(scenes: Path) -> None:
     (scenes / "z").mkdir()
     rows = [f"images/{name}.tif,masks/{name}.tif" for name in "abc"]

@@ -14,6 +14,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
+import rasterio
 import tifffile
 import torch
 import zarr
@@ -300,6 +301,27 @@ def test_a_chunk_that_cannot_be_opened_is_no_empty_one(tmp_path: Path) -> None:
         pixels_of(path)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_tiles_of_one_channel_keep_its_name_and_the_size_of_its_pixels(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """As those of the same image as OME-TIFF do; and none lies in a Zarr."""
+    path = write(tmp_path / "a.zarr", rng.integers(1, 255, (1, 64, 64), np.uint8), "cyx", steps={"y": 0.5, "x": 0.5},
+                 more={"omero": {"channels": [{"label": "DAPI"}]}})  # fmt: skip
+    assert tile(TileOptions((path,), tmp_path / "tiles", size=32), QUIET) == 0
+    assert tile(TileOptions((tmp_path / "tiles",), tmp_path / "a.tif", join=True), QUIET) == 0
+    for made in (*(tmp_path / "tiles").glob("*.tif"), tmp_path / "a.tif"):
+        with rasterio.open(made) as file, closing(open_images(made, "image")) as images:
+            assert file.descriptions == ("DAPI",)
+            assert images.planes[0].grid.calibration == pytest.approx({"X": 0.5, "Y": 0.5})
+    assert len(list((tmp_path / "tiles").glob("*.tif"))) == 4
+    (tmp_path / "plate.zarr").mkdir()
+    (tmp_path / "plate.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    field = write(tmp_path / "plate.zarr" / "0", rng.integers(1, 255, (64, 64), np.uint8), "yx")
+    with pytest.raises(UsageError, match="a Zarr; expected a folder for the outputs"):
+        tile(TileOptions((field,), None, size=32), QUIET)
+
+
 def test_what_cannot_be_right_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 255, (2, 3, 20, 30), np.uint8)
     for n, (change, message) in enumerate((
@@ -317,6 +339,9 @@ def test_what_cannot_be_right_is_refused(tmp_path: Path, rng: np.random.Generato
         with pytest.raises(InputError) as error:
             open_images(path)
         assert message in str(error.value), n
+    path = write(tmp_path / "up.zarr", [pixels[..., ::2, ::2], pixels], "zcyx")
+    with pytest.raises(InputError, match="do not run from the largest to the smallest"):
+        open_images(path)
     for name, text, message in (
         (".zattrs", "{", "Expecting property name"),
         (".zattrs", '{"multiscales": 3}', "its metadata are not as OME-Zarr has them: TypeError"),

@@ -118,6 +118,10 @@ def _multiscale(group: Path, said: dict[str, Any]) -> Multiscale:
         raise BrokenZarrError(f"{len(scales)} multiscale images in one group, expected one")
     (found,) = scales
     levels = tuple(_array(group, level["path"]) for level in found["datasets"])
+    sizes = [math.prod(level.shape[-2:]) for level in levels]
+    if sizes != sorted(sizes, reverse=True):
+        raise BrokenZarrError(f"its arrays, of {', '.join(_by(level.shape) for level in levels)}, do not run from the "
+                              "largest to the smallest")  # fmt: skip
     whole = levels[0]
     if not found.get("axes") and whole.format != 2:
         raise BrokenZarrError("its metadata do not say what its axes are; versions of OME-Zarr up to 0.5 are read")

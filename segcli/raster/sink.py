@@ -31,6 +31,9 @@ from segcli.raster.rows import pieces
 from segcli.raster.sidecars import remove_aux, replacing_both
 from segcli.raster.statistics import Statistics
 
+STRIP_BYTES = 2**20
+"""Of a file of many bands that is too narrow for tiles, about so many."""
+
 BLOCK = 512
 """Side of the tiles of a GeoTIFF, in pixels."""
 
@@ -280,6 +283,9 @@ def _profile(grid: Grid, layout: Layout, encoding: Encoding) -> dict[str, Any]:
         profile["nbits"] = 16
     if grid.width > BLOCK:  # low ones, too: they may come in panels, each of which would write whole rows again
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": min(BLOCK, -(-grid.height // 16) * 16)}
+    elif layout.bands > 4:  # GDAL's strips would be of a row or two, each with a block for each band in its cache
+        row = grid.width * layout.bands * np.dtype(layout.dtype).itemsize
+        profile["blockysize"] = min(BLOCK, 1 << max(0, (STRIP_BYTES // row).bit_length() - 1))
     if layout.colors is None:  # three or four bands of bytes are a picture to GDAL unless it is told otherwise
         profile["photometric"] = "RGB" if layout.is_rgb else "MINISBLACK"
         profile["alpha"] = "YES" if layout.is_rgb and layout.bands == 4 else "NO"

@@ -141,7 +141,8 @@ def stored(source: Source) -> Stored:
     if not isinstance(reader, GdalReader | DecodedReader) or source.bands != reader.dataset.count:
         kinds = {1: ("gray",), 3: _RGBA[:3], 4: _RGBA}.get(source.bands, ("undefined",) * source.bands)
         kinds = ("gray", *("undefined",) * (source.bands - 1)) if is_negative else kinds
-        return Stored(source.bands, source.dtype, kinds=kinds, white_is_zero=is_negative)
+        return Stored(source.bands, source.dtype, kinds=kinds, names=source.band_names,
+                      tags=resolution_tags(source.grid), white_is_zero=is_negative)  # fmt: skip
     dataset = reader.dataset
     kinds, palette = tuple(kind.name for kind in dataset.colorinterp), palette_of(dataset)
     if kinds[0] == "palette" and palette is None:

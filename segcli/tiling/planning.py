@@ -26,6 +26,7 @@ from segcli.raster.origins import origins
 from segcli.raster.sidecars import tables_beside
 from segcli.raster.source import Source
 from segcli.raster.stored import Stored, stored
+from segcli.raster.zarrs import check_outside
 from segcli.shard import Shard
 from segcli.tiling.cutting import Layer, Rules, Work, look, why_not
 from segcli.tiling.journal import journals
@@ -62,7 +63,7 @@ def find_targets(options: TileOptions) -> list[Target]:
     for source, relative in inputs.find(options.inputs, options.out, options.recursive).items():
         name = "_".join(relative.with_suffix("").parts)
         beside = source.parent if isinstance(source, Path) else Path()
-        folder = options.out or beside / f"{relative.stem}_tiles"
+        check_outside(folder := options.out or beside / f"{relative.stem}_tiles")
         if (
             isinstance(source, Path)
             and source not in options.inputs
@@ -336,10 +337,9 @@ def sample(
     if len(found) < options.sample:
         console.say(f"--sample {options.sample}: there are {len(found)} tiles")
     out: dict[Name, set[Place]] = {target.source: set() for target in targets}
-    by_split = [[tile for tile in found if tile[3] == split] for split in (SPLITS if options.split else ("",))]
-    by_split = by_split[: len(options.split or (1,))]
-    shares = quotas(options.sample, list(map(len, by_split)), options.split or (1,))
-    for tiles, wanted in zip(by_split, shares, strict=True):
+    splits = SPLITS[: len(options.split)] if options.split else ("",)
+    groups = [[tile for tile in found if tile[3] == split] for split in splits]
+    for tiles, wanted in zip(groups, quotas(options.sample, [*map(len, groups)], options.split or (1,)), strict=True):
         for n in balanced([_labels(pixels, labels) for _, _, pixels, _ in tiles], wanted, options.seed):
             out[tiles[n][0]].add(tiles[n][1])
     return {source: frozenset(places) for source, places in out.items()} | failed

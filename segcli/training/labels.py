@@ -124,7 +124,8 @@ def find_classes(data: Path, given: Path | None, pairs: tuple[Pair, ...]) -> Cla
                          f"write {folder / 'classes.csv'} with the columns index,name,color")  # fmt: skip
     values = values_in(pair.mask for pair in pairs)
     # Where there are none because some are no masks, whoever looks at each of them names these, whatever the classes.
-    return table_of(values, data) if values or all(_is_mask(pair.mask) for pair in pairs) else BINARY
+    is_known = {*values} - {IGNORE} or all(_is_mask(pair.mask) for pair in pairs)
+    return table_of(values, data) if is_known else BINARY
 
 
 def _is_mask(path: Path) -> bool:
