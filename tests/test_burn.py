@@ -109,6 +109,23 @@ def test_polygons_that_reach_far_beyond_an_image_are_burnt(tmp_path: Path, far: 
     assert (found == np.where(np.arange(30) < 15, 2, 5)).all()
 
 
+def test_outlines_with_far_corners_are_burnt_as_they_run(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Through corners of what they are cut by, too, and where they cross themselves."""
+    grid = Grid(20, 30)
+    middles = shapely.points(*np.meshgrid(np.arange(30) + 0.5, np.arange(20) + 0.5))
+    corners = np.array([(-1, -1), (31, -1), (31, 21), (-1, 21)])
+    for _ in range(60):
+        near = rng.integers(-5, 35, (rng.integers(2, 6), 2)).astype(float)
+        angle, reach = rng.uniform(0, 2 * np.pi, 3), 10 ** rng.uniform(9.5, 11, 3)
+        far = np.rint(np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach[:, None])
+        points = rng.permutation(np.concatenate([near, corners[rng.integers(4, size=1)], far]))
+        shape = shapely.make_valid(shapely.Polygon(points))
+        found = whole(burnt(write_shapes(tmp_path / "a.geojson", [(shapely.Polygon(points), "5")]), grid, TABLE))
+        clear = shapely.distance(middles, shape.boundary) > 0.01
+        assert clear.mean() > 0.9
+        assert np.array_equal(found[clear] == 5, shapely.intersects(shape, middles)[clear]), points.tolist()
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:32701", "EPSG:2193", "EPSG:3460", "EPSG:4322"])
 def test_polygons_over_the_antimeridian_are_burnt_whole(tmp_path: Path, crs: str) -> None:
     """On an image in degrees that go on after 180, whatever system the polygons are in."""
