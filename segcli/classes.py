@@ -147,7 +147,7 @@ def table_text(path: Path) -> str:
         read = file.read(TABLE_BYTES + 1)
     if len(read) > TABLE_BYTES:
         raise ValueError(f"more than {TABLE_BYTES >> 20} MB")
-    return read.decode("utf-8-sig").replace("\r\n", "\n")
+    return read.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # as files of text are read
 
 
 def check_name(name: str) -> None:
